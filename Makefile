@@ -1,0 +1,34 @@
+# Everything a person or the CI runs. The first target that needs Python packages sets them up in .venv, once.
+PYTHON ?= python3
+PY := .venv/bin/python
+SCALE ?= 1
+SOURCE ?= data/example
+
+.PHONY: example test check format soak bench clean
+
+.venv/installed: pyproject.toml
+	test -x $(PY) || $(PYTHON) -m venv .venv
+	$(PY) -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	touch $@
+
+example: .venv/installed  ## build the cache of data/example and train on it, ending with the loss curve as a picture
+	$(PY) cli.py build-cache data/example
+	$(PY) cli.py train --batch-size 8
+
+test: .venv/installed  ## all tests
+	$(PY) -m pytest
+
+check: .venv/installed  ## format, lint, types
+	$(PY) -m ruff format --check .
+	$(PY) -m ruff check .
+	$(PY) -m mypy
+
+format: .venv/installed
+	$(PY) -m ruff format .
+	$(PY) -m ruff check --fix .
+
+soak: .venv/installed  ## kills, power cuts, failing disks, damaged files by the thousand; SCALE=0.05 for less
+	$(PY) -m pytest tests/soak --soak-scale $(SCALE) -s
+
+clean:
+	rm -rf .venv build *.egg-info .mypy_cache .pytest_cache .ruff_cache

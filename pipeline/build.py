@@ -1,0 +1,271 @@
+"""Building a cache: lock, look, fill rows with many workers, publish by one rename; resumable at any moment."""
+
+import errno
+import os
+import stat
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline import freshness
+from pipeline.decode import decoder_identity
+from pipeline.describe import look_at
+from pipeline.errors import (
+    AccessDenied,
+    CacheDamaged,
+    CacheError,
+    CacheMissing,
+    CacheUnsafe,
+    OutputError,
+    SourceError,
+    StorageError,
+    WorkerDied,
+)
+from pipeline.format import IMAGES_OFFSET, MAGIC, Header
+from pipeline.ledger import DONE, FAILED, PASSING, TODO, Ledger
+from pipeline.lock import build_lock
+from pipeline.pool import run_items
+from pipeline.recipe import RGB, Recipe, StoredType
+from pipeline.report import BuildReport
+from pipeline.sources import UNSETTLED, Scan, Stat, scan_folder
+from pipeline.stored import StoredCache
+from pipeline.unfinished import Unfinished
+from pipeline.workers import Item, Job
+
+Progress = Callable[[int, int], None]
+
+
+def build_cache(
+    source: "str | os.PathLike[str]",
+    path: "str | os.PathLike[str]",
+    *,
+    size: int = 224,
+    mean: RGB = (0.5, 0.5, 0.5),
+    std: RGB = (0.5, 0.5, 0.5),
+    dtype: StoredType = "float32",
+    exif_rotate: bool = False,
+    workers: int | None = None,
+    executor: Executor | None = None,
+    rebuild: bool = False,
+    wait: bool = False,
+    progress: Progress | None = None,
+) -> BuildReport:
+    """Decode a folder of images, a class a folder, into one HDF5 tensor cache; do only what is left to do.
+
+    Args:
+        source: the folder of class folders.
+        path: the cache, created or replaced by one rename; readers of an old one keep it whole.
+        size, mean, std, dtype, exif_rotate: the recipe, see `Recipe`.
+        workers: processes that decode; None for one a core.
+        executor: runs the work instead, any `concurrent.futures.Executor` that sees the same files.
+        rebuild: decode everything anew, and replace whatever cache is there.
+        wait: wait for another build of this cache instead of raising `CacheBusy`.
+        progress: called with (images done, images in all) as rows become ready.
+
+    Raises:
+        ValueError: an impossible recipe or number of workers.
+        SourceError: no images there.
+        OutputError: the cache cannot be created there, or would replace that of other photographs.
+        CacheBusy: another process builds it.
+        StorageError, AccessDenied, WorkerDied: the system failed; what is done is kept and the next call goes on.
+    """
+    start = time.monotonic()
+    recipe = Recipe(size=size, mean=mean, std=std, dtype=dtype, exif_rotate=exif_rotate)
+    if workers is not None and workers < 1:
+        raise ValueError(f"workers is a number of processes from 1, not {workers}")
+    source, path = Path(source), Path(path)
+    decoder = decoder_identity()
+    scan = scan_folder(source, path)
+    _check_output(path)
+    with _storage_errors(path), build_lock(path, wait):
+        build = _Build(scan, path, recipe, decoder, rebuild)
+        report = build.run(workers or os.cpu_count() or 1, executor, progress)
+    report.seconds = time.monotonic() - start
+    return report
+
+
+def _check_output(path: Path) -> None:
+    """Refuse what cannot or must not become the cache, and make its folder."""
+    advice = "Give another --out"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        found = path.lstat()
+    except FileNotFoundError:
+        return
+    except PermissionError as error:
+        raise AccessDenied("the cache cannot be created", path, "permission denied", advice) from error
+    except OSError as error:
+        raise OutputError("the cache cannot be created", path, error.strerror or str(error), advice) from error
+    if not stat.S_ISREG(found.st_mode):
+        kind = "a link" if stat.S_ISLNK(found.st_mode) else "no regular file"
+        raise OutputError("the cache cannot be created", path, f"there is {kind} of that name", advice)
+
+
+@contextmanager
+def _storage_errors(path: Path) -> Iterator[None]:
+    """Say what an OSError of a file operation means for the build."""
+    try:
+        yield
+    except OSError as error:
+        why = error.strerror or str(error)
+        if error.errno in (errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM):
+            raise WorkerDied(
+                "the build stopped",
+                path,
+                why,
+                "Raise the limit (ulimit -n), or use fewer --workers, and run it again",
+            ) from error
+        if error.errno in (errno.EACCES, errno.EPERM):
+            raise AccessDenied("the cache cannot be written", path, why, "Give another --out") from error
+        if error.errno == errno.EROFS:
+            raise OutputError("the cache cannot be written", path, why, "Give another --out") from error
+        advice = "Mend that and run build-cache again; it goes on where it stopped"
+        raise StorageError("the build stopped", path, why, advice) from error
+
+
+class _Build:
+    """One build, under the lock."""
+
+    def __init__(self, scan: Scan, path: Path, recipe: Recipe, decoder: str, rebuild: bool) -> None:
+        self.scan = scan
+        self.path = path
+        self.recipe = recipe
+        self.rebuild = rebuild
+        self.decoder = decoder
+        self.ledger = Ledger(scan)
+        self.unfinished = Unfinished(path, recipe, decoder)
+        self.counts: Counter[str] = Counter()
+
+    def run(self, workers: int, executor: Executor | None, progress: Progress | None) -> BuildReport:
+        """Do what is left to do."""
+        old, why = self._old_cache()
+        donor = None
+        if old is not None:
+            stats = freshness.read_stats(old)
+            damaged = freshness.damaged_rows(old) if stats is None else []
+            verdict = freshness.compare(self.ledger, old, self.recipe, self.decoder, stats, damaged)
+            if verdict.fresh and not self.rebuild:
+                return self._up_to_date(old.header, verdict)
+            why = str(verdict) or "a rebuild was asked for"
+            self._refuse_other_photographs(old, verdict)
+            if verdict.same_pixels and not self.rebuild:
+                donor = (self.path, old.header.fingerprint)
+                self._take_over_failures(verdict)
+        kept = self.unfinished.open(self.ledger, keep=not self.rebuild)
+        try:
+            self._fill(Job(self.unfinished.building, IMAGES_OFFSET, self.recipe, donor), workers, executor, progress)
+            if not (self.ledger.state == DONE).any():
+                self.unfinished.discard()
+                raise self._nothing_decoded()
+            header = self.unfinished.publish(self.ledger)
+        finally:
+            self.unfinished.close()
+        freshness.write_stats(self.path, header, self._stats())
+        report = self._report(header, why=why, kept=kept)
+        report.look = look_at(StoredCache(self.path))
+        return report
+
+    def _up_to_date(self, header: Header, verdict: freshness.Verdict) -> BuildReport:
+        self.unfinished.discard()
+        self.ledger.state[verdict.rows >= 0] = DONE
+        self._take_over_failures(verdict)
+        freshness.write_stats(self.path, header, self._stats())
+        return self._report(header, up_to_date=True)
+
+    def _take_over_failures(self, verdict: freshness.Verdict) -> None:
+        for candidate, failure in verdict.failures.items():
+            self.ledger.state[candidate] = PASSING if failure.passing else FAILED
+            self.ledger.reasons[candidate] = failure.reason
+
+    def _old_cache(self) -> tuple[StoredCache | None, str]:
+        """Open the cache that is there; a damaged one counts as none, a foreign file is never replaced."""
+        try:
+            return StoredCache(self.path), ""
+        except CacheMissing:
+            return None, ""
+        except CacheError as error:
+            with self.path.open("rb") as file:
+                ours = file.read(len(MAGIC)) == MAGIC
+            newer = not isinstance(error, CacheDamaged | CacheUnsafe)
+            if not ours or (newer and not self.rebuild):
+                why = f"there is a file that is no cache of this version ({error.reason})"
+                raise OutputError("the cache cannot be created", self.path, why, "Give another --out") from error
+            return None, f"the cache was damaged: {error.reason}"
+
+    def _refuse_other_photographs(self, old: StoredCache, verdict: freshness.Verdict) -> None:
+        if not verdict.shared and not self.rebuild:
+            why = f"holds other photographs (0 of {old.num_images} shared)"
+            advice = "Give another --out, or --rebuild to replace it"
+            raise OutputError("the cache would be lost", self.path, why, advice)
+
+    def _fill(self, job: Job, workers: int, executor: Executor | None, progress: Progress | None) -> None:
+        """Have every row filled that is not, and note each in ledger and journal."""
+        ledger = self.ledger
+        todo = np.flatnonzero(ledger.state == TODO)
+        candidates = {}
+        total, finished = len(ledger.state), len(ledger.state) - len(todo)
+
+        def items() -> Iterator[Item]:
+            for candidate in todo.tolist():
+                row = int(self.unfinished.rows[candidate])
+                candidates[row] = candidate
+                yield Item(row, self.scan.path(candidate), ledger.known_sha256(candidate))
+
+        if progress:
+            progress(finished, total)
+        if not len(todo):
+            return
+        for results in run_items(job, items(), len(todo), workers, executor):
+            entries = []
+            for result in results:
+                candidate = candidates.pop(result.row)
+                ledger.record(candidate, result)
+                self.counts[result.how] += 1
+                if result.how != "passing":
+                    entries.append(ledger.entry(candidate))
+            self.unfinished.record(entries)
+            finished += len(results)
+            if progress:
+                progress(finished, total)
+
+    def _nothing_decoded(self) -> SourceError:
+        reasons = Counter(failed.reason for failed in self.ledger.failed())
+        shown = ", ".join(f"{count} × {reason}" for reason, count in reasons.most_common(3))
+        return SourceError("no images to cache", self.scan.root, f"none of its files could be decoded ({shown})")
+
+    def _stats(self) -> NDArray[np.int64]:
+        """(N + F, 3): of every row's file, then of every failed one, as `StoredCache.failed` lists them."""
+        ledger = self.ledger
+        failed = {(f.class_id, f.name): UNSETTLED for f in ledger.failed()}
+        for candidate in np.flatnonzero(ledger.state == FAILED).tolist():
+            key = self.scan.class_ids[self.scan.labels[candidate]], os.fsdecode(self.scan.names[candidate])
+            failed[key] = Stat(*ledger.stats[candidate].tolist())
+        rows = ledger.stats[ledger.state == DONE]
+        return np.concatenate([rows, np.array(list(failed.values()), np.int64).reshape(-1, 3)])
+
+    def _report(self, header: Header, why: str = "", kept: int = 0, up_to_date: bool = False) -> BuildReport:
+        scan, ledger = self.scan, self.ledger
+        done = ledger.state == DONE
+        return BuildReport(
+            path=self.path,
+            class_ids=scan.class_ids,
+            class_names=scan.class_names,
+            counts=np.bincount(scan.labels[done], minlength=len(scan.class_ids)).tolist(),
+            cached=int(done.sum()),
+            decoded=self.counts["decoded"],
+            copied=self.counts["copied"],
+            kept=kept,
+            left_out=scan.left_out,
+            left_out_named=scan.left_out_named,
+            failed=ledger.failed(),
+            why=why,
+            up_to_date=up_to_date,
+            warnings=scan.warnings,
+            file_bytes=header.file_size,
+        )

@@ -1,0 +1,264 @@
+"""TensorCache: a finished cache as PyTorch sees it. A memory map; no handle, no lock, no HDF5 call while reading."""
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pipeline.errors import CacheDamaged, CacheStale, PipelineError
+from pipeline.recipe import Recipe, normalization_table
+from pipeline.sources import ClassId, Failed
+from pipeline.stored import StoredCache
+
+Verify = Literal["first", "always", "off"]
+
+
+class TensorCache(Mapping[str, Mapping[ClassId, Tensor]]):
+    """A cache of images: `cache[file name][class id]` is a checked, normalized (3, S, S) float32 tensor of its own.
+
+    Opening checks header and tables; rows are checked when they are read. It can be pickled, forked and sent to
+    spawned workers: only the path and what to expect there travel.
+
+    Args:
+        path: a file that `build_cache` made.
+        verify: check a row's hash the "first" time this process reads it, "always", or never ("off").
+
+    Raises:
+        CacheMissing, CacheUnsafe, CacheDamaged, CacheError, AccessDenied, StorageError: it cannot be opened.
+        ValueError: another `verify`.
+    """
+
+    def __init__(self, path: "str | os.PathLike[str]", *, verify: Verify = "first") -> None:
+        if verify not in get_args(Verify):
+            raise ValueError(f"verify is one of {', '.join(get_args(Verify))}, not {verify!r}")
+        self.path = Path(path)
+        self.verify: Verify = verify
+        self._open(StoredCache(self.path))
+
+    def _open(self, stored: StoredCache) -> None:
+        self.stored = stored
+        self.images: Tensor = torch.from_numpy(stored.images)
+        self._unchecked = np.full(stored.num_images, self.verify != "off")
+
+    @property
+    def num_images(self) -> int:
+        """N, the number of images; `len(cache)` counts file names, of which two classes may share one."""
+        return self.stored.num_images
+
+    @property
+    def recipe(self) -> Recipe:
+        """How every image became a tensor."""
+        return self.stored.header.recipe
+
+    @property
+    def fingerprint(self) -> str:
+        """64 hexadecimal digits that follow from sources, recipe, decoder and format version."""
+        return self.stored.header.fingerprint
+
+    @cached_property
+    def labels(self) -> Tensor:
+        """(N,) int64, the class position of each row, 0..C-1."""
+        return torch.from_numpy(self.stored.table("labels").astype(np.int64))
+
+    @property
+    def class_ids(self) -> list[ClassId]:
+        """(C,) class ids by label: integers where all are, else strings."""
+        return self.stored.class_ids
+
+    @property
+    def class_names(self) -> list[str]:
+        """(C,) readable names by label, empty where there are none."""
+        return self.stored.class_names
+
+    @cached_property
+    def filenames(self) -> Sequence[str]:
+        """(N,) path below the class folder, by row."""
+        return _Names(self.stored.table("filenames"))
+
+    @property
+    def failed(self) -> list[Failed]:
+        """Files that gave no image when the cache was built."""
+        return self.stored.failed
+
+    @property
+    def source_sha256(self) -> NDArray[np.uint8]:
+        """(N, 32) uint8, of each image file."""
+        return self.stored.table("source_sha256")
+
+    @cached_property
+    def table(self) -> Tensor:
+        """(3, 256) float32: what pixel value v becomes in channel c, for caches that store uint8."""
+        return torch.from_numpy(normalization_table(self.recipe))
+
+    def read(self, rows: Tensor) -> Tensor:
+        """Gather rows into a new tensor, checked and normalized.
+
+        Args:
+            rows: (B,) int64.
+
+        Returns:
+            (B, 3, S, S) float32, owned by the caller.
+
+        Raises:
+            CacheDamaged: a row is not what was written; names row, class and file.
+            IndexError: a row that is not there.
+        """
+        stored = self.read_stored(rows)
+        if stored.dtype == torch.float32:
+            return stored
+        return normalize(stored, self.recipe)
+
+    def read_stored(self, rows: Tensor) -> Tensor:
+        """Gather rows into a new tensor of the stored dtype, checked: (B, 3, S, S)."""
+        if self.verify != "off":
+            self.check(rows)
+        return torch.index_select(self.images, 0, rows)
+
+    def check(self, rows: Tensor) -> None:
+        """Check the rows' hashes, each once a process unless `verify` is "always"."""
+        wanted = rows.numpy()
+        for row in wanted[self._unchecked[wanted]].tolist():
+            if not self.stored.row_is_good(row):
+                raise CacheDamaged(
+                    "the cache is damaged",
+                    self.path,
+                    f"{self.stored.describe(row)} is not as it was written",
+                    _REBUILD,
+                )
+            self._unchecked[row] = self.verify == "always"
+
+    def rows_of(self, name: str) -> list[int]:
+        """Return the rows of a file name, one a class that has it, in the order of the labels."""
+        key = os.fsencode(name)
+        names, starts = self.stored.table("filenames"), self.stored.class_starts.tolist()
+        if not key or len(key) > names.itemsize or key.endswith(b"\0"):
+            return []
+        rows = []
+        for start, end in pairwise(starts):
+            row = start + int(np.searchsorted(names[start:end], np.bytes_(key)))
+            if row < end and names[row] == key:
+                rows.append(row)
+        return rows
+
+    def __getitem__(self, name: str) -> Mapping[ClassId, Tensor]:
+        rows = self.rows_of(name) if isinstance(name, str) else []
+        if not rows:
+            raise KeyError(name)
+        return _ByClass(self, rows)
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and bool(self.rows_of(name))
+
+    def __iter__(self) -> Iterator[str]:
+        seen: set[str] = set()
+        for name in self.filenames:
+            if name not in seen:
+                seen.add(name)
+                yield name
+
+    def __len__(self) -> int:
+        return self._num_names
+
+    @cached_property
+    def _num_names(self) -> int:
+        return len(np.unique(self.stored.table("filenames")))
+
+    def __repr__(self) -> str:
+        size = self.recipe.size
+        return (
+            f"TensorCache({str(self.path)!r}: {self.num_images} images, {len(self.class_ids)} classes, {size} × {size})"
+        )
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {
+            "path": self.path.absolute(),
+            "verify": self.verify,
+            "fingerprint": self.fingerprint,
+            "handle": (os.getpid(), self.stored.fd),
+        }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.path, self.verify = state["path"], state["verify"]
+        stored = StoredCache(self.path)
+        if stored.header.fingerprint != state["fingerprint"]:
+            stored = self._still_open_elsewhere(state["handle"], state["fingerprint"])
+        self._open(stored)
+
+    def _still_open_elsewhere(self, handle: tuple[int, int], fingerprint: str) -> StoredCache:
+        """A rebuild has replaced the file since: the process that sent us still holds the old one, whole."""
+        try:
+            stored = StoredCache(Path("/proc/{}/fd/{}".format(*handle)))
+            if stored.header.fingerprint == fingerprint:
+                return stored
+        except PipelineError:  # not Linux, another host, or gone
+            pass
+        raise CacheStale("the cache has changed", self.path, "it was rebuilt since it was opened", "Start again")
+
+
+_REBUILD = "build-cache rebuilds just the damaged rows; verify lists them"
+
+
+def normalize(pixels_NCHW: Tensor, recipe: Recipe) -> Tensor:
+    """Scale 8-bit pixels to what the network sees, bit for bit as torchvision does.
+
+    Args:
+        pixels_NCHW: (N, 3, S, S) uint8, 0..255.
+        recipe: gives mean and std.
+
+    Returns:
+        (N, 3, S, S) float32 on the same device. On the CPU in torchvision's three steps, image by image, each of
+        which stays in the core's cache; elsewhere gathered from the table computed on the CPU, since another
+        device's division may differ in the last bit.
+
+    Raises:
+        ValueError: another shape or dtype; float input has most likely been normalized already.
+    """
+    if pixels_NCHW.dtype != torch.uint8 or pixels_NCHW.ndim != 4 or pixels_NCHW.shape[1] != 3:
+        raise ValueError(f"pixels are (N, 3, S, S) uint8, not {tuple(pixels_NCHW.shape)} {pixels_NCHW.dtype}")
+    if pixels_NCHW.device.type != "cpu":
+        table = torch.from_numpy(normalization_table(recipe)).to(pixels_NCHW.device)
+        return torch.stack([table[c][pixels_NCHW[:, c].long()] for c in range(3)], dim=1)
+    mean_C11, std_C11 = (torch.tensor(v, dtype=torch.float32).view(3, 1, 1) for v in (recipe.mean, recipe.std))
+    images_NCHW = torch.empty(pixels_NCHW.shape, dtype=torch.float32)
+    for pixels_CHW, image_CHW in zip(pixels_NCHW, images_NCHW, strict=True):
+        image_CHW.copy_(pixels_CHW).div_(255).sub_(mean_C11).div_(std_C11)
+    return images_NCHW
+
+
+class _Names(Sequence[str]):
+    """File names as text, decoded one by one."""
+
+    def __init__(self, names: NDArray[np.bytes_]) -> None:
+        self._names = names
+
+    def __getitem__(self, row: Any) -> Any:
+        if isinstance(row, slice):
+            return [os.fsdecode(name) for name in self._names[row].tolist()]
+        return os.fsdecode(self._names[row])
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
+class _ByClass(Mapping[ClassId, Tensor]):
+    """The images of one file name, by class id, read when they are asked for."""
+
+    def __init__(self, cache: TensorCache, rows: list[int]) -> None:
+        self._cache = cache
+        self._rows = {cache.class_ids[int(cache.labels[row])]: row for row in rows}
+
+    def __getitem__(self, class_id: ClassId) -> Tensor:
+        return self._cache.read(torch.tensor([self._rows[class_id]]))[0]
+
+    def __iter__(self) -> Iterator[ClassId]:
+        return iter(self._rows)
+
+    def __len__(self) -> int:
+        return len(self._rows)

@@ -1,0 +1,142 @@
+"""Every failure a user can meet, in one tree, each with the exit code that the command line ends with.
+
+PipelineError
+├── SourceError              66  input missing or empty
+├── OutputError              73  the output cannot be created there
+├── StorageError             74  reading or writing failed half-way
+├── AccessDenied             77  the system refused permission
+├── WorkerDied               71  a worker process died, or the system refused a resource
+├── CacheError               65
+│   ├── CacheDamaged         65  bytes are not what was written
+│   ├── CacheUnsafe          65  crafted to reach outside itself, or not a cache at all
+│   ├── CacheStale           65  rebuilt meanwhile, or of another recipe or other classes
+│   ├── CacheMissing         66  no cache there (perhaps an unfinished build)
+│   └── CacheBusy            75  another build holds it
+├── RunError                 66  a run folder or image that a command needs is not there
+├── CheckpointError          65
+│   ├── CheckpointDamaged    65
+│   └── CheckpointUnsafe     65  a pickle that would run code
+└── TrainingDiverged         76  the loss is NaN or infinite
+"""
+
+import os
+from pathlib import Path
+from typing import ClassVar
+
+
+class PipelineError(Exception):
+    """Base of all: `what` failed, at which `path`, for which `reason`, and what to do about it (`advice`)."""
+
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, what: str, path: "str | os.PathLike[str] | None", reason: str, advice: str = "") -> None:
+        super().__init__(what, path, reason, advice)
+        self.what = what
+        self.path = None if path is None else Path(path)
+        self.reason = reason
+        self.advice = advice
+
+    def __str__(self) -> str:
+        where = "" if self.path is None else f"{show_path(self.path)}: "
+        text = f"{self.what}: {where}{self.reason}"
+        return f"{text}. {self.advice}" if self.advice else text
+
+
+class SourceError(PipelineError):
+    """The images asked for are not there."""
+
+    exit_code = 66
+
+
+class OutputError(PipelineError):
+    """The output cannot be created where it was asked for."""
+
+    exit_code = 73
+
+
+class StorageError(PipelineError):
+    """The disk failed or filled up while reading or writing."""
+
+    exit_code = 74
+
+
+class AccessDenied(PipelineError):
+    """The system refused to open something."""
+
+    exit_code = 77
+
+
+class WorkerDied(PipelineError):
+    """A worker process ended without an answer, again and again, or the system gave it no resources."""
+
+    exit_code = 71
+
+
+class CacheError(PipelineError):
+    """A cache cannot be used."""
+
+    exit_code = 65
+
+
+class CacheDamaged(CacheError):
+    """The bytes of a cache are not those that were written."""
+
+
+class CacheUnsafe(CacheError):
+    """The file is not a cache of ours, or was made to reach outside itself."""
+
+
+class CacheStale(CacheError):
+    """The cache does not fit what it is used with: other classes, another recipe, or rebuilt meanwhile."""
+
+
+class CacheMissing(CacheError):
+    """There is no cache at that path."""
+
+    exit_code = 66
+
+
+class CacheBusy(CacheError):
+    """Another process is building this cache."""
+
+    exit_code = 75
+
+
+class RunError(PipelineError):
+    """A run folder, or something in it, is not there or does not fit."""
+
+    exit_code = 66
+
+
+class CheckpointError(PipelineError):
+    """A checkpoint cannot be used."""
+
+    exit_code = 65
+
+
+class CheckpointDamaged(CheckpointError):
+    """The bytes of a checkpoint are not those that were written."""
+
+
+class CheckpointUnsafe(CheckpointError):
+    """The file holds a pickle that would run code; it is never loaded."""
+
+
+class TrainingDiverged(PipelineError):
+    """The loss became NaN or infinite."""
+
+    exit_code = 76
+
+
+def show_path(path: "str | bytes | os.PathLike[str]") -> str:
+    """Return a path as text, by repr where a character could forge a line of output (control, surrogate)."""
+    text = os.fsdecode(path)
+    return text if text.isprintable() else repr(text)
+
+
+def show_bytes(count: int) -> str:
+    """Return a size as text: "12.3 GB"."""
+    for unit, name in ((10**9, "GB"), (10**6, "MB"), (10**3, "kB")):
+        if count >= unit:
+            return f"{count / unit:.1f} {name}"
+    return f"{count} bytes"

@@ -1,0 +1,100 @@
+"""File operations that do all they say or raise: no short writes, no unsynced renames."""
+
+import errno
+import os
+from contextlib import suppress
+from pathlib import Path
+
+BLOCK = 1 << 20
+
+
+def create(path: Path) -> int:
+    """Open a new file for reading and writing; an existing one is an error, whatever it is."""
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+
+
+def open_for_writing(path: Path) -> int:
+    """Open a file of ours that is unfinished, for reading and writing; never follows a link."""
+    return os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+
+
+def open_for_reading(path: "str | os.PathLike[str]") -> int:
+    """Open without ever blocking (a FIFO)."""
+    return os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+
+
+def write_all(fd: int, data: bytes | memoryview, offset: int) -> None:
+    """Write all of `data` at `offset`: `pwrite` may return having written less, without an error."""
+    rest = memoryview(data).cast("B")
+    while rest:
+        written = os.pwrite(fd, rest, offset)
+        if written == 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        rest, offset = rest[written:], offset + written
+
+
+def append_all(fd: int, data: bytes) -> None:
+    """Write all of `data` at the end of a file opened for appending."""
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(fd, rest) :]
+
+
+def read_at(fd: int, count: int, offset: int) -> bytes:
+    """Read `count` bytes at `offset`; fewer only where the file ends."""
+    parts = []
+    while count and (part := os.pread(fd, count, offset)):
+        parts.append(part)
+        count, offset = count - len(part), offset + len(part)
+    return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def reserve(fd: int, size: int) -> None:
+    """Give the file `size` bytes that the disk really has, so that a full disk is known at once."""
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(fd, 0, size)
+    else:  # macOS
+        os.truncate(fd, size)
+
+
+def resize(fd: int, size: int) -> None:
+    """Cut or lengthen the file; new bytes are zero."""
+    os.ftruncate(fd, size)
+
+
+def sync(fd: int) -> None:
+    """Wait until the file's bytes are on the disk."""
+    os.fsync(fd)
+
+
+def rename(source: Path, target: Path) -> None:
+    """Replace `target` by `source` in one step."""
+    os.rename(source, target)
+
+
+def sync_folder(path: Path) -> None:
+    """Wait until the names in a folder are on the disk."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def remove(path: Path) -> None:
+    """Delete a file of ours, if it is there."""
+    with suppress(FileNotFoundError):
+        os.unlink(path)
+
+
+def publish(data: bytes, path: Path) -> None:
+    """Write a small file aside and rename it into place: a reader sees the old bytes or the new ones."""
+    aside = path.with_name(path.name + ".new")
+    remove(aside)
+    fd = create(aside)
+    try:
+        write_all(fd, data, 0)
+        sync(fd)
+    finally:
+        os.close(fd)
+    rename(aside, path)

@@ -1,0 +1,306 @@
+"""The bytes of a cache: the header in the user block, where everything lies, and the checks before it is believed.
+
+`docs/format.md` describes the same in prose. Reading never calls the HDF5 library (see there why);
+`pipeline.hdf5` writes through it.
+"""
+
+import json
+import math
+import os
+import stat
+import struct
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xxhash
+
+from pipeline import files
+from pipeline.errors import AccessDenied, CacheDamaged, CacheError, CacheMissing, CacheUnsafe, StorageError
+from pipeline.recipe import Recipe
+
+MAGIC = b"\x93MNCACHE"
+VERSION = 1
+USER_BLOCK = 4096
+IMAGES_OFFSET = 8192
+SIDE_FILES = (".lock", ".stat", ".stat.new", ".building", ".building.new", ".journal", ".journal.new")
+
+_PREFIX = struct.Struct("<8sII")  # magic, format version, length of the JSON header
+_CHECKSUM_BYTES = 16
+_HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
+
+# name, dtype (None: fixed-length bytes), trailing shape, what its count is
+_TABLES: tuple[tuple[str, str | None, tuple[int, ...], str], ...] = (
+    ("filenames", None, (), "images"),
+    ("labels", "<i8", (), "images"),
+    ("classes", None, (), "classes"),
+    ("class_names", None, (), "classes"),
+    ("row_hash", "<u8", (), "images"),
+    ("source_sha256", "|u1", (32,), "images"),
+    ("image_hash", "<u8", (), "images"),
+    ("failed", None, (), "failed"),
+    ("remarks", None, (), "remarks"),
+)
+TABLE_NAMES = tuple(name for name, *_ in _TABLES)
+
+
+@dataclass(frozen=True)
+class Extent:
+    """Where a dataset lies: `count` rows of `row_shape` at byte `offset`; an empty one is stored as one zero row."""
+
+    name: str
+    dtype: str
+    row_shape: tuple[int, ...]
+    count: int
+    offset: int
+
+    @property
+    def stored_shape(self) -> tuple[int, ...]:
+        """The shape as HDF5 knows it."""
+        return (max(1, self.count), *self.row_shape)
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one row."""
+        return math.prod(self.row_shape) * np.dtype(self.dtype).itemsize
+
+    @property
+    def end(self) -> int:
+        """The first byte behind it."""
+        return self.offset + max(1, self.count) * self.row_bytes
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        return {
+            "name": self.name,
+            "dtype": self.dtype,
+            "shape": [self.count, *self.row_shape],
+            "offset": self.offset,
+        }
+
+
+@dataclass(frozen=True)
+class Header:
+    """What the JSON header says.
+
+    Attributes:
+        recipe: how each image became a row.
+        decoder: identity of the decoder, 32 hexadecimal digits.
+        fingerprint: of sources, recipe, decoder and format version; 64 hexadecimal digits.
+        content: "images".
+        shard: {"index", "count", "set"} or None.
+        extents: by dataset name; "images" and every name of `TABLE_NAMES`.
+        file_size: exact size of the file in bytes.
+        digest: xxh3-128 of every byte outside header and images, 32 hexadecimal digits.
+    """
+
+    recipe: Recipe
+    decoder: str
+    fingerprint: str
+    content: str
+    shard: dict[str, Any] | None
+    extents: dict[str, Extent]
+    file_size: int
+    digest: str
+
+    @property
+    def num_images(self) -> int:
+        """N, the number of rows."""
+        return self.extents["images"].count
+
+    def encode(self) -> bytes:
+        """Return the start of the file: prefix, JSON, checksum."""
+        values = {
+            "content": self.content,
+            "datasets": [extent.to_dict() for extent in self.extents.values()],
+            "decoder": self.decoder,
+            "digest": self.digest,
+            "file_size": self.file_size,
+            "fingerprint": self.fingerprint,
+            "recipe": self.recipe.to_dict(),
+            "shard": self.shard,
+        }
+        text = json.dumps(values, sort_keys=True, separators=(",", ":")).encode("ascii")
+        start = _PREFIX.pack(MAGIC, VERSION, len(text)) + text
+        start += xxhash.xxh3_128_digest(start)
+        if len(start) > USER_BLOCK:
+            raise ValueError(f"a header of {len(start)} bytes does not fit into the user block of {USER_BLOCK}")
+        return start
+
+    @cached_property
+    def encoded_size(self) -> int:
+        """Bytes of `encode()`: the digest covers what comes behind them."""
+        return len(self.encode())
+
+
+def table_extents(counts: dict[str, int], widths: dict[str, int]) -> list[tuple[str, str, tuple[int, ...], int]]:
+    """List (name, dtype, row shape, count) of every table, in the order in which they are written.
+
+    Args:
+        counts: of "images", "classes", "failed", "remarks".
+        widths: of each table of fixed-length bytes.
+    """
+    return [(name, dtype or f"|S{max(1, widths[name])}", shape, counts[of]) for name, dtype, shape, of in _TABLES]
+
+
+def open_cache(path: Path) -> int:
+    """Open a cache for reading.
+
+    Raises:
+        CacheMissing: nothing there, or only an unfinished build.
+        CacheUnsafe: not a regular file.
+        AccessDenied, StorageError: as the system says.
+    """
+    try:
+        fd = files.open_for_reading(path)
+    except FileNotFoundError:
+        if path.with_name(path.name + ".building").exists():
+            raise CacheMissing(
+                "no cache yet", path, "an unfinished build exists", "Run build-cache again to resume it"
+            ) from None
+        raise CacheMissing("no cache", path, "there is no such file", "Build it: build-cache SOURCE") from None
+    except PermissionError as error:
+        raise AccessDenied("the cache cannot be read", path, "permission denied") from error
+    except OSError as error:
+        raise StorageError("the cache cannot be read", path, error.strerror or str(error)) from error
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise CacheUnsafe("not a cache", path, "not a regular file", "Give the .h5 file that build-cache made")
+    return fd
+
+
+def read_header(fd: int, path: Path) -> Header:
+    """Read and check the header: magic, version, checksum, sizes, extents; not yet the tables' digest.
+
+    Raises:
+        CacheUnsafe: not a cache of ours, or extents that reach outside the file or into each other.
+        CacheError: written by a newer version.
+        CacheDamaged: truncated, or bytes that are not those that were written.
+        StorageError: the disk failed.
+    """
+    try:
+        size = os.fstat(fd).st_size
+        start = files.read_at(fd, USER_BLOCK, 0)
+    except OSError as error:
+        raise StorageError("the cache cannot be read", path, error.strerror or str(error)) from error
+    text = _checked_text(start, size, path)
+    try:
+        header = _parse(json.loads(text))
+        reencoded = header.encode()
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
+        raise CacheUnsafe(
+            "not a cache that can be read", path, f"its header makes no sense ({error})", _REBUILD
+        ) from error
+    if reencoded != start[: len(reencoded)]:
+        raise CacheUnsafe("not a cache that can be read", path, "its header is written unlike ours", _REBUILD)
+    if header.file_size != size:
+        raise CacheDamaged("the cache is damaged", path, f"{size} bytes, {header.file_size} expected", _REBUILD)
+    _check_extents(header, path)
+    return header
+
+
+_REBUILD = "Run build-cache again"
+
+
+def _checked_text(start: bytes, size: int, path: Path) -> bytes:
+    if len(start) < _PREFIX.size or not start.startswith(MAGIC):
+        if start.startswith(_HDF5_MAGIC):
+            why = "an HDF5 file, but not one that build-cache made"
+        elif size == 0:
+            why = "the file is empty"
+        else:
+            why = "its first bytes are not a cache's"
+        raise CacheUnsafe(
+            "not a cache",
+            path,
+            f"{why}; a tensor cache of format {VERSION} is read",
+            "Build one: build-cache SOURCE",
+        )
+    _, version, length = _PREFIX.unpack_from(start)
+    if version != VERSION:
+        raise CacheError(
+            "the cache cannot be read",
+            path,
+            f"it has format {version}; this version reads format {VERSION}",
+            "Update modelnet-cache, or build the cache again",
+        )
+    end = _PREFIX.size + length
+    if end + _CHECKSUM_BYTES > len(start) or xxhash.xxh3_128_digest(start[:end]) != start[end : end + _CHECKSUM_BYTES]:
+        raise CacheDamaged("the cache is damaged", path, "its header does not match its checksum", _REBUILD)
+    return start[_PREFIX.size : end]
+
+
+def _parse(values: Any) -> Header:
+    extents = {}
+    for entry in values["datasets"]:
+        count, *row_shape = entry["shape"]
+        for number in (count, entry["offset"], *row_shape):
+            if type(number) is not int or not 0 <= number < 2**63:
+                raise ValueError(f"{number!r} is no size")
+        extents[entry["name"]] = Extent(
+            name=str(entry["name"]),
+            dtype=str(entry["dtype"]),
+            row_shape=tuple(row_shape),
+            count=count,
+            offset=entry["offset"],
+        )
+    header = Header(
+        recipe=Recipe.from_dict(values["recipe"]),
+        decoder=str(values["decoder"]),
+        fingerprint=str(values["fingerprint"]),
+        content=str(values["content"]),
+        shard=values["shard"],
+        extents=extents,
+        file_size=values["file_size"],
+        digest=str(values["digest"]),
+    )
+    if header.content != "images":
+        raise ValueError(f"content {header.content!r} is not known")
+    _check_shapes(header)
+    return header
+
+
+def _check_shapes(header: Header) -> None:
+    if list(header.extents) != ["images", *TABLE_NAMES]:
+        raise ValueError(f"datasets {', '.join(header.extents)}")
+    images = header.extents["images"]
+    expected = np.dtype(header.recipe.dtype).newbyteorder("<").str
+    if images.count < 1 or images.row_shape != header.recipe.row_shape or images.dtype != expected:
+        raise ValueError("images do not fit the recipe")
+    counts = {
+        "images": images.count,
+        **{
+            name: header.extents[table].count
+            for name, table in (("classes", "classes"), ("failed", "failed"), ("remarks", "remarks"))
+        },
+    }
+    if counts["classes"] < 1:
+        raise ValueError("no classes")
+    for name, dtype, shape, of in _TABLES:
+        extent = header.extents[name]
+        fits = extent.dtype == dtype if dtype else _is_bytes(extent.dtype)
+        if not fits or extent.row_shape != shape or extent.count != counts[of]:
+            raise ValueError(f"table {name} has dtype {extent.dtype}, shape {extent.count, *extent.row_shape}")
+
+
+def _is_bytes(dtype: str) -> bool:
+    width = dtype.removeprefix("|S")
+    return dtype.startswith("|S") and width.isascii() and width.isdigit() and 0 < int(width) <= 2**20
+
+
+def _check_extents(header: Header, path: Path) -> None:
+    """Every extent inside the file, page-aligned where we map, none reaching into another."""
+    if header.extents["images"].offset != IMAGES_OFFSET:
+        raise CacheUnsafe("not a cache that can be read", path, "its images do not begin where they must", _REBUILD)
+    end = USER_BLOCK
+    for extent in sorted(header.extents.values(), key=lambda extent: extent.offset):
+        if extent.offset < end or extent.end > header.file_size:
+            raise CacheUnsafe(
+                "not a cache that can be read",
+                path,
+                f"its dataset {extent.name} reaches outside its place",
+                _REBUILD,
+            )
+        end = extent.end

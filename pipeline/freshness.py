@@ -1,0 +1,320 @@
+"""Does a cache still fit its source and recipe? Looks and answers; acts on nothing."""
+
+import hashlib
+import json
+import os
+import struct
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xxhash
+from numpy.typing import NDArray
+
+from pipeline import files
+from pipeline.errors import show_path
+from pipeline.format import VERSION, Header
+from pipeline.ledger import Ledger
+from pipeline.recipe import Recipe
+from pipeline.sources import Failed, Scan, hash_image, read_image
+from pipeline.stored import StoredCache
+
+_STAT_MAGIC = b"MNSTAT1\n"
+_TICK_NS = 10**7  # Linux stamps files in steps of up to 10 ms
+
+
+@dataclass
+class Verdict:
+    """How a cache and a source differ.
+
+    Attributes:
+        changes: (kind, class) -> how many; kinds are "changed", "added", "removed", "renamed", "moved", "damaged",
+            "to be tried again".
+        other: differences that are not single files, as phrases: "size 224 → 256".
+        shared: images in both, same class, name and content.
+        same_pixels: rows of the cache can be copied, or derived without decoding.
+        rows: (M,) the row that holds each candidate under the same class and name, -1 where there is none.
+        failures: candidates that failed when the cache was built, and would again: the stored failure.
+    """
+
+    changes: Counter[tuple[str, str]] = field(default_factory=Counter)
+    other: list[str] = field(default_factory=list)
+    shared: int = 0
+    same_pixels: bool = False
+    rows: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+    failures: dict[int, Failed] = field(default_factory=dict)
+
+    @property
+    def fresh(self) -> bool:
+        """True where a build would give the same file."""
+        return not self.changes and not self.other
+
+    def __str__(self) -> str:
+        """One line: "class 2: 3 changed, 1 added; size 224 → 256"."""
+        by_class: dict[str, list[str]] = defaultdict(list)
+        for (kind, class_id), count in self.changes.items():
+            by_class[class_id].append(f"{count} {kind}")
+        phrases = [
+            f"class {class_id}: {', '.join(counts)}" for class_id, counts in sorted(by_class.items(), key=_natural)
+        ]
+        return "; ".join(phrases + self.other)
+
+
+def _natural(item: tuple[str, Any]) -> tuple[int, str]:
+    return (int(item[0]) if item[0].isdecimal() else 0, item[0])
+
+
+def compare(
+    ledger: Ledger,
+    cache: StoredCache,
+    recipe: Recipe,
+    decoder: str,
+    stats: NDArray[np.int64] | None,
+    damaged: Iterable[int] = (),
+) -> Verdict:
+    """Compare a source with a cache, reading no image that stat data show to be unchanged.
+
+    What is learnt of the files' contents is noted in `ledger`.
+
+    Args:
+        ledger: of the source as it is now, nothing done yet.
+        cache: the cache.
+        recipe: asked for now.
+        decoder: of this installation.
+        stats: from `read_stats`; None to read every file.
+        damaged: rows known to be wrong.
+    """
+    scan, verdict = ledger.scan, Verdict()
+    verdict.other = _other_differences(scan, cache, recipe, decoder)
+    verdict.same_pixels = cache.header.decoder == decoder and cache.header.recipe.pixels == recipe.pixels
+    old_rows, old_failed = _match(scan, cache)
+    verdict.rows = old_rows
+    _know_contents(ledger, cache, old_rows, old_failed, stats)
+    stored_sha256 = cache.table("source_sha256")
+    matched = np.flatnonzero(old_rows >= 0)
+    same = (ledger.source_sha256[matched] == stored_sha256[old_rows[matched]]).all(axis=1)
+    verdict.shared = int(same.sum())
+    names = [show_path(folder) for folder in scan.class_folders]
+    for candidate in matched[~same].tolist():
+        verdict.changes["changed", names[scan.labels[candidate]]] += 1
+    _compare_failed(verdict, ledger, cache, old_failed, names)
+    _compare_sets(verdict, ledger, cache, old_rows, old_failed, names)
+    for row in damaged:
+        verdict.changes["damaged", show_path(cache.class_folders[int(cache.table("labels")[row])])] += 1
+    return verdict
+
+
+def _other_differences(scan: Scan, cache: StoredCache, recipe: Recipe, decoder: str) -> list[str]:
+    differences = cache.header.recipe.differences(recipe)
+    if cache.header.decoder != decoder:
+        differences.append("this installation decodes images to other pixels")
+    old, new = set(cache.class_folders), set(scan.class_folders)
+    for kind, folders in (("new", new - old), ("gone", old - new)):
+        if folders:
+            word = "class" if len(folders) == 1 else "classes"
+            differences.append(f"{word} {', '.join(map(show_path, sorted(folders)))} {kind}")
+    if old == new and cache.class_names != scan.class_names:
+        differences.append("class names changed")
+    return differences
+
+
+def _match(scan: Scan, cache: StoredCache) -> tuple[NDArray[np.int64], dict[int, int]]:
+    """Find each candidate in the cache by class and name: its row or -1, and its place among the failures."""
+    rows = np.full(len(scan.names), -1, np.int64)
+    labels = {folder: label for label, folder in enumerate(cache.class_folders)}
+    ends = np.searchsorted(scan.labels, np.arange(len(scan.class_folders) + 1))
+    failures = {(str(f.class_id), f.name): place for place, f in enumerate(cache.failed)}
+    failed: dict[int, int] = {}
+    for label, folder in enumerate(scan.class_folders):
+        first, end = int(ends[label]), int(ends[label + 1])
+        if folder in labels:
+            start, stop = cache.class_starts[labels[folder] : labels[folder] + 2].tolist()
+            places = dict(zip(cache.table("filenames")[start:stop].tolist(), range(start, stop), strict=True))
+            rows[first:end] = [places.get(name, -1) for name in scan.names[first:end]]
+        if failures:
+            text = os.fsdecode(folder)
+            for candidate in range(first, end):
+                place = failures.get((text, os.fsdecode(scan.names[candidate])))
+                if place is not None:
+                    failed[candidate] = place
+    return rows, failed
+
+
+def _know_contents(
+    ledger: Ledger,
+    cache: StoredCache,
+    rows: NDArray[np.int64],
+    failed: dict[int, int],
+    stats: NDArray[np.int64] | None,
+) -> None:
+    """Note the SHA-256 of every candidate that the cache knows: from it where stat data agree, else by reading."""
+    stored = np.full((len(rows), 32), 0, np.uint8)
+    places = rows.copy()
+    matched = rows >= 0
+    stored[matched] = cache.table("source_sha256")[rows[matched]]
+    old = cache.failed
+    for candidate, place in failed.items():
+        stored[candidate] = np.frombuffer(bytes.fromhex(old[place].source_sha256) or bytes(32), np.uint8)
+        places[candidate] = cache.num_images + place
+    known = np.flatnonzero(places >= 0)
+    trusted = np.zeros(len(rows), bool)
+    if stats is not None:
+        trusted[known] = (stats[places[known]] == ledger.scan.stats[known]).all(axis=1)
+    ledger.source_sha256[trusted] = stored[trusted]
+    _hash_files(ledger, known[~trusted[known]].tolist())
+
+
+def _hash_files(ledger: Ledger, candidates: list[int]) -> None:
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:  # hashing releases the interpreter's lock
+        hashes = pool.map(hash_image, map(ledger.scan.path, candidates))
+        for candidate, found in zip(candidates, hashes, strict=True):
+            if found:
+                ledger.know(candidate, *found)
+
+
+def _compare_failed(
+    verdict: Verdict, ledger: Ledger, cache: StoredCache, failed: dict[int, int], names: list[str]
+) -> None:
+    """A failure that follows from the bytes stands while they do; one of the day is tried again."""
+    old = cache.failed
+    for candidate, place in failed.items():
+        name = names[ledger.scan.labels[candidate]]
+        if not old[place].passing:
+            if ledger.known_sha256(candidate).hex() != old[place].source_sha256:
+                verdict.changes["changed", name] += 1
+                continue
+        elif old[place].source_sha256 or _can_be_read(ledger.scan.path(candidate)):
+            verdict.changes["to be tried again", name] += 1
+            continue
+        verdict.failures[candidate] = old[place]
+
+
+def _can_be_read(path: bytes) -> bool:
+    try:
+        read_image(path)
+    except (OSError, MemoryError):
+        return False
+    return True
+
+
+def _compare_sets(
+    verdict: Verdict,
+    ledger: Ledger,
+    cache: StoredCache,
+    rows: NDArray[np.int64],
+    failed: dict[int, int],
+    names: list[str],
+) -> None:
+    """Count what was added and removed; what was removed and stands elsewhere with the same content has moved."""
+    scan = ledger.scan
+    added = [candidate for candidate in np.flatnonzero(rows < 0).tolist() if candidate not in failed]
+    gone = np.ones(cache.num_images, bool)
+    gone[rows[rows >= 0]] = False
+    removed = np.flatnonzero(gone).tolist()
+    if removed:
+        _hash_files(ledger, added)
+    by_content: dict[bytes, list[int]] = defaultdict(list)
+    for row in removed:
+        by_content[cache.table("source_sha256")[row].tobytes()].append(row)
+    for candidate in added:
+        old = by_content.get(ledger.known_sha256(candidate))
+        if not old:
+            verdict.changes["added", names[scan.labels[candidate]]] += 1
+            continue
+        folder = cache.class_folders[int(cache.table("labels")[old.pop()])]
+        renamed = folder == scan.class_folders[scan.labels[candidate]]
+        verdict.changes["renamed" if renamed else "moved here", names[scan.labels[candidate]]] += 1
+    for rest in by_content.values():
+        for row in rest:
+            verdict.changes["removed", show_path(cache.class_folders[int(cache.table("labels")[row])])] += 1
+    _compare_failed_sets(verdict, cache.failed, scan, failed)
+
+
+def _compare_failed_sets(verdict: Verdict, old: list[Failed], scan: Scan, failed: dict[int, int]) -> None:
+    matched = set(failed.values())
+    before = {(str(f.class_id), f.name, f.reason) for place, f in enumerate(old) if place not in matched}
+    now = {(str(f.class_id), f.name, f.reason) for f in scan.failed}
+    for class_id, _, _ in before - now:
+        verdict.changes["removed", show_path(class_id)] += 1
+    for class_id, _, _ in now - before:
+        verdict.changes["added", show_path(class_id)] += 1
+
+
+def fingerprint(recipe: Recipe, decoder: str, tables: dict[str, NDArray[Any]]) -> str:
+    """Digest what shapes the bytes of a cache: names, contents, classes, failures, recipe, decoder, format version.
+
+    Returns:
+        64 hexadecimal digits.
+    """
+    digest = hashlib.sha256()
+    digest.update(json.dumps([VERSION, decoder, recipe.to_dict()], sort_keys=True).encode())
+    for name in ("classes", "class_names", "filenames", "labels", "source_sha256", "failed"):
+        table = np.ascontiguousarray(tables[name])
+        digest.update(struct.pack("<QQ", len(table), table.itemsize))
+        digest.update(table.view(np.uint8).data)
+    return digest.hexdigest()
+
+
+def damaged_rows(cache: StoredCache) -> list[int]:
+    """Check every row of a cache against its hash; return the wrong ones."""
+    return [row for row in range(cache.num_images) if not cache.row_is_good(row)]
+
+
+def write_stats(path: Path, header: Header, stats: NDArray[np.int64]) -> None:
+    """Keep stat data of the sources and of the cache itself beside it, so that the next build need read neither.
+
+    Args:
+        path: the cache.
+        header: of the cache.
+        stats: (N + F, 3) size, mtime and ctime in nanoseconds, of each row's file, then of each failed one.
+    """
+    _let_the_clock_tick(path)
+    body = _stats_start(path, header) + stats.astype("<i8").tobytes()
+    place = _stats_path(path)
+    data = body + xxhash.xxh3_128_digest(body)
+    if not (place.exists() and place.read_bytes() == data):
+        files.publish(data, place)
+
+
+def read_stats(cache: StoredCache) -> NDArray[np.int64] | None:
+    """Return what `write_stats` kept of this very file, if nobody has touched it since; else None."""
+    try:
+        data = _stats_path(cache.path).read_bytes()
+    except OSError:
+        return None
+    body, checksum = data[:-16], data[-16:]
+    start = _stats_start(cache.path, cache.header)
+    count = cache.num_images + cache.header.extents["failed"].count
+    if xxhash.xxh3_128_digest(body) != checksum or not body.startswith(start) or len(body) != len(start) + 24 * count:
+        return None
+    return np.frombuffer(body, "<i8", offset=len(start)).reshape(count, 3)
+
+
+def distrust(path: Path) -> None:
+    """Make the next build of a cache check every row and read every file."""
+    files.remove(_stats_path(path))
+
+
+def _stats_path(path: Path) -> Path:
+    return path.with_name(path.name + ".stat")
+
+
+def _stats_start(path: Path, header: Header) -> bytes:
+    found = path.stat()
+    return (
+        _STAT_MAGIC
+        + bytes.fromhex(header.fingerprint)
+        + struct.pack("<4q", found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+    )
+
+
+def _let_the_clock_tick(path: Path) -> None:
+    """Wait, 10 ms at most, until a change of the file would show in its time stamps."""
+    age = time.time_ns() - path.stat().st_ctime_ns
+    if 0 <= age < _TICK_NS:
+        time.sleep((_TICK_NS - age) / 1e9)

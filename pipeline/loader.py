@@ -1,0 +1,141 @@
+"""Batches from a cache: a Dataset that gathers whole batches, and the DataLoader around it."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, cast
+
+import torch
+import xxhash
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
+
+from pipeline.cache import TensorCache
+
+Sample = tuple[Tensor, int]
+Batch = tuple[Tensor, Tensor]
+
+
+class CacheDataset(Dataset[Sample]):
+    """The images of a cache as a map-style dataset: index -> ((3, S, S) float32 normalized, label 0..C-1).
+
+    Works in anybody's DataLoader, with torch's own collate, any number of workers and any start method.
+    """
+
+    def __init__(self, cache: TensorCache) -> None:
+        self.cache = cache
+
+    def __len__(self) -> int:
+        return self.cache.num_images
+
+    def __getitem__(self, row: int) -> Sample:
+        return self.__getitems__([row])[0]
+
+    def __getitems__(self, rows: Sequence[int]) -> "Samples":
+        """Gather a whole batch at once; torch's DataLoader asks for this where a dataset has it."""
+        index = torch.as_tensor(rows, dtype=torch.int64)
+        if len(index) and not -len(self) <= int(index.min()) <= int(index.max()) < len(self):
+            raise IndexError(f"row {rows} of a cache of {len(self)} images")
+        index = index % len(self)
+        return Samples(self.cache.read(index), self.cache.labels[index])
+
+
+class Samples(list[Sample]):
+    """A list of samples that also carries them as one batch, in memory of its own.
+
+    Attributes:
+        images: (B, 3, S, S) float32.
+        labels: (B,) int64.
+    """
+
+    def __init__(self, images: Tensor, labels: Tensor) -> None:
+        super().__init__(zip(images.unbind(0), labels.tolist(), strict=True))
+        self.images = images
+        self.labels = labels
+
+
+def collate(samples: Sequence[Sample]) -> Batch:
+    """Return (images, labels) without copying where the batch is whole already, else as torch does."""
+    if isinstance(samples, Samples):
+        return samples.images, samples.labels
+    return cast(Batch, tuple(default_collate(list(samples))))
+
+
+class EpochSampler(Sampler[int]):
+    """Row numbers in an order that follows from (seed, epoch) alone.
+
+    Each `iter` is the next epoch, from 0; `set_epoch(n)` says which comes next.
+
+    Args:
+        count: N, the number of rows.
+        shuffle: random order; else 0..N-1.
+        seed: of the order.
+    """
+
+    def __init__(self, count: int, shuffle: bool, seed: int) -> None:
+        self.count = count
+        self.shuffle = shuffle
+        self.seed = seed
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Make `epoch` the next one."""
+        self.epoch = epoch
+
+    def order(self, epoch: int) -> Tensor:
+        """Return the (N,) int64 rows of an epoch."""
+        if not self.shuffle:
+            return torch.arange(self.count)
+        return torch.randperm(self.count, generator=seeded_generator(self.seed, epoch))
+
+    def __iter__(self) -> Iterator[int]:
+        order = self.order(self.epoch)
+        self.epoch += 1
+        return iter(order.tolist())
+
+    def __len__(self) -> int:
+        return self.count
+
+
+def seeded_generator(*key: int) -> torch.Generator:
+    """Return a CPU generator whose numbers follow from a tuple of integers, unlike those of neighbouring tuples."""
+    digest = xxhash.xxh3_64_intdigest(repr(key).encode())
+    return torch.Generator().manual_seed(digest >> 1)
+
+
+def make_loader(
+    cache: TensorCache,
+    batch_size: int = 8,
+    shuffle: bool = True,
+    seed: int = 0,
+    workers: int = 0,
+    drop_last: bool = False,
+    pin_memory: bool | None = None,
+    **options: Any,
+) -> DataLoader[Sample]:
+    """Return a torch DataLoader of (images (B, 3, S, S) float32 normalized, labels (B,) int64).
+
+    With 0 workers whole batches are gathered in this process; that is the fastest for a cache that is in memory,
+    since a worker's batch has to be copied once more.
+
+    Args:
+        cache: what to read.
+        batch_size: B.
+        shuffle: each epoch in a new order, which follows from (seed, epoch); else in the order of the rows.
+        seed: of the order.
+        workers: processes that read.
+        drop_last: leave out the last, shorter batch.
+        pin_memory: copy batches into page-locked memory; None where CUDA is there.
+        options: passed on to the DataLoader (`multiprocessing_context`, `persistent_workers`, ...).
+    """
+    if pin_memory is None:
+        pin_memory = torch.cuda.is_available()
+    return DataLoader(
+        CacheDataset(cache),
+        batch_size=batch_size,
+        sampler=EpochSampler(cache.num_images, shuffle, seed),
+        num_workers=workers,
+        collate_fn=collate,
+        drop_last=drop_last,
+        pin_memory=pin_memory,
+        generator=torch.Generator().manual_seed(0),  # workers' base seed: leaves torch's global one alone
+        **options,
+    )

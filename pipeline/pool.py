@@ -1,0 +1,112 @@
+"""Runs the work on many images through an executor, and survives what a decoder can do to its process."""
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, ProcessPoolExecutor, wait
+from contextlib import contextmanager
+from itertools import islice
+
+from pipeline.errors import WorkerDied, show_path
+from pipeline.workers import SECONDS_AN_IMAGE, Item, Job, Result, fill_rows, local_pool
+
+LARGEST_CHUNK = 8  # images; what a worker has finished of a chunk when it is killed is done again
+CRASHES_IN_A_ROW = 3
+_AHEAD = 3  # chunks a worker, so that none waits for the parent
+
+
+def run_items(
+    job: Job, items: Iterable[Item], total: int, workers: int, executor: Executor | None = None
+) -> Iterator[list[Result]]:
+    """Do the work on `items`, in any order.
+
+    A worker process that dies takes its pool with it. The images that were in work are then done one by one, each
+    with a process of its own to crash: one that does is a failure of that image, and the rest goes on.
+
+    Args:
+        job: what all have in common.
+        items: the images, read lazily.
+        total: how many they are.
+        workers: processes of the local pool.
+        executor: used instead of a local pool.
+
+    Raises:
+        WorkerDied: the executor broke, or more than `CRASHES_IN_A_ROW` images crashed their worker one after another.
+        OSError: rows could not be written.
+    """
+    remaining = iter(items)
+    chunk = max(1, min(LARGEST_CHUNK, math.ceil(total / (4 * workers))))
+    chunks = iter(lambda: tuple(islice(remaining, chunk)), ())
+    suspects: list[Item] = []
+    if executor is not None:
+        yield from _run(executor, job, chunks, _AHEAD * workers, suspects)
+        if suspects:
+            raise WorkerDied("the build stopped", job.target, "the executor broke", _GO_ON)
+        return
+    while True:
+        with _pool(workers) as pool:
+            yield from _run(pool, job, chunks, _AHEAD * workers, suspects)
+        if not suspects:
+            return
+        yield from _one_by_one(job, suspects)
+        suspects.clear()
+
+
+_GO_ON = "Run build-cache again; it goes on where it stopped"
+
+
+def _run(
+    executor: Executor, job: Job, chunks: Iterator[Sequence[Item]], ahead: int, suspects: list[Item]
+) -> Iterator[list[Result]]:
+    """Keep `ahead` chunks in work; if the executor breaks, add the items whose fate is unknown to `suspects`."""
+    in_work: dict[Future[list[Result]], Sequence[Item]] = {}
+    chunk: Sequence[Item] = ()
+    try:
+        while True:
+            while len(in_work) < ahead and (chunk := next(chunks, ())):
+                in_work[executor.submit(fill_rows, job, chunk)] = chunk
+                chunk = ()
+            if not in_work:
+                return
+            for future in wait(in_work, return_when=FIRST_COMPLETED).done:
+                results = future.result()
+                del in_work[future]
+                yield results
+    except BrokenExecutor:
+        suspects.extend(chunk)
+        for future, items in in_work.items():
+            if future.done() and future.exception() is None:
+                yield future.result()
+            else:
+                suspects.extend(items)
+
+
+def _one_by_one(job: Job, suspects: Sequence[Item]) -> Iterator[list[Result]]:
+    crashes = 0
+    remaining = list(suspects)
+    while remaining:
+        with _pool(1) as pool:
+            while remaining:
+                item = remaining.pop(0)
+                try:
+                    results = pool.submit(fill_rows, job, [item]).result()
+                except BrokenExecutor:
+                    crashes += 1
+                    if crashes > CRASHES_IN_A_ROW:
+                        why = f"{crashes} workers died one after another, the last at {show_path(item.path)}"
+                        raise WorkerDied("the build stopped", job.target, why, _GO_ON) from None
+                    yield [Result(item.row, "passing", reason=_CRASHED)]
+                    break
+                crashes = 0
+                yield results
+
+
+_CRASHED = f"its decoder crashed, or took over {SECONDS_AN_IMAGE} s"
+
+
+@contextmanager
+def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
+    pool = local_pool(workers)
+    try:
+        yield pool
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)

@@ -1,0 +1,140 @@
+"""What is done to every image between its file and its row: the recipe, stored in the cache and in checkpoints."""
+
+import math
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+RGB = tuple[float, float, float]
+StoredType = Literal["float32", "uint8"]
+
+MAX_SIZE = 4096
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How an image becomes a tensor. Two caches with equal recipes hold equal tensors for equal images.
+
+    Attributes:
+        size: S, the side of the square image in pixels; aspect ratio is not kept.
+        mean: per channel, on the 0..1 scale; subtracted.
+        std: per channel, on the 0..1 scale, > 0; divided by.
+        dtype: what a row stores: "float32" the normalized tensor, "uint8" the pixels before normalization.
+        exif_rotate: turn the image upright as its EXIF orientation says (torchvision's ImageFolder does not).
+        max_megapixels: larger images are refused before a pixel is allocated.
+
+    Raises:
+        ValueError: a value that no image could be prepared with.
+    """
+
+    size: int = 224
+    mean: RGB = (0.5, 0.5, 0.5)
+    std: RGB = (0.5, 0.5, 0.5)
+    dtype: StoredType = "float32"
+    exif_rotate: bool = False
+    max_megapixels: int = 64
+
+    def __post_init__(self) -> None:
+        if type(self.size) is not int or not 1 <= self.size <= MAX_SIZE:
+            raise ValueError(f"size is a whole number of pixels from 1 to {MAX_SIZE}, not {self.size!r}")
+        for name in ("mean", "std"):
+            values = tuple(map(float, getattr(self, name)))
+            if len(values) != 3 or not all(map(math.isfinite, values)):
+                raise ValueError(f"{name} is three numbers (R, G, B), not {getattr(self, name)!r}")
+            object.__setattr__(self, name, values)
+        if min(self.std) <= 0:
+            raise ValueError(f"std is greater than 0 in every channel, not {self.std!r}")
+        if self.dtype not in get_args(StoredType):
+            raise ValueError(f"dtype is one of {', '.join(get_args(StoredType))}, not {self.dtype!r}")
+        if type(self.max_megapixels) is not int or self.max_megapixels < 1:
+            raise ValueError(f"max_megapixels is a whole number from 1, not {self.max_megapixels!r}")
+
+    @property
+    def row_shape(self) -> tuple[int, int, int]:
+        """(3, S, S)."""
+        return (3, self.size, self.size)
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one stored row."""
+        return 3 * self.size * self.size * np.dtype(self.dtype).itemsize
+
+    @property
+    def pixels(self) -> "Recipe":
+        """The part that decides the 8-bit pixels; caches equal in it can be derived from each other."""
+        return Recipe(size=self.size, exif_rotate=self.exif_rotate, max_megapixels=self.max_megapixels)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        values = asdict(self)
+        return values | {"mean": list(self.mean), "std": list(self.std)}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "Recipe":
+        """Build from `to_dict`'s values.
+
+        Raises:
+            ValueError: a missing, unknown or impossible value.
+        """
+        if not isinstance(values, dict) or set(values) != {field.name for field in fields(cls)}:
+            raise ValueError(f"a recipe has {', '.join(f.name for f in fields(cls))}, not {values!r}")
+        try:
+            mean, std = tuple(values["mean"]), tuple(values["std"])
+            return cls(**(values | {"mean": mean, "std": std}))
+        except TypeError as error:
+            raise ValueError(f"not a recipe: {error}") from error
+
+    def differences(self, other: "Recipe") -> list[str]:
+        """Say what `other` has otherwise, one phrase a value: "size 224 → 256"."""
+        return [
+            f"{field.name} {_plain(getattr(self, field.name))} → {_plain(getattr(other, field.name))}"
+            for field in fields(self)
+            if getattr(self, field.name) != getattr(other, field.name)
+        ]
+
+
+def _plain(value: object) -> str:
+    return " ".join(f"{v:g}" for v in value) if isinstance(value, tuple) else str(value)
+
+
+def normalization_table(recipe: Recipe) -> NDArray[np.float32]:
+    """Tabulate normalization: entry [c, v] is what pixel value v becomes in channel c.
+
+    The three steps stay separate and in float32, as torchvision's `ToTensor` (/ 255) and `Normalize`
+    (- mean, / std) do them, so that every entry has the same bits.
+
+    Returns:
+        (3, 256) float32.
+    """
+    values = np.arange(256, dtype=np.float32) / np.float32(255)
+    mean_C1 = np.array(recipe.mean, dtype=np.float32)[:, None]
+    std_C1 = np.array(recipe.std, dtype=np.float32)[:, None]
+    table: NDArray[np.float32] = (values[None, :] - mean_C1) / std_C1
+    return table
+
+
+def pixels_to_row(pixels_HWC: NDArray[np.uint8], recipe: Recipe) -> NDArray[Any]:
+    """Turn (S, S, 3) uint8 pixels into the stored row: (3, S, S) of the recipe's dtype, contiguous."""
+    pixels_CHW = np.ascontiguousarray(pixels_HWC.transpose(2, 0, 1))
+    if recipe.dtype == "uint8":
+        return pixels_CHW
+    table = normalization_table(recipe)
+    return np.stack([np.take(table[c], pixels_CHW[c]) for c in range(3)])
+
+
+def row_to_pixels(row_CHW: NDArray[Any], recipe: Recipe) -> NDArray[np.uint8] | None:
+    """Invert `pixels_to_row`: (S, S, 3) uint8, or None where the row does not tell (float32 ran out of steps)."""
+    if recipe.dtype == "uint8":
+        return np.ascontiguousarray(row_CHW.transpose(1, 2, 0))
+    table = normalization_table(recipe)
+    if not (np.diff(table, axis=1) > 0).all():
+        return None
+    pixels_CHW = np.empty(row_CHW.shape, np.uint8)
+    for c in range(3):
+        values = np.searchsorted(table[c], row_CHW[c]).clip(max=255)
+        if not np.array_equal(table[c][values], row_CHW[c]):
+            return None
+        pixels_CHW[c] = values
+    return np.ascontiguousarray(pixels_CHW.transpose(1, 2, 0))

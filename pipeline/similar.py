@@ -1,0 +1,72 @@
+"""Images that are the same, or nearly: a perceptual hash for each, and the groups that it gives."""
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+NEAR_BITS = 3  # hashes that differ in at most so many of 64 bits are near duplicates
+
+
+def image_hash(pixels_HWC: NDArray[np.uint8]) -> int:
+    """Hash what an image looks like: 64 bits, "is each cell brighter than its right neighbour" on 9 × 8 cells.
+
+    A re-encoded, slightly brightened or rescaled copy keeps nearly all bits (the "difference hash").
+
+    Args:
+        pixels_HWC: (S, S, 3) uint8.
+    """
+    grey = Image.fromarray(pixels_HWC).convert("L").resize((9, 8), Image.Resampling.BOX)
+    cells = np.asarray(grey)
+    return int.from_bytes(np.packbits(cells[:, :-1] > cells[:, 1:]).tobytes(), "big")
+
+
+def exact_groups(source_sha256: NDArray[np.uint8]) -> list[list[int]]:
+    """Group the rows whose files have the same content.
+
+    Args:
+        source_sha256: (N, 32) uint8.
+
+    Returns:
+        Groups of two rows or more, each in ascending order.
+    """
+    keys = np.ascontiguousarray(source_sha256).view("S32").reshape(-1) if len(source_sha256) else np.empty(0, "S32")
+    return [rows.tolist() for rows in _runs(keys)]
+
+
+def near_pairs(hashes: NDArray[np.uint64], skip: NDArray[np.bool_]) -> list[tuple[int, int]]:
+    """Find the pairs of rows whose hashes differ in at most `NEAR_BITS` bits.
+
+    Of NEAR_BITS + 1 bands of a hash at least one must be equal in such a pair, so only rows that share a band
+    are compared.
+
+    Args:
+        hashes: (N,) uint64, from `image_hash`.
+        skip: (N,) bool, rows not to look at (blank ones all look alike).
+
+    Returns:
+        (a, b) with a < b, sorted; equal hashes count.
+    """
+    bands, width = NEAR_BITS + 1, 64 // (NEAR_BITS + 1)
+    found: set[tuple[int, int]] = set()
+    looked_at = np.flatnonzero(~skip)
+    for band in range(bands):
+        keys = (hashes[looked_at] >> np.uint64(band * width)) & np.uint64((1 << width) - 1)
+        for run in _runs(keys):
+            rows = looked_at[run]
+            for a, row in enumerate(rows[:-1]):
+                others = rows[a + 1 :]
+                near = others[np.bitwise_count(hashes[others] ^ hashes[row]) <= NEAR_BITS]
+                found.update((int(min(row, other)), int(max(row, other))) for other in near)
+    return sorted(found)
+
+
+def _runs(keys: NDArray[np.generic]) -> Iterator[NDArray[np.int64]]:
+    """Yield the positions of each key that stands more than once, ascending."""
+    order = np.argsort(keys, kind="stable")
+    ordered = keys[order]
+    starts = np.flatnonzero(np.concatenate(([True], ordered[1:] != ordered[:-1]))) if len(keys) else order
+    ends = np.append(starts[1:], len(keys))
+    for start, end in zip(starts[ends - starts > 1], ends[ends - starts > 1], strict=True):
+        yield order[start:end]

@@ -1,0 +1,156 @@
+"""A cache file, opened and believed: header checked, tables checked, everything mapped. No torch, no HDF5 library."""
+
+import json
+import mmap
+import os
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xxhash
+from numpy.typing import NDArray
+
+from pipeline import files
+from pipeline.errors import CacheDamaged, CacheUnsafe, StorageError
+from pipeline.format import Extent, Header, open_cache, read_header
+from pipeline.sources import ClassId, Failed, class_ids_of, class_order
+
+_MAP_NORESERVE = 0x4000  # Linux: a private map larger than memory is refused without it
+
+
+class StoredCache:
+    """The stored bytes of one cache, as NumPy views of a private, copy-on-write memory map.
+
+    Opening checks everything but the rows: magic, version, checksum, sizes, extents, the digest of all tables, and
+    that the tables make sense together. Rows are checked one by one with `row_is_good`.
+
+    Args:
+        path: the file.
+
+    Raises:
+        CacheMissing, CacheUnsafe, CacheDamaged, CacheError, AccessDenied, StorageError: see `pipeline.format`.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.fd = open_cache(path)
+        try:
+            self.header: Header = read_header(self.fd, path)
+            flags = mmap.MAP_PRIVATE | (_MAP_NORESERVE if os.uname().sysname == "Linux" else 0)
+            self.map = mmap.mmap(self.fd, self.header.file_size, flags, mmap.PROT_READ | mmap.PROT_WRITE)
+            self._check_digest()
+            self._check_tables()
+        except BaseException as error:
+            os.close(self.fd)
+            if isinstance(error, OSError):
+                raise StorageError("the cache cannot be read", path, error.strerror or str(error)) from error
+            raise
+
+    def close(self) -> None:
+        """Close the file; views of the map that somebody still holds stay valid."""
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+    def __del__(self) -> None:
+        if getattr(self, "fd", -1) >= 0:
+            self.close()
+
+    @cached_property
+    def images(self) -> NDArray[Any]:
+        """(N, 3, S, S) float32 or uint8, as stored, unchecked; writing to it changes this process's view only."""
+        return self._view(self.header.extents["images"])
+
+    def table(self, name: str) -> NDArray[Any]:
+        """Return a table as a view of the map, possibly unaligned; see `pipeline.format` for dtypes."""
+        return self._view(self.header.extents[name])
+
+    @property
+    def num_images(self) -> int:
+        """N."""
+        return self.header.num_images
+
+    @cached_property
+    def class_folders(self) -> list[bytes]:
+        """(C,) class ids as bytes, by label."""
+        return [bytes(folder) for folder in self.table("classes").tolist()]
+
+    @cached_property
+    def class_ids(self) -> list[ClassId]:
+        """(C,) integers where all are, else strings, by label."""
+        return class_ids_of(self.class_folders)
+
+    @cached_property
+    def class_names(self) -> list[str]:
+        """(C,) readable names, empty where there are none."""
+        return [name.decode("utf-8", "replace") for name in self.table("class_names").tolist()]
+
+    @cached_property
+    def class_starts(self) -> NDArray[np.int64]:
+        """(C + 1,) the rows of class c are class_starts[c] up to class_starts[c + 1]."""
+        return np.searchsorted(self.table("labels"), np.arange(len(self.class_folders) + 1)).astype(np.int64)
+
+    @cached_property
+    def failed(self) -> list[Failed]:
+        """The files that did not give an image when this cache was built."""
+        return [Failed(**json.loads(entry)) for entry in self.table("failed").tolist()]
+
+    @cached_property
+    def remarks(self) -> list[tuple[int, str]]:
+        """(row, remark) of images worth a look: tiny, blank, animated."""
+        return [(entry["row"], entry["remark"]) for entry in map(json.loads, self.table("remarks").tolist())]
+
+    def row_is_good(self, row: int) -> bool:
+        """Check a row against its hash."""
+        return bool(row_hash(self.images[row]) == self.table("row_hash")[row])
+
+    def describe(self, row: int) -> str:
+        """Name a row for a person: "row 7 (class 2, a.jpg)"."""
+        folder = self.class_folders[int(self.table("labels")[row])]
+        name = os.fsdecode(self.table("filenames")[row])
+        shown = f"row {row} (class {os.fsdecode(folder)}, {name})"
+        return shown if shown.isprintable() else f"row {row} (class {os.fsdecode(folder)!r}, {name!r})"
+
+    def _view(self, extent: Extent) -> NDArray[Any]:
+        stored = np.ndarray(extent.stored_shape, np.dtype(extent.dtype), self.map, extent.offset)
+        return stored[: extent.count]
+
+    def _check_digest(self) -> None:
+        if outside_digest(self.fd, self.header) != self.header.digest:
+            raise CacheDamaged("the cache is damaged", self.path, "its tables do not match their digest", _REBUILD)
+
+    def _check_tables(self) -> None:
+        """Refuse tables that contradict each other: a digest shows accidents, not intentions."""
+        labels, names, folders = self.table("labels"), self.table("filenames"), self.class_folders
+        try:
+            if not (labels[0] >= 0 and labels[-1] < len(folders) and (np.diff(labels) >= 0).all()):
+                raise ValueError("labels are not in order")
+            if not ((names[1:] > names[:-1]) | (labels[1:] > labels[:-1])).all() or b"" in folders:
+                raise ValueError("names are not in order")
+            if folders != class_order(folders) or len(set(folders)) != len(folders):
+                raise ValueError("classes are not in order")
+            if any(type(f.name) is not str or type(f.reason) is not str for f in self.failed):
+                raise ValueError("the table of failures is no such table")
+            if any(not 0 <= row < self.num_images or type(text) is not str for row, text in self.remarks):
+                raise ValueError("the table of remarks is no such table")
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
+            raise CacheUnsafe("not a cache that can be read", self.path, f"{error}", _REBUILD) from error
+
+
+_REBUILD = "Run build-cache again"
+
+
+def row_hash(row: NDArray[Any]) -> int:
+    """Return the xxh3-64 of a row's bytes."""
+    return xxhash.xxh3_64_intdigest(row.reshape(-1).view(np.uint8).data)
+
+
+def outside_digest(fd: int, header: Header) -> str:
+    """Digest every byte outside header and images: from the header's end to the rows, and behind them."""
+    digest = xxhash.xxh3_128()
+    images = header.extents["images"]
+    for start, end in ((header.encoded_size, images.offset), (images.end, header.file_size)):
+        for offset in range(start, end, files.BLOCK):
+            digest.update(files.read_at(fd, min(files.BLOCK, end - offset), offset))
+    return digest.hexdigest()

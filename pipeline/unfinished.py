@@ -1,0 +1,269 @@
+"""A build that has not been published: its file of rows, its journal, what can be kept of them, and publishing."""
+
+import bisect
+import errno
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import xxhash
+from numpy.typing import NDArray
+
+from pipeline import files, hdf5
+from pipeline.errors import OutputError, show_bytes
+from pipeline.format import IMAGES_OFFSET, USER_BLOCK, VERSION, Extent, Header
+from pipeline.freshness import fingerprint
+from pipeline.journal import Entry, Journal, belongs_to, read_journal
+from pipeline.ledger import DONE, FAILED, TODO, Ledger
+from pipeline.recipe import Recipe
+from pipeline.sources import Stat, hash_image
+from pipeline.stored import outside_digest
+
+_BYTES_A_TABLE_ROW = 8 + 8 + 32 + 8  # labels, row_hash, source_sha256, image_hash
+_ROOM_FOR_OBJECTS = 64 * 1024
+_ELSEWHERE = "Make room, or give another --out"
+
+
+class Unfinished:
+    """`<cache>.building` and `<cache>.journal`, under the build's lock.
+
+    Row r of the file belongs to the r-th candidate that is not known to have failed.
+
+    Args:
+        cache: the cache to be published.
+        recipe: of the build.
+        decoder: of this installation.
+    """
+
+    def __init__(self, cache: Path, recipe: Recipe, decoder: str) -> None:
+        self.cache = cache
+        self.recipe = recipe
+        self.decoder = decoder
+        self.building = cache.with_name(cache.name + ".building")
+        self._aside = cache.with_name(cache.name + ".building.new")
+        self.journal_path = cache.with_name(cache.name + ".journal")
+        self.build = {"format": VERSION, "recipe": recipe.to_dict(), "decoder": decoder}
+        self.rows: NDArray[np.int64] = np.empty(0, np.int64)
+        self.fd = -1
+
+    def open(self, ledger: Ledger, keep: bool = True) -> int:
+        """Open the build of before and keep what still fits, or begin a new one.
+
+        What is kept is marked in `ledger`; `rows` says which row every candidate has, -1 for those known to fail.
+
+        Args:
+            ledger: of the source.
+            keep: look for rows to keep at all.
+
+        Returns:
+            How many rows were kept.
+
+        Raises:
+            OutputError: the disk is too small, or the files cannot be created.
+        """
+        resumed = keep and self._resume(ledger)
+        kept = int((ledger.state == DONE).sum())
+        if not resumed:
+            self.discard()
+        self.rows = np.where(ledger.state == FAILED, -1, np.cumsum(ledger.state != FAILED) - 1)
+        count = int((ledger.state != FAILED).sum())
+        size = bytes_needed(ledger, self.recipe, count)
+        try:
+            self._check_room(size)
+            if not resumed:
+                self._begin()
+            files.reserve(self.fd, size)
+            if not resumed:
+                files.rename(self._aside, self.building)
+        except BaseException as error:
+            if not resumed:
+                self.discard()
+            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                why = f"needs {show_bytes(size)}: {error.strerror}"
+                raise OutputError("the cache cannot be created", self.cache, why, _ELSEWHERE) from error
+            raise
+        if resumed:
+            kept_candidates = np.flatnonzero(ledger.state == DONE).tolist()
+            self._move({int(self.places[c]): int(self.rows[c]) for c in kept_candidates})
+        self.journal = Journal(self.journal_path)
+        return kept
+
+    def record(self, entries: list[Entry]) -> None:
+        """Note finished images."""
+        self.journal.add(entries)
+
+    def close(self) -> None:
+        """Close both files; they stay for the next build unless they were published."""
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+            if hasattr(self, "journal"):
+                self.journal.close()
+
+    def discard(self) -> None:
+        """Delete what is left of an unfinished build."""
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+        aside = self.journal_path.with_name(self.journal_path.name + ".new")
+        for path in (self.building, self._aside, self.journal_path, aside):
+            files.remove(path)
+
+    def publish(self, ledger: Ledger) -> Header:
+        """Close ranks behind failed images, write tables and header, and rename the file into place."""
+        done = np.flatnonzero(ledger.state == DONE)
+        self._move({int(self.rows[c]): place for place, c in enumerate(done.tolist()) if self.rows[c] != place})
+        images = Extent(
+            "images",
+            np.dtype(self.recipe.dtype).newbyteorder("<").str,
+            self.recipe.row_shape,
+            len(done),
+            IMAGES_OFFSET,
+        )
+        files.resize(self.fd, images.end)
+        files.write_all(self.fd, bytes(IMAGES_OFFSET), 0)
+        tables = ledger.tables()
+        extents, size = hdf5.write_objects(self.fd, images, tables)
+        header = Header(
+            recipe=self.recipe,
+            decoder=self.decoder,
+            fingerprint=fingerprint(self.recipe, self.decoder, tables),
+            content="images",
+            shard=None,
+            extents=extents,
+            file_size=size,
+            digest="0" * 32,
+        )
+        header = replace(header, digest=outside_digest(self.fd, header))
+        files.write_all(self.fd, header.encode(), 0)
+        files.sync(self.fd)
+        files.rename(self.building, self.cache)
+        files.sync_folder(self.cache.parent)
+        self.close()
+        files.remove(self.journal_path)
+        return header
+
+    def _row_end(self, count: int) -> int:
+        return IMAGES_OFFSET + count * self.recipe.row_bytes
+
+    def _begin(self) -> None:
+        """Make the two files; the rows' gets its name only at its full size."""
+        Journal.start(self.journal_path, self.build)
+        self.fd = files.create(self._aside)
+
+    def _check_room(self, size: int) -> None:
+        place = os.statvfs(self.cache.parent)
+        have = os.fstat(self.fd).st_blocks * 512 if self.fd >= 0 else 0
+        free = place.f_bavail * place.f_frsize + have
+        if size > free:
+            why = f"needs {show_bytes(size)}, {show_bytes(free)} free"
+            raise OutputError("the cache cannot be created", self.cache, why, _ELSEWHERE)
+
+    def _resume(self, ledger: Ledger) -> bool:
+        """Find the rows that the journal promises; mark their candidates DONE, and known failures FAILED."""
+        if not belongs_to(self.journal_path, self.build):
+            return False
+        try:
+            self.fd = files.open_for_writing(self.building)
+        except OSError:
+            return False
+        files.write_all(self.fd, bytes(USER_BLOCK), 0)  # no header before the end
+        moved: dict[bytes, Entry] = {}
+        for entry in read_journal(self.journal_path):
+            candidate = _find(ledger, entry)
+            if candidate is not None and _same_content(ledger, candidate, entry):
+                ledger.restore(candidate, entry)
+                ledger.state[candidate] = FAILED if entry.reason else DONE
+            elif not entry.reason:
+                moved[entry.source_sha256] = entry
+        found = self._rows_by_hash()
+        self.places = np.full(len(ledger.state), -1, np.int64)
+        for candidate in np.flatnonzero(ledger.state == DONE).tolist():
+            self._take_place(ledger, candidate, found)
+        if moved:
+            for candidate in np.flatnonzero(ledger.state == TODO).tolist():
+                self._take_moved(ledger, candidate, moved, found)
+        return True
+
+    def _take_place(self, ledger: Ledger, candidate: int, found: dict[int, list[int]]) -> None:
+        slots = found.get(int(ledger.row_hash[candidate]))
+        if slots:
+            self.places[candidate] = slots.pop(0)
+            ledger.state[candidate] = DONE
+        else:  # the journal reached the disk and the row did not
+            ledger.state[candidate] = TODO
+
+    def _take_moved(
+        self, ledger: Ledger, candidate: int, moved: dict[bytes, Entry], found: dict[int, list[int]]
+    ) -> None:
+        """Keep the row of a file that was renamed, or moved to another class, since it was decoded."""
+        content = hash_image(ledger.scan.path(candidate))
+        entry = moved.get(content[0]) if content else None
+        if content and entry:
+            ledger.restore(candidate, entry)
+            ledger.know(candidate, *content)
+            self._take_place(ledger, candidate, found)
+
+    def _rows_by_hash(self) -> dict[int, list[int]]:
+        """Hash every row that the file has, wherever a killed build may have left it."""
+        found: dict[int, list[int]] = {}
+        size = os.fstat(self.fd).st_size
+        for row in range((size - IMAGES_OFFSET) // self.recipe.row_bytes):
+            found.setdefault(xxhash.xxh3_64_intdigest(self._read_row(row)), []).append(row)
+        return found
+
+    def _read_row(self, row: int) -> bytes:
+        return files.read_at(self.fd, self.recipe.row_bytes, self._row_end(row))
+
+    def _move(self, moves: dict[int, int]) -> None:
+        """Move rows within the file, from key to value, so that each is whole in at least one place at any moment."""
+        sources = {target: source for source, target in moves.items() if source != target}
+        free = [target for target in sources if target not in moves or moves[target] == target]
+        scratch = max([*sources, *sources.values(), int(self.rows.max(initial=0))], default=0) + 1
+        while sources:
+            if not free:  # only cycles are left: open one
+                target = next(iter(sources))
+                files.write_all(self.fd, self._read_row(target), self._row_end(scratch))
+                successor = next(t for t, source in sources.items() if source == target)
+                sources[successor] = scratch
+                free.append(target)
+            target = free.pop()
+            source = sources.pop(target)
+            files.write_all(self.fd, self._read_row(source), self._row_end(target))
+            if source in sources:
+                free.append(source)
+
+
+def _find(ledger: Ledger, entry: Entry) -> int | None:
+    """Return the candidate of that class and name."""
+    scan = ledger.scan
+    if entry.folder not in scan.class_folders:
+        return None
+    label = scan.class_folders.index(entry.folder)
+    first, end = np.searchsorted(scan.labels, [label, label + 1]).tolist()
+    place = bisect.bisect_left(scan.names, entry.name, first, end)
+    return place if place < end and scan.names[place] == entry.name else None
+
+
+def _same_content(ledger: Ledger, candidate: int, entry: Entry) -> bool:
+    known = ledger.known_sha256(candidate)
+    if not known:
+        if entry.stat == Stat(*ledger.scan.stats[candidate].tolist()):
+            return True
+        found = hash_image(ledger.scan.path(candidate))
+        if found is None:
+            return False
+        ledger.know(candidate, *found)
+        known = found[0]
+    return known == entry.source_sha256
+
+
+def bytes_needed(ledger: Ledger, recipe: Recipe, rows: int) -> int:
+    """Estimate, a little on the high side, the size of a cache with so many rows."""
+    scan = ledger.scan
+    names = max([1, *map(len, scan.names)])
+    classes = max([1, *map(len, scan.class_folders)]) + max([1, *(len(name.encode()) for name in scan.class_names)])
+    failed = (len(scan.names) - rows + len(scan.failed)) * (names + 256)
+    tables = rows * (names + _BYTES_A_TABLE_ROW) + len(scan.class_folders) * classes + failed + _ROOM_FOR_OBJECTS
+    return IMAGES_OFFSET + rows * recipe.row_bytes + tables

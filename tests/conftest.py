@@ -1,0 +1,117 @@
+"""What the tests share: folders of small real JPEGs, a cache of them, and the command line in a process of its own."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipeline.build import build_cache
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+PHOTOS = {
+    "1": {
+        "n03874293_7.JPEG": (64, 48),
+        "n03874293_43.JPEG": (40, 97),
+        "n03874293_775.JPEG": (120, 80),
+        "n03874293_1030.JPEG": (53, 53),
+    },
+    "2": {
+        "n01740131_12.JPEG": (101, 45),
+        "n01740131_300.JPEG": (77, 119),
+        "n01740131_4405.JPEG": (48, 64),
+        "n03874293_775.JPEG": (90, 110),  # a name that class 1 has too
+    },
+}
+SIZE = 64
+
+
+def textured(width: int, height: int, seed: int) -> Image.Image:
+    """Draw a picture with structure at every scale, as photographs have; another seed, another picture."""
+    rng = np.random.default_rng(seed)
+    levels = [
+        Image.fromarray(rng.integers(0, 256, (side, side, 3), np.uint8)).resize(
+            (width, height), Image.Resampling.BICUBIC
+        )
+        for side in (2, 5, 13, 31)
+    ]
+    weights = np.array([0.45, 0.3, 0.15, 0.1])[:, None, None, None]
+    return Image.fromarray((weights * np.stack([np.asarray(level) for level in levels])).sum(0).astype(np.uint8))
+
+
+def save_jpeg(path: Path, width: int, height: int, seed: int, quality: int = 85) -> None:
+    """Write such a picture as a JPEG, with its folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    textured(width, height, seed).save(path, "JPEG", quality=quality)
+
+
+def make_photos(folder: Path) -> Path:
+    """Write `PHOTOS` into a folder, 4 pictures a class, each another; the same bytes every time."""
+    places = [(class_id, name, size) for class_id, names in PHOTOS.items() for name, size in names.items()]
+    for seed, (class_id, name, (width, height)) in enumerate(places):
+        save_jpeg(folder / class_id / name, width, height, seed)
+    return folder
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """A folder of its own for each test, to do anything with."""
+    return make_photos(tmp_path / "photos")
+
+
+@pytest.fixture(scope="session")
+def shared_photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same folder for tests that only read it."""
+    return make_photos(tmp_path_factory.mktemp("shared") / "photos")
+
+
+@pytest.fixture(scope="session")
+def cache_path(shared_photos: Path) -> Path:
+    """A float32 cache of `shared_photos` at size 64, for tests that only read it."""
+    path = shared_photos.parent / "photos.h5"
+    build_cache(shared_photos, path, size=SIZE, workers=1)
+    return path
+
+
+@pytest.fixture(scope="session")
+def uint8_cache_path(shared_photos: Path) -> Path:
+    """The same images as uint8."""
+    path = shared_photos.parent / "photos-uint8.h5"
+    build_cache(shared_photos, path, size=SIZE, dtype="uint8", workers=1)
+    return path
+
+
+class Ended(NamedTuple):
+    """How a run of the command line ended."""
+
+    code: int
+    stdout: str
+    stderr: str
+
+
+RunCli = Callable[..., Ended]
+
+
+@pytest.fixture
+def run_cli(tmp_path: Path) -> RunCli:
+    """Run `cli.py` with these arguments, as a person would; in `tmp_path` unless told otherwise."""
+
+    def run(
+        *arguments: "str | bytes | os.PathLike[str]", cwd: Path = tmp_path, env: dict[str, str] | None = None
+    ) -> Ended:
+        ended = subprocess.run(
+            [sys.executable, str(REPOSITORY / "cli.py"), *arguments],
+            cwd=cwd,
+            env=os.environ | (env or {}),
+            capture_output=True,
+            timeout=100,
+        )
+        return Ended(ended.returncode, ended.stdout.decode(errors="replace"), ended.stderr.decode(errors="replace"))
+
+    return run

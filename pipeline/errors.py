@@ -102,10 +102,28 @@ class CacheBusy(CacheError):
     exit_code = 75
 
 
+class OptionsError(PipelineError, ValueError):
+    """Options that are possible each by itself, and not with each other or with the data."""
+
+    exit_code = 2
+
+
+class DeviceError(PipelineError):
+    """The accelerator asked for is not there, or its memory is too small."""
+
+    exit_code = 71
+
+
 class RunError(PipelineError):
     """A run folder, or something in it, is not there or does not fit."""
 
     exit_code = 66
+
+
+class RunBusy(RunError):
+    """Another process trains in this run folder."""
+
+    exit_code = 75
 
 
 class CheckpointError(PipelineError):

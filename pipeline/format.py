@@ -234,6 +234,8 @@ def _checked_text(start: bytes, size: int, path: Path) -> bytes:
 
 def _parse(values: Any) -> Header:
     extents = {}
+    if type(values["file_size"]) is not int or values["shard"] is not None:
+        raise ValueError("its size or shard is none that is known")
     for entry in values["datasets"]:
         count, *row_shape = entry["shape"]
         for number in (count, entry["offset"], *row_shape):

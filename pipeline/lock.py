@@ -18,7 +18,8 @@ from pipeline.errors import AccessDenied, CacheBusy, OutputError
 def build_lock(cache: Path, wait: bool = False) -> Iterator[int]:
     """Hold `<cache>.lock`; worker processes that are forked meanwhile hold it too, and die with their parent.
 
-    The file says who holds it, is emptied at the end and stays: deleting it would let two builders in.
+    The file says who holds it and is emptied at the end. It stays beside a cache; where none came of the build, it
+    is deleted while still held, which a builder that waits for it notices.
 
     Args:
         cache: the cache to be built.
@@ -34,14 +35,13 @@ def build_lock(cache: Path, wait: bool = False) -> Iterator[int]:
     """
     path = cache.with_name(cache.name + ".lock")
     try:
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
+        fd = _open_and_lock(path, cache, wait)
     except PermissionError as error:
         raise AccessDenied("the cache cannot be created", cache, "permission denied", "Give another --out") from error
     except OSError as error:
         why = error.strerror or str(error)
         raise OutputError("the cache cannot be created", cache, why, "Give another --out") from error
     try:
-        _lock(fd, cache, wait)
         holder = {
             "pid": os.getpid(),
             "host": socket.gethostname(),
@@ -53,8 +53,24 @@ def build_lock(cache: Path, wait: bool = False) -> Iterator[int]:
             yield fd
         finally:
             os.ftruncate(fd, 0)
+            if not any(cache.with_name(cache.name + suffix).exists() for suffix in ("", ".building")):
+                files.remove(path)
     finally:
+        fcntl.flock(fd, fcntl.LOCK_UN)  # a process forked meanwhile by somebody else would go on holding it
         os.close(fd)
+
+
+def _open_and_lock(path: Path, cache: Path, wait: bool) -> int:
+    while True:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
+        try:
+            _lock(fd, cache, wait)
+            if path.exists() and os.path.samestat(path.stat(), os.fstat(fd)):
+                return fd
+        except BaseException:
+            os.close(fd)
+            raise
+        os.close(fd)  # deleted by its holder meanwhile: another builder may hold a new one
 
 
 def _lock(fd: int, cache: Path, wait: bool) -> None:

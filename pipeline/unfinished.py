@@ -46,6 +46,7 @@ class Unfinished:
         self.build = {"format": VERSION, "recipe": recipe.to_dict(), "decoder": decoder}
         self.rows: NDArray[np.int64] = np.empty(0, np.int64)
         self.fd = -1
+        self.journal: Journal | None = None
 
     def open(self, ledger: Ledger, keep: bool = True) -> int:
         """Open the build of before and keep what still fits, or begin a new one.
@@ -91,6 +92,8 @@ class Unfinished:
 
     def record(self, entries: list[Entry]) -> None:
         """Note finished images."""
+        if self.journal is None:
+            raise ValueError("the build is not open")
         self.journal.add(entries)
 
     def close(self) -> None:
@@ -98,14 +101,13 @@ class Unfinished:
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1
-            if hasattr(self, "journal"):
-                self.journal.close()
+        if self.journal is not None:
+            self.journal.close()
+            self.journal = None
 
     def discard(self) -> None:
         """Delete what is left of an unfinished build."""
-        if self.fd >= 0:
-            os.close(self.fd)
-            self.fd = -1
+        self.close()
         aside = self.journal_path.with_name(self.journal_path.name + ".new")
         for path in (self.building, self._aside, self.journal_path, aside):
             files.remove(path)

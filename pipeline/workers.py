@@ -196,11 +196,13 @@ def local_pool(workers: int) -> ProcessPoolExecutor:
     them still writes, and need no importable `__main__`.
     """
     method = "fork" if sys.platform == "linux" else "spawn"
+    pool = ProcessPoolExecutor(
+        workers, multiprocessing.get_context(method), initializer=start_worker, initargs=(os.getpid(),)
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # about threads, of which the children use none
-        return ProcessPoolExecutor(
-            workers, multiprocessing.get_context(method), initializer=start_worker, initargs=(os.getpid(),)
-        )
+        pool.submit(int)  # a pool forks when it is first used
+    return pool
 
 
 def start_worker(parent: int) -> None:

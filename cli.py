@@ -53,6 +53,7 @@ def cli(debug: bool) -> None:
     help="What a row stores; uint8 is a quarter of the bytes and gives the same tensors.",
 )
 @click.option("--exif-rotate/--no-exif-rotate", help="Turn images upright as their EXIF orientation says.")
+@click.option("--max-megapixels", default=64, help="Larger images are refused before they are decoded.")
 @click.option("-j", "--workers", type=click.IntRange(1), help="Processes that decode.  [default: one a core]")
 @click.option("--strict", is_flag=True, help="End with 3 if any image failed.")
 @click.option("--rebuild", is_flag=True, help="Decode everything anew, and replace whatever cache is there.")

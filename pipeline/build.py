@@ -50,6 +50,7 @@ def build_cache(
     std: RGB = (0.5, 0.5, 0.5),
     dtype: StoredType = "float32",
     exif_rotate: bool = False,
+    max_megapixels: int = 64,
     workers: int | None = None,
     executor: Executor | None = None,
     rebuild: bool = False,
@@ -61,7 +62,7 @@ def build_cache(
     Args:
         source: the folder of class folders.
         path: the cache, created or replaced by one rename; readers of an old one keep it whole.
-        size, mean, std, dtype, exif_rotate: the recipe, see `Recipe`.
+        size, mean, std, dtype, exif_rotate, max_megapixels: the recipe, see `Recipe`.
         workers: processes that decode; None for one a core.
         executor: runs the work instead, any `concurrent.futures.Executor` that sees the same files.
         rebuild: decode everything anew, and replace whatever cache is there.
@@ -76,7 +77,7 @@ def build_cache(
         StorageError, AccessDenied, WorkerDied: the system failed; what is done is kept and the next call goes on.
     """
     start = time.monotonic()
-    recipe = Recipe(size=size, mean=mean, std=std, dtype=dtype, exif_rotate=exif_rotate)
+    recipe = Recipe(size, mean, std, dtype, exif_rotate, max_megapixels)
     if workers is not None and workers < 1:
         raise ValueError(f"workers is a number of processes from 1, not {workers}")
     source, path = Path(source), Path(path)

@@ -36,7 +36,7 @@ class Verdict:
         changes: (kind, class) -> how many; kinds are "changed", "added", "removed", "renamed", "moved", "damaged",
             "to be tried again".
         other: differences that are not single files, as phrases: "size 224 → 256".
-        shared: images in both, same class, name and content.
+        shared: images in both, by content, whether or not under the same class and name.
         same_pixels: rows of the cache can be copied, or derived without decoding.
         rows: (M,) the row that holds each candidate under the same class and name, -1 where there is none.
         failures: candidates that failed when the cache was built, and would again: the stored failure.
@@ -226,6 +226,7 @@ def _compare_sets(
         if not old:
             verdict.changes["added", names[scan.labels[candidate]]] += 1
             continue
+        verdict.shared += 1
         folder = cache.class_folders[int(cache.table("labels")[old.pop()])]
         renamed = folder == scan.class_folders[scan.labels[candidate]]
         verdict.changes["renamed" if renamed else "moved here", names[scan.labels[candidate]]] += 1

@@ -125,16 +125,14 @@ def pixels_to_row(pixels_HWC: NDArray[np.uint8], recipe: Recipe) -> NDArray[Any]
 
 
 def row_to_pixels(row_CHW: NDArray[Any], recipe: Recipe) -> NDArray[np.uint8] | None:
-    """Invert `pixels_to_row`: (S, S, 3) uint8, or None where the row does not tell (float32 ran out of steps)."""
+    """Invert `pixels_to_row`: (S, S, 3) uint8, or None where the row does not tell (float32 ran out of digits)."""
     if recipe.dtype == "uint8":
         return np.ascontiguousarray(row_CHW.transpose(1, 2, 0))
     table = normalization_table(recipe)
     if not (np.diff(table, axis=1) > 0).all():
         return None
-    pixels_CHW = np.empty(row_CHW.shape, np.uint8)
-    for c in range(3):
-        values = np.searchsorted(table[c], row_CHW[c]).clip(max=255)
-        if not np.array_equal(table[c][values], row_CHW[c]):
-            return None
-        pixels_CHW[c] = values
+    mean_C11, std_C11 = (np.array(v, np.float32)[:, None, None] for v in (recipe.mean, recipe.std))
+    pixels_CHW = np.rint((row_CHW * std_C11 + mean_C11) * 255).clip(0, 255).astype(np.uint8)
+    if not all(np.array_equal(table[c][pixels_CHW[c]], row_CHW[c]) for c in range(3)):
+        return None
     return np.ascontiguousarray(pixels_CHW.transpose(1, 2, 0))

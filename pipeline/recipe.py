@@ -48,8 +48,15 @@ class Recipe:
             raise ValueError(f"std is greater than 0 in every channel, not {self.std!r}")
         if self.dtype not in get_args(StoredType):
             raise ValueError(f"dtype is one of {', '.join(get_args(StoredType))}, not {self.dtype!r}")
+        if type(self.exif_rotate) is not bool:
+            raise ValueError(f"exif_rotate is True or False, not {self.exif_rotate!r}")
+        if type(self.exif_rotate) is not bool:
+            raise ValueError(f"exif_rotate is yes or no, not {self.exif_rotate!r}")
         if type(self.max_megapixels) is not int or self.max_megapixels < 1:
             raise ValueError(f"max_megapixels is a whole number from 1, not {self.max_megapixels!r}")
+        with np.errstate(all="ignore"):
+            if not np.isfinite(normalization_table(self)).all():
+                raise ValueError(f"mean {self.mean} and std {self.std} give numbers beyond float32")
 
     @property
     def row_shape(self) -> tuple[int, int, int]:

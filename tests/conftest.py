@@ -1,9 +1,10 @@
 """What the tests share: folders of small real JPEGs, a cache of them, and the command line in a process of its own."""
 
+import ctypes
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -115,3 +116,21 @@ def run_cli(tmp_path: Path) -> RunCli:
         return Ended(ended.returncode, ended.stdout.decode(errors="replace"), ended.stderr.decode(errors="replace"))
 
     return run
+
+
+@pytest.fixture
+def unprivileged() -> Iterator[None]:
+    """Hold the superuser to the permissions of files too, as any other owner of them (Linux)."""
+    if os.geteuid() != 0:
+        yield
+        return
+    libc = ctypes.CDLL(None, use_errno=True)
+    version_3 = 0x20080522
+    header = (ctypes.c_uint32 * 2)(version_3, 0)
+    before = (ctypes.c_uint32 * 6)()  # effective, permitted, inheritable, twice 32 bits
+    assert libc.capget(header, before) == 0
+    without = (ctypes.c_uint32 * 6)(*before)
+    without[0] &= ~(1 << 1 | 1 << 2)  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH
+    assert libc.capset(header, without) == 0
+    yield
+    assert libc.capset(header, before) == 0

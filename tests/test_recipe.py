@@ -1,0 +1,117 @@
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torchvision import transforms
+
+from pipeline.recipe import Recipe, normalization_table, pixels_to_row, row_to_pixels
+
+IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+ODD = {"mean": (0.1, -3.7, 1 / 3), "std": (1e-3, 7.7, 0.3333)}
+
+
+@pytest.mark.parametrize("values", [{}, IMAGENET, ODD])
+def test_every_entry_of_the_table_has_the_bits_of_totensor_and_normalize(values: Any) -> None:
+    recipe = Recipe(**values)
+    all_values_HWC = np.repeat(np.arange(256, dtype=np.uint8)[None, :, None], 3, axis=2)
+
+    expected = transforms.Compose([transforms.ToTensor(), transforms.Normalize(recipe.mean, recipe.std)])(
+        all_values_HWC
+    )
+
+    assert normalization_table(recipe).tobytes() == expected[:, 0, :].contiguous().numpy().tobytes()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "uint8"])
+@pytest.mark.parametrize("values", [{}, IMAGENET, ODD])
+def test_a_row_gives_its_pixels_back(values: Any, dtype: str) -> None:
+    recipe = Recipe(size=37, dtype=dtype, **values)  # type: ignore[arg-type]
+    pixels_HWC = np.random.default_rng(0).integers(0, 256, (37, 37, 3), np.uint8)
+
+    row = pixels_to_row(pixels_HWC, recipe)
+
+    assert row.shape == recipe.row_shape and row.nbytes == recipe.row_bytes and row.flags.c_contiguous
+    back = row_to_pixels(row, recipe)
+    assert back is not None and np.array_equal(back, pixels_HWC)
+
+
+def test_a_row_in_which_pixel_values_fell_together_gives_no_pixels() -> None:
+    recipe = Recipe(size=4, mean=(1e7, 1e7, 1e7))  # float32 has steps of 1 there: all 256 values are one
+    row = pixels_to_row(np.zeros((4, 4, 3), np.uint8), recipe)
+
+    assert row_to_pixels(row, recipe) is None
+
+
+def test_a_row_with_a_number_that_no_pixel_gives_is_not_guessed() -> None:
+    recipe = Recipe(size=4)
+    row = pixels_to_row(np.zeros((4, 4, 3), np.uint8), recipe)
+    row[1, 2, 3] = np.nextafter(row[1, 2, 3], np.float32(1))
+
+    assert row_to_pixels(row, recipe) is None
+
+
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [
+        ({"size": 0}, "size is a whole number of pixels from 1 to 4096, not 0"),
+        ({"size": 4097}, "not 4097"),
+        ({"size": 64.0}, "not 64.0"),
+        ({"size": True}, "not True"),
+        ({"mean": (0.5, 0.5)}, "mean is three numbers"),
+        ({"mean": (0.5, 0.5, float("nan"))}, "mean is three numbers"),
+        ({"std": (0.5, 0.0, 0.5)}, "std is greater than 0"),
+        ({"std": (0.5, float("inf"), 0.5)}, "std is three numbers"),
+        ({"std": (0.5, 1e-46, 0.5)}, "float32"),
+        ({"mean": (0.5, 0.5, 1e39)}, "float32"),
+        ({"dtype": "float16"}, "dtype is one of float32, uint8, not 'float16'"),
+        ({"exif_rotate": "no"}, "exif_rotate is True or False, not 'no'"),
+        ({"max_megapixels": 0}, "max_megapixels is a whole number from 1, not 0"),
+    ],
+)
+def test_a_value_that_no_image_could_be_prepared_with_is_refused(values: dict[str, Any], text: str) -> None:
+    with pytest.raises(ValueError, match=text):
+        Recipe(**values)
+
+
+def test_a_recipe_survives_json() -> None:
+    recipe = Recipe(size=96, dtype="uint8", exif_rotate=True, **IMAGENET)
+
+    assert Recipe.from_dict(json.loads(json.dumps(recipe.to_dict()))) == recipe
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"size": None}, {"extra": 1}, {"mean": 5}, {"mean": "abc"}, {"std": [1, 2]}, {"dtype": ["uint8"]}, {"size": "64"}],
+)
+def test_what_is_no_recipe_is_refused_with_a_value_error(change: dict[str, Any]) -> None:
+    with pytest.raises(ValueError):
+        Recipe.from_dict(Recipe().to_dict() | change)
+    with pytest.raises(ValueError):
+        Recipe.from_dict({})
+
+
+def test_differences_are_phrases_that_a_person_reads() -> None:
+    old, new = Recipe(), Recipe(size=256, dtype="uint8", **IMAGENET)
+
+    assert old.differences(new) == [
+        "size 224 → 256",
+        "mean 0.5 0.5 0.5 → 0.485 0.456 0.406",
+        "std 0.5 0.5 0.5 → 0.229 0.224 0.225",
+        "dtype float32 → uint8",
+    ]
+    assert old.differences(old) == []
+
+
+def test_only_what_decides_the_pixels_stands_in_the_way_of_deriving_one_cache_from_another() -> None:
+    assert Recipe().pixels == Recipe(dtype="uint8", **IMAGENET).pixels
+    for other in (Recipe(size=225), Recipe(exif_rotate=True), Recipe(max_megapixels=1)):
+        assert other.pixels != Recipe().pixels
+
+
+def test_mean_and_std_may_come_as_lists_of_integers() -> None:
+    recipe = Recipe(mean=[0, 0, 0], std=[1, 1, 1])  # type: ignore[arg-type]
+
+    assert recipe == Recipe(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0)) and hash(recipe)
+    assert torch.equal(torch.from_numpy(normalization_table(recipe))[0], torch.arange(256) / 255)

@@ -1,7 +1,7 @@
 """TensorCache: a finished cache as PyTorch sees it. A memory map; no handle, no lock, no HDF5 call while reading."""
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -110,18 +110,17 @@ class TensorCache(Mapping[str, Mapping[ClassId, Tensor]]):
             CacheDamaged: a row is not what was written; names row, class and file.
             IndexError: a row that is not there.
         """
-        stored = self.read_stored(rows)
-        if stored.dtype == torch.float32:
-            return stored
-        return normalize(stored, self.recipe)
+        if self.images.dtype == torch.float32:
+            return self.read_stored(rows)
+        self._check(rows)
+        return _normalized((self.images[row] for row in rows.tolist()), len(rows), self.recipe)
 
     def read_stored(self, rows: Tensor) -> Tensor:
         """Gather rows into a new tensor of the stored dtype, checked: (B, 3, S, S)."""
-        if self.verify != "off":
-            self.check(rows)
+        self._check(rows)
         return torch.index_select(self.images, 0, rows)
 
-    def check(self, rows: Tensor) -> None:
+    def _check(self, rows: Tensor) -> None:
         """Check the rows' hashes, each once a process unless `verify` is "always"."""
         wanted = rows.numpy()
         for row in wanted[self._unchecked[wanted]].tolist():
@@ -213,22 +212,27 @@ def normalize(pixels_NCHW: Tensor, recipe: Recipe) -> Tensor:
         recipe: gives mean and std.
 
     Returns:
-        (N, 3, S, S) float32 on the same device. On the CPU in torchvision's three steps, image by image, each of
-        which stays in the core's cache; elsewhere gathered from the table computed on the CPU, since another
-        device's division may differ in the last bit.
+        (N, 3, S, S) float32 on the same device. On the CPU in torchvision's three steps; elsewhere gathered from
+        the table computed on the CPU, since another device's division may differ in the last bit.
 
     Raises:
         ValueError: another shape or dtype; float input has most likely been normalized already.
     """
-    if pixels_NCHW.dtype != torch.uint8 or pixels_NCHW.ndim != 4 or pixels_NCHW.shape[1] != 3:
-        raise ValueError(f"pixels are (N, 3, S, S) uint8, not {tuple(pixels_NCHW.shape)} {pixels_NCHW.dtype}")
+    if pixels_NCHW.dtype != torch.uint8 or pixels_NCHW.shape[1:] != recipe.row_shape:
+        needed = f"(N, 3, {recipe.size}, {recipe.size}) uint8"
+        raise ValueError(f"pixels are {needed}, not {tuple(pixels_NCHW.shape)} {pixels_NCHW.dtype}")
     if pixels_NCHW.device.type != "cpu":
         table = torch.from_numpy(normalization_table(recipe)).to(pixels_NCHW.device)
         return torch.stack([table[c][pixels_NCHW[:, c].long()] for c in range(3)], dim=1)
+    return _normalized(pixels_NCHW, len(pixels_NCHW), recipe)
+
+
+def _normalized(pixels_CHW: Iterable[Tensor], count: int, recipe: Recipe) -> Tensor:
+    """Normalize images one by one, on the CPU: each stays in the core's cache for all four passes."""
     mean_C11, std_C11 = (torch.tensor(v, dtype=torch.float32).view(3, 1, 1) for v in (recipe.mean, recipe.std))
-    images_NCHW = torch.empty(pixels_NCHW.shape, dtype=torch.float32)
-    for pixels_CHW, image_CHW in zip(pixels_NCHW, images_NCHW, strict=True):
-        image_CHW.copy_(pixels_CHW).div_(255).sub_(mean_C11).div_(std_C11)
+    images_NCHW = torch.empty((count, *recipe.row_shape), dtype=torch.float32)
+    for image_CHW, source_CHW in zip(images_NCHW, pixels_CHW, strict=True):
+        image_CHW.copy_(source_CHW).div_(255).sub_(mean_C11).div_(std_C11)
     return images_NCHW
 
 

@@ -30,11 +30,16 @@ class CacheDataset(Dataset[Sample]):
         return self.__getitems__([row])[0]
 
     def __getitems__(self, rows: Sequence[int]) -> "Samples":
-        """Gather a whole batch at once; torch's DataLoader asks for this where a dataset has it."""
-        index = torch.as_tensor(rows, dtype=torch.int64)
-        if len(index) and not -len(self) <= int(index.min()) <= int(index.max()) < len(self):
-            raise IndexError(f"row {rows} of a cache of {len(self)} images")
-        index = index % len(self)
+        """Gather a whole batch at once; torch's DataLoader asks for this where a dataset has it.
+
+        Raises:
+            IndexError: a row that is not there; negative ones count from the end.
+            CacheDamaged: a row is not what was written.
+        """
+        count = self.cache.num_images
+        if not -count <= min(rows) <= max(rows) < count:
+            raise IndexError(f"rows {min(rows)} to {max(rows)} of a cache of {count} images")
+        index = torch.tensor(rows if min(rows) >= 0 else [row % count for row in rows])
         return Samples(self.cache.read(index), self.cache.labels[index])
 
 

@@ -50,8 +50,6 @@ class Recipe:
             raise ValueError(f"dtype is one of {', '.join(get_args(StoredType))}, not {self.dtype!r}")
         if type(self.exif_rotate) is not bool:
             raise ValueError(f"exif_rotate is True or False, not {self.exif_rotate!r}")
-        if type(self.exif_rotate) is not bool:
-            raise ValueError(f"exif_rotate is yes or no, not {self.exif_rotate!r}")
         if type(self.max_megapixels) is not int or self.max_megapixels < 1:
             raise ValueError(f"max_megapixels is a whole number from 1, not {self.max_megapixels!r}")
         with np.errstate(all="ignore"):

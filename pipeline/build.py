@@ -2,12 +2,13 @@
 
 import errno
 import os
+import resource
 import stat
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -82,13 +83,23 @@ def build_cache(
         raise ValueError(f"workers is a number of processes from 1, not {workers}")
     source, path = Path(source), Path(path)
     decoder = decoder_identity()
+    before = _identity(path)
     scan = scan_folder(source, path)
     _check_output(path)
     with _storage_errors(path), build_lock(path, wait):
+        if _identity(path) != before:  # built meanwhile, perhaps from a newer source than our look at it
+            scan = scan_folder(source, path)
         build = _Build(scan, path, recipe, decoder, rebuild)
         report = build.run(workers or os.cpu_count() or 1, executor, progress)
     report.seconds = time.monotonic() - start
     return report
+
+
+def _identity(path: Path) -> tuple[int, int, int] | None:
+    with suppress(OSError):
+        found = path.lstat()
+        return found.st_dev, found.st_ino, found.st_ctime_ns
+    return None
 
 
 def _check_output(path: Path) -> None:
@@ -116,6 +127,8 @@ def _storage_errors(path: Path) -> Iterator[None]:
     except OSError as error:
         why = error.strerror or str(error)
         if error.errno in (errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM):
+            if error.errno == errno.EMFILE:
+                why += f" (the limit is {resource.getrlimit(resource.RLIMIT_NOFILE)[0]})"
             raise WorkerDied(
                 "the build stopped",
                 path,
@@ -158,8 +171,8 @@ class _Build:
             if verdict.same_pixels and not self.rebuild:
                 donor = (self.path, old.header.fingerprint)
                 self._take_over_failures(verdict)
-        kept = self.unfinished.open(self.ledger, keep=not self.rebuild)
         try:
+            kept = self.unfinished.open(self.ledger, keep=not self.rebuild)
             self._fill(Job(self.unfinished.building, IMAGES_OFFSET, self.recipe, donor), workers, executor, progress)
             if not (self.ledger.state == DONE).any():
                 self.unfinished.discard()
@@ -222,18 +235,20 @@ class _Build:
             progress(finished, total)
         if not len(todo):
             return
-        for results in run_items(job, items(), len(todo), workers, executor):
-            entries = []
-            for result in results:
-                candidate = candidates.pop(result.row)
-                ledger.record(candidate, result)
-                self.counts[result.how] += 1
-                if result.how != "passing":
-                    entries.append(ledger.entry(candidate))
-            self.unfinished.record(entries)
-            finished += len(results)
-            if progress:
-                progress(finished, total)
+        # closed before the lock is given back, whatever happens here: no worker writes behind another build's back
+        with closing(run_items(job, items(), len(todo), workers, executor)) as finished_chunks:
+            for results in finished_chunks:
+                entries = []
+                for result in results:
+                    candidate = candidates.pop(result.row)
+                    ledger.record(candidate, result)
+                    self.counts[result.how] += 1
+                    if result.how != "passing":
+                        entries.append(ledger.entry(candidate))
+                self.unfinished.record(entries)
+                finished += len(results)
+                if progress:
+                    progress(finished, total)
 
     def _nothing_decoded(self) -> SourceError:
         reasons = Counter(failed.reason for failed in self.ledger.failed())

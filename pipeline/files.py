@@ -93,8 +93,13 @@ def publish(data: bytes, path: Path) -> None:
     remove(aside)
     fd = create(aside)
     try:
-        write_all(fd, data, 0)
-        sync(fd)
-    finally:
-        os.close(fd)
-    rename(aside, path)
+        try:
+            write_all(fd, data, 0)
+            sync(fd)
+        finally:
+            os.close(fd)
+        rename(aside, path)
+    except OSError:
+        with suppress(OSError):
+            remove(aside)
+        raise

@@ -4,6 +4,7 @@
 `pipeline.hdf5` writes through it.
 """
 
+import errno
 import json
 import math
 import os
@@ -18,7 +19,7 @@ import numpy as np
 import xxhash
 
 from pipeline import files
-from pipeline.errors import AccessDenied, CacheDamaged, CacheError, CacheMissing, CacheUnsafe, StorageError
+from pipeline.errors import AccessDenied, CacheDamaged, CacheError, CacheMissing, CacheUnsafe, StorageError, WorkerDied
 from pipeline.recipe import Recipe
 
 MAGIC = b"\x93MNCACHE"
@@ -151,7 +152,7 @@ def open_cache(path: Path) -> int:
     Raises:
         CacheMissing: nothing there, or only an unfinished build.
         CacheUnsafe: not a regular file.
-        AccessDenied, StorageError: as the system says.
+        AccessDenied, StorageError, WorkerDied: as the system says.
     """
     try:
         fd = files.open_for_reading(path)
@@ -164,6 +165,9 @@ def open_cache(path: Path) -> int:
     except PermissionError as error:
         raise AccessDenied("the cache cannot be read", path, "permission denied") from error
     except OSError as error:
+        if error.errno in (errno.EMFILE, errno.ENFILE):
+            advice = "Raise the limit (ulimit -n)"
+            raise WorkerDied("the cache cannot be read", path, error.strerror or str(error), advice) from error
         raise StorageError("the cache cannot be read", path, error.strerror or str(error)) from error
     if not stat.S_ISREG(os.fstat(fd).st_mode):
         os.close(fd)
@@ -258,6 +262,9 @@ def _parse(values: Any) -> Header:
         file_size=values["file_size"],
         digest=str(values["digest"]),
     )
+    for digits, length in ((header.decoder, 32), (header.fingerprint, 64), (header.digest, 32)):
+        if len(digits) != length or not set(digits) <= set("0123456789abcdef"):
+            raise ValueError(f"{digits!r} is no digest")
     if header.content != "images":
         raise ValueError(f"content {header.content!r} is not known")
     _check_shapes(header)

@@ -278,15 +278,14 @@ def write_stats(path: Path, header: Header, stats: NDArray[np.int64]) -> None:
     body = _stats_start(path, header) + stats.astype("<i8").tobytes()
     place = _stats_path(path)
     data = body + xxhash.xxh3_128_digest(body)
-    if not (place.exists() and place.read_bytes() == data):
+    if _read_stats_file(path) != data:
         files.publish(data, place)
 
 
 def read_stats(cache: StoredCache) -> NDArray[np.int64] | None:
     """Return what `write_stats` kept of this very file, if nobody has touched it since; else None."""
-    try:
-        data = _stats_path(cache.path).read_bytes()
-    except OSError:
+    data = _read_stats_file(cache.path)
+    if data is None:
         return None
     body, checksum = data[:-16], data[-16:]
     start = _stats_start(cache.path, cache.header)
@@ -299,6 +298,14 @@ def read_stats(cache: StoredCache) -> NDArray[np.int64] | None:
 def distrust(path: Path) -> None:
     """Make the next build of a cache check every row and read every file."""
     files.remove(_stats_path(path))
+
+
+def _read_stats_file(path: Path) -> bytes | None:
+    try:
+        with os.fdopen(files.open_for_reading(_stats_path(path)), "rb") as file:
+            return file.read()
+    except OSError:
+        return None
 
 
 def _stats_path(path: Path) -> Path:

@@ -57,6 +57,8 @@ def write_objects(
         if room.error:  # the library reports its own error for ours
             raise room.error from None
         raise
+    finally:
+        room.fd = -1  # what the library could not write it may try again at exit, when the number is another file's
     if room.error:
         raise room.error
     return extents, os.fstat(fd).st_size
@@ -85,7 +87,7 @@ class _AroundRows(io.RawIOBase):
         self.images = images
         self.position = 0
         self.end = 0  # as the library sees it: it refuses to create a file where it finds bytes
-        self.error: Exception | None = None
+        self.error: BaseException | None = None
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         start = {os.SEEK_SET: 0, os.SEEK_CUR: self.position, os.SEEK_END: self.end}[whence]
@@ -96,7 +98,11 @@ class _AroundRows(io.RawIOBase):
         return self.position
 
     def readinto(self, buffer: Any) -> int:
-        data = files.read_at(self.fd, len(buffer), self.position)
+        try:
+            data = files.read_at(self.fd, len(buffer), self.position)
+        except BaseException as error:
+            self.error = error
+            raise
         buffer[: len(data)] = data
         self.position += len(data)
         return len(data)
@@ -107,7 +113,7 @@ class _AroundRows(io.RawIOBase):
             if start < USER_BLOCK or (start < self.images.end and end > self.images.offset):
                 raise AssertionError(f"the HDF5 library wrote bytes {start} to {end}, among the rows")
             files.write_all(self.fd, bytes(data), start)
-        except Exception as error:
+        except BaseException as error:
             self.error = error
             raise
         self.position = end
@@ -118,7 +124,7 @@ class _AroundRows(io.RawIOBase):
         size = self.position if size is None else size
         try:
             files.resize(self.fd, max(size, self.images.end))
-        except Exception as error:
+        except BaseException as error:
             self.error = error
             raise
         self.end = size

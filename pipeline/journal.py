@@ -74,7 +74,7 @@ def _line(values: dict[str, Any]) -> bytes:
 
 
 def _good_lines(path: Path) -> Iterator[dict[str, Any]]:
-    with path.open("rb") as file:
+    with os.fdopen(files.open_for_reading(path), "rb") as file:
         for line in file:
             checksum, _, text = line.rstrip(b"\n").partition(b" ")
             if checksum == xxhash.xxh3_64_hexdigest(text).encode():

@@ -7,7 +7,7 @@ import os
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pipeline import files
@@ -39,6 +39,8 @@ def build_lock(cache: Path, wait: bool = False) -> Iterator[int]:
     except PermissionError as error:
         raise AccessDenied("the cache cannot be created", cache, "permission denied", "Give another --out") from error
     except OSError as error:
+        if error.errno in (errno.EMFILE, errno.ENFILE, errno.EIO):
+            raise
         why = error.strerror or str(error)
         raise OutputError("the cache cannot be created", cache, why, "Give another --out") from error
     try:
@@ -65,8 +67,9 @@ def _open_and_lock(path: Path, cache: Path, wait: bool) -> int:
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
         try:
             _lock(fd, cache, wait)
-            if path.exists() and os.path.samestat(path.stat(), os.fstat(fd)):
-                return fd
+            with suppress(FileNotFoundError):
+                if os.path.samestat(path.stat(), os.fstat(fd)):
+                    return fd
         except BaseException:
             os.close(fd)
             raise

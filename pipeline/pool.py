@@ -1,7 +1,7 @@
 """Runs the work on many images through an executor, and survives what a decoder can do to its process."""
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, ProcessPoolExecutor, wait
 from contextlib import contextmanager
 from itertools import islice
@@ -16,7 +16,7 @@ _AHEAD = 3  # chunks a worker, so that none waits for the parent
 
 def run_items(
     job: Job, items: Iterable[Item], total: int, workers: int, executor: Executor | None = None
-) -> Iterator[list[Result]]:
+) -> Generator[list[Result]]:
     """Do the work on `items`, in any order.
 
     A worker process that dies takes its pool with it. The images that were in work are then done one by one, each

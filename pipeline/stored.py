@@ -42,7 +42,7 @@ class StoredCache:
             self._check_digest()
             self._check_tables()
         except BaseException as error:
-            os.close(self.fd)
+            self.close()
             if isinstance(error, OSError):
                 raise StorageError("the cache cannot be read", path, error.strerror or str(error)) from error
             raise
@@ -130,15 +130,23 @@ class StoredCache:
                 raise ValueError("names are not in order")
             if folders != class_order(folders) or len(set(folders)) != len(folders):
                 raise ValueError("classes are not in order")
-            if any(type(f.name) is not str or type(f.reason) is not str for f in self.failed):
+            if not all(map(_is_failure, self.failed)):
                 raise ValueError("the table of failures is no such table")
-            if any(not 0 <= row < self.num_images or type(text) is not str for row, text in self.remarks):
+            if any(type(r) is not int or not 0 <= r < self.num_images or type(t) is not str for r, t in self.remarks):
                 raise ValueError("the table of remarks is no such table")
         except (ValueError, TypeError, KeyError, RecursionError) as error:
             raise CacheUnsafe("not a cache that can be read", self.path, f"{error}", _REBUILD) from error
 
 
 _REBUILD = "Run build-cache again"
+
+
+def _is_failure(failed: Failed) -> bool:
+    texts = failed.name, failed.reason, failed.source_sha256
+    if type(failed.class_id) not in (int, str) or type(failed.passing) is not bool or {*map(type, texts)} != {str}:
+        return False
+    os.fsencode(str(failed.class_id)), os.fsencode(failed.name)  # ValueError: no name that a file can have
+    return len(bytes.fromhex(failed.source_sha256)) in (0, 32)
 
 
 def row_hash(row: NDArray[Any]) -> int:

@@ -168,7 +168,9 @@ class Unfinished:
             return False
         try:
             self.fd = files.open_for_writing(self.building)
-        except OSError:
+        except FileNotFoundError:
+            return False
+        if os.fstat(self.fd).st_nlink != 1:  # half a rename: the same file is the published cache
             return False
         files.write_all(self.fd, bytes(USER_BLOCK), 0)  # no header before the end
         moved: dict[bytes, Entry] = {}

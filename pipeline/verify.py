@@ -48,21 +48,23 @@ def verify_cache(
     stored = StoredCache(Path(path))
     images, hashes = stored.header.extents["images"], stored.table("row_hash")
     damaged = False
-    for row in range(images.count):
-        try:
-            data = files.read_at(stored.fd, images.row_bytes, images.offset + row * images.row_bytes)
-        except OSError as error:
-            raise StorageError("the cache cannot be read", path, error.strerror or str(error)) from error
-        if xxhash.xxh3_64_intdigest(data) != hashes[row]:
+    try:
+        for row in range(images.count):
+            try:
+                data = files.read_at(stored.fd, images.row_bytes, images.offset + row * images.row_bytes)
+            except OSError as error:
+                raise StorageError("the cache cannot be read", path, error.strerror or str(error)) from error
+            if xxhash.xxh3_64_intdigest(data) != hashes[row]:
+                damaged = True
+                yield Damage(row, f"{stored.describe(row)} is not as it was written")
+            if progress:
+                progress(row + 1, images.count)
+        for difference in _hdf5_view_differs(stored):
             damaged = True
-            yield Damage(row, f"{stored.describe(row)} is not as it was written")
-        if progress:
-            progress(row + 1, images.count)
-    for difference in _hdf5_view_differs(stored):
-        damaged = True
-        yield Damage(-1, difference)
-    if damaged:
-        freshness.distrust(stored.path)
+            yield Damage(-1, difference)
+    finally:  # also where the caller has heard enough
+        if damaged:
+            freshness.distrust(stored.path)
 
 
 def _hdf5_view_differs(stored: StoredCache) -> list[str]:

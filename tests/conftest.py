@@ -4,9 +4,11 @@ import ctypes
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -60,6 +62,11 @@ def make_photos(folder: Path) -> Path:
     return folder
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let `make soak SCALE=x` say how much of the full counts the suites in tests/soak do; a hundredth by default."""
+    parser.addoption("--soak-scale", type=float, default=0.01, help="of the full counts of tests/soak, 0..1")
+
+
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
     """A folder of its own for each test, to do anything with."""
@@ -86,6 +93,33 @@ def uint8_cache_path(shared_photos: Path) -> Path:
     path = shared_photos.parent / "photos-uint8.h5"
     build_cache(shared_photos, path, size=SIZE, dtype="uint8", workers=1)
     return path
+
+
+@pytest.fixture(scope="session")
+def settled_photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same photos and a broken file, to read only, old enough for their stat data to be trusted."""
+    folder = make_photos(tmp_path_factory.mktemp("settled") / "photos")
+    (folder / "1" / "broken.jpg").write_bytes(b"no image")
+    settle(folder)
+    return folder
+
+
+def settle(photos: Path) -> None:
+    """Wait until files are old enough for their stat data to be trusted; the time of last change cannot be set."""
+    newest = max(path.stat().st_ctime for path in photos.rglob("*"))
+    time.sleep(max(0.0, newest + 2.05 - time.time()))
+
+
+class InThisProcess(Executor):
+    """Does the work of a build at once, without a process for it: quick, and within reach of a monkeypatch."""
+
+    def submit(self, function: Any, /, *arguments: Any, **options: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        try:
+            future.set_result(function(*arguments, **options))
+        except Exception as error:
+            future.set_exception(error)
+        return future
 
 
 class Ended(NamedTuple):

@@ -1,0 +1,484 @@
+import concurrent.futures
+import os
+import re
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import REPOSITORY, SIZE, make_photos, save_jpeg
+
+from pipeline import files, pool, workers
+from pipeline.build import build_cache
+from pipeline.cache import TensorCache
+from pipeline.decode import Decoded, decode
+from pipeline.errors import AccessDenied, OutputError, SourceError, WorkerDied
+from pipeline.recipe import Recipe, pixels_to_row
+
+LEFT_BESIDE = {"c.h5", "c.h5.lock", "c.h5.stat"}
+
+
+def names_in(folder: Path) -> set[str]:
+    return {entry.name for entry in folder.iterdir()}
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    (tmp_path / "out").mkdir()
+    return tmp_path / "out" / "c.h5"
+
+
+# --- what a build says and makes ---------------------------------------------------------------------------------
+
+
+def test_a_build_caches_every_image_and_says_so(photos: Path, out: Path) -> None:
+    seen: list[tuple[int, int]] = []
+
+    report = build_cache(photos, out, size=SIZE, workers=2, progress=lambda done, total: seen.append((done, total)))
+
+    assert (report.cached, report.decoded, report.copied, report.kept) == (8, 8, 0, 0)
+    assert (report.class_ids, report.class_names, report.counts) == ([1, 2], ["", ""], [4, 4])
+    assert (report.failed, report.left_out.total(), report.warnings, report.why) == ([], 0, [], "")
+    assert not report.up_to_date and report.seconds > 0
+    assert report.path == out and report.file_bytes == out.stat().st_size
+    assert seen[0] == (0, 8) and seen[-1] == (8, 8) and sorted(seen) == seen
+    assert names_in(out.parent) == LEFT_BESIDE
+    *table, last = str(report).splitlines()
+    assert table == ["label  class  images", "    0  1           4", "    1  2           4"]
+    assert re.fullmatch(r".*c\.h5: 8 images, \d+\.\d kB: 8 decoded in \d+\.\d s, \d+ images/s", last)
+
+
+def test_rows_are_those_of_a_plain_loop_over_the_files(photos: Path, out: Path) -> None:
+    build_cache(photos, out, size=SIZE, workers=2)
+
+    cache = TensorCache(out)
+    files = [path for class_id in ("1", "2") for path in sorted((photos / class_id).iterdir())]
+    for row, path in enumerate(files):
+        expected = pixels_to_row(decode(path.read_bytes(), Recipe(size=SIZE)).pixels_HWC, Recipe(size=SIZE))
+        assert cache.filenames[row] == path.name and cache.class_ids[cache.labels[row]] == int(path.parent.name)
+        assert cache.images[row].numpy().tobytes() == expected.tobytes()
+
+
+def test_a_broken_image_is_named_and_the_others_are_cached(photos: Path, out: Path) -> None:
+    (photos / "2" / "broken.JPEG").write_bytes(b"not a JPEG")
+
+    report = build_cache(photos, out, size=SIZE, workers=2)
+
+    assert [(f.class_id, f.name, f.reason) for f in report.failed] == [(2, "broken.JPEG", "not an image")]
+    assert TensorCache(out).num_images == report.cached == 8
+    assert report.seen == 9
+
+
+def test_rows_behind_many_failed_ones_close_ranks(photos: Path, out: Path, tmp_path: Path) -> None:
+    build_cache(photos, tmp_path / "whole.h5", size=SIZE, workers=1)
+    for class_id in ("1", "2"):
+        for name in ("a", "n01740131_2", "n03874293_5", "z"):
+            (photos / class_id / f"{name}.jpg").write_bytes(b"no image")
+
+    report = build_cache(photos, out, size=SIZE, workers=2)
+
+    assert (report.cached, len(report.failed)) == (8, 8)
+    assert TensorCache(out).images.equal(TensorCache(tmp_path / "whole.h5").images)
+
+
+# --- purity -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3])
+def test_any_number_of_workers_gives_the_same_bytes(
+    workers: int, shared_photos: Path, cache_path: Path, out: Path
+) -> None:
+    build_cache(shared_photos, out, size=SIZE, workers=workers)
+
+    assert out.read_bytes() == cache_path.read_bytes()
+
+
+def test_the_order_in_which_images_are_finished_does_not_show(
+    shared_photos: Path, cache_path: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finished = []
+    real = workers.fill_rows
+
+    class Backwards(concurrent.futures.Executor):
+        """Does the work of the last call first."""
+
+        def __init__(self) -> None:
+            self.waiting: list[tuple[concurrent.futures.Future[Any], Any]] = []
+
+        def submit(self, function: Any, /, *arguments: Any, **_: Any) -> concurrent.futures.Future[Any]:
+            future: concurrent.futures.Future[Any] = concurrent.futures.Future()
+            self.waiting.append((future, arguments))
+            threading.Timer(0.2, self.work).start()
+            return future
+
+        def work(self) -> None:
+            future, (job, items) = self.waiting.pop()
+            finished.append(items[0].row)
+            future.set_result(real(job, items))
+
+    monkeypatch.setattr(pool, "LARGEST_CHUNK", 1)
+    build_cache(shared_photos, out, size=SIZE, workers=3, executor=Backwards())
+
+    assert len(finished) == 8 and finished != sorted(finished)
+    assert out.read_bytes() == cache_path.read_bytes()
+
+
+def test_umask_time_zone_locale_and_folder_do_not_show(
+    shared_photos: Path, cache_path: Path, out: Path, tmp_path: Path
+) -> None:
+    program = "import os, sys; os.umask(0o077); from pipeline import build_cache; "
+    program += f"build_cache(os.path.relpath(sys.argv[1]), sys.argv[2], size={SIZE}, workers=2)"
+    environment = {"TZ": "Asia/Kathmandu", "LC_ALL": "C", "PYTHONPATH": str(REPOSITORY), "PYTHONHASHSEED": "7"}
+
+    subprocess.run(
+        [sys.executable, "-c", program, shared_photos, out], cwd=tmp_path, env=os.environ | environment, check=True
+    )
+
+    assert out.read_bytes() == cache_path.read_bytes()
+    assert out.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_copy_of_the_source_elsewhere_with_other_times_gives_the_same_bytes(
+    photos: Path, cache_path: Path, out: Path
+) -> None:
+    for path in photos.rglob("*.JPEG"):
+        os.utime(path, (1, 1))
+
+    build_cache(photos, out, size=SIZE, workers=1)
+
+    assert out.read_bytes() == cache_path.read_bytes()
+
+
+@pytest.mark.parametrize("kind", ["threads", "processes"])
+def test_anybodys_executor_gives_the_same_bytes(kind: str, shared_photos: Path, cache_path: Path, out: Path) -> None:
+    executors: dict[str, Callable[[], concurrent.futures.Executor]] = {
+        "threads": lambda: concurrent.futures.ThreadPoolExecutor(1),
+        "processes": lambda: workers.local_pool(2),
+    }
+    with executors[kind]() as executor:
+        build_cache(shared_photos, out, size=SIZE, workers=2, executor=executor)
+
+    assert out.read_bytes() == cache_path.read_bytes()
+
+
+# --- publishing ---------------------------------------------------------------------------------------------------
+
+
+def test_a_cache_is_published_by_one_rename_so_that_readers_keep_the_old_one(photos: Path, out: Path) -> None:
+    build_cache(photos, out, size=SIZE, workers=1)
+    before = out.stat().st_ino
+    with out.open("rb") as reader:
+        (photos / "1" / "n03874293_7.JPEG").unlink()
+        build_cache(photos, out, size=SIZE, workers=1)
+        old = reader.read()
+
+    assert out.stat().st_ino != before
+    assert len(old) == 404688 and out.stat().st_size < len(old)
+    assert names_in(out.parent) == LEFT_BESIDE
+
+
+def test_nothing_stands_under_the_final_name_before_the_end(photos: Path, out: Path) -> None:
+    there = []
+
+    build_cache(photos, out, size=SIZE, workers=1, progress=lambda *_: there.append(names_in(out.parent)))
+
+    assert len(there) > 2 and all("c.h5" not in names for names in there)
+    assert there[-1] == {"c.h5.building", "c.h5.journal", "c.h5.lock"}
+
+
+# --- 30, 34, 36, 66: where nothing can be made --------------------------------------------------------------------
+
+
+def refused_decoder(*_: object) -> Decoded:
+    raise AssertionError("an image was decoded")
+
+
+@pytest.fixture
+def no_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers, "decode", refused_decoder)
+
+
+def test_a_disk_that_is_too_small_is_told_before_any_decoding(
+    photos: Path, out: Path, monkeypatch: pytest.MonkeyPatch, no_decoding: None
+) -> None:
+    real = os.statvfs(out.parent)
+
+    def nearly_full(_: object) -> os.statvfs_result:
+        values = list(real)
+        values[4] = 300_000 // real.f_frsize  # f_bavail
+        return os.statvfs_result(values)
+
+    monkeypatch.setattr(os, "statvfs", nearly_full)
+
+    with pytest.raises(OutputError, match=r"needs \d+\.\d kB, 29\d\.\d kB free\. Make room, or give") as refused:
+        build_cache(photos, out, size=SIZE, workers=1)
+    assert refused.value.exit_code == 73
+    assert names_in(out.parent) <= {"c.h5.lock"}
+
+
+def test_a_folder_that_cannot_be_written_is_told_before_any_decoding(
+    photos: Path, out: Path, no_decoding: None, unprivileged: None
+) -> None:
+    out.parent.chmod(0o555)
+
+    with pytest.raises(AccessDenied) as denied:
+        build_cache(photos, out, size=SIZE, workers=1)
+    assert denied.value.exit_code == 77
+    with pytest.raises(AccessDenied):
+        build_cache(photos, out.parent / "deeper" / "c.h5", size=SIZE, workers=1)
+
+
+@pytest.mark.parametrize("kind", ["link", "dangling link", "FIFO", "folder", "device"])
+def test_an_output_that_is_no_regular_file_is_refused_and_left_alone(
+    kind: str, photos: Path, out: Path, no_decoding: None
+) -> None:
+    (out.parent / "other").write_text("somebody's")
+    make: dict[str, Callable[[], object]] = {
+        "link": lambda: out.symlink_to("other"),
+        "dangling link": lambda: out.symlink_to("nowhere"),
+        "FIFO": lambda: os.mkfifo(out),
+        "folder": out.mkdir,
+        "device": lambda: None,
+    }
+    make[kind]()
+    path = Path("/dev/null") if kind == "device" else out
+    before = names_in(out.parent)
+
+    with pytest.raises(OutputError, match=r"there is a link|no regular file") as refused:
+        build_cache(photos, path, size=SIZE, workers=1)
+
+    assert refused.value.exit_code == 73
+    assert names_in(out.parent) == before and (out.parent / "other").read_text() == "somebody's"
+
+
+def test_a_file_in_the_way_of_a_folder_is_told(photos: Path, out: Path, no_decoding: None) -> None:
+    out.write_text("somebody's")
+
+    with pytest.raises(OutputError):
+        build_cache(photos, out / "c.h5", size=SIZE, workers=1)
+
+
+def test_a_file_that_is_no_cache_is_never_replaced(photos: Path, out: Path, no_decoding: None) -> None:
+    out.write_text("somebody's")
+
+    for rebuild in (False, True):
+        with pytest.raises(OutputError, match="there is a file that is no cache of this version") as refused:
+            build_cache(photos, out, size=SIZE, workers=1, rebuild=rebuild)
+        assert refused.value.exit_code == 73
+    assert out.read_text() == "somebody's"
+
+
+def test_an_output_inside_the_source_is_no_part_of_it(photos: Path, cache_path: Path) -> None:
+    for _ in range(2):
+        report = build_cache(photos, photos / "c.h5", size=SIZE, workers=1)
+        assert report.seen == report.cached == 8
+    inside_a_class = build_cache(photos, photos / "1" / "c.h5", size=SIZE, workers=1)
+
+    assert report.up_to_date
+    assert inside_a_class.left_out == {"suffix .lock": 1, "suffix .stat": 1}  # of the other cache
+    assert (photos / "c.h5").read_bytes() == (photos / "1" / "c.h5").read_bytes() == cache_path.read_bytes()
+
+
+def test_the_cache_of_other_photographs_is_not_replaced(photos: Path, out: Path, tmp_path: Path) -> None:
+    for seed in range(3):
+        save_jpeg(tmp_path / "others" / "1" / f"{seed}.jpg", 50, 50, 100 + seed)
+    build_cache(photos, out, size=SIZE, workers=1)
+    before = out.read_bytes()
+
+    with pytest.raises(OutputError, match=r"holds other photographs \(0 of 8 shared\)\. Give another --out") as refused:
+        build_cache(tmp_path / "others", out, size=SIZE, workers=1)
+    assert refused.value.exit_code == 73 and out.read_bytes() == before
+
+    assert build_cache(tmp_path / "others", out, size=SIZE, workers=1, rebuild=True).cached == 3
+
+
+def test_one_shared_image_is_enough_to_replace_a_cache(photos: Path, out: Path, tmp_path: Path) -> None:
+    build_cache(photos, out, size=SIZE, workers=1)
+    for seed in range(3):
+        save_jpeg(tmp_path / "others" / "1" / f"{seed}.jpg", 50, 50, 100 + seed)
+    shutil.copy(photos / "1" / "n03874293_7.JPEG", tmp_path / "others" / "1")
+
+    assert build_cache(tmp_path / "others", out, size=SIZE, workers=1).cached == 4
+
+
+@pytest.mark.parametrize("options", [{"workers": 0}, {"workers": -1}, {"size": 0}, {"dtype": "float64"}])
+def test_impossible_options_are_refused_before_anything_is_done(options: Any, photos: Path, out: Path) -> None:
+    with pytest.raises(ValueError):
+        build_cache(photos, out, **options)
+    assert not names_in(out.parent)
+
+
+def test_a_missing_source_leaves_no_folder_behind(tmp_path: Path) -> None:
+    with pytest.raises(SourceError):
+        build_cache(tmp_path / "missing", tmp_path / "new" / "c.h5", size=8)
+    assert not names_in(tmp_path)
+
+
+# --- 29: what a decoder can do to its process ---------------------------------------------------------------------
+
+
+def bad_decoder(monkeypatch: pytest.MonkeyPatch, bad: set[bytes], what: Callable[[], object]) -> None:
+    """Let the workers, which are forked, do `what` where they would decode one of these files."""
+
+    def decode_or_not(data: bytes, recipe: Recipe) -> Decoded:
+        if data in bad:
+            what()
+        return decode(data, recipe)
+
+    monkeypatch.setattr(workers, "decode", decode_or_not)
+
+
+def hang() -> None:
+    time.sleep(100)
+
+
+def crash() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def devour() -> None:
+    hoard = []
+    while True:
+        hoard.append(np.zeros(50_000_000, np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("what", "reason"),
+    [
+        (crash, "its decoder crashed, or took over 60 s"),
+        (hang, "its decoder crashed, or took over 60 s"),
+        (devour, "needs more than 0.2 GB of memory"),
+    ],
+)
+def test_a_decoder_that_crashes_hangs_or_devours_memory_costs_its_image_only(
+    what: Callable[[], object], reason: str, photos: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bad = photos / "1" / "n03874293_775.JPEG"
+    bad_decoder(monkeypatch, {bad.read_bytes()}, what)
+    monkeypatch.setattr(workers, "SECONDS_AN_IMAGE", 0.5)
+    monkeypatch.setattr(workers, "BYTES_AN_IMAGE", 200_000_000)
+
+    report = build_cache(photos, out, size=SIZE, workers=2)
+
+    assert [(f.class_id, f.name, f.reason, f.passing) for f in report.failed] == [(1, bad.name, reason, True)]
+    assert report.cached == 7
+    monkeypatch.undo()
+    again = build_cache(photos, out, size=SIZE, workers=1)
+    assert (again.why, again.decoded, again.copied) == ("class 1: 1 to be tried again", 1, 7)
+
+
+def test_three_crashes_in_a_row_are_three_failed_images_and_a_fourth_ends_the_build(
+    photos: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = sorted(photos.rglob("*.JPEG"))
+    bad_decoder(monkeypatch, {path.read_bytes() for path in images[:3]}, crash)
+    assert [f.name for f in build_cache(photos, out, size=SIZE, workers=2).failed] == [path.name for path in images[:3]]
+
+    bad_decoder(monkeypatch, {path.read_bytes() for path in images}, crash)
+    with pytest.raises(WorkerDied, match=r"4 workers died one after another, the last at .*JPEG") as died:
+        build_cache(photos, out, size=SIZE, workers=2, rebuild=True)
+    assert died.value.exit_code == 71
+    assert TensorCache(out).num_images == 5  # the old one, whole
+
+
+def test_crashes_with_good_images_between_them_do_not_end_the_build(
+    photos: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = sorted(photos.rglob("*.JPEG"))
+    bad_decoder(monkeypatch, {path.read_bytes() for path in images[::2]}, crash)
+
+    assert build_cache(photos, out, size=SIZE, workers=1).cached == 4
+
+
+# --- what a build costs -------------------------------------------------------------------------------------------
+
+
+def test_a_worker_decodes_with_one_thread(photos: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def counting(data: bytes, recipe: Recipe) -> Decoded:
+        decoded = decode(data, recipe)
+        threads = len(list(Path("/proc/self/task").iterdir()))
+        return decoded._replace(remarks=(f"{threads} threads",))
+
+    monkeypatch.setattr(workers, "decode", counting)
+
+    report = build_cache(photos, out, size=SIZE, workers=2)
+
+    assert {remark for _, remark in report.look.remarks} == {"1 threads"} and len(report.look.remarks) == 8
+
+
+def peak_memory(source: Path, out: Path) -> tuple[int, int]:
+    """Build in a fresh process; return the peak of the parent and of the largest worker, in kB."""
+    program = """if True:
+        import resource, sys
+        from pipeline import build_cache
+        build_cache(sys.argv[1], sys.argv[2], size=512, workers=1)
+        print(*(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)))
+    """
+    found = subprocess.check_output([sys.executable, "-c", program, source, out], cwd=REPOSITORY, text=True)
+    parent, child = map(int, found.split())
+    return parent, child
+
+
+def test_peak_memory_does_not_grow_with_the_number_of_images(tmp_path: Path) -> None:
+    for seed in range(40):
+        save_jpeg(tmp_path / "many" / "1" / f"{seed}.jpg", 60, 60, seed)
+    for seed in range(4):
+        save_jpeg(tmp_path / "few" / "1" / f"{seed}.jpg", 60, 60, seed)
+
+    few = peak_memory(tmp_path / "few", tmp_path / "few.h5")
+    many = peak_memory(tmp_path / "many", tmp_path / "many.h5")
+
+    rows = (tmp_path / "many.h5").stat().st_size // 1024
+    assert rows > 120_000
+    for before, after in zip(few, many, strict=True):
+        assert after - before < 15_000, (few, many)  # 36 more rows are 113,000 kB
+
+
+def test_building_imports_no_torch_and_starts_at_once(shared_photos: Path, out: Path) -> None:
+    program = (
+        "import sys; from pipeline import build_cache; build_cache(sys.argv[1], sys.argv[2], size=16, workers=1); "
+    )
+    program += "assert not {'torch', 'click', 'torchvision', 'matplotlib'} & set(sys.modules)"
+
+    subprocess.run([sys.executable, "-c", program, shared_photos, out], cwd=REPOSITORY, check=True)
+
+
+def test_a_build_without_file_handles_says_so(photos: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = files.open_for_writing
+
+    def with_few_handles(path: Path) -> int:
+        fd = real(path)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (fd + 1, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+        return fd
+
+    monkeypatch.setattr(files, "open_for_writing", with_few_handles)
+
+    with pytest.raises(WorkerDied, match="Too many open files") as died:
+        build_cache(photos, out, size=SIZE, workers=1)
+    assert died.value.exit_code == 71
+
+
+@pytest.fixture(autouse=True)
+def no_process_is_left_over() -> Iterator[None]:
+    before = set(_children())
+    yield
+    assert set(_children()) <= before
+
+
+def _children() -> list[str]:
+    return Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+
+
+def test_the_photos_of_the_tests_are_the_same_every_time(shared_photos: Path, tmp_path: Path) -> None:
+    again = make_photos(tmp_path / "again")
+
+    for path in shared_photos.rglob("*.JPEG"):
+        assert (again / path.relative_to(shared_photos)).read_bytes() == path.read_bytes()

@@ -280,6 +280,8 @@ def write_stats(path: Path, header: Header, stats: NDArray[np.int64]) -> None:
     data = body + xxhash.xxh3_128_digest(body)
     if _read_stats_file(path) != data:
         files.publish(data, place)
+    else:
+        files.remove(place.with_name(place.name + ".new"))
 
 
 def read_stats(cache: StoredCache) -> NDArray[np.int64] | None:

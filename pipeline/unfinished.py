@@ -142,8 +142,7 @@ class Unfinished:
         files.sync(self.fd)
         files.rename(self.building, self.cache)
         files.sync_folder(self.cache.parent)
-        self.close()
-        files.remove(self.journal_path)
+        self.discard()
         return header
 
     def _row_end(self, count: int) -> int:

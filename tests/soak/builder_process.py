@@ -144,7 +144,7 @@ class _Moment:
         for name in OPERATIONS:
             setattr(files, name, self._watched(name, getattr(files, name), number))
 
-    def _watched(self, name: str, operation: Callable[..., None], number: int) -> Callable[..., None]:
+    def _watched(self, name: str, operation: Callable[..., Any], number: int) -> Callable[..., Any]:
         def watched(*arguments: Any) -> Any:
             if os.getpid() != self.parent:
                 return operation(*arguments)
@@ -161,7 +161,7 @@ class _Moment:
 
         return watched
 
-    def _half(self, write: Callable[..., None]) -> Callable[..., None]:
+    def _half(self, write: Callable[..., Any]) -> Callable[..., Any]:
         def half(fd: int, data: bytes, *offset: int) -> None:
             write(fd, memoryview(data).cast("B")[: len(data) // 2], *offset)
             self._kill()
@@ -187,7 +187,7 @@ class _Moment:
 
 
 def _survive_the_parent() -> None:
-    workers._die_with = lambda parent: None  # type: ignore[assignment]
+    workers._die_with = lambda parent: None
 
 
 def _forget_the_journal() -> None:
@@ -205,7 +205,7 @@ def _build_in_place() -> None:
 
 
 def _lock_nothing() -> None:
-    lock._lock = lambda fd, cache, wait: None  # type: ignore[assignment]
+    lock._lock = lambda fd, cache, wait: None
 
 
 _PROTECTIONS: dict[str, Callable[[], None]] = {

@@ -105,19 +105,19 @@ def _plain(value: object) -> str:
 
 
 def normalization_table(recipe: Recipe) -> NDArray[np.float32]:
-    """Tabulate normalization: entry [c, v] is what pixel value v becomes in channel c.
+    """Tabulate normalization: entry [c, v] of the (3, 256) float32 table is what value v becomes in channel c."""
+    values_C1V = np.broadcast_to(np.arange(256, dtype=np.uint8), (3, 1, 256))
+    return _normalize(values_C1V, recipe)[:, 0]
 
-    The three steps stay separate and in float32, as torchvision's `ToTensor` (/ 255) and `Normalize`
-    (- mean, / std) do them, so that every entry has the same bits.
 
-    Returns:
-        (3, 256) float32.
-    """
-    values = np.arange(256, dtype=np.float32) / np.float32(255)
-    mean_C1 = np.array(recipe.mean, dtype=np.float32)[:, None]
-    std_C1 = np.array(recipe.std, dtype=np.float32)[:, None]
-    table: NDArray[np.float32] = (values[None, :] - mean_C1) / std_C1
-    return table
+def _normalize(pixels_CHW: NDArray[np.uint8], recipe: Recipe) -> NDArray[np.float32]:
+    """Normalize in three separate float32 steps, as torchvision's `ToTensor` and `Normalize` do: the same bits."""
+    mean_C11, std_C11 = (np.array(v, np.float32)[:, None, None] for v in (recipe.mean, recipe.std))
+    row_CHW = pixels_CHW.astype(np.float32)
+    row_CHW /= np.float32(255)
+    row_CHW -= mean_C11
+    row_CHW /= std_C11
+    return row_CHW
 
 
 def pixels_to_row(pixels_HWC: NDArray[np.uint8], recipe: Recipe) -> NDArray[Any]:
@@ -125,8 +125,7 @@ def pixels_to_row(pixels_HWC: NDArray[np.uint8], recipe: Recipe) -> NDArray[Any]
     pixels_CHW = np.ascontiguousarray(pixels_HWC.transpose(2, 0, 1))
     if recipe.dtype == "uint8":
         return pixels_CHW
-    table = normalization_table(recipe)
-    return np.stack([np.take(table[c], pixels_CHW[c]) for c in range(3)])
+    return _normalize(pixels_CHW, recipe)
 
 
 def row_to_pixels(row_CHW: NDArray[Any], recipe: Recipe) -> NDArray[np.uint8] | None:

@@ -8,12 +8,18 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
+from click.core import ParameterSource
 
-from pipeline.errors import PipelineError
+from modelnet.progress import Progress
+from pipeline.errors import PipelineError, show_path
+
+if TYPE_CHECKING:
+    from modelnet.runs import EpochRow
 
 DEFAULT_CACHES = Path("data/cache")
 DONE_WITH_FAILURES, INTERRUPTED, TERMINATED, BUG = 3, 130, 143, 1
@@ -120,6 +126,116 @@ def verify_command(cache: Path) -> None:
     if damage:
         click.echo("Run build-cache again: it rebuilds just the damaged rows.", err=True)
         raise SystemExit(CacheDamaged.exit_code)
+
+
+@cli.command("train", epilog=example("python cli.py train --batch-size 8"))
+@click.option("--cache", type=click.Path(path_type=Path), help="What to train on.  [default: the one in data/cache/]")
+@click.option("--val", type=click.Path(path_type=Path), help="A cache to validate on after every epoch.")
+@click.option("-b", "--batch-size", type=click.IntRange(1), default=8, help="Images a step.")
+@click.option("--epochs", type=click.IntRange(1), default=100, help="Times every image is seen.")
+@click.option("--lr", type=float, help="Learning rate.  [default: 0.001 × batch size]")
+@click.option("--momentum", default=0.5, help="Of SGD.")
+@click.option("--wd", "--weight-decay", "weight_decay", default=1e-4, help="Of SGD.")
+@click.option("--shuffle/--no-shuffle", default=True, help="A new order each epoch, or class after class.")
+@click.option("--drop-last/--no-drop-last", help="Leave out the last, shorter batch of an epoch.")
+@click.option("--seed", type=click.IntRange(0), default=0, help="Of the initial weights.")
+@click.option("--data-seed", type=click.IntRange(0), default=0, help="Of the order of the images.")
+@click.option("--device", default="auto", help="auto, cpu, cuda or cuda:1.")
+@click.option("-j", "--workers", type=click.IntRange(0), default=0, help="Reading processes; 0 is fastest from memory.")
+@click.option("--threads", type=click.IntRange(1), help="PyTorch's threads on the CPU.  [default: PyTorch's own]")
+@click.option("--name", help="Of the run folder in runs/.  [default: <cache>-modelnet-001, counted up]")
+@click.option("--resume", "run", type=click.Path(path_type=Path), metavar="RUN", help="Go on with this run folder.")
+@click.pass_context
+def train_command(ctx: click.Context, /, run: Path | None, cache: Path | None, **options: Any) -> None:
+    """Train ModelNet on a cache, and keep what comes of it in a new folder runs/<name>/.
+
+    Ctrl-C ends it after the step and saves; --resume goes on from there. With --resume only --epochs, --device and
+    --workers may be given.
+    """
+    import faulthandler
+
+    from modelnet.caches import find_cache
+    from modelnet.interrupt import stop_on_signals
+    from modelnet.options import TrainOptions
+    from modelnet.training import resume, train
+    from pipeline.memory import keep_freed_memory
+
+    faulthandler.enable()  # a disk that fails under a memory map ends the process; this says where
+    keep_freed_memory()
+    with stop_on_signals() as stop, EpochLines() as progress:
+        if run is not None:
+            result = resume(run, **resume_options(ctx), progress=progress, stop=stop)
+        else:
+            with usage_errors():
+                chosen = TrainOptions(cache or Path(), **options)
+            result = train(replace(chosen, cache=cache or find_cache(DEFAULT_CACHES)), progress, stop)
+    if result.interrupted:
+        click.echo(f"stopped and saved. Go on with: python cli.py train --resume {result.run}", err=True)
+        raise SystemExit(stop.exit_code)
+    click.echo(f"loss curve: {result.run / 'loss.png'}")
+
+
+def resume_options(ctx: click.Context) -> dict[str, Any]:
+    """Return the options typed beside --resume; a run goes on with its own."""
+    given = {name for name in ctx.params if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE}
+    free = {"epochs", "device", "workers"}
+    if other := given - free - {"run"}:
+        flags = ", ".join(sorted(max(p.opts, key=len) for p in ctx.command.params if p.name in other))
+        raise click.UsageError(f"--resume goes on with the run's own options; leave out {flags}")
+    return {name: ctx.params[name] for name in given & free}
+
+
+class EpochLines(Progress):
+    """Prints a line an epoch; on a terminal, a bar below them says when training will end."""
+
+    def __enter__(self) -> "EpochLines":
+        from tqdm import tqdm
+
+        shape = "{percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt} images, {rate_fmt}, {remaining} left, ends {eta:%H:%M}"
+        self._bar = tqdm(
+            disable=not sys.stderr.isatty(),
+            unit=" images",
+            dynamic_ncols=True,
+            leave=False,
+            bar_format=shape,
+            delay=0.1,
+        )
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._bar.close()
+
+    def note(self, text: str) -> None:
+        """Print on stderr."""
+        self._echo(text, err=True)
+
+    def warn(self, text: str) -> None:
+        """Print on stderr, as a warning."""
+        self._echo(f"warning: {text}", err=True)
+
+    def started(self, run: Path, images: int, done: int) -> None:
+        """Say where the run is kept and what the numbers mean; start the bar."""
+        self._echo(f"run folder: {show_path(run)}")
+        self._echo("training loss and accuracy are running means: each image as it was before the step it led to")
+        self._bar.initial = done
+        self._bar.reset(images)
+        self._bar.update(done)
+
+    def step(self, images: int) -> None:
+        """Move the bar."""
+        self._bar.update(images)
+
+    def epoch(self, row: "EpochRow", epochs: int) -> None:
+        """Print the line of an epoch."""
+        parts = [f"training loss {row.train_loss:.4f}, accuracy {row.train_acc:.1%}"]
+        if row.val_loss is not None:
+            parts.append(f"validation loss {row.val_loss:.4f}, accuracy {row.val_acc:.1%}")
+        parts.append(f"{row.images_per_s:,.0f} images/s, {row.data_wait_s:.2f} s waiting for data")
+        self._echo(f"epoch {row.epoch:{len(str(epochs))}}/{epochs}: {' | '.join(parts)}")
+
+    def _echo(self, text: str, err: bool = False) -> None:
+        with self._bar.external_write_mode(file=sys.stderr if err else sys.stdout):
+            click.echo(text, err=err)
 
 
 def default_cache(source: Path) -> Path:

@@ -1,0 +1,28 @@
+"""From a cache of tensors to a trained network: options, network, training, run folder, evaluation.
+
+What is imported here is imported when it is asked for: naming the options needs no torch.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from modelnet.network import ModelNet
+    from modelnet.options import TrainOptions
+    from modelnet.training import TrainResult, resume, train
+
+_HOMES = {
+    "ModelNet": "network",
+    "TrainOptions": "options",
+    "TrainResult": "training",
+    "resume": "training",
+    "train": "training",
+}
+
+__all__ = ["ModelNet", "TrainOptions", "TrainResult", "resume", "train"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -1,0 +1,134 @@
+"""Batches on the device: how long the network waited for them, and what it means when a reader dies."""
+
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from modelnet.interrupt import leave_signals_to_the_main_process
+from pipeline import TensorCache, make_loader
+from pipeline.errors import StorageError, WorkerDied, show_path
+from pipeline.loader import EpochSampler
+
+
+class Batches:
+    """The batches of a cache, epoch by epoch, on the device.
+
+    Args:
+        cache: what to read.
+        device: where the batches go.
+        batch_size, shuffle, seed, workers, drop_last: as `make_loader` has them.
+
+    Attributes:
+        waited: seconds spent waiting for batches since the epoch began.
+    """
+
+    def __init__(
+        self,
+        cache: TensorCache,
+        device: torch.device,
+        batch_size: int,
+        shuffle: bool = False,
+        seed: int = 0,
+        workers: int = 0,
+        drop_last: bool = False,
+    ) -> None:
+        options: dict[str, Any] = {}
+        if workers:
+            options = {"persistent_workers": True, "worker_init_fn": leave_signals_to_the_main_process}
+        self.cache = cache
+        self.device = device
+        self.batch_size = batch_size
+        self.workers = workers
+        self.waited = 0.0
+        self.loader: DataLoader[Any] = make_loader(
+            cache, batch_size, shuffle, seed, workers, drop_last, pin_memory=device.type == "cuda", **options
+        )
+        self.sampler = cast(EpochSampler, self.loader.sampler)
+
+    def __len__(self) -> int:
+        """Batches an epoch."""
+        return len(self.loader)
+
+    @property
+    def images_an_epoch(self) -> int:
+        """Images in them."""
+        return min(len(self) * self.batch_size, self.cache.num_images)
+
+    def epoch(self, number: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield (images (B, 3, S, S) float32, labels (B,) int64) of an epoch from batch `start` on.
+
+        Raises:
+            WorkerDied: a reading process was killed.
+            StorageError: one died because the cache was cut or its disk failed.
+            CacheDamaged: a row is not what was written.
+        """
+        self.waited = 0.0
+        self.sampler.set_epoch(number)
+        asked = time.perf_counter()
+        with self._reading(number, start):
+            batches = islice(iter(self.loader), start, None)
+        for step in range(start, len(self)):
+            with self._reading(number, step):
+                images, labels = next(batches)
+            images = images.to(self.device, non_blocking=True)
+            labels = labels.to(self.device, non_blocking=True)
+            self.waited += time.perf_counter() - asked
+            yield images, labels
+            asked = time.perf_counter()
+
+    def rows(self, epoch: int, step: int) -> list[int]:
+        """Return the rows of a batch."""
+        order = self.sampler.order(epoch)
+        return cast(list[int], order[step * self.batch_size : (step + 1) * self.batch_size].tolist())
+
+    def names(self, epoch: int, step: int) -> list[str]:
+        """Return `class/file` of each image of a batch."""
+        rows = self.rows(epoch, step)
+        classes = [self.cache.class_ids[label] for label in self.cache.labels[rows].tolist()]
+        return [show_path(f"{c}/{self.cache.filenames[row]}") for c, row in zip(classes, rows, strict=True)]
+
+    @contextmanager
+    def _reading(self, epoch: int, step: int) -> Iterator[None]:
+        """Say what a failure of a worker means; torch has three exceptions for it and loses ours on the way."""
+        try:
+            yield
+        except (RuntimeError, OSError, EOFError) as error:
+            if self.workers == 0:
+                raise
+            if str(error).startswith("Caught "):  # raised in a worker: read the batch here to have the real exception
+                self.cache.read(torch.tensor(self.rows(epoch, step)))
+                raise
+            raise death_of_a_worker(error, self.cache.path) from error
+
+
+_KILLED = re.compile(r"DataLoader worker \(pid.*?\) (is killed by signal: ([\w ]+)|exited unexpectedly)")
+
+
+def death_of_a_worker(error: Exception, cache: Path) -> WorkerDied | StorageError:
+    """Return what the exception by which torch tells that a loader worker has died means to a user."""
+    found = _KILLED.search(str(error))
+    signal = found.group(2) if found else None
+    if signal == "Bus error":
+        reason = "the cache was changed or its disk failed while a worker read it (bus error)"
+        return StorageError("the cache cannot be read", cache, reason, "Run verify on it; train --resume goes on")
+    how = f"killed by signal: {signal}" if signal else str(error) or type(error).__name__
+    return WorkerDied("a loader worker died", cache, how, "--resume goes on; --workers 0 needs no workers")
+
+
+@contextmanager
+def worker_deaths(cache: Path) -> Iterator[None]:
+    """Catch the death of a worker that torch reports, by a signal handler, in the midst of anything else."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not _KILLED.search(str(error)):
+            raise
+        raise death_of_a_worker(error, cache) from error

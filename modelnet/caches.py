@@ -1,0 +1,113 @@
+"""Which cache is trained on, and whether a second one goes together with it."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pipeline import TensorCache
+from pipeline.errors import CacheMissing, CacheStale, OptionsError, SourceError, show_path
+from pipeline.recipe import Recipe
+from pipeline.sources import ClassId
+
+
+def find_cache(folder: Path) -> Path:
+    """Return the one cache in `folder` that is not named for validation or test (`-val`, `-test`).
+
+    Raises:
+        CacheMissing: there is none; says what to type.
+        OptionsError: there are several; says which.
+    """
+    found = sorted(path for path in folder.glob("*.h5") if not path.stem.endswith(("-val", "-test")))
+    if not found:
+        raise CacheMissing(
+            "no cache to train on", folder, "no .h5 file in it", "Type: python cli.py build-cache data/example"
+        )
+    if len(found) > 1:
+        names = ", ".join(show_path(path.name) for path in found)
+        advice = f"Type: python cli.py train --cache {show_path(found[0])}"
+        raise OptionsError("more than one cache to train on", folder, names, advice)
+    return found[0]
+
+
+def open_to_train(path: Path) -> TensorCache:
+    """Open a cache that has something to tell apart.
+
+    Raises:
+        SourceError: images of fewer than two classes.
+        CacheError: the cache cannot be used.
+    """
+    cache = TensorCache(path)
+    present = present_classes(cache)
+    if len(present) < 2:
+        reason = f"training needs at least 2 classes, and all images are of class {_shown(present)}"
+        raise SourceError("nothing to tell apart", path, reason, "Give a folder with a folder for each class")
+    return cache
+
+
+def present_classes(cache: TensorCache) -> list[ClassId]:
+    """Return the ids of the classes that have images."""
+    counts = cache.labels.bincount(minlength=len(cache.class_ids)).tolist()
+    return [class_id for class_id, count in zip(cache.class_ids, counts, strict=True) if count]
+
+
+def match_labels(
+    class_ids: list[ClassId], recipe: Recipe, other: TensorCache, what: str = "the training set"
+) -> Tensor:
+    """Return what a label of `other` is called in the first set: classes are the same where their ids are.
+
+    Args:
+        class_ids: of the first set, by label.
+        recipe: of the first set.
+        other: the second cache.
+        what: the first set, for messages.
+
+    Returns:
+        (C of `other`,) int64, label of the first set by label of the second.
+
+    Raises:
+        CacheStale: a class that the first set does not have, or images prepared otherwise.
+    """
+    differences = same_images(recipe).differences(same_images(other.recipe))
+    if differences:
+        reason = f"its images are prepared otherwise than those of {what}: {', '.join(differences)}"
+        raise CacheStale("the caches do not go together", other.path, reason, "Build both with the same options")
+    unknown = [class_id for class_id in other.class_ids if class_id not in class_ids]
+    if unknown:
+        reason = f"class {_shown(unknown)} is unknown to {what}, which has {_shown(class_ids)}"
+        raise CacheStale("the caches do not go together", other.path, reason)
+    return torch.tensor([class_ids.index(class_id) for class_id in other.class_ids])
+
+
+def same_images(recipe: Recipe) -> Recipe:
+    """Return the part of a recipe that decides the tensors; how they are stored, and which are refused, does not."""
+    return replace(recipe, dtype="float32", max_megapixels=64)
+
+
+def pair_warnings(train: TensorCache, val: TensorCache) -> list[str]:
+    """Say what is odd, though usable, about training on one cache and validating on the other."""
+    warnings = []
+    present = present_classes(val)
+    missing = [class_id for class_id in present_classes(train) if class_id not in present]
+    if missing:
+        warnings.append(f"the validation set has no images of class {_shown(missing)}")
+    shared = count_shared(train, val)
+    if shared:
+        warnings.append(
+            f"{shared} of {val.num_images} validation images are in the training set too (the same content): "
+            "the validation will look better than it is"
+        )
+    return warnings
+
+
+def count_shared(train: TensorCache, val: TensorCache) -> int:
+    """Count the images of `val` whose file content is that of some image of `train`."""
+    row = np.dtype((np.void, 32))
+    ours, theirs = (np.ascontiguousarray(cache.source_sha256).view(row).ravel() for cache in (train, val))
+    return int(np.isin(theirs, ours).sum())
+
+
+def _shown(class_ids: list[ClassId]) -> str:
+    return ", ".join(show_path(str(class_id)) for class_id in class_ids)

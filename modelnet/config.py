@@ -1,0 +1,66 @@
+"""What config.json records besides the options: enough to know, a year later, what made the numbers."""
+
+import platform
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from modelnet.options import TrainOptions
+from pipeline import TensorCache
+
+_PACKAGES = ("modelnet-cache", "torch", "numpy", "pillow")
+
+
+def describe_run(
+    options: TrainOptions, cache: TensorCache, val: TensorCache | None, device: torch.device
+) -> dict[str, Any]:
+    """Return the content of config.json, plain JSON values."""
+    return {
+        "options": options.to_dict(),
+        "command": options.command(),
+        "model": "modelnet",
+        "learning_rate": options.learning_rate,
+        "device": str(device),
+        "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine(),
+        "threads": torch.get_num_threads(),
+        "cache": describe_cache(cache),
+        "val": None if val is None else describe_cache(val),
+        "versions": {"python": platform.python_version()} | {name: _version(name) for name in _PACKAGES},
+        "git_commit": git_commit(),
+    }
+
+
+def describe_cache(cache: TensorCache) -> dict[str, Any]:
+    """Return what tells one cache from another."""
+    counts = cache.labels.bincount(minlength=len(cache.class_ids)).tolist()
+    return {
+        "fingerprint": cache.fingerprint,
+        "images": cache.num_images,
+        "classes": [
+            {"id": class_id, "name": name, "images": count}
+            for class_id, name, count in zip(cache.class_ids, cache.class_names, counts, strict=True)
+        ],
+        "recipe": cache.recipe.to_dict(),
+    }
+
+
+def git_commit() -> str | None:
+    """Return the commit of the checkout that this code lies in, "-dirty" where it was changed; None elsewhere."""
+    checkout = Path(__file__).parent.parent
+    if not (checkout / ".git").exists():
+        return None
+    command = ["git", "-C", str(checkout), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

@@ -1,0 +1,83 @@
+"""A network on a set of images: its loss, its accuracy, what it says of each image."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, softmax
+
+from modelnet.batches import Batches
+from modelnet.interrupt import Stop
+from pipeline import TensorCache
+from pipeline.sources import ClassId
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a network makes of a set of images, each counted once.
+
+    Attributes:
+        logits_NC: (N, C) float32 on the CPU, in the order of the cache's rows.
+        labels_N: (N,) int64 on the CPU, in the network's numbering.
+    """
+
+    logits_NC: Tensor
+    labels_N: Tensor
+
+    @property
+    def losses_N(self) -> Tensor:
+        """(N,) float64, cross-entropy of each image."""
+        return cross_entropy(self.logits_NC.double(), self.labels_N, reduction="none")
+
+    @property
+    def loss(self) -> float:
+        """Mean cross-entropy."""
+        return self.losses_N.mean().item()
+
+    @property
+    def accuracy(self) -> float:
+        """Part of the images that are classified right, 0..1."""
+        return (self.logits_NC.argmax(1) == self.labels_N).double().mean().item()
+
+
+def evaluate(network: nn.Module, batches: Batches, label_map: Tensor, stop: Stop | None = None) -> Outcome | None:
+    """Run the network over all images, in the order of the rows.
+
+    Args:
+        network: put into evaluation mode.
+        batches: unshuffled, the last one included.
+        label_map: (C of the cache,) int64, the network's label by the cache's.
+        stop: where set meanwhile, the result is None.
+    """
+    network.eval()
+    logits, labels = [], []
+    with torch.inference_mode():
+        for images_NCHW, labels_B in batches.epoch(0):
+            logits.append(network(images_NCHW))
+            labels.append(labels_B)
+            if stop is not None and stop.signal is not None:
+                return None
+    return Outcome(torch.cat(logits).float().cpu(), label_map[torch.cat(labels).cpu()])
+
+
+PREDICTION_COLUMNS = ["class_id", "file", "sha256", "predicted", "correct", "p_predicted", "p_true", "loss"]
+
+
+def prediction_rows(outcome: Outcome, cache: TensorCache, class_ids: list[ClassId]) -> Iterator[list[Any]]:
+    """Yield a line of predictions.csv for each image: what it is, what the network says, and how sure it is.
+
+    Args:
+        outcome: over all rows of `cache`.
+        cache: the images.
+        class_ids: by the network's label.
+    """
+    probabilities_NC = softmax(outcome.logits_NC.double(), dim=1)
+    predicted_N = outcome.logits_NC.argmax(1)
+    losses_N = outcome.losses_N.tolist()
+    for row, (label, said) in enumerate(zip(outcome.labels_N.tolist(), predicted_N.tolist(), strict=True)):
+        p_predicted, p_true = (probabilities_NC[row, k].item() for k in (said, label))
+        sha256 = cache.source_sha256[row].tobytes().hex()
+        file = cache.filenames[row]
+        yield [class_ids[label], file, sha256, class_ids[said], int(said == label), p_predicted, p_true, losses_N[row]]

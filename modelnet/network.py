@@ -1,0 +1,56 @@
+"""ModelNet: two convolutions, a pooling, three linear layers; 11,000 weights for 224 × 224 images and two classes."""
+
+from torch import Tensor, nn
+
+from pipeline.errors import OptionsError
+
+SMALLEST = 60
+
+
+class ModelNet(nn.Module):
+    """A small image classifier for square images of any size from 60 × 60.
+
+    Weights start as PyTorch's layers do by default, drawn from torch's global generator in the order of the layers.
+
+    Args:
+        classes: C, the number of classes.
+        size: S, the side of the images in pixels. It decides the width of the first linear layer: 150 for 224.
+
+    Raises:
+        OptionsError: images too small to leave a pixel after the last convolution.
+    """
+
+    def __init__(self, classes: int, size: int = 224) -> None:
+        super().__init__()
+        if size < SMALLEST:
+            raise OptionsError(
+                "the images are too small",
+                None,
+                f"ModelNet needs {SMALLEST} × {SMALLEST} pixels or more, not {size} × {size}",
+                f"Build the cache with --size {SMALLEST} or more",
+            )
+        self.features = nn.Sequential(
+            nn.Conv2d(3, 3, kernel_size=6, stride=6),
+            nn.MaxPool2d(kernel_size=6, stride=2),
+            nn.Conv2d(3, 6, kernel_size=3, stride=3),
+            nn.Flatten(),
+        )
+        self.classifier = nn.Sequential(
+            nn.Linear(6 * side_after_features(size) ** 2, 60),
+            nn.ReLU(),
+            nn.Linear(60, 20),
+            nn.ReLU(),
+            nn.Linear(20, classes),
+        )
+
+    def forward(self, images_NCHW: Tensor) -> Tensor:
+        """Map (N, 3, S, S) float32 images to (N, C) float32 logits."""
+        logits_NC: Tensor = self.classifier(self.features(images_NCHW))
+        return logits_NC
+
+
+def side_after_features(size: int) -> int:
+    """Return the side of the last convolution's output: 5 for 224, 1 for 60, 0 or less where nothing is left."""
+    convolved = size // 6
+    pooled = (convolved - 6) // 2 + 1
+    return pooled // 3

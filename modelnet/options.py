@@ -1,0 +1,111 @@
+"""What a training run can be asked for: one frozen dataclass, which turns to plain values and to a command line."""
+
+import math
+import os
+import re
+import shlex
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+LR_PER_IMAGE = 0.001
+
+_DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """The options of `train`; the defaults are those of the command line.
+
+    Attributes:
+        cache: images to train on.
+        val: images to validate on after every epoch, or None.
+        batch_size: images a step.
+        epochs: times every image is seen.
+        lr: learning rate; None is 0.001 × batch size, since 0.001 is right for single images and a batch makes
+            fewer steps.
+        momentum: of SGD.
+        weight_decay: of SGD.
+        shuffle: a new order each epoch; else the order of the cache, class after class.
+        drop_last: leave out the last, shorter batch of an epoch.
+        seed: of the initial weights and dropout.
+        data_seed: of the order.
+        device: "auto" (CUDA where it is there), "cpu", "cuda" or "cuda:1".
+        workers: processes that read batches; 0 reads in the main process, the fastest for a cache in memory.
+        threads: of PyTorch on the CPU; None leaves them as they are.
+        name: of the run folder; None counts up `<cache>-<model>-001`.
+
+    Raises:
+        ValueError: a value that nothing could be trained with.
+    """
+
+    cache: Path
+    val: Path | None = None
+    batch_size: int = 8
+    epochs: int = 100
+    lr: float | None = None
+    momentum: float = 0.5
+    weight_decay: float = 1e-4
+    shuffle: bool = True
+    drop_last: bool = False
+    seed: int = 0
+    data_seed: int = 0
+    device: str = "auto"
+    workers: int = 0
+    threads: int | None = None
+    name: str | None = None
+
+    def __post_init__(self) -> None:
+        for name, least in (("batch_size", 1), ("epochs", 1), ("workers", 0), ("threads", 1)):
+            value = getattr(self, name)
+            if value is not None and (type(value) is not int or value < least):
+                raise ValueError(f"{name} is a whole number from {least}, not {value!r}")
+        for name in ("seed", "data_seed"):
+            if type(getattr(self, name)) is not int or not 0 <= getattr(self, name) < 2**63:
+                raise ValueError(f"{name} is a whole number from 0 to 2**63 - 1, not {getattr(self, name)!r}")
+        if self.lr is not None and not (math.isfinite(self.lr) and self.lr > 0):
+            raise ValueError(f"lr is greater than 0, not {self.lr!r}")
+        for name in ("momentum", "weight_decay"):
+            if not (math.isfinite(getattr(self, name)) and getattr(self, name) >= 0):
+                raise ValueError(f"{name} is 0 or greater, not {getattr(self, name)!r}")
+        if not _DEVICE.fullmatch(self.device):
+            raise ValueError(f"device is auto, cpu, cuda or cuda:N, not {self.device!r}")
+        if self.name is not None and (self.name in ("", ".", "..") or set("/\0") & set(self.name)):
+            raise ValueError(f"name is that of one folder, not {self.name!r}")
+
+    @property
+    def learning_rate(self) -> float:
+        """The learning rate that is used."""
+        return LR_PER_IMAGE * self.batch_size if self.lr is None else self.lr
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: os.fspath(value) if isinstance(value, Path) else value for name, value in values.items()}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "TrainOptions":
+        """Build from `to_dict`'s values; what is missing has its default.
+
+        Raises:
+            ValueError: an unknown or impossible value.
+        """
+        unknown = set(values) - {field.name for field in fields(cls)}
+        if unknown or not isinstance(values.get("cache"), str):
+            raise ValueError(f"not options of a training run: {values!r}")
+        paths = {name: Path(values[name]) for name in ("cache", "val") if values.get(name) is not None}
+        try:
+            return cls(**(values | paths))
+        except TypeError as error:
+            raise ValueError(f"not options of a training run: {error}") from error
+
+    def command(self) -> str:
+        """Return the command that trains once more with these options, in a new folder; defaults are written out."""
+        words = ["python", "cli.py", "train"]
+        for name, value in (self.to_dict() | {"lr": self.learning_rate, "name": None}).items():
+            flag = name.replace("_", "-")
+            if isinstance(value, bool):
+                words.append(f"--{flag}" if value else f"--no-{flag}")
+            elif value is not None:
+                words += [f"--{flag}", str(value)]
+        return shlex.join(words)

@@ -1,0 +1,254 @@
+"""The run folder: the one place that knows what is in `runs/<name>/` and how it is written.
+
+    config.json       every option, the seeds, versions, the caches' fingerprints, the command that repeats it
+    metrics.csv       a line an epoch
+    predictions.csv   a line an image of the validation set, by the weights at the end
+    checkpoints/      last.pt, the one before it as previous.pt, best.pt
+    loss.png          the curves
+
+Nothing in it holds the folder's own path, so that it can be moved as a whole.
+"""
+
+import csv
+import errno
+import fcntl
+import io
+import json
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import astuple, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from modelnet import checkpoint
+from pipeline import files
+from pipeline.errors import AccessDenied, CheckpointError, OutputError, RunBusy, RunError, StorageError
+
+RUNS = Path("runs")
+
+
+@dataclass(frozen=True)
+class EpochRow:
+    """A line of metrics.csv.
+
+    Attributes:
+        epoch: from 1.
+        train_loss, train_acc: running means over the images of the epoch, each measured before the step it led to.
+        val_loss, val_acc: over the validation images, after the epoch; None without them.
+        lr: learning rate at the end of the epoch.
+        images_per_s: training images, validation not counted.
+        data_wait_s: seconds of the training spent waiting for batches.
+        epoch_s: seconds of the whole epoch, validation included.
+    """
+
+    epoch: int
+    train_loss: float
+    train_acc: float
+    val_loss: float | None
+    val_acc: float | None
+    lr: float
+    images_per_s: float
+    data_wait_s: float
+    epoch_s: float
+
+
+_COLUMNS = [field.name for field in fields(EpochRow)]
+
+
+class RunFolder:
+    """A run folder that this process alone writes to, from `create` or `open_for_writing` until it ends."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock: int | None = None
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of the checkpoints."""
+        return self.path / "checkpoints"
+
+    @classmethod
+    def create(cls, name: str | None, counted: str) -> "RunFolder":
+        """Make a new folder below `runs/`: `name`, or `counted` with the next free number.
+
+        Raises:
+            OutputError: `name` is there already, or nothing can be made there.
+        """
+        number = 1
+        while True:
+            run = cls(RUNS / (name or f"{counted}-{number:03}"))
+            try:
+                run.path.mkdir(parents=True)
+                run.checkpoints.mkdir()
+                run._take_lock()
+                return run
+            except FileExistsError as error:
+                if name or not run.path.is_dir():
+                    raise OutputError(
+                        "a run of that name is there", run.path, "runs are never overwritten", "Give another --name"
+                    ) from error
+                number += 1
+            except OSError as error:
+                kind = AccessDenied if isinstance(error, PermissionError) else OutputError
+                raise kind("the run folder cannot be made", run.path, error.strerror or str(error)) from error
+
+    @classmethod
+    def open_for_writing(cls, path: Path) -> "RunFolder":
+        """Go on in the folder of an earlier run.
+
+        Raises:
+            RunError: no run there.
+            RunBusy: another process trains in it.
+        """
+        run = cls(path)
+        run.read_config()
+        run._take_lock()
+        return run
+
+    def __enter__(self) -> "RunFolder":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let other processes write to the folder."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def _take_lock(self) -> None:
+        self._lock = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            self.close()
+            raise RunBusy("the run is busy", self.path, "another process trains in it", "Wait for it") from error
+        except OSError:
+            pass  # a disk without locks: runs of different names still never meet
+
+    def write_config(self, config: dict[str, Any]) -> None:
+        """Publish config.json."""
+        self._publish("config.json", (json.dumps(config, indent=2) + "\n").encode())
+
+    def read_config(self) -> dict[str, Any]:
+        """Return what `write_config` was given.
+
+        Raises:
+            RunError: there is no run, or its config.json cannot be read.
+        """
+        path = self.path / "config.json"
+        try:
+            config = json.loads(path.read_bytes())
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise RunError("no run there", self.path, "it has no config.json", "Give a folder below runs/") from error
+        except (OSError, ValueError) as error:
+            raise RunError("the run cannot be read", path, str(error)) from error
+        if not isinstance(config, dict) or not isinstance(config.get("options"), dict):
+            raise RunError("the run cannot be read", path, "it holds no options of a training run")
+        return config
+
+    def append_metrics(self, row: EpochRow) -> None:
+        """Add a line to metrics.csv."""
+        path = self.path / "metrics.csv"
+        with _storage_errors(path), path.open("a", encoding="utf-8", newline="") as file:
+            if file.tell() == 0:
+                file.write(_csv_text([_COLUMNS]))
+            file.write(_csv_text([["" if value is None else value for value in astuple(row)]]))
+
+    def read_metrics(self) -> list[EpochRow]:
+        """Return the whole lines of metrics.csv; the last one may be torn where the process was killed."""
+        path = self.path / "metrics.csv"
+        if not path.exists():
+            return []
+        rows = []
+        text = path.read_text(encoding="utf-8")
+        for line in csv.DictReader(io.StringIO(text[: text.rfind("\n") + 1])):
+            values = [None if line[name] == "" else float(line[name]) for name in _COLUMNS]
+            rows.append(EpochRow(int(line["epoch"]), *values[1:]))  # type: ignore[arg-type]
+        return rows
+
+    def keep_metrics(self, epochs: int) -> list[EpochRow]:
+        """Drop the lines after `epochs`, which training will write again, and return the others."""
+        rows = [row for row in self.read_metrics() if row.epoch <= epochs]
+        lines = [["" if value is None else value for value in astuple(row)] for row in rows]
+        self._publish("metrics.csv", _csv_text([_COLUMNS, *lines]).encode())
+        return rows
+
+    def write_predictions(self, header: list[str], rows: Iterable[list[Any]]) -> None:
+        """Publish predictions.csv."""
+        self._publish("predictions.csv", _csv_text([header, *rows]).encode("utf-8", "surrogateescape"))
+
+    def write_picture(self, name: str, png: bytes) -> None:
+        """Publish a picture."""
+        self._publish(name, png)
+
+    def save_checkpoint(self, content: dict[str, Any], best: bool) -> None:
+        """Publish last.pt, keeping the one it replaces as previous.pt; the same as best.pt where it is the best."""
+        data = checkpoint.encode(content)
+        last, previous = self.checkpoints / "last.pt", self.checkpoints / "previous.pt"
+        if last.exists():
+            aside = self.checkpoints / "previous.pt.new"
+            with _storage_errors(previous):
+                files.remove(aside)
+                os.link(last, aside)
+                files.rename(aside, previous)
+        self._publish("checkpoints/last.pt", data)
+        if best:
+            self._publish("checkpoints/best.pt", data)
+
+    def load_checkpoint(self, name: str = "last.pt") -> dict[str, Any]:
+        """Return what `save_checkpoint` was given, with tensors on the CPU.
+
+        Raises:
+            RunError: there is none.
+            CheckpointDamaged, CheckpointUnsafe: it is not as it was written; names the one before where that is whole.
+        """
+        path = self.checkpoints / name
+        try:
+            return checkpoint.decode(path.read_bytes(), path)
+        except FileNotFoundError as error:
+            raise RunError("no checkpoint", path, "the run ended before it saved one", "Train again") from error
+        except OSError as error:
+            raise StorageError("the checkpoint cannot be read", path, error.strerror or str(error)) from error
+        except CheckpointError as error:
+            if name == "last.pt":
+                error.advice = self._advice_on_a_bad_last()
+            raise
+
+    def _advice_on_a_bad_last(self) -> str:
+        previous = self.checkpoints / "previous.pt"
+        try:
+            content = checkpoint.decode(previous.read_bytes(), previous)
+        except (OSError, CheckpointError):
+            return "There is no whole one before it; train again"
+        return f"The one before it is whole (epoch {content.get('epoch', '?')}): rename previous.pt to last.pt"
+
+    def _publish(self, name: str, data: bytes) -> None:
+        path = self.path / name
+        with _storage_errors(path):
+            try:
+                files.publish(data, path)
+            except OSError:
+                with suppress(OSError):
+                    files.remove(path.with_name(path.name + ".new"))
+                raise
+
+
+def _csv_text(rows: Iterable[Iterable[Any]]) -> str:
+    text = io.StringIO(newline="")
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()
+
+
+@contextmanager
+def _storage_errors(path: Path) -> Iterator[None]:
+    """Name the file of the run that could not be written: a run that loses its results must not seem well."""
+    try:
+        yield
+    except OSError as error:
+        denied = isinstance(error, PermissionError) or error.errno == errno.EROFS
+        kind = AccessDenied if denied else StorageError
+        advice = "What was saved before is whole; --resume goes on from there"
+        raise kind("the run cannot be written", path, error.strerror or str(error), advice) from error

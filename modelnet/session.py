@@ -1,0 +1,83 @@
+"""What a run needs before its first step: caches, device, network and batches, checked against each other."""
+
+from pathlib import Path
+
+import torch
+
+from modelnet.batches import Batches
+from modelnet.caches import match_labels, open_to_train, pair_warnings
+from modelnet.device import choose_device
+from modelnet.network import ModelNet
+from modelnet.options import TrainOptions
+from modelnet.progress import Progress
+from modelnet.state import State
+from pipeline import TensorCache
+from pipeline.errors import OptionsError
+
+
+class Session:
+    """The parts of a run in this process. Making one writes nothing; what cannot work fails here.
+
+    Args:
+        options: of the run.
+        progress: hears of what was chosen for the user.
+        run: an earlier run's folder, beside which caches are looked for too.
+
+    Attributes:
+        cache, batches: what is trained on.
+        val, val_batches: what is validated on, or None.
+        label_map: (C of `val`,) int64, the network's label by that of `val`.
+        device: of the network.
+        state: network and optimizer at their start.
+    """
+
+    def __init__(self, options: TrainOptions, progress: Progress, run: Path | None = None) -> None:
+        self.options = options
+        self.cache = open_to_train(find(options.cache, run))
+        self.device = choose_device(options.device)
+        if options.threads is not None:
+            torch.set_num_threads(options.threads)
+        self.state = initial_state(self.cache, options, self.device)
+        self.batches = Batches(
+            self.cache,
+            self.device,
+            options.batch_size,
+            options.shuffle,
+            options.data_seed,
+            options.workers,
+            options.drop_last,
+        )
+        if len(self.batches) == 0:
+            reason = f"{self.cache.num_images} images are less than one batch of {options.batch_size}"
+            raise OptionsError("nothing left to train on", options.cache, reason, "Leave out --drop-last")
+        if options.lr is None:
+            progress.note(f"learning rate {options.learning_rate:g} (0.001 × batch size {options.batch_size})")
+        self.val = self.val_batches = None
+        if options.val is not None:
+            self.val = TensorCache(find(options.val, run))
+            self.label_map = match_labels(self.cache.class_ids, self.cache.recipe, self.val)
+            self.val_batches = Batches(self.val, self.device, options.batch_size, workers=options.workers)
+            for warning in pair_warnings(self.cache, self.val):
+                progress.warn(warning)
+
+
+def initial_state(cache: TensorCache, options: TrainOptions, device: torch.device) -> State:
+    """Make the network, with the weights that follow from the seed, and its optimizer."""
+    torch.manual_seed(options.seed)
+    network = ModelNet(len(cache.class_ids), cache.recipe.size).to(device)
+    optimizer = torch.optim.SGD(
+        network.parameters(),
+        lr=options.learning_rate,
+        momentum=options.momentum,
+        weight_decay=options.weight_decay,
+    )
+    return State(network, optimizer)
+
+
+def find(cache: Path, run: Path | None) -> Path:
+    """Return where a cache is: paths are stored as they were typed, most often below the folder that `runs` is in."""
+    if run is not None and not cache.exists():
+        beside = run.absolute().parent.parent / cache
+        if beside.exists():
+            return beside
+    return cache

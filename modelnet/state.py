@@ -1,0 +1,105 @@
+"""What a checkpoint holds: all that decides how training goes on, and all that is needed to use the network."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from modelnet.caches import same_images
+from modelnet.metrics import RunningMean
+from modelnet.options import TrainOptions
+from pipeline import TensorCache
+from pipeline.errors import CheckpointError
+from pipeline.recipe import Recipe
+
+FORMAT = 1
+
+
+@dataclass
+class State:
+    """A network in training. Restored from a checkpoint, it goes on bit for bit as if it had never stopped.
+
+    Attributes:
+        network, optimizer: what is trained.
+        epoch: epochs that are finished.
+        step: steps done in the epoch after them.
+        running: loss and accuracy of these steps.
+        seconds, waited: time spent on these steps, and the part of it spent waiting for batches.
+        best: how good the best epoch was, larger is better; empty before the first.
+    """
+
+    network: nn.Module
+    optimizer: torch.optim.Optimizer
+    epoch: int = 0
+    step: int = 0
+    running: RunningMean = field(default_factory=RunningMean)
+    seconds: float = 0.0
+    waited: float = 0.0
+    best: list[float] = field(default_factory=list)
+
+    def finish_epoch(self, score: list[float]) -> bool:
+        """Begin the next epoch; say whether the one that ended is the best so far."""
+        self.epoch += 1
+        self.step, self.running, self.seconds, self.waited = 0, RunningMean(), 0.0, 0.0
+        is_best = not self.best or score > self.best
+        if is_best:
+            self.best = score
+        return is_best
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether all weights are numbers."""
+        return all(bool(weights.isfinite().all()) for weights in self.network.state_dict().values())
+
+    def to_content(self, options: TrainOptions, cache: TensorCache) -> dict[str, Any]:
+        """Return a checkpoint's content: tensors and plain values."""
+        return {
+            "format": FORMAT,
+            "model": {"name": "modelnet", "classes": len(cache.class_ids), "size": cache.recipe.size},
+            "recipe": cache.recipe.to_dict(),
+            "class_ids": cache.class_ids,
+            "class_names": cache.class_names,
+            "fingerprint": cache.fingerprint,
+            "options": options.to_dict(),
+            "weights": self.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "epoch": self.epoch,
+            "step": self.step,
+            "running": self.running.to_dict(),
+            "seconds": self.seconds,
+            "waited": self.waited,
+            "best": self.best,
+            "rng": torch.get_rng_state(),
+            "rng_cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        }
+
+    def restore(self, content: dict[str, Any]) -> None:
+        """Take everything from a checkpoint, the global random generators too."""
+        self.network.load_state_dict(content["weights"])
+        self.optimizer.load_state_dict(content["optimizer"])
+        self.epoch, self.step = content["epoch"], content["step"]
+        self.running = RunningMean.from_dict(content["running"])
+        self.seconds, self.waited = content["seconds"], content["waited"]
+        self.best = content["best"]
+        torch.set_rng_state(content["rng"])
+        if len(content["rng_cuda"]) == torch.cuda.device_count():
+            torch.cuda.set_rng_state_all(content["rng_cuda"])
+
+
+def check_fits(content: dict[str, Any], cache: TensorCache, path: str) -> None:
+    """Refuse a checkpoint that is of another format, or was trained on other classes or images prepared otherwise.
+
+    Raises:
+        CheckpointError: shows both.
+    """
+    what, advice = "the checkpoint does not fit", "Use the cache that it was trained on"
+    if content.get("format") != FORMAT:
+        raise CheckpointError(what, path, f"it has format {content.get('format')!r}; format {FORMAT} is read")
+    if content["class_ids"] != cache.class_ids:
+        trained, there = (", ".join(map(str, ids)) for ids in (content["class_ids"], cache.class_ids))
+        raise CheckpointError(what, path, f"it was trained on classes {trained}; the cache has {there}", advice)
+    differences = same_images(Recipe.from_dict(content["recipe"])).differences(same_images(cache.recipe))
+    if differences:
+        reason = f"the cache's images are prepared otherwise: {', '.join(differences)}"
+        raise CheckpointError(what, path, reason, advice)

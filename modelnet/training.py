@@ -1,0 +1,258 @@
+"""Training: the plain loop over epochs and batches, and what makes a run of it: validation, checkpoints, resuming."""
+
+import math
+import os
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NoReturn
+
+from torch.nn.functional import cross_entropy
+
+from modelnet.batches import worker_deaths
+from modelnet.config import describe_run
+from modelnet.device import memory_errors
+from modelnet.evaluation import PREDICTION_COLUMNS, Outcome, evaluate, prediction_rows
+from modelnet.interrupt import Stop
+from modelnet.metrics import Losses
+from modelnet.options import TrainOptions
+from modelnet.plots import loss_curves
+from modelnet.progress import Progress
+from modelnet.runs import EpochRow, RunFolder
+from modelnet.session import Session
+from modelnet.state import check_fits
+from pipeline.errors import CacheStale, OptionsError, RunError, TrainingDiverged
+
+NAMES_SHOWN = 16
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """How a run ended.
+
+    Attributes:
+        run: its folder.
+        rows: a row an epoch, also of the epochs before a resume.
+        interrupted: whether it was asked to stop before its last epoch; `resume` goes on.
+    """
+
+    run: Path
+    rows: list[EpochRow]
+    interrupted: bool
+
+
+def train(options: TrainOptions, progress: Progress | None = None, stop: Stop | None = None) -> TrainResult:
+    """Train ModelNet on a cache, in a new run folder.
+
+    Args:
+        options: what to do.
+        progress: hears how it goes.
+        stop: where set, training ends after the step, saved.
+
+    Raises:
+        SourceError: fewer than two classes.
+        CacheError: a cache cannot be used, or the two do not go together.
+        DeviceError: the device is not there, or its memory is too small.
+        OptionsError: images too small, or nothing left to train on.
+        OutputError, StorageError, AccessDenied: the run folder cannot be made or written.
+        TrainingDiverged: the loss became NaN or infinite; the last good checkpoint is kept.
+        WorkerDied: a reading process was killed.
+    """
+    progress = progress or Progress()
+    session = Session(options, progress)
+    with RunFolder.create(options.name, f"{session.cache.path.stem}-modelnet") as run:
+        run.write_config(describe_run(options, session.cache, session.val, session.device))
+        training = _Training(session, run, progress, stop or Stop())
+        training.save(best=False)
+        return training.run_epochs([])
+
+
+def resume(
+    path: Path,
+    epochs: int | None = None,
+    device: str | None = None,
+    workers: int | None = None,
+    progress: Progress | None = None,
+    stop: Stop | None = None,
+) -> TrainResult:
+    """Go on with a run where its last checkpoint left it; on the CPU, bit for bit as if it had never stopped.
+
+    Args:
+        path: the folder of the run.
+        epochs, device, workers: instead of the stored ones, where given; nothing else may differ.
+        progress, stop: as for `train`.
+
+    Raises:
+        RunError: no run there; RunBusy: another process trains in it.
+        CheckpointError: its last checkpoint is damaged, unsafe, or of other classes or another recipe.
+        CacheStale: a cache was rebuilt since.
+        OptionsError: fewer epochs than it has already.
+        As `train` otherwise.
+    """
+    progress = progress or Progress()
+    with RunFolder.open_for_writing(path) as run:
+        config = run.read_config()
+        options = _resumed_options(config["options"], path, epochs, device, workers)
+        content = run.load_checkpoint()
+        session = Session(options, progress, path)
+        check_fits(content, session.cache, os.fspath(run.checkpoints / "last.pt"))
+        for cache, described in ((session.cache, config["cache"]), (session.val, config["val"])):
+            if cache is not None and cache.fingerprint != described["fingerprint"]:
+                reason = f"it is not the one that run {path.name} began with"
+                raise CacheStale("the cache has changed", cache.path, reason, "Start a new run")
+        session.state.restore(content)
+        if session.state.epoch > options.epochs:
+            reason = f"it has {session.state.epoch} epochs already, and {options.epochs} were asked for"
+            raise OptionsError("nothing to resume", path, reason, "Give more --epochs")
+        run.write_config(config | {"options": options.to_dict(), "command": options.command()})
+        training = _Training(session, run, progress, stop or Stop())
+        return training.run_epochs(run.keep_metrics(session.state.epoch))
+
+
+class _Training:
+    """A session at work in its run folder."""
+
+    def __init__(self, session: Session, run: RunFolder, progress: Progress, stop: Stop) -> None:
+        self.session = session
+        self.state = session.state
+        self.batches = session.batches
+        self.run = run
+        self.progress = progress
+        self.stop = stop
+
+    def run_epochs(self, rows: list[EpochRow]) -> TrainResult:
+        """Train the epochs that are left, and write down what came of it.
+
+        Args:
+            rows: the epochs before.
+        """
+        state, epochs = self.state, self.session.options.epochs
+        images = self.batches.images_an_epoch
+        self.progress.started(self.run.path, images * epochs, images * state.epoch + state.running.images)
+        outcome = None
+        with worker_deaths(self.session.cache.path), memory_errors(self.session.device):
+            while state.epoch < epochs:
+                began = time.perf_counter() - state.seconds
+                self.train_epoch()
+                outcome = self.validate()
+                if self.stop.signal:
+                    break
+                rows.append(self.finish_epoch(outcome, time.perf_counter() - began))
+                self.progress.epoch(rows[-1], epochs)
+            interrupted = state.epoch < epochs
+            if interrupted:
+                self.save(best=False)
+            else:
+                self.write_predictions(outcome)
+        if rows:
+            self.run.write_picture("loss.png", loss_curves(rows, self.run.path.name))
+        return TrainResult(self.run.path, rows, interrupted)
+
+    def train_epoch(self) -> None:
+        """Train on what is left of the current epoch, up to its end or to a request to stop."""
+        state, network, optimizer = self.state, self.state.network, self.state.optimizer
+        losses = Losses(self.session.device)
+        began, waited = time.perf_counter() - state.seconds, state.waited
+        network.train()
+        for images, labels in self.batches.epoch(state.epoch, state.step):
+            optimizer.zero_grad()
+            logits = network(images)
+            loss = cross_entropy(logits, labels)
+            loss.backward()
+            optimizer.step()
+
+            state.step += 1
+            state.running.add(loss, logits, labels)
+            losses.add(loss)
+            if losses.due:
+                self.check(losses)
+            self.progress.step(len(labels))
+            if self.stop.signal:
+                break
+        self.check(losses)
+        state.seconds = time.perf_counter() - began
+        state.waited = waited + self.batches.waited
+
+    def validate(self) -> Outcome | None:
+        """Run the network over the validation images; None without them, or where a stop was asked for."""
+        if self.session.val_batches is None or self.stop.signal:
+            return None
+        return evaluate(self.state.network, self.session.val_batches, self.session.label_map, self.stop)
+
+    def finish_epoch(self, outcome: Outcome | None, seconds: float) -> EpochRow:
+        """Write down an epoch and save the state after it. The best has the highest validation accuracy, among
+        equals the lowest validation loss; without validation images, the lowest training loss.
+        """
+        state, running = self.state, self.state.running
+        if outcome is not None and not math.isfinite(outcome.loss):
+            self.diverged(f"the validation loss is {outcome.loss} after", state.step - 1)
+        row = EpochRow(
+            epoch=state.epoch + 1,
+            train_loss=running.loss,
+            train_acc=running.accuracy,
+            val_loss=None if outcome is None else outcome.loss,
+            val_acc=None if outcome is None else outcome.accuracy,
+            lr=state.optimizer.param_groups[0]["lr"],
+            images_per_s=running.images / state.seconds,
+            data_wait_s=state.waited,
+            epoch_s=seconds,
+        )
+        score = [-running.loss] if outcome is None else [outcome.accuracy, -outcome.loss]
+        self.refuse_bad_weights()
+        self.run.append_metrics(row)
+        self.save(state.finish_epoch(score))
+        return row
+
+    def save(self, best: bool) -> None:
+        """Save the state, unless its weights are beyond repair."""
+        self.refuse_bad_weights()
+        self.run.save_checkpoint(self.state.to_content(self.session.options, self.session.cache), best)
+
+    def write_predictions(self, outcome: Outcome | None) -> None:
+        """Write what the network says of each validation image; `outcome` spares running it once more."""
+        if self.session.val is None or self.session.val_batches is None:
+            return
+        if outcome is None:  # resumed after its last epoch
+            outcome = evaluate(self.state.network, self.session.val_batches, self.session.label_map)
+        if outcome is not None:
+            rows = prediction_rows(outcome, self.session.val, self.session.cache.class_ids)
+            self.run.write_predictions(PREDICTION_COLUMNS, rows)
+
+    def check(self, losses: Losses) -> None:
+        """Stop where a loss was not a number."""
+        bad = losses.first_bad()
+        if bad is not None:
+            steps_ago, loss = bad
+            self.diverged(f"the loss is {loss} in", self.state.step - steps_ago)
+
+    def refuse_bad_weights(self) -> None:
+        """Stop where weights are not numbers: such a state is never saved."""
+        if not self.state.is_finite:
+            self.diverged("weights are NaN or infinite after", max(self.state.step - 1, 0))
+
+    def diverged(self, what: str, step: int) -> NoReturn:
+        """Name the batch at which it happened."""
+        names = self.batches.names(self.state.epoch, step)
+        more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
+        raise TrainingDiverged(
+            "training diverged",
+            self.run.path,
+            f"{what} epoch {self.state.epoch + 1}, batch {step + 1} of {len(self.batches)} "
+            f"({', '.join(names[:NAMES_SHOWN])}{more})",
+            f"Try a smaller --lr than {self.session.options.learning_rate:g}; checkpoints/last.pt is the last good one",
+        )
+
+
+def _resumed_options(
+    stored: dict[str, object], path: Path, epochs: int | None, device: str | None, workers: int | None
+) -> TrainOptions:
+    try:
+        options = TrainOptions.from_dict(stored)
+    except ValueError as error:
+        raise RunError("the run cannot be read", path / "config.json", str(error)) from error
+    return replace(
+        options,
+        epochs=options.epochs if epochs is None else epochs,
+        device=options.device if device is None else device,
+        workers=options.workers if workers is None else workers,
+    )

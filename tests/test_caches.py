@@ -1,0 +1,76 @@
+"""Which cache is found, and which go together."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import save_jpeg
+
+from modelnet.caches import count_shared, find_cache, match_labels, open_to_train, pair_warnings
+from pipeline import TensorCache
+from pipeline.build import build_cache
+from pipeline.errors import CacheMissing, CacheStale, OptionsError, SourceError
+
+
+def cache_of(folder: Path, classes: dict[str, int], **recipe: Any) -> TensorCache:
+    """Build a cache of so many pictures in each class; the picture follows from class and number."""
+    for class_id, count in classes.items():
+        for i in range(count):
+            save_jpeg(folder / class_id / f"{i}.jpg", 70, 60, seed=1000 * int(class_id) + i)
+    path = folder.with_suffix(".h5")
+    build_cache(folder, path, workers=1, **({"size": 64} | recipe))
+    return TensorCache(path)
+
+
+def test_the_one_cache_that_is_not_for_validation_is_found(tmp_path: Path) -> None:
+    with pytest.raises(CacheMissing, match=r"Type: python cli.py build-cache"):
+        find_cache(tmp_path / "nowhere")
+    for name in ("bees-train.h5", "bees-val.h5", "bees-test.h5", "notes.txt"):
+        (tmp_path / name).touch()
+    assert find_cache(tmp_path) == tmp_path / "bees-train.h5"
+    (tmp_path / "example.h5").touch()
+    with pytest.raises(OptionsError, match=r"bees-train.h5, example.h5. Type: python cli.py train --cache"):
+        find_cache(tmp_path)
+
+
+def test_labels_are_matched_by_class_id_not_by_position(tmp_path: Path) -> None:
+    train = cache_of(tmp_path / "train", {"1": 2, "2": 2, "10": 2})
+    val = cache_of(tmp_path / "val", {"10": 1, "2": 1})
+    assert val.class_ids == [2, 10]
+    assert match_labels(train.class_ids, train.recipe, val).tolist() == [1, 2]
+    assert pair_warnings(train, val)[0] == "the validation set has no images of class 1"
+
+
+def test_a_class_that_the_training_set_does_not_have_is_refused(tmp_path: Path) -> None:
+    train, val = cache_of(tmp_path / "train", {"1": 1, "2": 1}), cache_of(tmp_path / "val", {"2": 1, "3": 1})
+    with pytest.raises(CacheStale, match=r"class 3 is unknown to the training set, which has 1, 2"):
+        match_labels(train.class_ids, train.recipe, val)
+
+
+def test_images_prepared_otherwise_are_refused_and_how_they_are_stored_does_not_matter(tmp_path: Path) -> None:
+    train = cache_of(tmp_path / "train", {"1": 1, "2": 1})
+    same = cache_of(tmp_path / "same", {"1": 1, "2": 1}, dtype="uint8")
+    other = cache_of(tmp_path / "other", {"1": 1, "2": 1}, size=96)
+    assert match_labels(train.class_ids, train.recipe, same).tolist() == [0, 1]
+    with pytest.raises(CacheStale, match="size 64 → 96"):
+        match_labels(train.class_ids, train.recipe, other)
+
+
+def test_images_in_both_sets_are_counted_by_content_whatever_their_names(tmp_path: Path) -> None:
+    train = cache_of(tmp_path / "train", {"1": 2, "2": 3})
+    save_jpeg(tmp_path / "val" / "1" / "new.jpg", 80, 80, seed=5)
+    copied = (tmp_path / "train" / "2" / "1.jpg").read_bytes()
+    for name in ("copy.jpg", "again.jpg"):
+        (tmp_path / "val" / "1" / name).write_bytes(copied)
+    val = cache_of(tmp_path / "val", {"2": 0})
+    assert count_shared(train, val) == 2
+    assert pair_warnings(train, val)[-1].startswith("2 of 3 validation images are in the training set too")
+    assert count_shared(train, train) == 5
+
+
+def test_one_class_is_nothing_to_train_on(tmp_path: Path) -> None:
+    (tmp_path / "photos" / "7").mkdir(parents=True)
+    cache = cache_of(tmp_path / "photos", {"1": 3})
+    assert cache.class_ids == [1, 7]
+    with pytest.raises(SourceError, match="at least 2 classes, and all images are of class 1"):
+        open_to_train(cache.path)

@@ -1,0 +1,74 @@
+"""The options of a run, and the command that repeats it."""
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+
+from cli import train_command
+from modelnet import TrainOptions
+
+
+def test_the_command_that_repeats_a_run_gives_its_options_again() -> None:
+    options = TrainOptions(
+        Path("a folder/c.h5"), batch_size=4, epochs=7, lr=0.01, shuffle=False, seed=3, device="cpu", threads=1
+    )
+    words = shlex.split(options.command())
+    assert words[:3] == ["python", "cli.py", "train"]
+    values = train_command.make_context("train", words[3:]).params
+    assert values.pop("run") is None
+    assert TrainOptions(**values) == options
+
+
+def test_the_command_line_and_the_interface_have_the_same_defaults() -> None:
+    values = train_command.make_context("train", ["--cache", "c.h5"]).params
+    assert values.pop("run") is None
+    assert TrainOptions(**values) == TrainOptions(Path("c.h5"))
+
+
+def test_the_default_learning_rate_grows_with_the_batch() -> None:
+    assert TrainOptions(Path("c.h5"), batch_size=1).learning_rate == 0.001
+    assert TrainOptions(Path("c.h5")).learning_rate == 0.008
+    assert TrainOptions(Path("c.h5"), lr=0.5).learning_rate == 0.5
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"batch_size": 0},
+        {"epochs": 0},
+        {"workers": -1},
+        {"seed": -1},
+        {"lr": 0.0},
+        {"lr": float("nan")},
+        {"momentum": -0.1},
+        {"weight_decay": float("inf")},
+        {"device": "gpu"},
+        {"device": "cuda:"},
+        {"name": "a/b"},
+        {"name": ".."},
+        {"name": ""},
+    ],
+)
+def test_impossible_values_are_refused_by_name(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        TrainOptions(Path("c.h5"), **wrong)
+
+
+def test_options_survive_the_run_folder() -> None:
+    options = TrainOptions(Path("c.h5"), val=Path("v.h5"), name="first")
+    assert TrainOptions.from_dict(options.to_dict()) == options
+    with pytest.raises(ValueError, match="not options of a training run"):
+        TrainOptions.from_dict(options.to_dict() | {"magic": 1})
+
+
+def test_options_of_the_run_are_not_to_be_given_beside_resume() -> None:
+    from cli import resume_options
+
+    context = train_command.make_context("train", ["--resume", "r", "--epochs", "9", "--workers", "2"])
+    assert resume_options(context) == {"epochs": 9, "workers": 2}
+    for flags, shown in ((["--lr", "1"], "--lr"), (["--no-shuffle"], "--shuffle"), (["--wd", "0"], "--weight-decay")):
+        with pytest.raises(click.UsageError, match=f"leave out {shown}"):
+            resume_options(train_command.make_context("train", ["--resume", "r", *flags]))

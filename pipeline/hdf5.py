@@ -10,6 +10,11 @@ from numpy.typing import NDArray
 from pipeline import files
 from pipeline.format import IMAGES_OFFSET, USER_BLOCK, Extent
 
+_ALIGNED_FROM = 2048  # bytes; what is smaller may stand in the gap before the images
+SMALLEST_IMAGES = (
+    545  # bytes; fewer cannot be aligned without aligning the root group too, which would take their place
+)
+
 
 def write_objects(
     fd: int,
@@ -41,7 +46,7 @@ def write_objects(
             "w",
             userblock_size=USER_BLOCK,
             libver=("earliest", "v108"),
-            alignment_threshold=2048,
+            alignment_threshold=min(_ALIGNED_FROM, images.end - images.offset),
             alignment_interval=4096,
         ) as file:
             extents = {"images": images}

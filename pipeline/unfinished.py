@@ -123,6 +123,10 @@ class Unfinished:
             len(done),
             IMAGES_OFFSET,
         )
+        if images.end - images.offset < hdf5.SMALLEST_IMAGES:
+            self.discard()
+            why = f"{len(done)} images of {self.recipe.size} × {self.recipe.size} are too little for an HDF5 file"
+            raise OutputError("the cache cannot be created", self.cache, why, "Give a larger --size")
         files.resize(self.fd, images.end)
         files.write_all(self.fd, bytes(IMAGES_OFFSET), 0)
         tables = ledger.tables()

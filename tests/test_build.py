@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import REPOSITORY, SIZE, make_photos, save_jpeg
+from conftest import REPOSITORY, SIZE, InThisProcess, make_photos, save_jpeg
 
 from pipeline import files, pool, workers
 from pipeline.build import build_cache
@@ -22,6 +22,7 @@ from pipeline.cache import TensorCache
 from pipeline.decode import Decoded, decode
 from pipeline.errors import AccessDenied, OutputError, SourceError, WorkerDied
 from pipeline.recipe import Recipe, pixels_to_row
+from pipeline.verify import verify_cache
 
 LEFT_BESIDE = {"c.h5", "c.h5.lock", "c.h5.stat"}
 
@@ -87,6 +88,27 @@ def test_rows_behind_many_failed_ones_close_ranks(photos: Path, out: Path, tmp_p
 
     assert (report.cached, len(report.failed)) == (8, 8)
     assert TensorCache(out).images.equal(TensorCache(tmp_path / "whole.h5").images)
+
+
+@pytest.mark.parametrize(
+    ("size", "dtype"), [(14, "uint8"), (7, "float32"), (20, "uint8"), (13, "float32"), (26, "uint8")]
+)
+def test_a_single_small_image_is_a_cache_like_any_other(size: int, dtype: Any, tmp_path: Path, out: Path) -> None:
+    save_jpeg(tmp_path / "photos" / "1" / "a.jpg", 40, 40, 0)
+
+    build_cache(tmp_path / "photos", out, size=size, dtype=dtype, executor=InThisProcess())
+
+    assert TensorCache(out)["a.jpg"][1].shape == (3, size, size)
+    assert not list(verify_cache(out))
+
+
+def test_images_too_small_for_the_format_are_refused_and_leave_nothing(tmp_path: Path, out: Path) -> None:
+    save_jpeg(tmp_path / "photos" / "1" / "a.jpg", 40, 40, 0)
+
+    with pytest.raises(OutputError, match=r"1 images of 13 × 13 are too little .* Give a larger --size"):
+        build_cache(tmp_path / "photos", out, size=13, dtype="uint8", executor=InThisProcess())
+
+    assert not names_in(out.parent)
 
 
 # --- purity -------------------------------------------------------------------------------------------------------

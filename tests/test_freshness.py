@@ -17,6 +17,7 @@ from pipeline.report import BuildReport
 from pipeline.stored import StoredCache
 
 IMAGENET: dict[str, Any] = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+DEFAULTS: dict[str, Any] = {"size": SIZE, "executor": InThisProcess()}
 FIRST = "n03874293_7.JPEG"  # of class 1
 SHARED = "n03874293_775.JPEG"  # of both
 
@@ -31,12 +32,12 @@ def from_nothing(photos: Path, tmp_path: Path, **options: Any) -> bytes:
     clean = tmp_path / "clean.h5"
     for path in tmp_path.glob("clean.h5*"):
         path.unlink()
-    build_cache(photos, clean, **({"size": SIZE, "executor": InThisProcess()} | options))
+    build_cache(photos, clean, **(DEFAULTS | options))
     return clean.read_bytes()
 
 
 def rebuilt(photos: Path, out: Path, **options: Any) -> BuildReport:
-    return build_cache(photos, out, **({"size": SIZE, "executor": InThisProcess()} | options))
+    return build_cache(photos, out, **(DEFAULTS | options))
 
 
 # --- what changed, and what it costs ------------------------------------------------------------------------------
@@ -327,9 +328,14 @@ def test_without_its_stat_data_every_image_and_row_is_read_and_nothing_decoded(
         out.touch()
     read = count_reads(monkeypatch)
     monkeypatch.setattr(workers, "decode", refused)
-    checked = []
+    checked: list[int] = []
     real = StoredCache.row_is_good
-    monkeypatch.setattr(StoredCache, "row_is_good", lambda cache, row: checked.append(row) or real(cache, row))
+
+    def noting(cache: StoredCache, row: int) -> bool:
+        checked.append(row)
+        return real(cache, row)
+
+    monkeypatch.setattr(StoredCache, "row_is_good", noting)
 
     assert rebuilt(settled_photos, out).up_to_date
     assert len(read) == 9 and sorted(checked) == list(range(8))
@@ -413,13 +419,12 @@ def test_a_failure_that_follows_from_the_bytes_is_not_tried_again(
     (photos / "1" / "broken.jpg").write_bytes(b"no image")
     first = rebuilt(photos, out)
     (photos / "2" / SHARED).unlink()
-    tried = []
-    real = workers.decode
-    monkeypatch.setattr(workers, "decode", lambda data, recipe: tried.append(data) or real(data, recipe))
+    monkeypatch.setattr(workers, "decode", refused)
 
     report = rebuilt(photos, out)
 
-    assert not tried and report.failed == first.failed
+    assert report.failed == first.failed and (report.decoded, report.copied) == (0, 7)
+    monkeypatch.undo()
     assert out.read_bytes() == from_nothing(photos, tmp_path)
 
 

@@ -29,16 +29,36 @@ class PipelineError(Exception):
 
     exit_code: ClassVar[int] = 1
 
-    def __init__(self, what: str, path: "str | os.PathLike[str] | None", reason: str, advice: str = "") -> None:
+    def __init__(
+        self,
+        what: str = "",
+        path: "str | os.PathLike[str] | None" = None,
+        reason: str = "",
+        advice: str = "",
+        *,
+        message: str = "",
+    ) -> None:
+        if message:
+            what, _, reason = message.splitlines()[-1].partition(": ")[2].partition(": ")
         super().__init__(what, path, reason, advice)
         self.what = what
         self.path = None if path is None else Path(path)
         self.reason = reason
         self.advice = advice
 
+    @property
+    def message(self) -> str:
+        """The text. An error of a DataLoader's worker is made anew from its traceback, whose last line ends in this.
+
+        torch does so, by the keyword `message`, for any class with this attribute, and makes it a RuntimeError
+        otherwise. Class, exit code and text survive; path and advice are within the text then.
+        """
+        return str(self)
+
     def __str__(self) -> str:
         where = "" if self.path is None else f"{show_path(self.path)}: "
-        text = f"{self.what}: {where}{self.reason}"
+        reason = self.reason if self.reason.isprintable() else repr(self.reason)  # it may quote a crafted file
+        text = f"{self.what}: {where}{reason}"
         return f"{text}. {self.advice}" if self.advice else text
 
 

@@ -1,0 +1,269 @@
+import multiprocessing
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.utils.data import DataLoader, Subset
+
+from pipeline.cache import TensorCache
+from pipeline.errors import CacheDamaged
+from pipeline.loader import CacheDataset, EpochSampler, Samples, collate, make_loader
+
+START_METHODS = ("fork", "spawn", "forkserver")
+
+
+@pytest.fixture
+def cache(cache_path: Path) -> TensorCache:
+    return TensorCache(cache_path)
+
+
+def rows_of(loader: DataLoader[Any], cache: TensorCache) -> list[int]:
+    """Tell by their content which rows an epoch delivered, and check labels and bits on the way."""
+    expected = cache.images.clone()
+    rows = []
+    for images, labels in loader:
+        assert images.dtype == torch.float32 and labels.dtype == torch.int64
+        assert images.shape[1:] == (3, 64, 64) and len(images) == len(labels)
+        for image, label in zip(images, labels.tolist(), strict=True):
+            row = next(r for r in range(8) if torch.equal(expected[r], image))
+            assert label == cache.labels[row]
+            rows.append(row)
+    return rows
+
+
+# --- what is delivered --------------------------------------------------------------------------------------------
+
+
+def test_an_epoch_delivers_each_image_once_in_batches(cache: TensorCache) -> None:
+    loader = make_loader(cache, batch_size=3)
+
+    assert [len(images) for images, _ in loader] == [3, 3, 2]
+    assert len(loader) == 3
+    rows = rows_of(loader, cache)
+    assert sorted(rows) == list(range(8)) and rows != list(range(8))
+
+
+def test_without_shuffling_rows_come_in_their_order(cache: TensorCache) -> None:
+    loader = make_loader(cache, batch_size=3, shuffle=False)
+
+    assert rows_of(loader, cache) == rows_of(loader, cache) == list(range(8))
+
+
+def test_the_last_short_batch_is_left_out_where_asked_for(cache: TensorCache) -> None:
+    assert [len(images) for images, _ in make_loader(cache, batch_size=3, drop_last=True)] == [3, 3]
+    assert not list(make_loader(cache, batch_size=9, drop_last=True))
+    assert [len(images) for images, _ in make_loader(cache, batch_size=100)] == [8]
+
+
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_float32_and_uint8_caches_deliver_the_same_bits(
+    shuffle: bool, cache_path: Path, uint8_cache_path: Path
+) -> None:
+    loaders = [make_loader(TensorCache(p), batch_size=5, shuffle=shuffle) for p in (cache_path, uint8_cache_path)]
+
+    for (images, labels), (others, other_labels) in zip(*loaders, strict=True):
+        assert images.numpy().tobytes() == others.numpy().tobytes() and torch.equal(labels, other_labels)
+
+
+# --- order --------------------------------------------------------------------------------------------------------
+
+
+def test_the_order_follows_from_seed_and_epoch_alone(cache: TensorCache) -> None:
+    first = make_loader(cache, batch_size=3, seed=5)
+    epochs = [rows_of(first, cache) for _ in range(4)]
+    torch.manual_seed(99)
+    torch.rand(100)
+
+    assert [rows_of(loader, cache) for loader in [make_loader(cache, batch_size=8, seed=5)] for _ in range(4)] == epochs
+    assert len({tuple(epoch) for epoch in epochs}) == 4
+    assert rows_of(make_loader(cache, seed=6), cache) != epochs[0]
+
+
+def test_the_next_epoch_can_be_chosen(cache: TensorCache) -> None:
+    loader = make_loader(cache, batch_size=3, seed=5)
+    epochs = [rows_of(loader, cache) for _ in range(4)]
+    sampler: Any = loader.sampler
+
+    sampler.set_epoch(2)
+    assert [rows_of(loader, cache), rows_of(loader, cache)] == epochs[2:]
+    sampler.set_epoch(0)
+    assert rows_of(loader, cache) == epochs[0]
+
+
+def test_orders_of_neighbouring_seeds_and_epochs_have_nothing_in_common() -> None:
+    orders = {tuple(EpochSampler(50, True, seed).order(epoch).tolist()) for seed in range(20) for epoch in range(20)}
+
+    assert len(orders) == 400
+    assert all(sorted(order) == list(range(50)) for order in orders)
+    firsts = [order[0] for order in orders]
+    assert max(map(firsts.count, range(50))) < 30  # 8 on average
+
+
+def test_torchs_own_random_numbers_are_left_alone(cache: TensorCache) -> None:
+    torch.manual_seed(7)
+    expected = torch.rand(3)
+
+    torch.manual_seed(7)
+    loader = make_loader(cache, batch_size=3)
+    list(loader)
+    iter(loader)
+
+    assert torch.equal(torch.rand(3), expected)
+
+
+# --- memory -------------------------------------------------------------------------------------------------------
+
+
+def test_a_whole_batch_is_not_copied_a_second_time(cache: TensorCache) -> None:
+    samples = CacheDataset(cache).__getitems__([3, 1, 2])
+
+    images, labels = collate(samples)
+
+    assert images is samples.images and labels is samples.labels
+    assert [image.data_ptr() for image, _ in samples] == [images[i].data_ptr() for i in range(3)]
+    assert torch.equal(images, cache.images[[3, 1, 2]])
+
+
+def test_samples_that_somebody_picked_are_collated_as_torch_does(cache: TensorCache) -> None:
+    samples = CacheDataset(cache).__getitems__([3, 1, 2])
+
+    images, labels = collate([samples[2], samples[0]])
+
+    assert torch.equal(images, cache.images[[2, 3]]) and labels.tolist() == [0, 0]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "uint8"])
+def test_a_kept_batch_never_changes_nor_any_part_of_one(dtype: str, cache_path: Path, uint8_cache_path: Path) -> None:
+    cache = TensorCache(cache_path if dtype == "float32" else uint8_cache_path)
+    loader = make_loader(cache, batch_size=3)
+    kept: list[tuple[Any, bytes]] = []
+
+    for _ in range(5):
+        for images, _ in loader:
+            for part in (images[1], images[:, 0], images.flatten()[5:9], images[0].numpy(), images.detach()[1:]):
+                kept.append((part, torch.as_tensor(part).contiguous().numpy().tobytes()))
+            del images, part
+        kept.append((cache.read(torch.tensor([2]))[0, 1], cache.read(torch.tensor([2]))[0, 1].numpy().tobytes()))
+
+    assert len(kept) == 5 * (3 * 5 + 1)
+    for part, before in kept:
+        assert torch.as_tensor(part).contiguous().numpy().tobytes() == before
+
+
+def test_threads_that_read_at_once_do_not_get_each_others_batches(cache: TensorCache) -> None:
+    expected = cache.images.clone()
+    wrong: list[object] = []
+
+    def read(row: int) -> None:
+        try:
+            for _ in range(300):
+                batch = cache.read(torch.tensor([row, row]))
+                if not torch.equal(batch[0], expected[row]) or not torch.equal(batch[1], expected[row]):
+                    wrong.append(row)
+        except Exception as error:
+            wrong.append(error)
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    threads = [threading.Thread(target=read, args=(row,)) for row in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    sys.setswitchinterval(interval)
+
+    assert not wrong
+
+
+def test_a_changed_batch_does_not_reach_cache_or_file(cache: TensorCache, cache_path: Path) -> None:
+    before = cache_path.read_bytes()
+
+    for images, _ in make_loader(cache, batch_size=8):
+        images.zero_()
+
+    assert cache_path.read_bytes() == before
+    assert all(image.any() for image in cache.images)
+
+
+# --- the dataset, in anybody's hands ------------------------------------------------------------------------------
+
+
+def test_the_dataset_gives_a_sample_for_a_row(cache: TensorCache) -> None:
+    dataset = make_loader(cache).dataset
+    assert isinstance(dataset, CacheDataset) and len(dataset) == 8
+
+    image, label = dataset[5]
+    assert torch.equal(image, cache.images[5]) and label == 1 and type(label) is int
+    assert torch.equal(dataset[-1][0], cache.images[7])
+    batch = dataset.__getitems__([-1, 0])
+    assert isinstance(batch, Samples) and torch.equal(batch.images, cache.images[[7, 0]])
+
+
+@pytest.mark.parametrize("rows", [[8], [-9], [0, 8], [0, -9], [10**12]])
+def test_a_row_that_is_not_there_is_an_index_error(rows: list[int], cache: TensorCache) -> None:
+    dataset = CacheDataset(cache)
+
+    with pytest.raises(IndexError, match="of a cache of 8 images"):
+        dataset.__getitems__(rows)
+    with pytest.raises(IndexError):
+        dataset[rows[-1]]
+
+
+def test_a_dataset_can_be_iterated_and_cut(cache: TensorCache) -> None:
+    dataset = CacheDataset(cache)
+    samples: Any = dataset
+
+    assert [label for _, label in samples] == [0] * 4 + [1] * 4  # ends by IndexError, as Python's sequences do
+    images, labels = next(iter(DataLoader(Subset(dataset, [6, 0]), batch_size=2)))
+    assert torch.equal(images, cache.images[[6, 0]]) and labels.tolist() == [1, 0]
+
+
+def test_torchs_own_collate_gives_the_same_tensors(cache: TensorCache) -> None:
+    dataset = make_loader(cache).dataset
+
+    (images, labels), *rest = DataLoader(dataset, 8)
+
+    assert not rest
+    assert images.numpy().tobytes() == cache.images.numpy().tobytes() and torch.equal(labels, cache.labels)
+
+
+def test_worker_processes_deliver_the_same_epochs(cache: TensorCache) -> None:
+    loader = make_loader(cache, batch_size=3, workers=2, multiprocessing_context="fork", persistent_workers=True)
+    expected = make_loader(cache, batch_size=3)
+
+    for _ in range(2):
+        for (images, labels), (others, other_labels) in zip(loader, expected, strict=True):
+            assert images.numpy().tobytes() == others.numpy().tobytes() and torch.equal(labels, other_labels)
+
+
+@pytest.mark.parametrize("method", START_METHODS)
+def test_worker_processes_of_any_kind_deliver_each_image_once_to_torchs_own_collate(
+    method: str, cache: TensorCache
+) -> None:
+    dataset = make_loader(cache).dataset
+    multiprocessing.set_forkserver_preload(["pipeline.loader"])  # so that torch is imported once, not by each worker
+
+    (images, labels), *rest = DataLoader(dataset, 8, num_workers=2, multiprocessing_context=method)
+
+    assert not rest
+    assert images.numpy().tobytes() == cache.images.numpy().tobytes() and torch.equal(labels, cache.labels)
+
+
+def test_a_damaged_row_is_named_by_a_worker_process_as_by_this_one(cache_path: Path, tmp_path: Path) -> None:
+    data = bytearray(cache_path.read_bytes())
+    data[8192 + 5 * 49152 + 9] ^= 1
+    (tmp_path / "c.h5").write_bytes(data)
+    told = []
+    for workers in (0, 1):
+        method = "fork" if workers else None
+        loader = make_loader(
+            TensorCache(tmp_path / "c.h5"), shuffle=False, workers=workers, multiprocessing_context=method
+        )
+        with pytest.raises(CacheDamaged, match=r"row 5 \(class 2, n01740131_300.JPEG\)") as damaged:
+            list(loader)
+        told.append(str(damaged.value))
+
+    assert told[0] == told[1] and "\n" not in told[0]

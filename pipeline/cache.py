@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.errors import CacheDamaged, CacheStale, PipelineError
+from pipeline.memory import BatchMemory
 from pipeline.recipe import Recipe, normalization_table
 from pipeline.sources import ClassId, Failed
 from pipeline.stored import StoredCache
@@ -46,6 +47,7 @@ class TensorCache(Mapping[str, Mapping[ClassId, Tensor]]):
         self.stored = stored
         self.images: Tensor = torch.from_numpy(stored.images)
         self._unchecked = np.full(stored.num_images, self.verify != "off")
+        self._memory = BatchMemory()
 
     @property
     def num_images(self) -> int:
@@ -113,12 +115,14 @@ class TensorCache(Mapping[str, Mapping[ClassId, Tensor]]):
         if self.images.dtype == torch.float32:
             return self.read_stored(rows)
         self._check(rows)
-        return _normalized((self.images[row] for row in rows.tolist()), len(rows), self.recipe)
+        images_NCHW = self._memory.empty((len(rows), *self.recipe.row_shape), torch.float32)
+        return _normalize_into(images_NCHW, (self.images[row] for row in rows.tolist()), self.recipe)
 
     def read_stored(self, rows: Tensor) -> Tensor:
         """Gather rows into a new tensor of the stored dtype, checked: (B, 3, S, S)."""
         self._check(rows)
-        return torch.index_select(self.images, 0, rows)
+        batch = self._memory.empty((len(rows), *self.recipe.row_shape), self.images.dtype)
+        return torch.index_select(self.images, 0, rows, out=batch)
 
     def _check(self, rows: Tensor) -> None:
         """Check the rows' hashes, each once a process unless `verify` is "always"."""
@@ -135,7 +139,10 @@ class TensorCache(Mapping[str, Mapping[ClassId, Tensor]]):
 
     def rows_of(self, name: str) -> list[int]:
         """Return the rows of a file name, one a class that has it, in the order of the labels."""
-        key = os.fsencode(name)
+        try:
+            key = os.fsencode(name)
+        except UnicodeEncodeError:  # half of a surrogate pair: no file has such a name
+            return []
         names, starts = self.stored.table("filenames"), self.stored.class_starts.tolist()
         if not key or len(key) > names.itemsize or key.endswith(b"\0"):
             return []
@@ -224,13 +231,13 @@ def normalize(pixels_NCHW: Tensor, recipe: Recipe) -> Tensor:
     if pixels_NCHW.device.type != "cpu":
         table = torch.from_numpy(normalization_table(recipe)).to(pixels_NCHW.device)
         return torch.stack([table[c][pixels_NCHW[:, c].long()] for c in range(3)], dim=1)
-    return _normalized(pixels_NCHW, len(pixels_NCHW), recipe)
+    images_NCHW = torch.empty(pixels_NCHW.shape, dtype=torch.float32)
+    return _normalize_into(images_NCHW, pixels_NCHW, recipe)
 
 
-def _normalized(pixels_CHW: Iterable[Tensor], count: int, recipe: Recipe) -> Tensor:
+def _normalize_into(images_NCHW: Tensor, pixels_CHW: Iterable[Tensor], recipe: Recipe) -> Tensor:
     """Normalize images one by one, on the CPU: each stays in the core's cache for all four passes."""
     mean_C11, std_C11 = (torch.tensor(v, dtype=torch.float32).view(3, 1, 1) for v in (recipe.mean, recipe.std))
-    images_NCHW = torch.empty((count, *recipe.row_shape), dtype=torch.float32)
     for image_CHW, source_CHW in zip(images_NCHW, pixels_CHW, strict=True):
         image_CHW.copy_(source_CHW).div_(255).sub_(mean_C11).div_(std_C11)
     return images_NCHW

@@ -10,6 +10,8 @@ from concurrent.futures import Executor, Future
 from pathlib import Path
 from typing import Any, NamedTuple
 
+os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported: its threads spin, and everything here is small
+
 import numpy as np
 import pytest
 from PIL import Image

@@ -1,9 +1,14 @@
-"""Memory that was freed stays with the process, where the C library can be told so."""
+"""Batches lie in memory that costs no page faults, and that nobody else holds."""
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+import torch
+
+from pipeline import TensorCache
+from pipeline.memory import BatchMemory
 
 PROGRAM = """
 import resource, sys
@@ -33,3 +38,42 @@ def test_memory_that_was_freed_is_used_again_without_page_faults() -> None:
 
     assert told
     assert kept < without / 4
+
+
+def test_memory_comes_back_only_when_nobody_holds_any_of_it() -> None:
+    memory = BatchMemory()
+    first = memory.empty((4, 3), torch.float32)
+    place = first.data_ptr()
+    view = first[1]
+    del first
+
+    assert memory.empty((4, 3), torch.float32).data_ptr() != place, "a view is still held"
+    del view
+    assert memory.empty((4, 3), torch.float32).data_ptr() == place
+
+
+def test_a_batch_that_is_kept_in_any_way_never_changes(cache_path: Path) -> None:
+    cache = TensorCache(cache_path)
+    rows = torch.arange(2)
+    kept = [
+        cache.read(rows),
+        cache.read(rows)[1],
+        cache.read(rows).numpy(),
+        cache.read(rows).view(-1).detach(),
+        torch.from_dlpack(cache.read(rows)),
+    ]
+    copies = [torch.as_tensor(tensor).clone() for tensor in kept]
+
+    for start in range(2, 6):
+        for _ in range(8):
+            cache.read(rows + start)
+
+    assert all(torch.equal(torch.as_tensor(a), b) for a, b in zip(kept, copies, strict=True))
+
+
+def test_free_blocks_do_not_pile_up() -> None:
+    memory = BatchMemory()
+    held = [memory.empty((1000,), torch.uint8) for _ in range(50)]
+    del held
+
+    assert [len(blocks) for blocks in memory._free.values()] == [BatchMemory._KEPT]

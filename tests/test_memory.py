@@ -60,7 +60,7 @@ def test_a_batch_that_is_kept_in_any_way_never_changes(cache_path: Path) -> None
         cache.read(rows)[1],
         cache.read(rows).numpy(),
         cache.read(rows).view(-1).detach(),
-        torch.from_dlpack(cache.read(rows)),
+        torch.utils.dlpack.from_dlpack(cache.read(rows)),
     ]
     copies = [torch.as_tensor(tensor).clone() for tensor in kept]
 

@@ -31,19 +31,46 @@ class Terminated(BaseException):
     """SIGTERM came."""
 
 
+class Interrupted(BaseException):
+    """Ctrl-C came."""
+
+
+class Unread(BaseException):
+    """Nobody reads the output any more: `| head` has seen enough."""
+
+
+class Commands(click.Group):
+    """Brings Ctrl-C and a closed pipe to `main`; click would answer with an empty line, and with exit code 1."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            raise Interrupted from None
+        except BrokenPipeError:
+            raise Unread from None
+
+
 def example(command: str) -> str:
     """Return the end of a command's help: a line that can be pasted."""
     return f"\b\nExample:\n  {command}"
 
 
 @click.group(
+    cls=Commands,
     epilog=example("python cli.py build-cache data/example"),
     context_settings={"help_option_names": ["-h", "--help"], "show_default": True, "max_content_width": 110},
+    invoke_without_command=True,
 )
 @click.version_option(package_name="modelnet-cache", prog_name="modelnet")
 @click.option("--debug", is_flag=True, help="Show a traceback where something fails.")
-def cli(debug: bool) -> None:
+@click.pass_context
+def cli(ctx: click.Context, debug: bool) -> None:
     """Decode a folder of photographs once, train many experiments from the cache."""
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help(), err=True)
+        ctx.exit(click.UsageError.exit_code)
 
 
 @cli.command("build-cache", epilog=example("python cli.py build-cache data/example"))
@@ -240,7 +267,7 @@ class EpochLines(Progress):
 
 def default_cache(source: Path) -> Path:
     """Name the cache of a source: its own name, with its parent's for train, val and test."""
-    place = source.absolute()
+    place = Path(os.path.normpath(source.absolute()))
     name = f"{place.parent.name}-{place.name}" if place.name in ("train", "val", "test") else place.name
     return DEFAULT_CACHES / f"{name or 'cache'}.h5"
 
@@ -285,13 +312,13 @@ def main() -> NoReturn:
     except click.ClickException as error:
         command = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "cli.py"
         fail(f"{error.format_message().rstrip('.')}. See {command} --help", error.exit_code, debug)
-    except (click.Abort, KeyboardInterrupt):
+    except (click.Abort, Interrupted, KeyboardInterrupt):
         fail("interrupted. Run the same command again to go on", INTERRUPTED, debug)
     except Terminated:
         fail("terminated. Run the same command again to go on", TERMINATED, debug)
     except PipelineError as error:
         fail(str(error), error.exit_code, debug)
-    except BrokenPipeError:  # `| head` has seen enough
+    except (Unread, BrokenPipeError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
     except Exception as error:

@@ -265,5 +265,6 @@ def test_a_damaged_row_is_named_by_a_worker_process_as_by_this_one(cache_path: P
         with pytest.raises(CacheDamaged, match=r"row 5 \(class 2, n01740131_300.JPEG\)") as damaged:
             list(loader)
         told.append(str(damaged.value))
+        del damaged  # it holds the loader's iterator, whose worker would be waited for when the collector finds it
 
     assert told[0] == told[1] and "\n" not in told[0]

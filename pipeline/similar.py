@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+MOST_PAIRS = 10_000  # enough for a person; of images that all look alike there are millions
 NEAR_BITS = 3  # hashes that differ in at most so many of 64 bits are near duplicates
 
 
@@ -46,20 +47,27 @@ def near_pairs(hashes: NDArray[np.uint64], skip: NDArray[np.bool_]) -> list[tupl
         skip: (N,) bool, rows not to look at (blank ones all look alike).
 
     Returns:
-        (a, b) with a < b, sorted; equal hashes count.
+        (a, b) with a < b, sorted; equal hashes count. `MOST_PAIRS` at most: then some are left out.
     """
-    bands, width = NEAR_BITS + 1, 64 // (NEAR_BITS + 1)
     found: set[tuple[int, int]] = set()
-    looked_at = np.flatnonzero(~skip)
+    for pair in _near(hashes, np.flatnonzero(~skip)):
+        found.add(pair)
+        if len(found) == MOST_PAIRS:
+            break
+    return sorted(found)
+
+
+def _near(hashes: NDArray[np.uint64], looked_at: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
+    """Yield pairs of ascending rows, some of them several times."""
+    bands, width = NEAR_BITS + 1, 64 // (NEAR_BITS + 1)
     for band in range(bands):
         keys = (hashes[looked_at] >> np.uint64(band * width)) & np.uint64((1 << width) - 1)
         for run in _runs(keys):
             rows = looked_at[run]
-            for a, row in enumerate(rows[:-1]):
+            for a, row in enumerate(rows[:-1].tolist()):
                 others = rows[a + 1 :]
                 near = others[np.bitwise_count(hashes[others] ^ hashes[row]) <= NEAR_BITS]
-                found.update((int(min(row, other)), int(max(row, other))) for other in near)
-    return sorted(found)
+                yield from ((row, other) for other in near.tolist())
 
 
 def _runs(keys: NDArray[np.generic]) -> Iterator[NDArray[np.int64]]:

@@ -1,9 +1,10 @@
 """Batches on the device: how long the network waited for them, and what it means when a reader dies."""
 
 import re
+import signal
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any, cast
@@ -106,21 +107,40 @@ class Batches:
             if str(error).startswith("Caught "):  # raised in a worker: read the batch here to have the real exception
                 self.cache.read(torch.tensor(self.rows(epoch, step)))
                 raise
-            raise death_of_a_worker(error, self.cache.path) from error
+            raise death_of_a_worker(error, self.cache.path, self._end_workers()) from error
+
+    def _end_workers(self) -> list[signal.Signals]:
+        """End all workers and return what killed those that were dead; torch's exception does not always name it."""
+        iterator = getattr(self.loader, "_iterator", None)
+        if iterator is None:
+            return []
+        with suppress(RuntimeError):  # torch's handler of SIGCHLD may tell of the same death once more
+            iterator._shutdown_workers()
+        return [signal.Signals(-worker.exitcode) for worker in iterator._workers if (worker.exitcode or 0) < 0]
 
 
-_KILLED = re.compile(r"DataLoader worker \(pid.*?\) (is killed by signal: ([\w ]+)|exited unexpectedly)")
+_DEATH = re.compile(r"DataLoader worker \(pid.*?\) (is killed by signal: ([\w ]+)|exited unexpectedly)")
 
 
-def death_of_a_worker(error: Exception, cache: Path) -> WorkerDied | StorageError:
-    """Return what the exception by which torch tells that a loader worker has died means to a user."""
-    found = _KILLED.search(str(error))
-    signal = found.group(2) if found else None
-    if signal == "Bus error":
+def death_of_a_worker(
+    error: Exception, cache: Path, signals: Sequence[signal.Signals] = ()
+) -> WorkerDied | StorageError:
+    """Return what the exception by which torch tells that a loader worker has died means to a user.
+
+    Args:
+        error: one of several kinds, by chance.
+        cache: that was read.
+        signals: that killed workers, as far as is known.
+    """
+    found = _DEATH.search(str(error))
+    named = found.group(2) if found else None
+    if named == "Bus error" or signal.SIGBUS in signals:
         reason = "the cache was changed or its disk failed while a worker read it (bus error)"
         return StorageError("the cache cannot be read", cache, reason, "Run verify on it; train --resume goes on")
-    how = f"killed by signal: {signal}" if signal else str(error) or type(error).__name__
-    return WorkerDied("a loader worker died", cache, how, "--resume goes on; --workers 0 needs no workers")
+    if signals:
+        named = signal.strsignal(signals[0])
+    how = f"killed by signal: {named}" if named else str(error) or type(error).__name__
+    return WorkerDied("a loader worker died", cache, how, "train --resume goes on; --workers 0 needs no workers")
 
 
 @contextmanager
@@ -129,6 +149,6 @@ def worker_deaths(cache: Path) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if not _KILLED.search(str(error)):
+        if not _DEATH.search(str(error)):
             raise
         raise death_of_a_worker(error, cache) from error

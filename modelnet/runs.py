@@ -189,8 +189,7 @@ class RunFolder:
         data = checkpoint.encode(content)
         last, previous = self.checkpoints / "last.pt", self.checkpoints / "previous.pt"
         if last.exists():
-            aside = self.checkpoints / "previous.pt.new"
-            with _storage_errors(previous):
+            with _storage_errors(previous), _clean_aside(previous) as aside:
                 files.remove(aside)
                 os.link(last, aside)
                 files.rename(aside, previous)
@@ -227,13 +226,20 @@ class RunFolder:
 
     def _publish(self, name: str, data: bytes) -> None:
         path = self.path / name
-        with _storage_errors(path):
-            try:
-                files.publish(data, path)
-            except OSError:
-                with suppress(OSError):
-                    files.remove(path.with_name(path.name + ".new"))
-                raise
+        with _storage_errors(path), _clean_aside(path):
+            files.publish(data, path)
+
+
+@contextmanager
+def _clean_aside(path: Path) -> Iterator[Path]:
+    """Leave nothing of a file that is written beside `path` and could not be renamed to it."""
+    aside = path.with_name(path.name + ".new")
+    try:
+        yield aside
+    except OSError:
+        with suppress(OSError):
+            files.remove(aside)
+        raise
 
 
 def _csv_text(rows: Iterable[Iterable[Any]]) -> str:

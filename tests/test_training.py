@@ -122,7 +122,7 @@ def test_the_same_seeds_give_identical_losses_and_other_seeds_others(cache_path:
 
 
 def test_eight_images_are_learnt_by_heart(cache_path: Path) -> None:
-    result = train(TrainOptions(cache_path, batch_size=2, epochs=150, lr=0.03))
+    result = train(TrainOptions(cache_path, batch_size=2, epochs=80, lr=0.05))
     assert result.rows[-1].train_loss < 0.01
     assert result.rows[-1].train_acc == 1
 
@@ -291,7 +291,7 @@ def test_the_first_bad_loss_of_many_is_found() -> None:
 def test_a_run_that_is_stopped_and_resumed_ends_with_the_same_bits(cache_path: Path, workers: int) -> None:
     options = TrainOptions(cache_path, val=cache_path, batch_size=3, epochs=4, workers=workers)
     whole = train(options).run
-    cuts = range(1, 12) if workers == 0 else (2, 6)
+    cuts = (1, 3, 4, 6, 11) if workers == 0 else (2,)  # within, at the end of, and after an epoch of 3 steps
     for cut in cuts:
         stop = Stop()
         run = train(options, Steps(stop, cut), stop)

@@ -3,6 +3,7 @@ PYTHON ?= python3
 PY := .venv/bin/python
 SCALE ?= 1
 SOURCE ?= data/example
+IMAGES ?= 9216
 
 .PHONY: example test check format soak bench clean
 
@@ -29,6 +30,12 @@ format: .venv/installed
 
 soak: .venv/installed  ## kills, power cuts, failing disks, damaged files by the thousand; SCALE=0.05 for less
 	$(PY) -m pytest tests/soak --soak-scale $(SCALE) -s
+
+bench: .venv/installed  ## measure against other systems; SOURCE=FOLDER of photographs, IMAGES=9216 it is replicated to
+	$(PY) -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
+	$(PY) -m pip install --quiet --disable-pip-version-check --editable '.[bench-ffcv]' \
+		|| echo "FFCV cannot be built here (libopencv-dev, libturbojpeg0-dev, pkg-config, a compiler); it is left out"
+	$(PY) -m benchmarks $(SOURCE) --images $(IMAGES)
 
 clean:
 	rm -rf .venv build *.egg-info .mypy_cache .pytest_cache .ruff_cache

@@ -1,0 +1,1 @@
+"""Measurements behind every figure that README quotes: `make bench SOURCE=FOLDER`."""

@@ -1,0 +1,132 @@
+"""How fast photographs become a cache: ours, other builders, the same work without bookkeeping, decoding alone."""
+
+import multiprocessing
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from benchmarks.dataset import Photographs, Workplace, replicate
+from benchmarks.peers import Peer, load_peers
+from benchmarks.tables import Table, compare
+from benchmarks.timing import interleave, seconds
+from pipeline import build_cache, files
+from pipeline.decode import decode
+from pipeline.format import IMAGES_OFFSET
+from pipeline.recipe import Recipe, StoredType
+from pipeline.sources import read_image, scan_folder
+from pipeline.workers import Item, Job, fill_rows
+
+IMAGES = 1024
+WORKERS = os.cpu_count() or 1
+DTYPES: tuple[StoredType, ...] = ("float32", "uint8")
+
+
+def measure(work: Workplace) -> list[Table]:
+    """Compare builders, all with a worker a core."""
+    photos = replicate(work.source, work.folder / "photos-to-build", work.scaled(IMAGES, 64))
+    peers, skipped = load_peers()
+    building = Building(photos, work.folder / "built")
+    measures: dict[str, Callable[[], float]] = {}
+    for dtype in DTYPES:
+        measures[f"ours, {dtype}"] = building.of(building.ours(dtype))
+        measures[_bare(dtype)] = building.of(building.bare(dtype))
+    measures["decode + resize alone"] = building.of(building.decode)
+    measures["decode + resize alone, Pillow"] = building.of(building.decode_plainly)
+    for peer in peers:
+        if peer.build is not None:
+            try:
+                building.of(building.peer(peer))()
+            except Exception as error:  # an installation of another system may fail in any way
+                skipped.append(f"{peer.name} is skipped: {type(error).__name__}: {error}")
+            else:
+                measures[peer.name] = building.of(building.peer(peer))
+    work.say("building with every builder in turn")
+    measured = interleave(measures, work.rounds, between=os.sync)
+    others = tuple(peer.name for peer in peers if peer.name in measured)
+    against = {
+        "× fastest peer": others,
+        "× bare float32": (_bare("float32"),),
+        "× bare uint8": (_bare("uint8"),),
+        "× decode + resize": ("decode + resize alone",),
+    }
+    table = compare(
+        f"Building from {len(building.paths):,} photographs with {WORKERS} workers, images/s",
+        {"built": measured},
+        {name: systems for name, systems in against.items() if systems},
+    )
+    table.notes += [
+        "Ours and bare processes wait until the bytes are on the disk; the peers do not.",
+        *skipped,
+    ]
+    return [table]
+
+
+def _bare(dtype: StoredType) -> str:
+    return f"bare processes, {dtype}"
+
+
+class Building:
+    """Ways to build from one folder, each into a place that is deleted afterwards."""
+
+    def __init__(self, photos: Path, place: Path) -> None:
+        scan = scan_folder(photos)
+        self.photos = photos
+        self.place = place
+        self.images = Photographs(photos)
+        self.paths = [scan.path(candidate) for candidate in range(len(scan.names))]
+
+    def of(self, build: Callable[[Path], object]) -> Callable[[], float]:
+        """Return a measure of a way to build, in images/s."""
+
+        def measured() -> float:
+            self.place.mkdir()
+            try:
+                return len(self.paths) / seconds(lambda: build(self.place / "built"))
+            finally:
+                shutil.rmtree(self.place)
+
+        return measured
+
+    def ours(self, dtype: StoredType) -> Callable[[Path], object]:
+        """The project's own."""
+        return lambda path: build_cache(self.photos, path, dtype=dtype)
+
+    def peer(self, peer: Peer) -> Callable[[Path], object]:
+        """Another's."""
+        return lambda path: peer.build(self.images, path, WORKERS) if peer.build else None
+
+    def bare(self, dtype: StoredType) -> Callable[[Path], object]:
+        """The same work a row, by processes that know their share from the start: no queue, no journal, no tables."""
+        recipe = Recipe(dtype=dtype)
+
+        def build(path: Path) -> None:
+            fd = files.create(path)
+            files.reserve(fd, IMAGES_OFFSET + len(self.paths) * recipe.row_bytes)
+            items = [Item(row, name) for row, name in enumerate(self.paths)]
+            in_processes(lambda some: fill_rows(Job(path, IMAGES_OFFSET, recipe), some), items)
+            files.sync(fd)
+            os.close(fd)
+
+        return build
+
+    def decode(self, _: Path) -> None:
+        """Decode as the project does, and keep nothing."""
+        in_processes(lambda some: [decode(read_image(path)[0], Recipe()) for path in some], self.paths)
+
+    def decode_plainly(self, _: Path) -> None:
+        """Decode with Pillow alone, as the peers are given it."""
+        in_processes(lambda some: [self.images[index] for index in some], list(range(len(self.images))))
+
+
+def in_processes(work: Callable[[list[Any]], object], items: list[Any]) -> None:
+    """Share items among `WORKERS` forked processes and wait for all."""
+    fork = multiprocessing.get_context("fork")
+    processes = [fork.Process(target=work, args=(items[first::WORKERS],)) for first in range(WORKERS)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+        if process.exitcode:
+            raise RuntimeError(f"a process ended with {process.exitcode}")

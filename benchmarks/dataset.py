@@ -1,0 +1,175 @@
+"""What is measured on: a source replicated to a number of images, its caches, and caches whose rows are drawn."""
+
+import os
+from collections.abc import Callable
+from functools import cached_property
+from itertools import cycle, islice
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from torch.utils.data import Dataset
+
+from pipeline import build_cache, files
+from pipeline.decode import decoder_identity
+from pipeline.format import IMAGES_OFFSET
+from pipeline.freshness import write_stats
+from pipeline.ledger import DONE, Ledger
+from pipeline.recipe import Recipe, StoredType
+from pipeline.sources import Scan, scan_folder
+from pipeline.stored import StoredCache, row_hash
+from pipeline.unfinished import Unfinished
+
+FULL = 9216  # images of a full measurement; what has a size of its own shrinks with --images below it
+
+
+class Workplace:
+    """A folder of everything that is measured, made when it is first asked for.
+
+    Args:
+        folder: where it is made; the caller deletes it.
+        source: a folder of photographs, a class a folder.
+        images: to how many it is replicated.
+        rounds: how often everything is measured.
+        say: hears what is being made.
+    """
+
+    def __init__(self, folder: Path, source: Path, images: int, rounds: int, say: Callable[[str], None]) -> None:
+        self.folder = folder
+        self.source = source
+        self.images = images
+        self.rounds = rounds
+        self.say = say
+
+    def scaled(self, count: int, least: int = 1) -> int:
+        """Shrink a size as `images` is smaller than a full measurement."""
+        return max(least, round(count * min(1.0, self.images / FULL)))
+
+    @cached_property
+    def photos(self) -> Path:
+        """The source, replicated by links."""
+        return replicate(self.source, self.folder / "photos", self.images)
+
+    @cached_property
+    def float32(self) -> Path:
+        """Its cache."""
+        return self._cache("float32")
+
+    @cached_property
+    def uint8(self) -> Path:
+        """The same, 8-bit."""
+        return self._cache("uint8")
+
+    def _cache(self, dtype: StoredType) -> Path:
+        self.say(f"building the {dtype} cache of {self.images:,} images")
+        path = self.folder / f"{dtype}.h5"
+        build_cache(self.photos, path, dtype=dtype)
+        return path
+
+
+def replicate(source: Path, target: Path, images: int) -> Path:
+    """Link the images of a source, round and round, until there are `images` of them."""
+    scan = scan_folder(source)
+    order = np.random.default_rng(0).permutation(len(scan.names)).tolist()  # any number of them has every class
+    for place, candidate in enumerate(islice(cycle(order), images)):
+        found = Path(os.fsdecode(scan.path(candidate))).absolute()
+        link = target / os.fsdecode(scan.class_folders[scan.labels[candidate]]) / f"{place:07d}{found.suffix}"
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(found)
+    return target
+
+
+class Photographs(Dataset[tuple[NDArray[np.uint8], int]]):
+    """Index -> ((S, S, 3) uint8, label), decoded as anybody does it: Pillow, RGB, bilinear."""
+
+    def __init__(self, source: Path, size: int = 224) -> None:
+        scan = scan_folder(source)
+        self.paths = [scan.path(candidate) for candidate in range(len(scan.names))]
+        self.labels = scan.labels.tolist()
+        self.size = size
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> tuple[NDArray[np.uint8], int]:
+        with Image.open(os.fsdecode(self.paths[index])) as image:
+            resized = image.convert("RGB").resize((self.size, self.size), Image.Resampling.BILINEAR)
+        return np.asarray(resized), self.labels[index]
+
+
+class StoredPixels(Dataset[tuple[NDArray[np.uint8], int]]):
+    """The same pixels out of a uint8 cache, where only reading is measured and decoding them again would take long."""
+
+    def __init__(self, cache: Path) -> None:
+        self.stored = StoredCache(cache)
+        self.labels = self.stored.table("labels").tolist()
+
+    def __len__(self) -> int:
+        return self.stored.num_images
+
+    def __getitem__(self, index: int) -> tuple[NDArray[np.uint8], int]:
+        return np.ascontiguousarray(self.stored.images[index].transpose(1, 2, 0)), self.labels[index]
+
+    def __reduce__(self) -> tuple[type["StoredPixels"], tuple[Path]]:
+        return StoredPixels, (self.stored.path,)
+
+
+def invented_scan(rows: int, classes: int = 2) -> Scan:
+    """Name images that do not exist, as many a class."""
+    counts = np.bincount(np.arange(rows) % classes, minlength=classes)
+    return Scan(
+        Path("drawn"),
+        class_ids=list(range(classes)),
+        class_folders=[b"%d" % label for label in range(classes)],
+        class_names=[""] * classes,
+        labels=np.repeat(np.arange(classes, dtype=np.int32), counts),
+        names=[b"n%08d_%07d.JPEG" % (label, i) for label, count in enumerate(counts.tolist()) for i in range(count)],
+        stats=np.full((rows, 3), -1, np.int64),
+    )
+
+
+def draw_cache(path: Path, scan: Scan, recipe: Recipe, sha256: bytes | None = None, empty: bool = False) -> Path:
+    """Write a cache whose rows are drawn instead of decoded, through the project's own writer.
+
+    Args:
+        path: the cache.
+        scan: gives names, classes and stat data.
+        recipe: gives size and dtype.
+        sha256: of every source file; by default each has another.
+        empty: leave every row a hole of zeros: the file has its full size, and the disk next to nothing to do.
+    """
+    ledger = Ledger(scan)
+    rows = len(scan.names)
+    random = np.random.default_rng(1)
+    unfinished = Unfinished(path, recipe, decoder_identity())
+    unfinished.fd = files.create(unfinished.building)
+    unfinished.rows = np.arange(rows)
+    try:
+        if empty:
+            ledger.row_hash[:] = row_hash(np.zeros(recipe.row_shape, recipe.dtype))
+        else:
+            _draw_rows(unfinished.fd, ledger, recipe)
+        ledger.source_sha256[:] = np.frombuffer(sha256 or random.bytes(32 * rows), np.uint8).reshape(-1, 32)
+        ledger.image_hash[:] = random.integers(0, 2**64, rows, np.uint64)
+        ledger.state[:] = DONE
+        header = unfinished.publish(ledger)
+    finally:
+        unfinished.close()
+    write_stats(path, header, scan.stats)
+    return path
+
+
+def _draw_rows(fd: int, ledger: Ledger, recipe: Recipe, block: int = 2048) -> None:
+    """Fill the rows with noise, each marked by its number in its first 8 bytes."""
+    width = recipe.row_bytes
+    noise = np.random.default_rng(0).random((block, width // np.dtype(recipe.dtype).itemsize), np.float32)
+    drawn = (noise * 255).astype(np.uint8) if recipe.dtype == "uint8" else noise
+    block_bytes = drawn.view(np.uint8).reshape(block, width)
+    rows = len(ledger.state)
+    for first in range(0, rows, block):
+        count = min(block, rows - first)
+        numbers = np.arange(first, first + count, dtype="<u8")[:, None].view(np.uint8)
+        block_bytes[:count, : min(8, width)] = numbers[:, : min(8, width)]
+        ledger.row_hash[first : first + count] = [row_hash(row) for row in block_bytes[:count]]
+        files.write_all(fd, block_bytes[:count].reshape(-1).data, IMAGES_OFFSET + first * width)

@@ -1,0 +1,101 @@
+"""Anonymous memory (what no file stands behind) of training and of building, at few rows and at many."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from PIL import Image
+
+from benchmarks.dataset import Workplace, draw_cache, invented_scan, replicate
+from benchmarks.tables import Table
+from benchmarks.timing import number
+from pipeline.recipe import Recipe
+from pipeline.sources import scan_folder
+
+CLI = Path(__file__).resolve().parent.parent / "cli.py"
+FEW, MANY = 1_000, 100_000
+SMALL = 64  # side of the photographs that are built, in pixels
+SECONDS = 60.0  # a training run that takes longer is asked to stop: its memory does not grow any more
+
+
+def measure(work: Workplace) -> list[Table]:
+    """Run the command line's `train` and `build-cache` and look at them from outside."""
+    few, many = work.scaled(FEW, 100), work.scaled(MANY, 1000)
+    table = Table(
+        f"Anonymous memory at {few:,} and {many:,} rows, MB, all processes of a run together, at its highest",
+        (f"{few:,} rows", f"{many:,} rows", "difference", "bytes a row"),
+        notes=[
+            "Training reads rows of zeros at 224 × 224 (float32). Building decodes photographs of 64 × 64 to 32 × 32."
+        ],
+    )
+    for what, run in (("train, batch 64", training), ("build-cache", building)):
+        work.say(f"memory: {what}")
+        at_few, at_many = run(work, few), run(work, many)
+        more = at_many - at_few
+        table.add(what, at_few / 1e6, at_many / 1e6, f"{more / 1e6:+.1f}", number(more / (many - few)))
+        table.draw("MB", f"ours, {what}, {few:,} rows", at_few / 1e6)
+        table.draw("MB", f"ours, {what}, {many:,} rows", at_many / 1e6)
+    return [table]
+
+
+def training(work: Workplace, rows: int) -> int:
+    """Return the bytes that a training epoch over so many rows of 224 × 224 needs."""
+    path = draw_cache(work.folder / f"memory-{rows}.h5", invented_scan(rows), Recipe(), empty=True)
+    arguments = ["train", "--cache", str(path), "--epochs", "1", "--batch-size", "64", "--device", "cpu"]
+    needed = peak_anonymous([*arguments, "--name", f"memory-{rows}"], work.folder)
+    path.unlink()
+    return needed
+
+
+def building(work: Workplace, rows: int) -> int:
+    """Return the bytes that building a cache of so many small photographs needs."""
+    small = work.folder / "small"
+    if not small.exists():
+        _shrink(work.source, small)
+    photos = replicate(small, work.folder / f"small-{rows}", rows)
+    path = work.folder / f"small-{rows}.h5"
+    needed = peak_anonymous(["build-cache", str(photos), "--out", str(path), "--size", "32"], work.folder)
+    path.unlink()
+    shutil.rmtree(photos)
+    return needed
+
+
+def _shrink(source: Path, target: Path, count: int = 64) -> None:
+    scan = scan_folder(source)
+    for candidate in range(0, len(scan.names), max(1, len(scan.names) // count)):
+        place = target / str(scan.labels[candidate]) / f"{candidate}.jpg"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with Image.open(os.fsdecode(scan.path(candidate))) as image:
+            image.convert("RGB").resize((SMALL, SMALL)).save(place)
+
+
+def peak_anonymous(arguments: list[str], folder: Path) -> int:
+    """Run the command line and return the most anonymous memory that it and its workers had at a time, in bytes."""
+    with subprocess.Popen([sys.executable, str(CLI), *arguments], cwd=folder, stdout=subprocess.DEVNULL) as process:
+        highest, end = 0, time.monotonic() + SECONDS
+        while process.poll() is None:
+            highest = max(highest, anonymous(process.pid))
+            time.sleep(0.05)
+            if time.monotonic() > end and "train" in arguments:
+                process.send_signal(signal.SIGTERM)
+                end += SECONDS
+    if process.returncode not in (0, 128 + signal.SIGTERM):
+        raise RuntimeError(f"{arguments[0]} ended with {process.returncode}")
+    return highest
+
+
+def anonymous(pid: int) -> int:
+    """Return the anonymous memory of a process and its children, in bytes; Linux."""
+    total = 0
+    with suppress(OSError):  # it has ended meanwhile
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+            if line.startswith("RssAnon:"):
+                total += 1024 * int(line.split()[1])
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            total += sum(anonymous(int(child)) for child in (task / "children").read_text().split())
+    return total

@@ -8,6 +8,7 @@ from PIL import Image
 
 MOST_PAIRS = 10_000  # enough for a person; of images that all look alike there are millions
 NEAR_BITS = 3  # hashes that differ in at most so many of 64 bits are near duplicates
+MOST_PAIRS = 10_000  # nobody looks through more; they grow with the square of the images
 
 
 def image_hash(pixels_HWC: NDArray[np.uint8]) -> int:
@@ -47,27 +48,34 @@ def near_pairs(hashes: NDArray[np.uint64], skip: NDArray[np.bool_]) -> list[tupl
         skip: (N,) bool, rows not to look at (blank ones all look alike).
 
     Returns:
-        (a, b) with a < b, sorted; equal hashes count. `MOST_PAIRS` at most: then some are left out.
+        (a, b) with a < b, sorted; equal hashes count. At most `MOST_PAIRS` of them: of ten thousand drawings on
+        white, every one may be near every other.
     """
+    bands, width = NEAR_BITS + 1, 64 // (NEAR_BITS + 1)
     found: set[tuple[int, int]] = set()
-    for pair in _near(hashes, np.flatnonzero(~skip)):
-        found.add(pair)
-        if len(found) == MOST_PAIRS:
-            break
+    looked_at = np.flatnonzero(~skip)
+    for band in range(bands):
+        keys = (hashes[looked_at] >> np.uint64(band * width)) & np.uint64((1 << width) - 1)
+        for a, b in _sharing(keys):
+            rows, others = looked_at[a], looked_at[b]
+            near = np.bitwise_count(hashes[rows] ^ hashes[others]) <= NEAR_BITS
+            found.update(zip(rows[near].tolist(), others[near].tolist(), strict=True))
+            if len(found) >= MOST_PAIRS:
+                return sorted(found)[:MOST_PAIRS]
     return sorted(found)
 
 
-def _near(hashes: NDArray[np.uint64], looked_at: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
-    """Yield pairs of ascending rows, some of them several times."""
-    bands, width = NEAR_BITS + 1, 64 // (NEAR_BITS + 1)
-    for band in range(bands):
-        keys = (hashes[looked_at] >> np.uint64(band * width)) & np.uint64((1 << width) - 1)
-        for run in _runs(keys):
-            rows = looked_at[run]
-            for a, row in enumerate(rows[:-1].tolist()):
-                others = rows[a + 1 :]
-                near = others[np.bitwise_count(hashes[others] ^ hashes[row]) <= NEAR_BITS]
-                yield from ((row, other) for other in near.tolist())
+def _sharing(keys: NDArray[np.generic]) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """Yield all pairs of positions (a, b), a < b, that hold the same key, many at a time."""
+    order = np.argsort(keys, kind="stable")
+    ordered = keys[order]
+    places = np.arange(len(keys))
+    for distance in range(1, len(keys)):
+        places = places[: np.searchsorted(places, len(keys) - distance)]
+        places = places[ordered[places] == ordered[places + distance]]
+        if not len(places):
+            return
+        yield order[places], order[places + distance]
 
 
 def _runs(keys: NDArray[np.generic]) -> Iterator[NDArray[np.int64]]:

@@ -1,5 +1,6 @@
 import io
 import shutil
+import time
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from pipeline.build import build_cache
 from pipeline.decode import decode
 from pipeline.describe import describe_cache
 from pipeline.recipe import Recipe
-from pipeline.similar import NEAR_BITS, exact_groups, image_hash, near_pairs
+from pipeline.similar import MOST_PAIRS, NEAR_BITS, exact_groups, image_hash, near_pairs
 
 
 def hash_of(image: Image.Image, size: int = 64) -> int:
@@ -89,6 +90,26 @@ def test_near_pairs_are_those_of_a_plain_double_loop(seed: int) -> None:
     ]
 
     assert near_pairs(hashes, skip) == expected and len(expected) > 20
+
+
+def test_many_images_that_all_look_alike_do_not_fill_the_memory() -> None:
+    hashes = np.full(20_000, 0b101, np.uint64)  # 200 million pairs
+    start = time.monotonic()
+
+    found = near_pairs(hashes, np.zeros(20_000, bool))
+
+    assert len(found) == len(set(found)) == MOST_PAIRS and found == sorted(found)
+    assert all(0 <= a < b < 20_000 for a, b in found)
+    assert time.monotonic() - start < 5
+
+
+def test_a_hundred_thousand_images_are_compared_in_a_moment() -> None:
+    hashes = np.random.default_rng(0).integers(0, 2**64, 100_000, np.uint64)
+    hashes[77_777] = hashes[11] ^ np.uint64(0b111)
+    start = time.monotonic()
+
+    assert near_pairs(hashes, np.zeros(100_000, bool)) == [(11, 77_777)]
+    assert time.monotonic() - start < 2
 
 
 @pytest.mark.parametrize("seed", range(5))

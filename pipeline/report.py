@@ -20,7 +20,7 @@ class Look:
 
     Attributes:
         same_content: groups of images whose files are the same bytes.
-        nearly_alike: pairs that look alike (a copy that was scaled or compressed again).
+        nearly_alike: pairs that look alike (a copy that was scaled or compressed again), the first 10,000.
         remarks: (image, remark): tiny, blank, animated.
     """
 
@@ -31,11 +31,11 @@ class Look:
     def summary(self) -> str:
         """One line, empty where there is nothing."""
         parts = [
-            (len(self.same_content), "groups with the same content"),
-            (len(self.nearly_alike), "pairs nearly alike"),
-            (len(self.remarks), "tiny, blank or animated"),
+            (len(self.same_content), "group", "groups", " with the same content"),
+            (len(self.nearly_alike), "pair", "pairs", " nearly alike"),
+            (len(self.remarks), "tiny, blank or animated", "tiny, blank or animated", ""),
         ]
-        return ", ".join(f"{count} {what}" for count, what in parts if count)
+        return ", ".join(f"{n} {one if n == 1 else many}{rest}" for n, one, many, rest in parts if n)
 
     def lines(self) -> Iterator[str]:
         """Everything, a line each."""

@@ -385,7 +385,7 @@ def test_a_tree_with_every_trap_is_accounted_for_to_the_last_file(
         "  class Cat, hollow.jpg: not an image",
         "warning: class empty is empty; it keeps its place among the classes",
         "warning: classes Cat and cat differ only in case; they are kept apart",
-        "worth a look: 1 groups with the same content; info lists them",
+        "worth a look: 1 group with the same content; info lists them",
     ]
     assert last.startswith(f"{tmp_path / 'c.h5'}: 11 images, ")
     assert report.cached + report.left_out.total() + len(report.failed) == report.seen

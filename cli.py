@@ -169,7 +169,9 @@ def verify_command(cache: Path) -> None:
 @click.option("--data-seed", type=click.IntRange(0), default=0, help="Of the order of the images.")
 @click.option("--device", default="auto", help="auto, cpu, cuda or cuda:1.")
 @click.option("-j", "--workers", type=click.IntRange(0), default=0, help="Reading processes; 0 is fastest from memory.")
-@click.option("--threads", type=click.IntRange(1), help="PyTorch's threads on the CPU.  [default: PyTorch's own]")
+@click.option(
+    "--threads", type=click.IntRange(1), help="PyTorch's threads on the CPU.  [default: 1 per 16 images of a batch]"
+)
 @click.option("--name", help="Of the run folder in runs/.  [default: <cache>-modelnet-001, counted up]")
 @click.option("--resume", "run", type=click.Path(path_type=Path), metavar="RUN", help="Go on with this run folder.")
 @click.pass_context

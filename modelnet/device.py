@@ -1,4 +1,4 @@
-"""Which device a network is trained on: the one that was asked for, or an error, never another."""
+"""Which device a network is trained on (what was asked for, or an error, never another), and on how many threads."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -6,6 +6,8 @@ from contextlib import contextmanager
 import torch
 
 from pipeline.errors import DeviceError
+
+IMAGES_A_THREAD = 16  # with fewer, starting and joining PyTorch's threads costs more than they save
 
 
 def choose_device(name: str) -> torch.device:
@@ -25,6 +27,21 @@ def choose_device(name: str) -> torch.device:
         torch.backends.cudnn.benchmark = False  # would choose algorithms by their time: other runs, other losses
         torch.backends.cudnn.deterministic = True
     return device
+
+
+@contextmanager
+def cpu_threads(asked: int | None, batch_size: int) -> Iterator[None]:
+    """Set PyTorch's threads for a run: as asked, else one for every 16 images of a batch, at most PyTorch's own number.
+
+    The number follows from the options alone and never from the load of the machine: it decides in which order floats
+    are added up, so another number gives losses that differ in the last digits.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(asked or max(1, min(before, batch_size // IMAGES_A_THREAD)))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @contextmanager

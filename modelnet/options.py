@@ -32,7 +32,7 @@ class TrainOptions:
         data_seed: of the order.
         device: "auto" (CUDA where it is there), "cpu", "cuda" or "cuda:1".
         workers: processes that read batches; 0 reads in the main process, the fastest for a cache in memory.
-        threads: of PyTorch on the CPU; None leaves them as they are.
+        threads: of PyTorch on the CPU; None is one for every 16 images of a batch, at most PyTorch's own number.
         name: of the run folder; None counts up `<cache>-<model>-001`.
 
     Raises:

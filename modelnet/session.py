@@ -35,8 +35,6 @@ class Session:
         self.options = options
         self.cache = open_to_train(find(options.cache, run))
         self.device = choose_device(options.device)
-        if options.threads is not None:
-            torch.set_num_threads(options.threads)
         self.state = initial_state(self.cache, options, self.device)
         self.batches = Batches(
             self.cache,

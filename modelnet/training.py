@@ -3,6 +3,7 @@
 import math
 import os
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NoReturn
@@ -11,7 +12,7 @@ from torch.nn.functional import cross_entropy
 
 from modelnet.batches import worker_deaths
 from modelnet.config import describe_run
-from modelnet.device import memory_errors
+from modelnet.device import cpu_threads, memory_errors
 from modelnet.evaluation import PREDICTION_COLUMNS, Outcome, evaluate, prediction_rows
 from modelnet.interrupt import Stop
 from modelnet.metrics import Losses
@@ -59,8 +60,10 @@ def train(options: TrainOptions, progress: Progress | None = None, stop: Stop | 
         WorkerDied: a reading process was killed.
     """
     progress = progress or Progress()
-    session = Session(options, progress)
-    with RunFolder.create(options.name, f"{session.cache.path.stem}-modelnet") as run:
+    with ExitStack() as stack:
+        stack.enter_context(cpu_threads(options.threads, options.batch_size))
+        session = Session(options, progress)
+        run = stack.enter_context(RunFolder.create(options.name, f"{session.cache.path.stem}-modelnet"))
         run.write_config(describe_run(options, session.cache, session.val, session.device))
         training = _Training(session, run, progress, stop or Stop())
         training.save(best=False)
@@ -90,9 +93,11 @@ def resume(
         As `train` otherwise.
     """
     progress = progress or Progress()
-    with RunFolder.open_for_writing(path) as run:
+    with ExitStack() as stack:
+        run = stack.enter_context(RunFolder.open_for_writing(path))
         config = run.read_config()
         options = _resumed_options(config["options"], path, epochs, device, workers)
+        stack.enter_context(cpu_threads(options.threads, options.batch_size))
         content = run.load_checkpoint()
         session = Session(options, progress, path)
         check_fits(content, session.cache, os.fspath(run.checkpoints / "last.pt"))

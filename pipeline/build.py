@@ -137,7 +137,7 @@ def _storage_errors(path: Path) -> Iterator[None]:
             ) from error
         if error.errno in (errno.EACCES, errno.EPERM):
             raise AccessDenied("the cache cannot be written", path, why, "Give another --out") from error
-        if error.errno == errno.EROFS:
+        if error.errno in (errno.EROFS, errno.ENAMETOOLONG):
             raise OutputError("the cache cannot be written", path, why, "Give another --out") from error
         advice = "Mend that and run build-cache again; it goes on where it stopped"
         raise StorageError("the build stopped", path, why, advice) from error

@@ -156,8 +156,8 @@ def open_cache(path: Path) -> int:
     """
     try:
         fd = files.open_for_reading(path)
-    except FileNotFoundError:
-        if path.with_name(path.name + ".building").exists():
+    except (FileNotFoundError, NotADirectoryError):
+        if os.access(path.with_name(path.name + ".building"), os.F_OK):
             raise CacheMissing(
                 "no cache yet", path, "an unfinished build exists", "Run build-cache again to resume it"
             ) from None

@@ -55,7 +55,7 @@ def build_lock(cache: Path, wait: bool = False) -> Iterator[int]:
             yield fd
         finally:
             os.ftruncate(fd, 0)
-            if not any(cache.with_name(cache.name + suffix).exists() for suffix in ("", ".building")):
+            if not any(os.access(cache.with_name(cache.name + suffix), os.F_OK) for suffix in ("", ".building")):
                 files.remove(path)
     finally:
         fcntl.flock(fd, fcntl.LOCK_UN)  # a process forked meanwhile by somebody else would go on holding it

@@ -116,7 +116,13 @@ def scan_folder(root: Path, output: Path | None = None) -> Scan:
         AccessDenied: a folder that may not be read: a class lost in silence would be worse.
     """
     scan = Scan(root)
-    if not root.exists():
+    try:
+        there = root.exists()
+    except PermissionError as error:
+        raise AccessDenied("no images to read", root, "permission denied") from error
+    except OSError as error:
+        raise SourceError("no images to read", root, error.strerror or str(error)) from error
+    if not there:
         raise SourceError("no images to read", root, "there is no such folder", "Give a folder of class folders")
     if not root.is_dir():
         raise SourceError("no images to read", root, "this is a file", "Give a folder of class folders")

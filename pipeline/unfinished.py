@@ -4,6 +4,7 @@ import bisect
 import errno
 import os
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -177,8 +178,9 @@ class Unfinished:
             return False
         files.write_all(self.fd, bytes(USER_BLOCK), 0)  # no header before the end
         moved: dict[bytes, Entry] = {}
+        places = _places(ledger)
         for entry in read_journal(self.journal_path):
-            candidate = _find(ledger, entry)
+            candidate = _find(ledger, places, entry)
             if candidate is not None and _same_content(ledger, candidate, entry):
                 ledger.restore(candidate, entry)
                 ledger.state[candidate] = FAILED if entry.reason else DONE
@@ -188,9 +190,12 @@ class Unfinished:
         self.places = np.full(len(ledger.state), -1, np.int64)
         for candidate in np.flatnonzero(ledger.state == DONE).tolist():
             self._take_place(ledger, candidate, found)
-        if moved:
-            for candidate in np.flatnonzero(ledger.state == TODO).tolist():
-                self._take_moved(ledger, candidate, moved, found)
+        sizes = [entry.stat.size for entry in moved.values()]
+        may_be_moved = ledger.state == TODO
+        if -1 not in sizes:  # else one was too new for its size to be known
+            may_be_moved &= np.isin(ledger.scan.stats[:, 0], sizes)
+        for candidate in np.flatnonzero(may_be_moved).tolist() if moved else ():
+            self._take_moved(ledger, candidate, moved, found)
         return True
 
     def _take_place(self, ledger: Ledger, candidate: int, found: dict[int, list[int]]) -> None:
@@ -232,8 +237,7 @@ class Unfinished:
             if not free:  # only cycles are left: open one
                 target = next(iter(sources))
                 files.write_all(self.fd, self._read_row(target), self._row_end(scratch))
-                successor = next(t for t, source in sources.items() if source == target)
-                sources[successor] = scratch
+                sources[moves[target]] = scratch
                 free.append(target)
             target = free.pop()
             source = sources.pop(target)
@@ -242,15 +246,19 @@ class Unfinished:
                 free.append(source)
 
 
-def _find(ledger: Ledger, entry: Entry) -> int | None:
-    """Return the candidate of that class and name."""
+def _places(ledger: Ledger) -> dict[bytes, tuple[int, int]]:
+    """Return the candidates of each class folder: the first, and the one behind the last."""
     scan = ledger.scan
-    if entry.folder not in scan.class_folders:
-        return None
-    label = scan.class_folders.index(entry.folder)
-    first, end = np.searchsorted(scan.labels, [label, label + 1]).tolist()
-    place = bisect.bisect_left(scan.names, entry.name, first, end)
-    return place if place < end and scan.names[place] == entry.name else None
+    ends = np.searchsorted(scan.labels, np.arange(len(scan.class_folders) + 1)).tolist()
+    return dict(zip(scan.class_folders, pairwise(ends), strict=True))
+
+
+def _find(ledger: Ledger, places: dict[bytes, tuple[int, int]], entry: Entry) -> int | None:
+    """Return the candidate of that class and name."""
+    names = ledger.scan.names
+    first, end = places.get(entry.folder, (0, 0))
+    place = bisect.bisect_left(names, entry.name, first, end)
+    return place if place < end and names[place] == entry.name else None
 
 
 def _same_content(ledger: Ledger, candidate: int, entry: Entry) -> bool:

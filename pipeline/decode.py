@@ -2,9 +2,10 @@
 
 import hashlib
 import io
+import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import cache
 from importlib.resources import files
 from typing import NamedTuple
@@ -157,8 +158,30 @@ def _strict_pillow() -> Iterator[None]:
     """Hold Pillow's process-wide switches where the recipe needs them, whatever other imports have set.
 
     Its own bomb check only warns where ours refuses, and it warns of palettes with transparency, which
-    `convert("RGB")` handles as documented.
+    `convert("RGB")` handles as documented. Of several threads that decode, the first sets the switches and the last
+    puts them back.
     """
+    global _decoding
+    with _switching:
+        if _decoding == 0:
+            _switches.enter_context(_switched())
+        _decoding += 1
+    try:
+        yield
+    finally:
+        with _switching:
+            _decoding -= 1
+            if _decoding == 0:
+                _switches.close()
+
+
+_switching = threading.Lock()
+_switches = ExitStack()
+_decoding = 0
+
+
+@contextmanager
+def _switched() -> Iterator[None]:
     before = ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS
     ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS = False, None
     try:

@@ -7,6 +7,7 @@ import sys
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -175,3 +176,17 @@ def test_with_truncated_images_let_through_the_suite_sees_it(workspace: Path, mo
 
     wrong = check(report, bad, rows_of(workspace / "clean.h5"), Counter())
     assert any("does not decode" in what for what in wrong)
+
+
+def test_threads_that_decode_leave_pillow_as_they_found_it(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
+    before = Image.MAX_IMAGE_PIXELS, list(warnings.filters)
+    plant_damaged(workspace / "source", 60, random.Random(8))
+    build_cache(workspace / "source", workspace / "a.h5", size=RECIPE.size, executor=Inline())
+    for _ in range(3):
+        with ThreadPoolExecutor(8) as threads:
+            build_cache(workspace / "source", workspace / "b.h5", size=RECIPE.size, rebuild=True, executor=threads)
+
+        assert (workspace / "b.h5").read_bytes() == (workspace / "a.h5").read_bytes()
+        assert ImageFile.LOAD_TRUNCATED_IMAGES
+        assert (Image.MAX_IMAGE_PIXELS, list(warnings.filters)) == before

@@ -184,18 +184,21 @@ class RunFolder:
         """Publish a picture."""
         self._publish(name, png)
 
-    def save_checkpoint(self, content: dict[str, Any], best: bool) -> None:
-        """Publish last.pt, keeping the one it replaces as previous.pt; the same as best.pt where it is the best."""
-        data = checkpoint.encode(content)
+    def save_checkpoint(self, content: dict[str, Any], best: bytes | None = None) -> None:
+        """Publish last.pt, keeping the one it replaces as previous.pt, and best.pt where there is a new one, encoded.
+
+        The best comes first: killed in between, a run goes on from an older last.pt and finds that best once more.
+        """
+        if best is not None:
+            self._publish("checkpoints/best.pt", best)
         last, previous = self.checkpoints / "last.pt", self.checkpoints / "previous.pt"
         if last.exists():
             with _storage_errors(previous), _clean_aside(previous) as aside:
                 files.remove(aside)
                 os.link(last, aside)
                 files.rename(aside, previous)
-        self._publish("checkpoints/last.pt", data)
-        if best:
-            self._publish("checkpoints/best.pt", data)
+                files.remove(aside)  # rename does nothing where both are the same file: killed here the last time
+        self._publish("checkpoints/last.pt", checkpoint.encode(content))
 
     def load_checkpoint(self, name: str = "last.pt") -> dict[str, Any]:
         """Return what `save_checkpoint` was given, with tensors on the CPU.

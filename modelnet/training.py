@@ -6,11 +6,12 @@ import time
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from torch.nn.functional import cross_entropy
 
 from modelnet.batches import worker_deaths
+from modelnet.checkpoint import encode
 from modelnet.config import describe_run
 from modelnet.device import cpu_threads, memory_errors
 from modelnet.evaluation import PREDICTION_COLUMNS, Outcome, evaluate, prediction_rows
@@ -25,6 +26,7 @@ from modelnet.state import check_fits
 from pipeline.errors import CacheStale, OptionsError, RunError, TrainingDiverged
 
 NAMES_SHOWN = 16
+SECONDS_BETWEEN_SAVES = 1.0  # publishing takes 10 ms or more, an epoch of a small set little longer
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ def train(options: TrainOptions, progress: Progress | None = None, stop: Stop | 
         run = stack.enter_context(RunFolder.create(options.name, f"{session.cache.path.stem}-modelnet"))
         run.write_config(describe_run(options, session.cache, session.val, session.device))
         training = _Training(session, run, progress, stop or Stop())
-        training.save(best=False)
+        training.save()
         return training.run_epochs([])
 
 
@@ -111,6 +113,7 @@ def resume(
             raise OptionsError("nothing to resume", path, reason, "Give more --epochs")
         run.write_config(config | {"options": options.to_dict(), "command": options.command()})
         training = _Training(session, run, progress, stop or Stop())
+        training.saved = (session.state.epoch, session.state.step)
         return training.run_epochs(run.keep_metrics(session.state.epoch))
 
 
@@ -124,6 +127,9 @@ class _Training:
         self.run = run
         self.progress = progress
         self.stop = stop
+        self.unsaved_best: bytes | None = None
+        self.saved = (-1, -1)  # epoch, step
+        self.saved_at = -math.inf
 
     def run_epochs(self, rows: list[EpochRow]) -> TrainResult:
         """Train the epochs that are left, and write down what came of it.
@@ -144,10 +150,9 @@ class _Training:
                     break
                 rows.append(self.finish_epoch(outcome, time.perf_counter() - began))
                 self.progress.epoch(rows[-1], epochs)
+            self.save()
             interrupted = state.epoch < epochs
-            if interrupted:
-                self.save(best=False)
-            else:
+            if not interrupted:
                 self.write_predictions(outcome)
         if rows:
             self.run.write_picture("loss.png", loss_curves(rows, self.run.path.name))
@@ -185,8 +190,10 @@ class _Training:
         return evaluate(self.state.network, self.session.val_batches, self.session.label_map, self.stop)
 
     def finish_epoch(self, outcome: Outcome | None, seconds: float) -> EpochRow:
-        """Write down an epoch and save the state after it. The best has the highest validation accuracy, among
-        equals the lowest validation loss; without validation images, the lowest training loss.
+        """Write down an epoch and save the state after it, at most once a second.
+
+        The best epoch has the highest validation accuracy, among equals the lowest validation loss; without
+        validation images, the lowest training loss.
         """
         state, running = self.state, self.state.running
         if outcome is not None and not math.isfinite(outcome.loss):
@@ -205,13 +212,23 @@ class _Training:
         score = [-running.loss] if outcome is None else [outcome.accuracy, -outcome.loss]
         self.refuse_bad_weights()
         self.run.append_metrics(row)
-        self.save(state.finish_epoch(score))
+        if state.finish_epoch(score):
+            self.unsaved_best = encode(self.content())
+        if time.monotonic() - self.saved_at >= SECONDS_BETWEEN_SAVES:
+            self.save()
         return row
 
-    def save(self, best: bool) -> None:
-        """Save the state, unless its weights are beyond repair."""
-        self.refuse_bad_weights()
-        self.run.save_checkpoint(self.state.to_content(self.session.options, self.session.cache), best)
+    def save(self) -> None:
+        """Save the state, unless it is saved already; one whose weights are no numbers never is."""
+        position = (self.state.epoch, self.state.step)
+        if position != self.saved:
+            self.refuse_bad_weights()
+            self.run.save_checkpoint(self.content(), self.unsaved_best)
+            self.unsaved_best, self.saved, self.saved_at = None, position, time.monotonic()
+
+    def content(self) -> dict[str, Any]:
+        """Return what a checkpoint of this moment holds."""
+        return self.state.to_content(self.session.options, self.session.cache)
 
     def write_predictions(self, outcome: Outcome | None) -> None:
         """Write what the network says of each validation image; `outcome` spares running it once more."""

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from modelnet.checkpoint import encode
 from modelnet.runs import EpochRow, RunFolder
 from pipeline import files
 from pipeline.errors import AccessDenied, OutputError, RunError, StorageError
@@ -46,26 +47,26 @@ def test_a_torn_last_line_is_not_read(run: RunFolder) -> None:
 
 def test_checkpoints_are_published_whole_with_the_one_before(run: RunFolder) -> None:
     for epoch in (1, 2, 3):
-        run.save_checkpoint(content(epoch), best=epoch == 1)
+        run.save_checkpoint(content(epoch), encode(content(epoch)) if epoch == 1 else None)
     found = {name: run.load_checkpoint(f"{name}.pt")["epoch"] for name in ("last", "previous", "best")}
     assert found == {"last": 3, "previous": 2, "best": 1}
 
 
 @pytest.mark.parametrize("operation", ["create", "write_all", "sync", "rename"])
 def test_killed_anywhere_while_saving_the_last_checkpoint_is_whole(run: RunFolder, operation: str) -> None:
-    run.save_checkpoint(content(1), best=True)
-    run.save_checkpoint(content(2), best=True)
-    for call in (1, 2, 3):  # of previous.pt, last.pt, best.pt
+    run.save_checkpoint(content(1), encode(content(1)))
+    run.save_checkpoint(content(2), encode(content(2)))
+    for call in (1, 2, 3):  # of best.pt, previous.pt, last.pt
         child = os.fork()
         if child == 0:
             _die_at(operation, call)
-            run.save_checkpoint(content(3), best=True)
+            run.save_checkpoint(content(3), encode(content(3)))
             os._exit(1)
         os.waitpid(child, 0)
         assert run.load_checkpoint()["epoch"] in (2, 3)
         assert run.load_checkpoint("best.pt")["epoch"] in (2, 3)
         assert run.load_checkpoint("previous.pt")["epoch"] in (1, 2, 3)
-    run.save_checkpoint(content(4), best=True)  # what was left over is in nobody's way
+    run.save_checkpoint(content(4), encode(content(4)))  # what was left over is in nobody's way
     assert not list(run.path.rglob("*.new"))
 
 
@@ -87,7 +88,7 @@ def _die_at(operation: str, call: int) -> None:
 def test_a_full_disk_is_a_loud_error_and_leaves_the_last_checkpoint(
     run: RunFolder, operation: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run.save_checkpoint(content(1), best=False)
+    run.save_checkpoint(content(1))
 
     def full(*_: Any) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -95,7 +96,7 @@ def test_a_full_disk_is_a_loud_error_and_leaves_the_last_checkpoint(
     with monkeypatch.context() as patch:
         patch.setattr(files, operation, full)
         writes: list[Callable[[], None]] = [
-            lambda: run.save_checkpoint(content(2), best=False),
+            lambda: run.save_checkpoint(content(2)),
             lambda: run.write_config({}),
             lambda: run.write_predictions(["a"], [[1]]),
         ]
@@ -118,7 +119,7 @@ def test_a_folder_that_turned_read_only_is_a_loud_error(run: RunFolder, unprivil
     run.append_metrics(ROW)
     run.checkpoints.chmod(0o500)
     with pytest.raises(AccessDenied, match="the run cannot be written") as caught:
-        run.save_checkpoint(content(1), best=False)
+        run.save_checkpoint(content(1))
     assert caught.value.exit_code == 77
     run.checkpoints.chmod(0o700)
 

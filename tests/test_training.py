@@ -45,6 +45,11 @@ def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> I
     torch.set_num_threads(threads)
 
 
+@pytest.fixture
+def every_epoch_is_saved(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("modelnet.training.SECONDS_BETWEEN_SAVES", 0)
+
+
 def losses(result: TrainResult) -> list[float]:
     return [row.train_loss for row in result.rows]
 
@@ -255,6 +260,7 @@ class Poison(Progress):
             next(self.network.parameters()).data.fill_(float("nan"))
 
 
+@pytest.mark.usefixtures("every_epoch_is_saved")
 def test_spoilt_weights_are_never_saved(cache_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     poison = Poison(after=8)
     real = ModelNet.__init__
@@ -318,6 +324,20 @@ def test_a_run_stopped_again_and_again_still_ends_with_the_same_bits(cache_path:
     assert results(run) == results(whole)
 
 
+def test_saving_seldom_changes_nothing_but_how_much_a_kill_costs(
+    cache_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = TrainOptions(cache_path, batch_size=2, epochs=6, lr=0.05)
+    runs = []
+    for seconds in (0, 1e9):
+        monkeypatch.setattr("modelnet.training.SECONDS_BETWEEN_SAVES", seconds)
+        runs.append(train(options).run)
+    for name in ("last.pt", "best.pt"):
+        assert weights_digest(runs[0], name) == weights_digest(runs[1], name)
+    previous = [torch.load(run / "checkpoints/previous.pt", weights_only=True)["epoch"] for run in runs]
+    assert previous == [5, 0]
+
+
 def test_more_epochs_go_on_as_one_longer_run(cache_path: Path) -> None:
     long = train(TrainOptions(cache_path, epochs=5)).run
     run = train(TrainOptions(cache_path, epochs=2)).run
@@ -329,6 +349,7 @@ def test_more_epochs_go_on_as_one_longer_run(cache_path: Path) -> None:
         resume(run, epochs=3)
 
 
+@pytest.mark.usefixtures("every_epoch_is_saved")
 def test_the_lines_after_the_last_checkpoint_are_written_again(cache_path: Path) -> None:
     """As after a kill between the line of an epoch and its checkpoint, and one in the midst of a line."""
     options = TrainOptions(cache_path, epochs=3)
@@ -353,6 +374,7 @@ def test_a_moved_run_and_its_cache_are_found_again(cache_path: Path, tmp_path: P
     assert len(resume(tmp_path / "moved" / run, epochs=2).rows) == 2
 
 
+@pytest.mark.usefixtures("every_epoch_is_saved")
 def test_a_damaged_checkpoint_is_refused_and_the_one_before_it_named(cache_path: Path) -> None:
     run = train(TrainOptions(cache_path, epochs=2)).run
     last, previous = run / "checkpoints" / "last.pt", run / "checkpoints" / "previous.pt"

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-EPOCH_SECONDS = 2.0
+EPOCH_SECONDS = 1.5
 
 
 class Measured(NamedTuple):

@@ -22,7 +22,7 @@ from modelnet.session import initial_state
 from pipeline import TensorCache
 
 BATCHES = (8, 64, 256)
-STEPS = 200  # a round, of each kind of step
+STEPS, SECONDS = 200, 0.5  # at most, a round, of each kind of step
 
 Step = Callable[[Tensor, Tensor], None]
 
@@ -172,7 +172,7 @@ def kinds_of_steps(cache: TensorCache, batch_size: int, rounds: int) -> dict[str
 def _milliseconds(step: Step, batch: tuple[Tensor, Tensor], device: torch.device) -> float:
     start = time.perf_counter()
     done = 0
-    while done < STEPS and time.perf_counter() - start < 1:
+    while done < STEPS and time.perf_counter() - start < SECONDS:
         step(*batch)
         done += 1
     _finish(device)

@@ -1,9 +1,11 @@
 """FFCV, raw pixels: compiled loops, threads, reused buffers; channels-last views, its fastest way."""
 
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
+import torch
 from ffcv.fields import IntField, RGBImageField
 from ffcv.fields.decoders import IntDecoder, SimpleRGBImageDecoder
 from ffcv.loader import Loader, OrderOption
@@ -13,7 +15,7 @@ from torch import Tensor
 
 from benchmarks.peers import Deliver, Images, Peer, Reader
 
-THREADS = 2
+THREADS = os.cpu_count() or 1
 
 
 def build(images: Images, path: Path, workers: int) -> None:
@@ -24,6 +26,7 @@ def build(images: Images, path: Path, workers: int) -> None:
 
 def read(path: Path, batch_size: int, deliver: Deliver) -> Iterable[Tensor]:
     """Shuffle truly, keep the file in memory."""
+    threads = torch.get_num_threads()
     half = np.full(3, 127.5)
     scale = [NormalizeImage(half, half, np.float32)] if deliver == "float32" else []
     loader = Loader(
@@ -38,6 +41,7 @@ def read(path: Path, batch_size: int, deliver: Deliver) -> Iterable[Tensor]:
             "label": [IntDecoder(), ToTensor()],
         },
     )
+    torch.set_num_threads(threads)  # it has changed them, for everybody
     return Stopped(loader)
 
 

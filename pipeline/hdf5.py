@@ -11,9 +11,7 @@ from pipeline import files
 from pipeline.format import IMAGES_OFFSET, USER_BLOCK, Extent
 
 _ALIGNED_FROM = 2048  # bytes; what is smaller may stand in the gap before the images
-SMALLEST_IMAGES = (
-    545  # bytes; fewer cannot be aligned without aligning the root group too, which would take their place
-)
+SMALLEST_IMAGES = 545  # bytes; aligning fewer would align the root group too, and that would take their place
 
 
 def write_objects(

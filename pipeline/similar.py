@@ -8,7 +8,6 @@ from PIL import Image
 
 MOST_PAIRS = 10_000  # enough for a person; of images that all look alike there are millions
 NEAR_BITS = 3  # hashes that differ in at most so many of 64 bits are near duplicates
-MOST_PAIRS = 10_000  # nobody looks through more; they grow with the square of the images
 
 
 def image_hash(pixels_HWC: NDArray[np.uint8]) -> int:

@@ -46,7 +46,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=5, help="how often everything is measured (5)")
     parser.add_argument("--only", type=_parts, default=PARTS, metavar="PART,...", help=f"of {','.join(PARTS)}")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"), help="where tables and picture go")
-    parser.add_argument("--workdir", type=Path, help="where everything is built, about 12 GB (the temporary folder)")
+    parser.add_argument("--workdir", type=Path, help="where everything is built, about 17 GB (the temporary folder)")
     return parser.parse_args()
 
 

@@ -412,12 +412,16 @@ def test_three_crashes_in_a_row_are_three_failed_images_and_a_fourth_ends_the_bu
 
 
 def test_crashes_with_good_images_between_them_do_not_end_the_build(
-    photos: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    images = sorted(photos.rglob("*.JPEG"))
+    for seed in range(16):
+        save_jpeg(tmp_path / "photos" / "1" / f"{seed:02}.jpg", 40, 40, seed)
+    images = sorted((tmp_path / "photos").rglob("*.jpg"))
     bad_decoder(monkeypatch, {path.read_bytes() for path in images[::2]}, crash)
 
-    assert build_cache(photos, out, size=SIZE, workers=1).cached == 4
+    report = build_cache(tmp_path / "photos", out, size=SIZE, workers=1)
+
+    assert [f.name for f in report.failed] == [path.name for path in images[::2]] and report.cached == 8
 
 
 # --- what a build costs -------------------------------------------------------------------------------------------

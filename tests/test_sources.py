@@ -240,17 +240,36 @@ def test_a_file_that_changes_while_it_is_read_is_read_once_more(
 ) -> None:
     path = tmp_path / "changing.jpg"
     path.write_bytes(b"abc")
-    monkeypatch.setattr(sources.os, "read", appending_read(1))
+    monkeypatch.setattr(os, "read", appending_read(1))
 
     data, _ = read_image(os.fsencode(path))
 
     assert data == b"abc!"
 
 
+def test_a_file_that_is_overwritten_in_place_while_it_is_read_is_read_once_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.jpg"
+    path.write_bytes(b"abc")
+    real, before = os.read, [b"abc", b"xyz"]
+
+    def read(fd: int, count: int) -> bytes:
+        data = real(fd, count)
+        if data == before[0]:
+            time.sleep(0.02)  # until a change shows in the time stamps
+            path.write_bytes(before[1])
+        return data
+
+    monkeypatch.setattr(os, "read", read)
+
+    assert read_image(os.fsencode(path))[0] == b"xyz"
+
+
 def test_a_file_that_changes_again_and_again_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "changing.jpg"
     path.write_bytes(b"abc")
-    monkeypatch.setattr(sources.os, "read", appending_read(1000))
+    monkeypatch.setattr(os, "read", appending_read(1000))
 
     with pytest.raises(ChangedWhileReading, match="changed while reading"):
         read_image(os.fsencode(path))
@@ -354,7 +373,7 @@ def test_a_tree_with_every_trap_is_accounted_for_to_the_last_file(
         return _real_read_image(path)
 
     monkeypatch.setattr(workers, "read_image", vanishing)
-    monkeypatch.setattr(sources.os, "read", appending_read(1000))
+    monkeypatch.setattr(os, "read", appending_read(1000))
 
     report = build_cache(root, tmp_path / "c.h5", size=16, workers=2)
 

@@ -13,11 +13,13 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import h5py  # noqa: F401  (here, so that no builder has to import it)
 
+import cli
 from pipeline import files, lock, unfinished, workers
 from pipeline.build import build_cache
 from pipeline.decode import decoder_identity
@@ -48,16 +50,24 @@ def _start(order: Order) -> tuple[int, int, Order]:
     quiet = os.open(os.devnull, os.O_RDWR)
     for standard in (0, 1, 2):
         os.dup2(quiet, standard)
+    code = 0
     try:
+        if "command" in order:
+            os.dup2(say, 2)
+            sys.argv = ["cli.py", *order["command"]]
+            cli.main()
         os.write(say, json.dumps(_build(order)).encode())
+    except SystemExit as ended:
+        code = int(ended.code or 0)
     finally:
-        os._exit(0)
+        os._exit(code)
 
 
 def _wait(pid: int, answer: int, order: Order) -> Order:
     if "seconds" in order:
         time.sleep(order["seconds"])
-        os.killpg(pid, signal.SIGKILL) if order["who"] == "group" else os.kill(pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):
+            (os.killpg if order["who"] == "group" else os.kill)(pid, order["signal"])
     _, status = os.waitpid(pid, 0)
     os.set_blocking(answer, False)  # an orphan may hold the other end
     try:
@@ -66,6 +76,8 @@ def _wait(pid: int, answer: int, order: Order) -> Order:
         said = b""
     os.close(answer)
     orphans = _orphans(pid, order.get("patience", 10))
+    if "command" in order:
+        return {"code": os.waitstatus_to_exitcode(status), "said": said.decode(), "orphans": orphans}
     return {"pid": pid, "killed": os.WIFSIGNALED(status), "orphans": orphans, **json.loads(said or b"{}")}
 
 

@@ -167,6 +167,35 @@ def test_the_suite_sees_a_missing_protection(
     assert any(seen in what for what in wrong), wrong
 
 
+def test_a_signal_at_any_moment_ends_the_command_in_one_line(
+    count: Callable[[int, int], int], workspace: Path, builders: Builders, settings: list[Setting]
+) -> None:
+    rng = random.Random(6)
+    cache = workspace / "round" / "c.h5"
+    command = ["build-cache", str(settings[0].source), "--out", str(cache), "--size", "8", "-j", "2"]
+    start = time.monotonic()
+    builders.run({"command": command})
+    whole = time.monotonic() - start
+    rounds, ended, wrong = count(500, 6), Counter[int](), []
+    for _ in range(rounds):
+        shutil.rmtree(cache.parent)
+        number, who = rng.choice([signal.SIGINT, signal.SIGTERM]), rng.choice(["group", "parent"])
+        stop = {"signal": number, "who": who, "seconds": rng.random() * whole}
+        (answer,) = builders.run({"command": command} | stop)
+        ended[answer["code"]] += 1
+        says = {130: "error: interrupted.", 143: "error: terminated."}.get(answer["code"], "")
+        # -15: it came before the command had begun
+        if answer["code"] not in (0, {2: 130, 15: 143}[number], -15) or answer["orphans"]:
+            wrong.append(answer)
+        if not answer["said"].strip().startswith(says) or answer["said"].strip().count("\n"):
+            wrong.append(answer)
+        (answer,) = builders.run({"source": str(settings[0].source), "path": str(cache), "workers": 2})
+        if answer["code"] or content(cache) != settings[0].expected or left_over(cache):
+            wrong.append(answer)
+    print(f"\nsignals: {rounds} sent, {ended[130]} interrupted, {ended[143]} terminated, {len(wrong)} wrong")
+    assert not wrong, wrong[:5]
+
+
 @pytest.mark.parametrize(
     ("number", "code", "says"),
     [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated"), (signal.SIGKILL, -9, "")],
@@ -174,7 +203,7 @@ def test_the_suite_sees_a_missing_protection(
 def test_the_command_ends_in_one_line_when_it_is_stopped_and_goes_on_when_it_is_run_again(
     number: signal.Signals, code: int, says: str, workspace: Path
 ) -> None:
-    source, cache = plant(workspace / "source", 24, side=1200), workspace / "out" / "c.h5"
+    source, cache = plant(workspace / "source", 24, side=700), workspace / "out" / "c.h5"
     whole = workspace / "whole.h5"
     build_cache(source, whole, size=8)
     command = [sys.executable, str(REPOSITORY / "cli.py"), "build-cache", str(source), "--out", str(cache)]

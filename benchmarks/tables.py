@@ -5,6 +5,7 @@ import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from textwrap import wrap
 
 import numpy as np
 import torch
@@ -90,7 +91,7 @@ def picture(tables: Sequence[Table], path: Path) -> None:
     if not rows:
         return
     across = max(len(table.bars) for table in rows)
-    heights = [0.8 + 0.28 * max(map(len, table.bars.values())) for table in rows]
+    heights = [1.1 + 0.28 * max(map(len, table.bars.values())) for table in rows]
     figure, axes = pyplot.subplots(
         len(rows),
         across,
@@ -104,8 +105,8 @@ def picture(tables: Sequence[Table], path: Path) -> None:
             places = np.arange(len(bars))[::-1]
             ours = ["tab:blue" if name.startswith("ours") else "tab:gray" for name in bars]
             ax.barh(places, list(bars.values()), color=ours)
-            ax.set_yticks(places, list(bars), fontsize=7)
-            ax.set_title(f"{table.title}: {column}", fontsize=8)
+            ax.set_yticks(places, [name.replace("`", "") for name in bars], fontsize=7)
+            ax.set_title("\n".join(wrap(table.title, 60) + [column]).replace("`", ""), fontsize=8)
             for place, value in zip(places, bars.values(), strict=True):
                 ax.text(value, place, f" {number(value)}", va="center", fontsize=7)
             ax.margins(x=0.15)

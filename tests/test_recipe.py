@@ -8,8 +8,8 @@ from torchvision import transforms
 
 from pipeline.recipe import Recipe, normalization_table, pixels_to_row, row_to_pixels
 
-IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
-ODD = {"mean": (0.1, -3.7, 1 / 3), "std": (1e-3, 7.7, 0.3333)}
+IMAGENET: dict[str, Any] = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+ODD: dict[str, Any] = {"mean": (0.1, -3.7, 1 / 3), "std": (1e-3, 7.7, 0.3333)}
 
 
 @pytest.mark.parametrize("values", [{}, IMAGENET, ODD])
@@ -26,8 +26,8 @@ def test_every_entry_of_the_table_has_the_bits_of_totensor_and_normalize(values:
 
 @pytest.mark.parametrize("dtype", ["float32", "uint8"])
 @pytest.mark.parametrize("values", [{}, IMAGENET, ODD])
-def test_a_row_gives_its_pixels_back(values: Any, dtype: str) -> None:
-    recipe = Recipe(size=37, dtype=dtype, **values)  # type: ignore[arg-type]
+def test_a_row_gives_its_pixels_back(values: Any, dtype: Any) -> None:
+    recipe = Recipe(size=37, dtype=dtype, **values)
     pixels_HWC = np.random.default_rng(0).integers(0, 256, (37, 37, 3), np.uint8)
 
     row = pixels_to_row(pixels_HWC, recipe)
@@ -111,7 +111,8 @@ def test_only_what_decides_the_pixels_stands_in_the_way_of_deriving_one_cache_fr
 
 
 def test_mean_and_std_may_come_as_lists_of_integers() -> None:
-    recipe = Recipe(mean=[0, 0, 0], std=[1, 1, 1])  # type: ignore[arg-type]
+    lists: dict[str, Any] = {"mean": [0, 0, 0], "std": [1, 1, 1]}
+    recipe = Recipe(**lists)
 
     assert recipe == Recipe(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0)) and hash(recipe)
     assert torch.equal(torch.from_numpy(normalization_table(recipe))[0], torch.arange(256) / 255)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from conftest import save_jpeg
 
-from pipeline import sources, workers
+from pipeline import workers
 from pipeline.build import build_cache
 from pipeline.cache import TensorCache
 from pipeline.decode import decode

@@ -106,7 +106,7 @@ def picture(tables: Sequence[Table], path: Path) -> None:
             ours = ["tab:blue" if name.startswith("ours") else "tab:gray" for name in bars]
             ax.barh(places, list(bars.values()), color=ours)
             ax.set_yticks(places, [name.replace("`", "") for name in bars], fontsize=7)
-            ax.set_title("\n".join(wrap(table.title, 60) + [column]).replace("`", ""), fontsize=8)
+            ax.set_title("\n".join([*wrap(table.title, 60), column]).replace("`", ""), fontsize=8)
             for place, value in zip(places, bars.values(), strict=True):
                 ax.text(value, place, f" {number(value)}", va="center", fontsize=7)
             ax.margins(x=0.15)

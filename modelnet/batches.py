@@ -5,7 +5,6 @@ import signal
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from itertools import islice
 from pathlib import Path
 from typing import Any, cast
 
@@ -72,10 +71,10 @@ class Batches:
             CacheDamaged: a row is not what was written.
         """
         self.waited = 0.0
-        self.sampler.set_epoch(number)
+        self.sampler.set_epoch(number, start * self.batch_size)
         asked = time.perf_counter()
         with self._reading(number, start):
-            batches = islice(iter(self.loader), start, None)
+            batches = iter(self.loader)
         for step in range(start, len(self)):
             with self._reading(number, step):
                 images, labels = next(batches)

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from modelnet.network import MODELNET
 from modelnet.options import TrainOptions
 from pipeline import TensorCache
 
@@ -21,7 +22,7 @@ def describe_run(
     return {
         "options": options.to_dict(),
         "command": options.command(),
-        "model": "modelnet",
+        "model": MODELNET,
         "learning_rate": options.learning_rate,
         "device": str(device),
         "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine(),

@@ -9,41 +9,56 @@ from torch import Tensor
 class RunningMean:
     """Mean loss and accuracy over the images of an epoch, each measured before the step it led to.
 
-    Every image counts once, whatever the batch it came in. The sums stay on the network's device, in float64, so that
-    nothing waits for an accelerator until somebody asks.
+    Every image counts once, whatever the batch it came in. Many steps are counted at once: that spares an accelerator
+    the waiting, and single images most of the work. Losses are added one by one, so it never matters how many.
     """
 
+    _AT_ONCE = 64  # steps
+
     def __init__(self) -> None:
-        self.loss_sum: Tensor | float = 0.0
-        self.correct: Tensor | int = 0
         self.images = 0
+        self._loss_sum = 0.0
+        self._correct = 0
+        self._steps: list[tuple[Tensor, Tensor, Tensor]] = []
 
     def add(self, loss: Tensor, logits_BC: Tensor, labels_B: Tensor) -> None:
         """Count a batch, given the mean of its losses."""
-        count = len(labels_B)
-        self.loss_sum = self.loss_sum + loss.detach().double() * count
-        self.correct = self.correct + (logits_BC.detach().argmax(1) == labels_B).sum()
-        self.images += count
+        self.images += len(labels_B)
+        self._steps.append((loss.detach(), logits_BC.detach(), labels_B))
+        if len(self._steps) == self._AT_ONCE:
+            self._count()
+
+    def _count(self) -> None:
+        if not self._steps:
+            return
+        losses, logits, labels = zip(*self._steps, strict=True)
+        for loss, labels_B in zip(torch.stack(losses).tolist(), labels, strict=True):
+            self._loss_sum += loss * len(labels_B)
+        self._correct += int((torch.cat(logits).argmax(1) == torch.cat(labels)).sum())
+        self._steps.clear()
 
     @property
     def loss(self) -> float:
         """Mean loss of an image."""
-        return float(self.loss_sum) / self.images
+        self._count()
+        return self._loss_sum / self.images
 
     @property
     def accuracy(self) -> float:
         """Part of the images that were classified right, 0..1."""
-        return int(self.correct) / self.images
+        self._count()
+        return self._correct / self.images
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, exactly."""
-        return {"loss_sum": float(self.loss_sum), "correct": int(self.correct), "images": self.images}
+        self._count()
+        return {"loss_sum": self._loss_sum, "correct": self._correct, "images": self.images}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "RunningMean":
         """Go on from `to_dict`'s values."""
         running = cls()
-        running.loss_sum, running.correct, running.images = values["loss_sum"], values["correct"], values["images"]
+        running._loss_sum, running._correct, running.images = values["loss_sum"], values["correct"], values["images"]
         return running
 
 

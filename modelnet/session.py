@@ -7,7 +7,7 @@ import torch
 from modelnet.batches import Batches
 from modelnet.caches import match_labels, open_to_train, pair_warnings
 from modelnet.device import choose_device
-from modelnet.network import ModelNet
+from modelnet.network import MODELNET, build_network
 from modelnet.options import TrainOptions
 from modelnet.progress import Progress
 from modelnet.state import State
@@ -62,7 +62,7 @@ class Session:
 def initial_state(cache: TensorCache, options: TrainOptions, device: torch.device) -> State:
     """Make the network, with the weights that follow from the seed, and its optimizer."""
     torch.manual_seed(options.seed)
-    network = ModelNet(len(cache.class_ids), cache.recipe.size).to(device)
+    network = build_network(MODELNET, len(cache.class_ids), cache.recipe.size).to(device)
     optimizer = torch.optim.SGD(
         network.parameters(),
         lr=options.learning_rate,

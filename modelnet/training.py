@@ -17,6 +17,7 @@ from modelnet.device import cpu_threads, memory_errors
 from modelnet.evaluation import PREDICTION_COLUMNS, Outcome, evaluate, prediction_rows
 from modelnet.interrupt import Stop
 from modelnet.metrics import Losses
+from modelnet.network import MODELNET
 from modelnet.options import TrainOptions
 from modelnet.plots import loss_curves
 from modelnet.progress import Progress
@@ -65,7 +66,7 @@ def train(options: TrainOptions, progress: Progress | None = None, stop: Stop | 
     with ExitStack() as stack:
         stack.enter_context(cpu_threads(options.threads, options.batch_size))
         session = Session(options, progress)
-        run = stack.enter_context(RunFolder.create(options.name, f"{session.cache.path.stem}-modelnet"))
+        run = stack.enter_context(RunFolder.create(options.name, f"{session.cache.path.stem}-{MODELNET}"))
         run.write_config(describe_run(options, session.cache, session.val, session.device))
         training = _Training(session, run, progress, stop or Stop())
         training.save()

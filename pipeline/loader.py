@@ -67,7 +67,7 @@ def collate(samples: Sequence[Sample]) -> Batch:
 class EpochSampler(Sampler[int]):
     """Row numbers in an order that follows from (seed, epoch) alone.
 
-    Each `iter` is the next epoch, from 0; `set_epoch(n)` says which comes next.
+    Each `iter` is the next epoch, from 0, whole; `set_epoch(n, start)` says which comes next, and from where on.
 
     Args:
         count: N, the number of rows.
@@ -80,10 +80,12 @@ class EpochSampler(Sampler[int]):
         self.shuffle = shuffle
         self.seed = seed
         self.epoch = 0
+        self.start = 0
 
-    def set_epoch(self, epoch: int) -> None:
-        """Make `epoch` the next one."""
+    def set_epoch(self, epoch: int, start: int = 0) -> None:
+        """Make `epoch` the next one, without the first `start` rows of its order."""
         self.epoch = epoch
+        self.start = start
 
     def order(self, epoch: int) -> Tensor:
         """Return the (N,) int64 rows of an epoch."""
@@ -92,11 +94,12 @@ class EpochSampler(Sampler[int]):
         return torch.randperm(self.count, generator=seeded_generator(self.seed, epoch))
 
     def __iter__(self) -> Iterator[int]:
-        order = self.order(self.epoch)
-        self.epoch += 1
+        order = self.order(self.epoch)[self.start :]
+        self.epoch, self.start = self.epoch + 1, 0
         return iter(order.tolist())
 
     def __len__(self) -> int:
+        """Rows of a whole epoch."""
         return self.count
 
 

@@ -26,6 +26,23 @@ def test_an_epoch_can_begin_at_any_batch(cache_path: Path) -> None:
             assert torch.equal(images, expected) and torch.equal(labels, their_labels)
 
 
+def test_an_epoch_that_begins_late_reads_nothing_before(cache_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = TensorCache(cache_path)
+    batches = Batches(cache, CPU, batch_size=3, shuffle=True, seed=4)
+    read: list[int] = []
+    real = cache.read
+
+    def remember(rows: torch.Tensor) -> torch.Tensor:
+        read.extend(rows.tolist())
+        return real(rows)
+
+    monkeypatch.setattr(cache, "read", remember)
+
+    list(batches.epoch(2, start=2))
+
+    assert read == batches.rows(2, 2)
+
+
 def test_a_batch_knows_the_names_of_its_images(cache_path: Path) -> None:
     cache = TensorCache(cache_path)
     batches = Batches(cache, CPU, batch_size=3, shuffle=True, seed=1)

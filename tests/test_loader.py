@@ -93,6 +93,16 @@ def test_the_next_epoch_can_be_chosen(cache: TensorCache) -> None:
     assert rows_of(loader, cache) == epochs[0]
 
 
+def test_an_epoch_can_begin_anywhere_and_the_next_one_is_whole() -> None:
+    sampler = EpochSampler(10, True, 3)
+    whole = [sampler.order(epoch).tolist() for epoch in range(4)]
+
+    sampler.set_epoch(2, 7)
+
+    assert [list(sampler), list(sampler)] == [whole[2][7:], whole[3]]
+    assert len(sampler) == 10
+
+
 def test_orders_of_neighbouring_seeds_and_epochs_have_nothing_in_common() -> None:
     orders = {tuple(EpochSampler(50, True, seed).order(epoch).tolist()) for seed in range(20) for epoch in range(20)}
 

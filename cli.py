@@ -158,6 +158,7 @@ def verify_command(cache: Path) -> None:
 @cli.command("train", epilog=example("python cli.py train --batch-size 8"))
 @click.option("--cache", type=click.Path(path_type=Path), help="What to train on.  [default: the one in data/cache/]")
 @click.option("--val", type=click.Path(path_type=Path), help="A cache to validate on after every epoch.")
+@click.option("--val-fraction", type=float, help="Of the images, kept to validate on; their content decides which.")
 @click.option("-b", "--batch-size", type=click.IntRange(1), default=8, help="Images a step.")
 @click.option("--epochs", type=click.IntRange(1), default=100, help="Times every image is seen.")
 @click.option("--lr", type=float, help="Learning rate.  [default: 0.001 × batch size]")

@@ -24,9 +24,10 @@ class Batches:
     Args:
         cache: what to read.
         device: where the batches go.
-        batch_size, shuffle, seed, workers, drop_last: as `make_loader` has them.
+        batch_size, shuffle, seed, workers, drop_last, rows: as `make_loader` has them.
 
     Attributes:
+        subset: (M,) int64, the rows that are read, as they come without shuffling.
         waited: seconds spent waiting for batches since the epoch began.
     """
 
@@ -39,6 +40,7 @@ class Batches:
         seed: int = 0,
         workers: int = 0,
         drop_last: bool = False,
+        rows: Tensor | None = None,
     ) -> None:
         options: dict[str, Any] = {}
         if workers:
@@ -49,9 +51,10 @@ class Batches:
         self.workers = workers
         self.waited = 0.0
         self.loader: DataLoader[Any] = make_loader(
-            cache, batch_size, shuffle, seed, workers, drop_last, pin_memory=device.type == "cuda", **options
+            cache, batch_size, shuffle, seed, workers, drop_last, device.type == "cuda", rows, **options
         )
         self.sampler = cast(EpochSampler, self.loader.sampler)
+        self.subset = self.sampler.rows
 
     def __len__(self) -> int:
         """Batches an epoch."""
@@ -60,7 +63,7 @@ class Batches:
     @property
     def images_an_epoch(self) -> int:
         """Images in them."""
-        return min(len(self) * self.batch_size, self.cache.num_images)
+        return min(len(self) * self.batch_size, len(self.subset))
 
     def epoch(self, number: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield (images (B, 3, S, S) float32, labels (B,) int64) of an epoch from batch `start` on.

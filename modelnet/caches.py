@@ -47,10 +47,16 @@ def open_to_train(path: Path) -> TensorCache:
     return cache
 
 
-def present_classes(cache: TensorCache) -> list[ClassId]:
-    """Return the ids of the classes that have images."""
-    counts = cache.labels.bincount(minlength=len(cache.class_ids)).tolist()
+def present_classes(cache: TensorCache, rows: Tensor | None = None) -> list[ClassId]:
+    """Return the ids of the classes that have images, or have some among `rows`."""
+    counts = class_counts(cache, rows).tolist()
     return [class_id for class_id, count in zip(cache.class_ids, counts, strict=True) if count]
+
+
+def class_counts(cache: TensorCache, rows: Tensor | None = None) -> Tensor:
+    """Return (C,) int64, the number of images of each class, of all or of those in `rows`."""
+    labels = cache.labels if rows is None else cache.labels[rows]
+    return labels.bincount(minlength=len(cache.class_ids))
 
 
 def match_labels(

@@ -8,16 +8,15 @@ from typing import Any
 
 import torch
 
+from modelnet.batches import Batches
+from modelnet.caches import class_counts
 from modelnet.network import MODELNET
 from modelnet.options import TrainOptions
-from pipeline import TensorCache
 
 _PACKAGES = ("modelnet-cache", "torch", "numpy", "pillow")
 
 
-def describe_run(
-    options: TrainOptions, cache: TensorCache, val: TensorCache | None, device: torch.device
-) -> dict[str, Any]:
+def describe_run(options: TrainOptions, train: Batches, val: Batches | None, device: torch.device) -> dict[str, Any]:
     """Return the content of config.json, plain JSON values."""
     return {
         "options": options.to_dict(),
@@ -27,19 +26,20 @@ def describe_run(
         "device": str(device),
         "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine(),
         "threads": torch.get_num_threads(),
-        "cache": describe_cache(cache),
-        "val": None if val is None else describe_cache(val),
+        "cache": describe_images(train),
+        "val": None if val is None else describe_images(val),
         "versions": {"python": platform.python_version()} | {name: _version(name) for name in _PACKAGES},
         "git_commit": git_commit(),
     }
 
 
-def describe_cache(cache: TensorCache) -> dict[str, Any]:
-    """Return what tells one cache from another."""
-    counts = cache.labels.bincount(minlength=len(cache.class_ids)).tolist()
+def describe_images(batches: Batches) -> dict[str, Any]:
+    """Return what tells one set of images from another."""
+    cache = batches.cache
+    counts = class_counts(cache, batches.subset).tolist()
     return {
         "fingerprint": cache.fingerprint,
-        "images": cache.num_images,
+        "images": len(batches.subset),
         "classes": [
             {"id": class_id, "name": name, "images": count}
             for class_id, name, count in zip(cache.class_ids, cache.class_names, counts, strict=True)

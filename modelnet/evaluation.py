@@ -10,7 +10,6 @@ from torch.nn.functional import cross_entropy, softmax
 
 from modelnet.batches import Batches
 from modelnet.interrupt import Stop
-from pipeline import TensorCache
 from pipeline.sources import ClassId
 
 
@@ -19,7 +18,7 @@ class Outcome:
     """What a network makes of a set of images, each counted once.
 
     Attributes:
-        logits_NC: (N, C) float32 on the CPU, in the order of the cache's rows.
+        logits_NC: (N, C) float32 on the CPU, in the order of the images.
         labels_N: (N,) int64 on the CPU, in the network's numbering.
     """
 
@@ -43,7 +42,7 @@ class Outcome:
 
 
 def evaluate(network: nn.Module, batches: Batches, label_map: Tensor, stop: Stop | None = None) -> Outcome | None:
-    """Run the network over all images, in the order of the rows.
+    """Run the network over all images, in their order.
 
     Args:
         network: put into evaluation mode.
@@ -65,19 +64,20 @@ def evaluate(network: nn.Module, batches: Batches, label_map: Tensor, stop: Stop
 PREDICTION_COLUMNS = ["class_id", "file", "sha256", "predicted", "correct", "p_predicted", "p_true", "loss"]
 
 
-def prediction_rows(outcome: Outcome, cache: TensorCache, class_ids: list[ClassId]) -> Iterator[list[Any]]:
+def prediction_rows(outcome: Outcome, batches: Batches, class_ids: list[ClassId]) -> Iterator[list[Any]]:
     """Yield a line of predictions.csv for each image: what it is, what the network says, and how sure it is.
 
     Args:
-        outcome: over all rows of `cache`.
-        cache: the images.
+        outcome: over all images of `batches`.
+        batches: the images.
         class_ids: by the network's label.
     """
     probabilities_NC = softmax(outcome.logits_NC.double(), dim=1)
     predicted_N = outcome.logits_NC.argmax(1)
     losses_N = outcome.losses_N.tolist()
-    for row, (label, said) in enumerate(zip(outcome.labels_N.tolist(), predicted_N.tolist(), strict=True)):
-        p_predicted, p_true = (probabilities_NC[row, k].item() for k in (said, label))
-        sha256 = cache.source_sha256[row].tobytes().hex()
-        file = cache.filenames[row]
-        yield [class_ids[label], file, sha256, class_ids[said], int(said == label), p_predicted, p_true, losses_N[row]]
+    answers = zip(batches.subset.tolist(), outcome.labels_N.tolist(), predicted_N.tolist(), strict=True)
+    for i, (row, label, said) in enumerate(answers):
+        p_predicted, p_true = (probabilities_NC[i, k].item() for k in (said, label))
+        sha256 = batches.cache.source_sha256[row].tobytes().hex()
+        file = batches.cache.filenames[row]
+        yield [class_ids[label], file, sha256, class_ids[said], int(said == label), p_predicted, p_true, losses_N[i]]

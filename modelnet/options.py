@@ -20,6 +20,7 @@ class TrainOptions:
     Attributes:
         cache: images to train on.
         val: images to validate on after every epoch, or None.
+        val_fraction: of the images of `cache`, kept for that instead; which ones follows from their content.
         batch_size: images a step.
         epochs: times every image is seen.
         lr: learning rate; None is 0.001 × batch size, since 0.001 is right for single images and a batch makes
@@ -41,6 +42,7 @@ class TrainOptions:
 
     cache: Path
     val: Path | None = None
+    val_fraction: float | None = None
     batch_size: int = 8
     epochs: int = 100
     lr: float | None = None
@@ -65,6 +67,11 @@ class TrainOptions:
                 raise ValueError(f"{name} is a whole number from 0 to 2**63 - 1, not {getattr(self, name)!r}")
         if self.lr is not None and not (math.isfinite(self.lr) and self.lr > 0):
             raise ValueError(f"lr is greater than 0, not {self.lr!r}")
+        if self.val_fraction is not None:
+            if not 0 < self.val_fraction < 1:
+                raise ValueError(f"val_fraction is between 0 and 1, not {self.val_fraction!r}")
+            if self.val is not None:
+                raise ValueError("val_fraction keeps images of the cache to validate on, and val names another cache")
         for name in ("momentum", "weight_decay"):
             if not (math.isfinite(getattr(self, name)) and getattr(self, name) >= 0):
                 raise ValueError(f"{name} is 0 or greater, not {getattr(self, name)!r}")

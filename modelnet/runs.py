@@ -2,6 +2,7 @@
 
     config.json       every option, the seeds, versions, the caches' fingerprints, the command that repeats it
     metrics.csv       a line an epoch
+    split.csv         a line an image, the side it is on, where one cache serves for training and validation
     predictions.csv   a line an image of the validation set, by the weights at the end
     checkpoints/      last.pt, the one before it as previous.pt, best.pt
     loss.png          the curves
@@ -175,6 +176,10 @@ class RunFolder:
         lines = [["" if value is None else value for value in astuple(row)] for row in rows]
         self._publish("metrics.csv", _csv_text([_COLUMNS, *lines]).encode())
         return rows
+
+    def write_split(self, header: list[str], rows: Iterable[list[Any]]) -> None:
+        """Publish split.csv."""
+        self._publish("split.csv", _csv_text([header, *rows]).encode("utf-8", "surrogateescape"))
 
     def write_predictions(self, header: list[str], rows: Iterable[list[Any]]) -> None:
         """Publish predictions.csv."""

@@ -10,6 +10,7 @@ from modelnet.device import choose_device
 from modelnet.network import MODELNET, build_network
 from modelnet.options import TrainOptions
 from modelnet.progress import Progress
+from modelnet.split import split_by_content, split_warnings
 from modelnet.state import State
 from pipeline import TensorCache
 from pipeline.errors import OptionsError
@@ -25,6 +26,7 @@ class Session:
 
     Attributes:
         cache, batches: what is trained on.
+        split: the rows of `cache` to train and to validate on, where it serves for both; else None.
         val, val_batches: what is validated on, or None.
         label_map: (C of `val`,) int64, the network's label by that of `val`.
         device: of the network.
@@ -36,6 +38,7 @@ class Session:
         self.cache = open_to_train(find(options.cache, run))
         self.device = choose_device(options.device)
         self.state = initial_state(self.cache, options, self.device)
+        self.split = None if options.val_fraction is None else split_by_content(self.cache, options.val_fraction)
         self.batches = Batches(
             self.cache,
             self.device,
@@ -44,19 +47,33 @@ class Session:
             options.data_seed,
             options.workers,
             options.drop_last,
+            None if self.split is None else self.split.train,
         )
         if len(self.batches) == 0:
-            reason = f"{self.cache.num_images} images are less than one batch of {options.batch_size}"
+            reason = f"{len(self.batches.subset)} images are less than one batch of {options.batch_size}"
             raise OptionsError("nothing left to train on", options.cache, reason, "Leave out --drop-last")
         if options.lr is None:
             progress.note(f"learning rate {options.learning_rate:g} (0.001 × batch size {options.batch_size})")
-        self.val = self.val_batches = None
-        if options.val is not None:
-            self.val = TensorCache(find(options.val, run))
+        self.val = self._open_val(run, progress)
+        self.val_batches = None
+        if self.val is not None:
             self.label_map = match_labels(self.cache.class_ids, self.cache.recipe, self.val)
-            self.val_batches = Batches(self.val, self.device, options.batch_size, workers=options.workers)
-            for warning in pair_warnings(self.cache, self.val):
-                progress.warn(warning)
+            rows = None if self.split is None else self.split.val
+            self.val_batches = Batches(self.val, self.device, options.batch_size, workers=options.workers, rows=rows)
+
+    def _open_val(self, run: Path | None, progress: Progress) -> TensorCache | None:
+        """Return the cache to validate on, and say what is odd about it."""
+        val, warnings = None, []
+        if self.options.val is not None:
+            val = TensorCache(find(self.options.val, run))
+            warnings = pair_warnings(self.cache, val)
+        elif self.split is not None:
+            val = self.cache
+            progress.note(f"{len(self.split.val)} of {val.num_images} images are kept for validation, by their content")
+            warnings = split_warnings(val, self.split)
+        for warning in warnings:
+            progress.warn(warning)
+        return val
 
 
 def initial_state(cache: TensorCache, options: TrainOptions, device: torch.device) -> State:

@@ -23,6 +23,7 @@ from modelnet.plots import loss_curves
 from modelnet.progress import Progress
 from modelnet.runs import EpochRow, RunFolder
 from modelnet.session import Session
+from modelnet.split import SPLIT_COLUMNS, split_rows
 from modelnet.state import check_fits
 from pipeline.errors import CacheStale, OptionsError, RunError, TrainingDiverged
 
@@ -57,7 +58,7 @@ def train(options: TrainOptions, progress: Progress | None = None, stop: Stop | 
         SourceError: fewer than two classes.
         CacheError: a cache cannot be used, or the two do not go together.
         DeviceError: the device is not there, or its memory is too small.
-        OptionsError: images too small, or nothing left to train on.
+        OptionsError: images too small, or nothing left to train or to validate on.
         OutputError, StorageError, AccessDenied: the run folder cannot be made or written.
         TrainingDiverged: the loss became NaN or infinite; the last good checkpoint is kept.
         WorkerDied: a reading process was killed.
@@ -67,7 +68,9 @@ def train(options: TrainOptions, progress: Progress | None = None, stop: Stop | 
         stack.enter_context(cpu_threads(options.threads, options.batch_size))
         session = Session(options, progress)
         run = stack.enter_context(RunFolder.create(options.name, f"{session.cache.path.stem}-{MODELNET}"))
-        run.write_config(describe_run(options, session.cache, session.val, session.device))
+        run.write_config(describe_run(options, session.batches, session.val_batches, session.device))
+        if session.split is not None:
+            run.write_split(SPLIT_COLUMNS, split_rows(session.cache, session.split))
         training = _Training(session, run, progress, stop or Stop())
         training.save()
         return training.run_epochs([])
@@ -233,12 +236,12 @@ class _Training:
 
     def write_predictions(self, outcome: Outcome | None) -> None:
         """Write what the network says of each validation image; `outcome` spares running it once more."""
-        if self.session.val is None or self.session.val_batches is None:
+        if self.session.val_batches is None:
             return
         if outcome is None:  # resumed after its last epoch
             outcome = evaluate(self.state.network, self.session.val_batches, self.session.label_map)
         if outcome is not None:
-            rows = prediction_rows(outcome, self.session.val, self.session.cache.class_ids)
+            rows = prediction_rows(outcome, self.session.val_batches, self.session.cache.class_ids)
             self.run.write_predictions(PREDICTION_COLUMNS, rows)
 
     def check(self, losses: Losses) -> None:

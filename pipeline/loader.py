@@ -70,13 +70,14 @@ class EpochSampler(Sampler[int]):
     Each `iter` is the next epoch, from 0, whole; `set_epoch(n, start)` says which comes next, and from where on.
 
     Args:
-        count: N, the number of rows.
-        shuffle: random order; else 0..N-1.
+        rows: (M,) int64, the rows to go through, or N for all of 0..N-1.
+        shuffle: random order; else as in `rows`.
         seed: of the order.
     """
 
-    def __init__(self, count: int, shuffle: bool, seed: int) -> None:
-        self.count = count
+    def __init__(self, rows: int | Tensor, shuffle: bool, seed: int) -> None:
+        self.rows = torch.arange(rows) if isinstance(rows, int) else rows
+        self.count = len(self.rows)
         self.shuffle = shuffle
         self.seed = seed
         self.epoch = 0
@@ -88,10 +89,10 @@ class EpochSampler(Sampler[int]):
         self.start = start
 
     def order(self, epoch: int) -> Tensor:
-        """Return the (N,) int64 rows of an epoch."""
+        """Return the (M,) int64 rows of an epoch."""
         if not self.shuffle:
-            return torch.arange(self.count)
-        return torch.randperm(self.count, generator=seeded_generator(self.seed, epoch))
+            return self.rows
+        return self.rows[torch.randperm(self.count, generator=seeded_generator(self.seed, epoch))]
 
     def __iter__(self) -> Iterator[int]:
         order = self.order(self.epoch)[self.start :]
@@ -117,6 +118,7 @@ def make_loader(
     workers: int = 0,
     drop_last: bool = False,
     pin_memory: bool | None = None,
+    rows: Tensor | None = None,
     **options: Any,
 ) -> DataLoader[Sample]:
     """Return a torch DataLoader of (images (B, 3, S, S) float32 normalized, labels (B,) int64).
@@ -132,6 +134,7 @@ def make_loader(
         workers: processes that read.
         drop_last: leave out the last, shorter batch.
         pin_memory: copy batches into page-locked memory; None where CUDA is there.
+        rows: (M,) int64, the part of the cache that is read; None for all of it.
         options: passed on to the DataLoader (`multiprocessing_context`, `persistent_workers`, ...).
     """
     if pin_memory is None:
@@ -139,7 +142,7 @@ def make_loader(
     return DataLoader(
         CacheDataset(cache),
         batch_size=batch_size,
-        sampler=EpochSampler(cache.num_images, shuffle, seed),
+        sampler=EpochSampler(cache.num_images if rows is None else rows, shuffle, seed),
         num_workers=workers,
         collate_fn=collate,
         drop_last=drop_last,

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 from click.core import ParameterSource
 
+from modelnet.options import CHOICES
 from modelnet.progress import Progress
 from pipeline.errors import PipelineError, show_path
 
@@ -161,9 +162,30 @@ def verify_command(cache: Path) -> None:
 @click.option("--val-fraction", type=float, help="Of the images, kept to validate on; their content decides which.")
 @click.option("-b", "--batch-size", type=click.IntRange(1), default=8, help="Images a step.")
 @click.option("--epochs", type=click.IntRange(1), default=100, help="Times every image is seen.")
-@click.option("--lr", type=float, help="Learning rate.  [default: 0.001 × batch size]")
-@click.option("--momentum", default=0.5, help="Of SGD.")
-@click.option("--wd", "--weight-decay", "weight_decay", default=1e-4, help="Of SGD.")
+@click.option("--opt", type=click.Choice(CHOICES["opt"]), default="sgd", help="Which of torch's optimizers.")
+@click.option("--lr", type=float, help="Learning rate.  [default: 0.001 × batch size for sgd, 0.001 for the others]")
+@click.option("--momentum", default=0.5, help="Of sgd and rmsprop.")
+@click.option("--wd", "--weight-decay", "weight_decay", default=1e-4, help="Of the optimizer.")
+@click.option(
+    "--sched",
+    type=click.Choice(CHOICES["sched"]),
+    default="none",
+    help="How the learning rate falls: half a cosine, in steps, or where no epoch gets better any more.",
+)
+@click.option("--warmup-epochs", type=click.IntRange(0), default=0, help="In which the learning rate rises from 0.")
+@click.option("--decay-rate", default=0.1, help="What step and plateau multiply the learning rate by.")
+@click.option("--decay-epochs", type=click.IntRange(1), default=30, help="Between two steps of --sched step.")
+@click.option(
+    "--plateau-epochs", type=click.IntRange(1), default=10, help="Without a better one, before --sched plateau decays."
+)
+@click.option("--clip-grad", type=float, help="Norm of the gradient at most.")
+@click.option("--smoothing", default=0.0, help="Label smoothing, 0 to 1.")
+@click.option(
+    "--class-weights",
+    type=click.Choice(CHOICES["class_weights"]),
+    default="none",
+    help="balanced: each class counts as much as any other, however few images it has.",
+)
 @click.option("--shuffle/--no-shuffle", default=True, help="A new order each epoch, or class after class.")
 @click.option("--drop-last/--no-drop-last", help="Leave out the last, shorter batch of an epoch.")
 @click.option("--seed", type=click.IntRange(0), default=0, help="Of the initial weights.")

@@ -8,8 +8,24 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-LR_PER_IMAGE = 0.001
+LR_PER_IMAGE, LR_OTHERS = 0.001, 0.001  # of SGD, × batch size; of the optimizers that scale the gradient themselves
 
+CHOICES = {
+    "opt": ("sgd", "adam", "adamw", "nadam", "radam", "rmsprop"),
+    "sched": ("none", "cosine", "step", "plateau"),
+    "class_weights": ("none", "balanced"),
+}
+
+_WHOLE_FROM = {
+    "batch_size": 1,
+    "epochs": 1,
+    "workers": 0,
+    "threads": 1,
+    "warmup_epochs": 0,
+    "decay_epochs": 1,
+    "plateau_epochs": 1,
+}
+_FROM_0_TO = {"momentum": math.inf, "weight_decay": math.inf, "decay_rate": 1.0, "smoothing": 1.0}
 _DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 
 
@@ -23,10 +39,18 @@ class TrainOptions:
         val_fraction: of the images of `cache`, kept for that instead; which ones follows from their content.
         batch_size: images a step.
         epochs: times every image is seen.
-        lr: learning rate; None is 0.001 × batch size, since 0.001 is right for single images and a batch makes
-            fewer steps.
-        momentum: of SGD.
-        weight_decay: of SGD.
+        opt: which of torch's optimizers.
+        lr: learning rate; None is 0.001 × batch size for SGD, since 0.001 is right for single images and a batch
+            makes fewer steps; 0.001 for the others, whose steps do not grow with the gradient.
+        momentum: of SGD and RMSprop.
+        weight_decay: of any.
+        sched: how the learning rate goes on after the warm-up: "none", "cosine", "step" or "plateau".
+        warmup_epochs: over which it rises from 0.
+        decay_rate, decay_epochs: with "step", × `decay_rate` every so many epochs.
+        plateau_epochs: with "plateau", × `decay_rate` after so many epochs without a better one.
+        clip_grad: the gradient's norm at most, or None.
+        smoothing: of the labels.
+        class_weights: "balanced" makes each class count as much as any other, however few images it has.
         shuffle: a new order each epoch; else the order of the cache, class after class.
         drop_last: leave out the last, shorter batch of an epoch.
         seed: of the initial weights and dropout.
@@ -45,9 +69,18 @@ class TrainOptions:
     val_fraction: float | None = None
     batch_size: int = 8
     epochs: int = 100
+    opt: str = "sgd"
     lr: float | None = None
     momentum: float = 0.5
     weight_decay: float = 1e-4
+    sched: str = "none"
+    warmup_epochs: int = 0
+    decay_rate: float = 0.1
+    decay_epochs: int = 30
+    plateau_epochs: int = 10
+    clip_grad: float | None = None
+    smoothing: float = 0.0
+    class_weights: str = "none"
     shuffle: bool = True
     drop_last: bool = False
     seed: int = 0
@@ -58,32 +91,52 @@ class TrainOptions:
     name: str | None = None
 
     def __post_init__(self) -> None:
-        for name, least in (("batch_size", 1), ("epochs", 1), ("workers", 0), ("threads", 1)):
+        for name, least in _WHOLE_FROM.items():
             value = getattr(self, name)
             if value is not None and (type(value) is not int or value < least):
                 raise ValueError(f"{name} is a whole number from {least}, not {value!r}")
         for name in ("seed", "data_seed"):
             if type(getattr(self, name)) is not int or not 0 <= getattr(self, name) < 2**63:
                 raise ValueError(f"{name} is a whole number from 0 to 2**63 - 1, not {getattr(self, name)!r}")
-        if self.lr is not None and not (math.isfinite(self.lr) and self.lr > 0):
-            raise ValueError(f"lr is greater than 0, not {self.lr!r}")
+        for name in ("lr", "clip_grad"):
+            value = getattr(self, name)
+            if value is not None and not (math.isfinite(value) and value > 0):
+                raise ValueError(f"{name} is greater than 0, not {value!r}")
+        for name, most in _FROM_0_TO.items():
+            value = getattr(self, name)
+            if not (math.isfinite(value) and 0 <= value <= most):
+                raise ValueError(
+                    f"{name} is 0 or greater{f', at most {most}' if most < math.inf else ''}, not {value!r}"
+                )
+        for name, choices in CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise ValueError(f"{name} is one of {', '.join(choices)}, not {getattr(self, name)!r}")
+        if not _DEVICE.fullmatch(self.device):
+            raise ValueError(f"device is auto, cpu, cuda or cuda:N, not {self.device!r}")
+        if self.name is not None and (self.name in ("", ".", "..") or set("/\0") & set(self.name)):
+            raise ValueError(f"name is that of one folder, not {self.name!r}")
+        self._check_validation()
+
+    def _check_validation(self) -> None:
         if self.val_fraction is not None:
             if not 0 < self.val_fraction < 1:
                 raise ValueError(f"val_fraction is between 0 and 1, not {self.val_fraction!r}")
             if self.val is not None:
                 raise ValueError("val_fraction keeps images of the cache to validate on, and val names another cache")
-        for name in ("momentum", "weight_decay"):
-            if not (math.isfinite(getattr(self, name)) and getattr(self, name) >= 0):
-                raise ValueError(f"{name} is 0 or greater, not {getattr(self, name)!r}")
-        if not _DEVICE.fullmatch(self.device):
-            raise ValueError(f"device is auto, cpu, cuda or cuda:N, not {self.device!r}")
-        if self.name is not None and (self.name in ("", ".", "..") or set("/\0") & set(self.name)):
-            raise ValueError(f"name is that of one folder, not {self.name!r}")
 
     @property
     def learning_rate(self) -> float:
-        """The learning rate that is used."""
-        return LR_PER_IMAGE * self.batch_size if self.lr is None else self.lr
+        """The learning rate that is used: the highest, where it varies."""
+        if self.lr is not None:
+            return self.lr
+        return LR_PER_IMAGE * self.batch_size if self.opt == "sgd" else LR_OTHERS
+
+    @property
+    def learning_rate_reason(self) -> str:
+        """Why it is that, where nobody gave it."""
+        if self.opt != "sgd":
+            return f"{self.opt} takes it for any batch size"
+        return f"{LR_PER_IMAGE:g} × batch size {self.batch_size}"
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""

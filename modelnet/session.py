@@ -8,6 +8,7 @@ from modelnet.batches import Batches
 from modelnet.caches import match_labels, open_to_train, pair_warnings
 from modelnet.device import choose_device
 from modelnet.network import MODELNET, build_network
+from modelnet.optimization import Schedule, build_loss, build_optimizer
 from modelnet.options import TrainOptions
 from modelnet.progress import Progress
 from modelnet.split import split_by_content, split_warnings
@@ -31,6 +32,8 @@ class Session:
         label_map: (C of `val`,) int64, the network's label by that of `val`.
         device: of the network.
         state: network and optimizer at their start.
+        loss_of: (logits (B, C), labels (B,)) -> the mean loss of a batch.
+        schedule: the learning rate of every step.
     """
 
     def __init__(self, options: TrainOptions, progress: Progress, run: Path | None = None) -> None:
@@ -53,7 +56,9 @@ class Session:
             reason = f"{len(self.batches.subset)} images are less than one batch of {options.batch_size}"
             raise OptionsError("nothing left to train on", options.cache, reason, "Leave out --drop-last")
         if options.lr is None:
-            progress.note(f"learning rate {options.learning_rate:g} (0.001 × batch size {options.batch_size})")
+            progress.note(f"learning rate {options.learning_rate:g} ({options.learning_rate_reason})")
+        self.loss_of = build_loss(options, self.batches)
+        self.schedule = Schedule(options, len(self.batches))
         self.val = self._open_val(run, progress)
         self.val_batches = None
         if self.val is not None:
@@ -80,13 +85,7 @@ def initial_state(cache: TensorCache, options: TrainOptions, device: torch.devic
     """Make the network, with the weights that follow from the seed, and its optimizer."""
     torch.manual_seed(options.seed)
     network = build_network(MODELNET, len(cache.class_ids), cache.recipe.size).to(device)
-    optimizer = torch.optim.SGD(
-        network.parameters(),
-        lr=options.learning_rate,
-        momentum=options.momentum,
-        weight_decay=options.weight_decay,
-    )
-    return State(network, optimizer)
+    return State(network, build_optimizer(network, options))
 
 
 def find(cache: Path, run: Path | None) -> Path:

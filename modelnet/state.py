@@ -14,7 +14,7 @@ from pipeline import TensorCache
 from pipeline.errors import CheckpointError
 from pipeline.recipe import Recipe
 
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass
@@ -28,6 +28,8 @@ class State:
         running: loss and accuracy of these steps.
         seconds, waited: time spent on these steps, and the part of it spent waiting for batches.
         best: how good the best epoch was, larger is better; empty before the first.
+        stale: epochs since then.
+        decays: times that the learning rate was lowered because no epoch got better.
     """
 
     network: nn.Module
@@ -38,14 +40,24 @@ class State:
     seconds: float = 0.0
     waited: float = 0.0
     best: list[float] = field(default_factory=list)
+    stale: int = 0
+    decays: int = 0
 
-    def finish_epoch(self, score: list[float]) -> bool:
-        """Begin the next epoch; say whether the one that ended is the best so far."""
+    def finish_epoch(self, score: list[float], plateau_epochs: int | None = None) -> bool:
+        """Begin the next epoch; say whether the one that ended is the best so far.
+
+        Args:
+            score: of the epoch that ended, larger is better.
+            plateau_epochs: without a better one, after each of which the learning rate decays; None for never.
+        """
         self.epoch += 1
         self.step, self.running, self.seconds, self.waited = 0, RunningMean(), 0.0, 0.0
         is_best = not self.best or score > self.best
+        self.stale = 0 if is_best else self.stale + 1
         if is_best:
             self.best = score
+        if plateau_epochs and self.stale and self.stale % plateau_epochs == 0:
+            self.decays += 1
         return is_best
 
     @property
@@ -71,6 +83,8 @@ class State:
             "seconds": self.seconds,
             "waited": self.waited,
             "best": self.best,
+            "stale": self.stale,
+            "decays": self.decays,
             "rng": torch.get_rng_state(),
             "rng_cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
         }
@@ -82,7 +96,7 @@ class State:
         self.epoch, self.step = content["epoch"], content["step"]
         self.running = RunningMean.from_dict(content["running"])
         self.seconds, self.waited = content["seconds"], content["waited"]
-        self.best = content["best"]
+        self.best, self.stale, self.decays = content["best"], content["stale"], content["decays"]
         torch.set_rng_state(content["rng"])
         if len(content["rng_cuda"]) == torch.cuda.device_count():
             torch.cuda.set_rng_state_all(content["rng_cuda"])

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
-from torch.nn.functional import cross_entropy
+from torch.nn.utils import clip_grad_norm_
 
 from modelnet.batches import worker_deaths
 from modelnet.checkpoint import encode
@@ -165,14 +165,18 @@ class _Training:
     def train_epoch(self) -> None:
         """Train on what is left of the current epoch, up to its end or to a request to stop."""
         state, network, optimizer = self.state, self.state.network, self.state.optimizer
+        loss_of, schedule, clip_grad = self.session.loss_of, self.session.schedule, self.session.options.clip_grad
         losses = Losses(self.session.device)
         began, waited = time.perf_counter() - state.seconds, state.waited
         network.train()
         for images, labels in self.batches.epoch(state.epoch, state.step):
             optimizer.zero_grad()
             logits = network(images)
-            loss = cross_entropy(logits, labels)
+            loss = loss_of(logits, labels)
             loss.backward()
+            if clip_grad is not None:
+                clip_grad_norm_(network.parameters(), clip_grad)
+            schedule.set(optimizer, state.epoch * schedule.steps + state.step, state.decays)
             optimizer.step()
 
             state.step += 1
@@ -216,7 +220,7 @@ class _Training:
         score = [-running.loss] if outcome is None else [outcome.accuracy, -outcome.loss]
         self.refuse_bad_weights()
         self.run.append_metrics(row)
-        if state.finish_epoch(score):
+        if state.finish_epoch(score, self.session.schedule.plateau):
             self.unsaved_best = encode(self.content())
         if time.monotonic() - self.saved_at >= SECONDS_BETWEEN_SAVES:
             self.save()

@@ -1,0 +1,101 @@
+"""What a gradient does to the weights: the loss it comes from, the optimizer, the learning rate of every step."""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from modelnet.batches import Batches
+from modelnet.caches import class_counts
+from modelnet.options import TrainOptions
+
+_OPTIMIZERS: dict[str, Any] = {
+    "sgd": torch.optim.SGD,
+    "adam": torch.optim.Adam,
+    "adamw": torch.optim.AdamW,
+    "nadam": torch.optim.NAdam,
+    "radam": torch.optim.RAdam,
+    "rmsprop": torch.optim.RMSprop,
+}
+_WITH_MOMENTUM = ("sgd", "rmsprop")
+
+
+def build_optimizer(network: nn.Module, options: TrainOptions) -> torch.optim.Optimizer:
+    """Make torch's optimizer of the name that was asked for; those that have no momentum take none."""
+    settings = {"lr": options.learning_rate, "weight_decay": options.weight_decay}
+    if options.opt in _WITH_MOMENTUM:
+        settings["momentum"] = options.momentum
+    optimizer: torch.optim.Optimizer = _OPTIMIZERS[options.opt](network.parameters(), **settings)
+    return optimizer
+
+
+def build_loss(options: TrainOptions, batches: Batches) -> nn.CrossEntropyLoss:
+    """Make the loss of a batch: cross-entropy, with label smoothing and class weights where asked for."""
+    weights_C = None
+    if options.class_weights == "balanced":
+        weights_C = balanced_weights(class_counts(batches.cache, batches.subset)).to(batches.device)
+    return nn.CrossEntropyLoss(weight=weights_C, label_smoothing=options.smoothing)
+
+
+def balanced_weights(counts_C: Tensor) -> Tensor:
+    """Weigh classes so that each counts as much as any other, however many images it has.
+
+    Args:
+        counts_C: (C,) int64, images of each class.
+
+    Returns:
+        (C,) float32: images / (classes × images of the class), as scikit-learn's "balanced"; 0 for a class without.
+    """
+    present = counts_C > 0
+    return torch.where(present, counts_C.sum() / (present.sum() * counts_C.clamp(min=1)), 0.0).float()
+
+
+class Schedule:
+    """The learning rate of every step: a pure function of its number.
+
+    A linear warm-up over `warmup_epochs`, then, by `sched`: none, the rate itself; cosine, half a cosine down to 0 at
+    the end of the run; step, × `decay_rate` every `decay_epochs` from the beginning of the run; plateau, × `decay_rate`
+    after each `plateau_epochs` epochs without a better one.
+
+    Args:
+        options: of the run.
+        steps: of an epoch.
+
+    Attributes:
+        plateau: epochs without a better one, after each of which the rate decays; None for never.
+    """
+
+    def __init__(self, options: TrainOptions, steps: int) -> None:
+        self.options = options
+        self.steps = steps
+        self.warmup = options.warmup_epochs * steps
+        self.plateau = options.plateau_epochs if options.sched == "plateau" else None
+
+    def rate(self, step: int, decays: int = 0) -> float:
+        """Return the learning rate of a step.
+
+        Args:
+            step: from 0, over all epochs.
+            decays: times that a plateau was met before it.
+        """
+        return self.options.learning_rate * self._factor(step, decays)
+
+    def set(self, optimizer: torch.optim.Optimizer, step: int, decays: int) -> None:
+        """Give the optimizer the learning rate of a step."""
+        for group in optimizer.param_groups:
+            group["lr"] = self.rate(step, decays)
+
+    def _factor(self, step: int, decays: int) -> float:
+        options = self.options
+        if step < self.warmup:
+            return (step + 1) / self.warmup
+        match options.sched:
+            case "cosine":
+                done = (step - self.warmup) / (options.epochs * self.steps - self.warmup)
+                return (1 + math.cos(math.pi * done)) / 2
+            case "step":
+                return options.decay_rate ** (step // self.steps // options.decay_epochs)
+            case "plateau":
+                return options.decay_rate**decays
+        return 1.0

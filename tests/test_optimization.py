@@ -1,0 +1,201 @@
+"""Optimizers, learning rates and losses against plain loops of torch's own."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sklearn.utils.class_weight import compute_class_weight
+from torch import nn
+from torch.optim import lr_scheduler
+
+from modelnet import ModelNet, TrainOptions, resume, train
+from modelnet.batches import Batches
+from modelnet.interrupt import Stop
+from modelnet.optimization import Schedule, balanced_weights, build_loss
+from modelnet.progress import Progress
+from modelnet.state import State
+from pipeline import TensorCache
+
+
+@pytest.fixture(autouse=True)
+def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.chdir(tmp_path)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+class CutAfter(Progress):
+    """Asks to stop after so many steps."""
+
+    def __init__(self, stop: Stop, steps: int) -> None:
+        self.stop, self.left = stop, steps
+
+    def step(self, images: int) -> None:
+        self.left -= 1
+        if self.left == 0:
+            self.stop.signal = 2
+
+
+def weights(run: Path, name: str = "last.pt") -> dict[str, torch.Tensor]:
+    saved: dict[str, torch.Tensor] = torch.load(run / "checkpoints" / name, weights_only=True)["weights"]
+    return saved
+
+
+def assert_same_weights(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
+    assert list(one) == list(other)
+    assert all(torch.equal(one[key], other[key]) for key in one)
+
+
+PLAIN: dict[str, Any] = {
+    "sgd": lambda w: torch.optim.SGD(w, lr=0.01, momentum=0.5, weight_decay=0.01),
+    "adam": lambda w: torch.optim.Adam(w, lr=0.01, weight_decay=0.01),
+    "adamw": lambda w: torch.optim.AdamW(w, lr=0.01, weight_decay=0.01),
+    "nadam": lambda w: torch.optim.NAdam(w, lr=0.01, weight_decay=0.01),
+    "radam": lambda w: torch.optim.RAdam(w, lr=0.01, weight_decay=0.01),
+    "rmsprop": lambda w: torch.optim.RMSprop(w, lr=0.01, weight_decay=0.01, momentum=0.5),
+}
+
+
+@pytest.mark.parametrize("opt", PLAIN)
+def test_the_weights_are_those_of_the_plain_loop_with_torchs_optimizer(opt: str, cache_path: Path) -> None:
+    torch.manual_seed(3)
+    network = ModelNet(2, 64)
+    optimizer = PLAIN[opt](network.parameters())
+    batches = Batches(TensorCache(cache_path), torch.device("cpu"), 3, shuffle=True, seed=1)
+    for epoch in range(3):
+        for images, labels in batches.epoch(epoch):
+            optimizer.zero_grad()
+            loss = nn.functional.cross_entropy(network(images), labels, label_smoothing=0.1)
+            loss.backward()
+            nn.utils.clip_grad_norm_(network.parameters(), 0.05)
+            optimizer.step()
+
+    options = TrainOptions(
+        cache_path,
+        batch_size=3,
+        epochs=3,
+        opt=opt,
+        lr=0.01,
+        weight_decay=0.01,
+        clip_grad=0.05,
+        smoothing=0.1,
+        seed=3,
+        data_seed=1,
+    )
+    assert_same_weights(weights(train(options).run), network.state_dict())
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        {"opt": "adamw", "sched": "cosine", "warmup_epochs": 1},
+        {"opt": "rmsprop", "sched": "plateau", "plateau_epochs": 1, "clip_grad": 0.1, "class_weights": "balanced"},
+        {"sched": "step", "decay_epochs": 2, "smoothing": 0.1},
+    ],
+)
+def test_a_run_that_is_cut_resumes_to_the_same_bits_and_the_same_learning_rates(
+    wanted: dict[str, Any], cache_path: Path
+) -> None:
+    options = TrainOptions(cache_path, val=cache_path, batch_size=3, epochs=5, **wanted)
+    whole = train(options)
+    for cut in (4, 9):
+        stop = Stop()
+        run = train(options, CutAfter(stop, cut), stop).run
+        resumed = resume(run)
+        assert_same_weights(weights(run), weights(whole.run))
+        assert [(row.lr, row.train_loss, row.val_loss) for row in resumed.rows] == [
+            (row.lr, row.train_loss, row.val_loss) for row in whole.rows
+        ]
+    assert len({row.lr for row in whole.rows}) > 1
+
+
+# Learning rates
+
+STEPS = 7
+
+
+def scheduled(options: TrainOptions) -> list[float]:
+    schedule = Schedule(options, STEPS)
+    return [schedule.rate(step) for step in range(options.epochs * STEPS)]
+
+
+def torchs(scheduler_of: Any, count: int) -> list[float]:
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.3)
+    scheduler = scheduler_of(optimizer)
+    rates = []
+    for _ in range(count):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    return rates
+
+
+def test_a_warm_up_and_a_cosine_are_those_of_torch() -> None:
+    def expected(optimizer: Any) -> Any:
+        warm = lr_scheduler.LinearLR(optimizer, 1 / 14, 1.0, total_iters=13)
+        cosine = lr_scheduler.CosineAnnealingLR(optimizer, T_max=5 * STEPS - 14)
+        return lr_scheduler.SequentialLR(optimizer, [warm, cosine], milestones=[14])
+
+    rates = scheduled(TrainOptions(Path("c.h5"), lr=0.3, epochs=5, sched="cosine", warmup_epochs=2))
+    assert rates == pytest.approx(torchs(expected, 5 * STEPS), rel=1e-9)
+    assert min(rates) > 0 and max(rates) == 0.3
+
+
+def test_steps_are_those_of_torch() -> None:
+    rates = scheduled(TrainOptions(Path("c.h5"), lr=0.3, epochs=9, sched="step", decay_epochs=2, decay_rate=0.5))
+    expected = torchs(lambda optimizer: lr_scheduler.StepLR(optimizer, 2, gamma=0.5), 9)
+    assert rates[::STEPS] == pytest.approx(expected)
+    assert rates[STEPS - 1 :: STEPS] == pytest.approx(expected)
+
+
+def test_a_plateau_is_that_of_torch() -> None:
+    scores = torch.rand(60, generator=torch.Generator().manual_seed(2)).tolist()
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.3)
+    theirs = lr_scheduler.ReduceLROnPlateau(optimizer, "max", factor=0.5, patience=3, threshold=0)
+    schedule = Schedule(TrainOptions(Path("c.h5"), lr=0.3, sched="plateau", plateau_epochs=4, decay_rate=0.5), STEPS)
+    state = State(nn.Linear(1, 1), optimizer)
+    rates = []
+    for score in scores:
+        theirs.step(score)
+        state.finish_epoch([score], 4)
+        rates.append((schedule.rate(0, state.decays), optimizer.param_groups[0]["lr"]))
+    assert all(ours == pytest.approx(expected) for ours, expected in rates)
+    assert len(set(rates)) > 5
+
+
+def test_without_a_schedule_the_rate_is_the_one_that_was_given() -> None:
+    assert set(scheduled(TrainOptions(Path("c.h5"), lr=0.3))) == {0.3}
+
+
+# Losses
+
+
+def test_balanced_class_weights_are_those_of_scikit_learn() -> None:
+    labels = np.repeat([0, 1, 2], [5, 17, 2])
+    expected = compute_class_weight("balanced", classes=np.array([0, 1, 2]), y=labels)
+    assert balanced_weights(torch.tensor([5, 17, 2])).tolist() == pytest.approx(expected.tolist())
+    assert balanced_weights(torch.tensor([5, 0, 5])).tolist() == [1, 0, 1]
+
+
+def test_classes_are_weighed_by_the_images_that_are_trained_on(cache_path: Path) -> None:
+    rows = torch.tensor([0, 1, 2, 5])
+    batches = Batches(TensorCache(cache_path), torch.device("cpu"), 4, rows=rows)
+    loss_of = build_loss(TrainOptions(cache_path, class_weights="balanced"), batches)
+    logits, labels = torch.randn(4, 2), torch.tensor([0, 0, 0, 1])
+    losses = nn.functional.cross_entropy(logits, labels, reduction="none")
+    assert loss_of(logits, labels).item() == pytest.approx((losses[:3].mean() + losses[3]).item() / 2)
+
+
+def test_smoothing_is_in_the_loss_that_is_shown(cache_path: Path) -> None:
+    cache = TensorCache(cache_path)
+    torch.manual_seed(0)
+    with torch.no_grad():
+        logits = ModelNet(2, 64)(cache.images)
+    loss = nn.functional.cross_entropy(logits, cache.labels, label_smoothing=0.3).item()
+    row = train(TrainOptions(cache_path, batch_size=8, epochs=1, smoothing=0.3)).rows[0]
+    assert row.train_loss == pytest.approx(loss, abs=1e-6)

@@ -160,7 +160,16 @@ def verify_command(cache: Path) -> None:
 @click.option("--cache", type=click.Path(path_type=Path), help="What to train on.  [default: the one in data/cache/]")
 @click.option("--val", type=click.Path(path_type=Path), help="A cache to validate on after every epoch.")
 @click.option("--val-fraction", type=float, help="Of the images, kept to validate on; their content decides which.")
-@click.option("-b", "--batch-size", type=click.IntRange(1), default=8, help="Images a step.")
+@click.option(
+    "-b", "--batch-size", type=click.IntRange(1), default=8, help="Images that go through the network at once."
+)
+@click.option("--accumulate", type=click.IntRange(1), default=1, help="Batches a step, their gradients added up.")
+@click.option(
+    "--zero-grad",
+    type=click.Choice(CHOICES["zero_grad"]),
+    default="batch",
+    help="When gradients are cleared: before every step, before every epoch, or never.",
+)
 @click.option("--epochs", type=click.IntRange(1), default=100, help="Times every image is seen.")
 @click.option("--opt", type=click.Choice(CHOICES["opt"]), default="sgd", help="Which of torch's optimizers.")
 @click.option("--lr", type=float, help="Learning rate.  [default: 0.001 × batch size for sgd, 0.001 for the others]")

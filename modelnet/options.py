@@ -14,11 +14,13 @@ CHOICES = {
     "opt": ("sgd", "adam", "adamw", "nadam", "radam", "rmsprop"),
     "sched": ("none", "cosine", "step", "plateau"),
     "class_weights": ("none", "balanced"),
+    "zero_grad": ("batch", "epoch", "never"),
 }
 
 _WHOLE_FROM = {
     "batch_size": 1,
     "epochs": 1,
+    "accumulate": 1,
     "workers": 0,
     "threads": 1,
     "warmup_epochs": 0,
@@ -37,7 +39,10 @@ class TrainOptions:
         cache: images to train on.
         val: images to validate on after every epoch, or None.
         val_fraction: of the images of `cache`, kept for that instead; which ones follows from their content.
-        batch_size: images a step.
+        batch_size: images that go through the network at once.
+        accumulate: batches a step, whose gradients are those of one batch of all their images.
+        zero_grad: when gradients are cleared: before every step ("batch"), every "epoch" or "never"; where they are
+            not, each batch's gradient is added to those before it.
         epochs: times every image is seen.
         opt: which of torch's optimizers.
         lr: learning rate; None is 0.001 × batch size for SGD, since 0.001 is right for single images and a batch
@@ -68,6 +73,8 @@ class TrainOptions:
     val: Path | None = None
     val_fraction: float | None = None
     batch_size: int = 8
+    accumulate: int = 1
+    zero_grad: str = "batch"
     epochs: int = 100
     opt: str = "sgd"
     lr: float | None = None
@@ -129,14 +136,15 @@ class TrainOptions:
         """The learning rate that is used: the highest, where it varies."""
         if self.lr is not None:
             return self.lr
-        return LR_PER_IMAGE * self.batch_size if self.opt == "sgd" else LR_OTHERS
+        return LR_PER_IMAGE * self.batch_size * self.accumulate if self.opt == "sgd" else LR_OTHERS
 
     @property
     def learning_rate_reason(self) -> str:
         """Why it is that, where nobody gave it."""
         if self.opt != "sgd":
             return f"{self.opt} takes it for any batch size"
-        return f"{LR_PER_IMAGE:g} × batch size {self.batch_size}"
+        accumulated = f" × {self.accumulate} accumulated" if self.accumulate > 1 else ""
+        return f"{LR_PER_IMAGE:g} × batch size {self.batch_size}{accumulated}"
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""

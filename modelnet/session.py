@@ -11,6 +11,7 @@ from modelnet.network import MODELNET, build_network
 from modelnet.optimization import Schedule, build_loss, build_optimizer
 from modelnet.options import TrainOptions
 from modelnet.progress import Progress
+from modelnet.rhythm import Rhythm
 from modelnet.split import split_by_content, split_warnings
 from modelnet.state import State
 from pipeline import TensorCache
@@ -33,6 +34,7 @@ class Session:
         device: of the network.
         state: network and optimizer at their start.
         loss_of: (logits (B, C), labels (B,)) -> the mean loss of a batch.
+        rhythm: which batches begin and end a step.
         schedule: the learning rate of every step.
     """
 
@@ -58,7 +60,9 @@ class Session:
         if options.lr is None:
             progress.note(f"learning rate {options.learning_rate:g} ({options.learning_rate_reason})")
         self.loss_of = build_loss(options, self.batches)
-        self.schedule = Schedule(options, len(self.batches))
+        self.rhythm = Rhythm(options, self.batches)
+        self.schedule = Schedule(options, self.rhythm.steps)
+        self.state.keeps_gradients = self.rhythm.keeps_gradients
         self.val = self._open_val(run, progress)
         self.val_batches = None
         if self.val is not None:

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from modelnet.caches import same_images
 from modelnet.metrics import RunningMean
@@ -14,7 +14,7 @@ from pipeline import TensorCache
 from pipeline.errors import CheckpointError
 from pipeline.recipe import Recipe
 
-FORMAT = 2
+FORMAT = 3
 
 
 @dataclass
@@ -24,12 +24,13 @@ class State:
     Attributes:
         network, optimizer: what is trained.
         epoch: epochs that are finished.
-        step: steps done in the epoch after them.
-        running: loss and accuracy of these steps.
-        seconds, waited: time spent on these steps, and the part of it spent waiting for batches.
+        step: batches done in the epoch after them.
+        running: loss and accuracy of these batches.
+        seconds, waited: time spent on these batches, and the part of it spent waiting for batches.
         best: how good the best epoch was, larger is better; empty before the first.
         stale: epochs since then.
         decays: times that the learning rate was lowered because no epoch got better.
+        keeps_gradients: whether gradients are part of the state: the next batch adds to them.
     """
 
     network: nn.Module
@@ -42,6 +43,7 @@ class State:
     best: list[float] = field(default_factory=list)
     stale: int = 0
     decays: int = 0
+    keeps_gradients: bool = False
 
     def finish_epoch(self, score: list[float], plateau_epochs: int | None = None) -> bool:
         """Begin the next epoch; say whether the one that ended is the best so far.
@@ -77,6 +79,7 @@ class State:
             "options": options.to_dict(),
             "weights": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
+            "gradients": self._gradients() if self.keeps_gradients else {},
             "epoch": self.epoch,
             "step": self.step,
             "running": self.running.to_dict(),
@@ -89,10 +92,16 @@ class State:
             "rng_cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
         }
 
+    def _gradients(self) -> dict[str, Tensor]:
+        return {name: p.grad for name, p in self.network.named_parameters() if p.grad is not None}
+
     def restore(self, content: dict[str, Any]) -> None:
         """Take everything from a checkpoint, the global random generators too."""
         self.network.load_state_dict(content["weights"])
         self.optimizer.load_state_dict(content["optimizer"])
+        for name, parameter in self.network.named_parameters():
+            if name in content["gradients"]:
+                parameter.grad = content["gradients"][name].to(parameter.device)
         self.epoch, self.step = content["epoch"], content["step"]
         self.running = RunningMean.from_dict(content["running"])
         self.seconds, self.waited = content["seconds"], content["waited"]

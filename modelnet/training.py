@@ -165,19 +165,22 @@ class _Training:
     def train_epoch(self) -> None:
         """Train on what is left of the current epoch, up to its end or to a request to stop."""
         state, network, optimizer = self.state, self.state.network, self.state.optimizer
-        loss_of, schedule, clip_grad = self.session.loss_of, self.session.schedule, self.session.options.clip_grad
+        loss_of, rhythm, schedule = self.session.loss_of, self.session.rhythm, self.session.schedule
+        clip_grad = self.session.options.clip_grad
         losses = Losses(self.session.device)
         began, waited = time.perf_counter() - state.seconds, state.waited
         network.train()
         for images, labels in self.batches.epoch(state.epoch, state.step):
-            optimizer.zero_grad()
+            if rhythm.clears(state.step):
+                optimizer.zero_grad()
             logits = network(images)
             loss = loss_of(logits, labels)
-            loss.backward()
-            if clip_grad is not None:
-                clip_grad_norm_(network.parameters(), clip_grad)
-            schedule.set(optimizer, state.epoch * schedule.steps + state.step, state.decays)
-            optimizer.step()
+            loss.backward(rhythm.share(state.step))
+            if rhythm.steps_after(state.step):
+                if clip_grad is not None:
+                    clip_grad_norm_(network.parameters(), clip_grad)
+                schedule.set(optimizer, rhythm.step(state.epoch, state.step), state.decays)
+                optimizer.step()
 
             state.step += 1
             state.running.add(loss, logits, labels)

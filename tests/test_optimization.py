@@ -96,6 +96,9 @@ def test_the_weights_are_those_of_the_plain_loop_with_torchs_optimizer(opt: str,
         {"opt": "adamw", "sched": "cosine", "warmup_epochs": 1},
         {"opt": "rmsprop", "sched": "plateau", "plateau_epochs": 1, "clip_grad": 0.1, "class_weights": "balanced"},
         {"sched": "step", "decay_epochs": 2, "smoothing": 0.1},
+        {"sched": "cosine", "accumulate": 2},
+        {"sched": "cosine", "zero_grad": "epoch"},
+        {"sched": "cosine", "zero_grad": "never", "accumulate": 2},
     ],
 )
 def test_a_run_that_is_cut_resumes_to_the_same_bits_and_the_same_learning_rates(

@@ -32,6 +32,8 @@ def test_the_default_learning_rate_grows_with_the_batch() -> None:
     assert TrainOptions(Path("c.h5"), batch_size=1).learning_rate == 0.001
     assert TrainOptions(Path("c.h5")).learning_rate == 0.008
     assert TrainOptions(Path("c.h5"), lr=0.5).learning_rate == 0.5
+    assert TrainOptions(Path("c.h5"), batch_size=2, accumulate=4).learning_rate == 0.008
+    assert TrainOptions(Path("c.h5"), opt="adamw").learning_rate == 0.001
 
 
 @pytest.mark.parametrize(
@@ -48,6 +50,8 @@ def test_the_default_learning_rate_grows_with_the_batch() -> None:
         {"device": "gpu"},
         {"device": "cuda:"},
         {"opt": "sdg"},
+        {"accumulate": 0},
+        {"zero_grad": "always"},
         {"sched": "linear"},
         {"warmup_epochs": -1},
         {"decay_rate": 1.5},

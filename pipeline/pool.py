@@ -1,17 +1,19 @@
 """Runs the work on many images through an executor, and survives what a decoder can do to its process."""
 
 import math
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, ProcessPoolExecutor, wait
 from contextlib import contextmanager
 from itertools import islice
 
 from pipeline.errors import WorkerDied, show_path
+from pipeline.signals import held_signals
 from pipeline.workers import SECONDS_AN_IMAGE, Item, Job, Result, fill_rows, local_pool
 
 LARGEST_CHUNK = 8  # images; what a worker has finished of a chunk when it is killed is done again
 CRASHES_IN_A_ROW = 3
 _AHEAD = 3  # chunks a worker, so that none waits for the parent
+_SIGNALS_WAIT = 0.2  # seconds until Ctrl-C is answered, at most
 
 
 def run_items(
@@ -37,25 +39,31 @@ def run_items(
     chunk = max(1, min(LARGEST_CHUNK, math.ceil(total / (4 * workers))))
     chunks = iter(lambda: tuple(islice(remaining, chunk)), ())
     suspects: list[Item] = []
-    if executor is not None:
-        yield from _run(executor, job, chunks, _AHEAD * workers, suspects)
-        if suspects:
-            raise WorkerDied("the build stopped", job.target, "the executor broke", _GO_ON)
-        return
-    while True:
-        with _pool(workers) as pool:
-            yield from _run(pool, job, chunks, _AHEAD * workers, suspects)
-        if not suspects:
+    with held_signals() as answer_signals:
+        if executor is not None:
+            yield from _run(executor, job, chunks, _AHEAD * workers, suspects, answer_signals)
+            if suspects:
+                raise WorkerDied("the build stopped", job.target, "the executor broke", _GO_ON)
             return
-        yield from _one_by_one(job, suspects)
-        suspects.clear()
+        while True:
+            with _pool(workers) as pool:
+                yield from _run(pool, job, chunks, _AHEAD * workers, suspects, answer_signals)
+            if not suspects:
+                return
+            yield from _one_by_one(job, suspects, answer_signals)
+            suspects.clear()
 
 
 _GO_ON = "Run build-cache again; it goes on where it stopped"
 
 
 def _run(
-    executor: Executor, job: Job, chunks: Iterator[Sequence[Item]], ahead: int, suspects: list[Item]
+    executor: Executor,
+    job: Job,
+    chunks: Iterator[Sequence[Item]],
+    ahead: int,
+    suspects: list[Item],
+    answer_signals: Callable[[], None],
 ) -> Iterator[list[Result]]:
     """Keep `ahead` chunks in work; if the executor breaks, add the items whose fate is unknown to `suspects`."""
     in_work: dict[Future[list[Result]], Sequence[Item]] = {}
@@ -67,7 +75,9 @@ def _run(
                 chunk = ()
             if not in_work:
                 return
-            for future in wait(in_work, return_when=FIRST_COMPLETED).done:
+            done = wait(in_work, _SIGNALS_WAIT, FIRST_COMPLETED).done
+            answer_signals()
+            for future in done:
                 results = future.result()
                 del in_work[future]
                 yield results
@@ -80,24 +90,19 @@ def _run(
                 suspects.extend(items)
 
 
-def _one_by_one(job: Job, suspects: Sequence[Item]) -> Iterator[list[Result]]:
+def _one_by_one(job: Job, suspects: Sequence[Item], answer_signals: Callable[[], None]) -> Iterator[list[Result]]:
+    """Do each image in a pool of its own; one that breaks it has failed."""
     crashes = 0
-    remaining = list(suspects)
-    while remaining:
+    for item in suspects:
+        crashed: list[Item] = []
         with _pool(1) as pool:
-            while remaining:
-                item = remaining.pop(0)
-                try:
-                    results = pool.submit(fill_rows, job, [item]).result()
-                except BrokenExecutor:
-                    crashes += 1
-                    if crashes > CRASHES_IN_A_ROW:
-                        why = f"{crashes} workers died one after another, the last at {show_path(item.path)}"
-                        raise WorkerDied("the build stopped", job.target, why, _GO_ON) from None
-                    yield [Result(item.row, "passing", reason=_CRASHED)]
-                    break
-                crashes = 0
-                yield results
+            yield from _run(pool, job, iter([[item]]), 1, crashed, answer_signals)
+        crashes = crashes + 1 if crashed else 0
+        if crashes > CRASHES_IN_A_ROW:
+            why = f"{crashes} workers died one after another, the last at {show_path(item.path)}"
+            raise WorkerDied("the build stopped", job.target, why, _GO_ON)
+        if crashed:
+            yield [Result(item.row, "passing", reason=_CRASHED)]
 
 
 _CRASHED = f"its decoder crashed, or took over {SECONDS_AN_IMAGE} s"

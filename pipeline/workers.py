@@ -14,9 +14,8 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -200,34 +199,10 @@ def local_pool(workers: int) -> ProcessPoolExecutor:
     pool = ProcessPoolExecutor(
         workers, multiprocessing.get_context(method), initializer=start_worker, initargs=(os.getpid(),)
     )
-    with _signals_held(), warnings.catch_warnings():
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # about threads, of which the children use none
         pool.submit(int)  # a pool forks when it is first used
     return pool
-
-
-@contextmanager
-def _signals_held() -> Iterator[None]:
-    """Answer Ctrl-C and SIGTERM afterwards.
-
-    The interpreter loses an exception that is raised while it forks, and a child that is not set up yet would answer
-    as its parent does.
-    """
-    if threading.current_thread() is not threading.main_thread():  # no handler runs in another
-        yield
-        return
-    held: list[int] = []
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    before = {number: handler for number, handler in before.items() if handler is not None}
-    for number in before:
-        signal.signal(number, lambda number, _: held.append(number))
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-    for came in held:
-        signal.raise_signal(came)
 
 
 def start_worker(parent: int) -> None:

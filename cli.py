@@ -195,6 +195,11 @@ def verify_command(cache: Path) -> None:
     default="none",
     help="balanced: each class counts as much as any other, however few images it has.",
 )
+@click.option(
+    "--model-ema", type=float, metavar="DECAY", help="Validate with a running mean of the weights: 0.99, say."
+)
+@click.option("--patience", type=click.IntRange(1), help="End after so many epochs without a better one.")
+@click.option("--init", type=click.Choice(CHOICES["init"]), default="default", help="How the weights start.")
 @click.option("--shuffle/--no-shuffle", default=True, help="A new order each epoch, or class after class.")
 @click.option("--drop-last/--no-drop-last", help="Leave out the last, shorter batch of an epoch.")
 @click.option("--seed", type=click.IntRange(0), default=0, help="Of the initial weights.")

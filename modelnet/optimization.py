@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from modelnet.batches import Batches
 from modelnet.caches import class_counts
@@ -49,6 +50,16 @@ def balanced_weights(counts_C: Tensor) -> Tensor:
     """
     present = counts_C > 0
     return torch.where(present, counts_C.sum() / (present.sum() * counts_C.clamp(min=1)), 0.0).float()
+
+
+def running_mean_of_weights(network: nn.Module, decay: float) -> AveragedModel:
+    """Copy a network into one whose weights are a running mean of those after each step; the first replace it.
+
+    Args:
+        network: in training.
+        decay: the part of the mean that a step keeps.
+    """
+    return AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
 
 
 class Schedule:

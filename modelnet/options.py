@@ -14,6 +14,7 @@ CHOICES = {
     "opt": ("sgd", "adam", "adamw", "nadam", "radam", "rmsprop"),
     "sched": ("none", "cosine", "step", "plateau"),
     "class_weights": ("none", "balanced"),
+    "init": ("default", "kaiming", "xavier", "orthogonal", "zeros"),
     "zero_grad": ("batch", "epoch", "never"),
 }
 
@@ -21,12 +22,14 @@ _WHOLE_FROM = {
     "batch_size": 1,
     "epochs": 1,
     "accumulate": 1,
+    "patience": 1,
     "workers": 0,
     "threads": 1,
     "warmup_epochs": 0,
     "decay_epochs": 1,
     "plateau_epochs": 1,
 }
+_BELOW_1 = ("val_fraction", "model_ema")
 _FROM_0_TO = {"momentum": math.inf, "weight_decay": math.inf, "decay_rate": 1.0, "smoothing": 1.0}
 _DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 
@@ -55,6 +58,9 @@ class TrainOptions:
         plateau_epochs: with "plateau", × `decay_rate` after so many epochs without a better one.
         clip_grad: the gradient's norm at most, or None.
         smoothing: of the labels.
+        model_ema: validate and predict with a running mean of the weights, of which every step keeps this part, near 1.
+        patience: epochs without a better one, after which training ends; None for never.
+        init: of the weights: "default" as PyTorch's layers start, or "kaiming", "xavier", "orthogonal", "zeros".
         class_weights: "balanced" makes each class count as much as any other, however few images it has.
         shuffle: a new order each epoch; else the order of the cache, class after class.
         drop_last: leave out the last, shorter batch of an epoch.
@@ -88,6 +94,9 @@ class TrainOptions:
     clip_grad: float | None = None
     smoothing: float = 0.0
     class_weights: str = "none"
+    model_ema: float | None = None
+    patience: int | None = None
+    init: str = "default"
     shuffle: bool = True
     drop_last: bool = False
     seed: int = 0
@@ -105,16 +114,7 @@ class TrainOptions:
         for name in ("seed", "data_seed"):
             if type(getattr(self, name)) is not int or not 0 <= getattr(self, name) < 2**63:
                 raise ValueError(f"{name} is a whole number from 0 to 2**63 - 1, not {getattr(self, name)!r}")
-        for name in ("lr", "clip_grad"):
-            value = getattr(self, name)
-            if value is not None and not (math.isfinite(value) and value > 0):
-                raise ValueError(f"{name} is greater than 0, not {value!r}")
-        for name, most in _FROM_0_TO.items():
-            value = getattr(self, name)
-            if not (math.isfinite(value) and 0 <= value <= most):
-                raise ValueError(
-                    f"{name} is 0 or greater{f', at most {most}' if most < math.inf else ''}, not {value!r}"
-                )
+        self._check_floats()
         for name, choices in CHOICES.items():
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name} is one of {', '.join(choices)}, not {getattr(self, name)!r}")
@@ -122,14 +122,24 @@ class TrainOptions:
             raise ValueError(f"device is auto, cpu, cuda or cuda:N, not {self.device!r}")
         if self.name is not None and (self.name in ("", ".", "..") or set("/\0") & set(self.name)):
             raise ValueError(f"name is that of one folder, not {self.name!r}")
-        self._check_validation()
+        if self.val is not None and self.val_fraction is not None:
+            raise ValueError("val_fraction keeps images of the cache to validate on, and val names another cache")
 
-    def _check_validation(self) -> None:
-        if self.val_fraction is not None:
-            if not 0 < self.val_fraction < 1:
-                raise ValueError(f"val_fraction is between 0 and 1, not {self.val_fraction!r}")
-            if self.val is not None:
-                raise ValueError("val_fraction keeps images of the cache to validate on, and val names another cache")
+    def _check_floats(self) -> None:
+        for name in ("lr", "clip_grad"):
+            value = getattr(self, name)
+            if value is not None and not (math.isfinite(value) and value > 0):
+                raise ValueError(f"{name} is greater than 0, not {value!r}")
+        for name in _BELOW_1:
+            value = getattr(self, name)
+            if value is not None and not 0 < value < 1:
+                raise ValueError(f"{name} is between 0 and 1, not {value!r}")
+        for name, most in _FROM_0_TO.items():
+            value = getattr(self, name)
+            if not (math.isfinite(value) and 0 <= value <= most):
+                raise ValueError(
+                    f"{name} is 0 or greater{f', at most {most}' if most < math.inf else ''}, not {value!r}"
+                )
 
     @property
     def learning_rate(self) -> float:

@@ -7,8 +7,9 @@ import torch
 from modelnet.batches import Batches
 from modelnet.caches import match_labels, open_to_train, pair_warnings
 from modelnet.device import choose_device
+from modelnet.initialization import initialize
 from modelnet.network import MODELNET, build_network
-from modelnet.optimization import Schedule, build_loss, build_optimizer
+from modelnet.optimization import Schedule, build_loss, build_optimizer, running_mean_of_weights
 from modelnet.options import TrainOptions
 from modelnet.progress import Progress
 from modelnet.rhythm import Rhythm
@@ -88,8 +89,11 @@ class Session:
 def initial_state(cache: TensorCache, options: TrainOptions, device: torch.device) -> State:
     """Make the network, with the weights that follow from the seed, and its optimizer."""
     torch.manual_seed(options.seed)
-    network = build_network(MODELNET, len(cache.class_ids), cache.recipe.size).to(device)
-    return State(network, build_optimizer(network, options))
+    network = build_network(MODELNET, len(cache.class_ids), cache.recipe.size)
+    initialize(network, options.init)
+    network.to(device)
+    average = None if options.model_ema is None else running_mean_of_weights(network, options.model_ema)
+    return State(network, build_optimizer(network, options), average)
 
 
 def find(cache: Path, run: Path | None) -> Path:

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 from modelnet.caches import same_images
 from modelnet.metrics import RunningMean
@@ -14,7 +15,7 @@ from pipeline import TensorCache
 from pipeline.errors import CheckpointError
 from pipeline.recipe import Recipe
 
-FORMAT = 3
+FORMAT = 4
 
 
 @dataclass
@@ -23,6 +24,7 @@ class State:
 
     Attributes:
         network, optimizer: what is trained.
+        average: the running mean of its weights, or None.
         epoch: epochs that are finished.
         step: batches done in the epoch after them.
         running: loss and accuracy of these batches.
@@ -35,6 +37,7 @@ class State:
 
     network: nn.Module
     optimizer: torch.optim.Optimizer
+    average: AveragedModel | None = None
     epoch: int = 0
     step: int = 0
     running: RunningMean = field(default_factory=RunningMean)
@@ -44,6 +47,11 @@ class State:
     stale: int = 0
     decays: int = 0
     keeps_gradients: bool = False
+
+    @property
+    def evaluated(self) -> nn.Module:
+        """The network to validate and predict with: that of the mean weights where there is one."""
+        return self.network if self.average is None else self.average.module
 
     def finish_epoch(self, score: list[float], plateau_epochs: int | None = None) -> bool:
         """Begin the next epoch; say whether the one that ended is the best so far.
@@ -79,6 +87,8 @@ class State:
             "options": options.to_dict(),
             "weights": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
+            "average": {} if self.average is None else self.average.module.state_dict(),
+            "averaged": 0 if self.average is None else int(self.average.n_averaged),
             "gradients": self._gradients() if self.keeps_gradients else {},
             "epoch": self.epoch,
             "step": self.step,
@@ -99,6 +109,9 @@ class State:
         """Take everything from a checkpoint, the global random generators too."""
         self.network.load_state_dict(content["weights"])
         self.optimizer.load_state_dict(content["optimizer"])
+        if self.average is not None:
+            self.average.module.load_state_dict(content["average"])
+            self.average.n_averaged.fill_(content["averaged"])
         for name, parameter in self.network.named_parameters():
             if name in content["gradients"]:
                 parameter.grad = content["gradients"][name].to(parameter.device)

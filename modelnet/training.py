@@ -146,7 +146,7 @@ class _Training:
         self.progress.started(self.run.path, images * epochs, images * state.epoch + state.running.images)
         outcome = None
         with worker_deaths(self.session.cache.path), memory_errors(self.session.device):
-            while state.epoch < epochs:
+            while not self.is_finished:
                 began = time.perf_counter() - state.seconds
                 self.train_epoch()
                 outcome = self.validate()
@@ -155,12 +155,21 @@ class _Training:
                 rows.append(self.finish_epoch(outcome, time.perf_counter() - began))
                 self.progress.epoch(rows[-1], epochs)
             self.save()
-            interrupted = state.epoch < epochs
-            if not interrupted:
+            if self.is_finished:
                 self.write_predictions(outcome)
         if rows:
             self.run.write_picture("loss.png", loss_curves(rows, self.run.path.name))
-        return TrainResult(self.run.path, rows, interrupted)
+        if self.is_finished and state.epoch < epochs:
+            self.progress.note(f"stopped: no epoch has been better than epoch {state.epoch - state.stale}")
+        return TrainResult(self.run.path, rows, interrupted=not self.is_finished)
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether there is nothing left to train: all epochs are done, or patience has ended."""
+        patience = self.session.options.patience
+        return self.state.epoch >= self.session.options.epochs or (
+            patience is not None and self.state.stale >= patience
+        )
 
     def train_epoch(self) -> None:
         """Train on what is left of the current epoch, up to its end or to a request to stop."""
@@ -181,6 +190,8 @@ class _Training:
                     clip_grad_norm_(network.parameters(), clip_grad)
                 schedule.set(optimizer, rhythm.step(state.epoch, state.step), state.decays)
                 optimizer.step()
+                if state.average is not None:
+                    state.average.update_parameters(network)
 
             state.step += 1
             state.running.add(loss, logits, labels)
@@ -198,7 +209,7 @@ class _Training:
         """Run the network over the validation images; None without them, or where a stop was asked for."""
         if self.session.val_batches is None or self.stop.signal:
             return None
-        return evaluate(self.state.network, self.session.val_batches, self.session.label_map, self.stop)
+        return evaluate(self.state.evaluated, self.session.val_batches, self.session.label_map, self.stop)
 
     def finish_epoch(self, outcome: Outcome | None, seconds: float) -> EpochRow:
         """Write down an epoch and save the state after it, at most once a second.
@@ -246,7 +257,7 @@ class _Training:
         if self.session.val_batches is None:
             return
         if outcome is None:  # resumed after its last epoch
-            outcome = evaluate(self.state.network, self.session.val_batches, self.session.label_map)
+            outcome = evaluate(self.state.evaluated, self.session.val_batches, self.session.label_map)
         if outcome is not None:
             rows = prediction_rows(outcome, self.session.val_batches, self.session.cache.class_ids)
             self.run.write_predictions(PREDICTION_COLUMNS, rows)

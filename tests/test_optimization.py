@@ -41,8 +41,8 @@ class CutAfter(Progress):
             self.stop.signal = 2
 
 
-def weights(run: Path, name: str = "last.pt") -> dict[str, torch.Tensor]:
-    saved: dict[str, torch.Tensor] = torch.load(run / "checkpoints" / name, weights_only=True)["weights"]
+def weights(run: Path, name: str = "last.pt", part: str = "weights") -> dict[str, torch.Tensor]:
+    saved: dict[str, torch.Tensor] = torch.load(run / "checkpoints" / name, weights_only=True)[part]
     return saved
 
 
@@ -98,6 +98,7 @@ def test_the_weights_are_those_of_the_plain_loop_with_torchs_optimizer(opt: str,
         {"sched": "step", "decay_epochs": 2, "smoothing": 0.1},
         {"sched": "cosine", "accumulate": 2},
         {"sched": "cosine", "zero_grad": "epoch"},
+        {"sched": "cosine", "model_ema": 0.7, "init": "orthogonal"},
         {"sched": "cosine", "zero_grad": "never", "accumulate": 2},
     ],
 )
@@ -110,7 +111,9 @@ def test_a_run_that_is_cut_resumes_to_the_same_bits_and_the_same_learning_rates(
         stop = Stop()
         run = train(options, CutAfter(stop, cut), stop).run
         resumed = resume(run)
-        assert_same_weights(weights(run), weights(whole.run))
+        for name in ("last.pt", "best.pt"):
+            for part in ("weights", "average"):
+                assert_same_weights(weights(run, name, part), weights(whole.run, name, part))
         assert [(row.lr, row.train_loss, row.val_loss) for row in resumed.rows] == [
             (row.lr, row.train_loss, row.val_loss) for row in whole.rows
         ]
@@ -202,3 +205,55 @@ def test_smoothing_is_in_the_loss_that_is_shown(cache_path: Path) -> None:
     loss = nn.functional.cross_entropy(logits, cache.labels, label_smoothing=0.3).item()
     row = train(TrainOptions(cache_path, batch_size=8, epochs=1, smoothing=0.3)).rows[0]
     assert row.train_loss == pytest.approx(loss, abs=1e-6)
+
+
+# The mean of the weights, patience
+
+
+def test_the_mean_of_the_weights_is_the_plain_sum_and_is_what_is_validated(cache_path: Path) -> None:
+    class Follow(Progress):
+        mean: dict[str, torch.Tensor] | None = None
+
+        def step(self, images: int) -> None:
+            now = {name: w.detach().double().clone() for name, w in networks[0].state_dict().items()}
+            self.mean = now if self.mean is None else {n: 0.8 * w + 0.2 * now[n] for n, w in self.mean.items()}
+
+    networks: list[nn.Module] = []
+    real = ModelNet.__init__
+
+    def remember(self: ModelNet, classes: int, size: int) -> None:
+        real(self, classes, size)
+        networks.append(self)
+
+    follow = Follow()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ModelNet, "__init__", remember)
+        result = train(TrainOptions(cache_path, val=cache_path, batch_size=3, epochs=3, lr=0.05, model_ema=0.8), follow)
+
+    average = weights(result.run, part="average")
+    assert follow.mean is not None
+    for name, expected in follow.mean.items():
+        torch.testing.assert_close(average[name].double(), expected, rtol=1e-5, atol=1e-6)
+    network, cache = ModelNet(2, 64), TensorCache(cache_path)
+    network.load_state_dict(average)
+    with torch.no_grad():
+        loss = nn.functional.cross_entropy(network(cache.images), cache.labels).item()
+    assert result.rows[-1].val_loss == pytest.approx(loss, abs=1e-6)
+
+
+def test_training_ends_when_patience_does_and_stays_ended(cache_path: Path) -> None:
+    class Listen(Progress):
+        heard: tuple[str, ...] = ()
+
+        def note(self, text: str) -> None:
+            self.heard += (text,)
+
+    listen = Listen()
+    options = TrainOptions(cache_path, val=cache_path, batch_size=2, epochs=60, lr=0.05, patience=3)
+    result = train(options, listen)
+    scores = [(row.val_acc, -(row.val_loss or 0)) for row in result.rows]
+    best = scores.index(max(scores)) + 1
+    assert len(scores) == best + 3 < 60 and not result.interrupted
+    assert listen.heard == (f"stopped: no epoch has been better than epoch {best}",)
+    assert len(resume(result.run).rows) == len(scores)
+    assert (result.run / "predictions.csv").exists()

@@ -238,6 +238,8 @@ def train_command(ctx: click.Context, /, run: Path | None, cache: Path | None, *
     if result.interrupted:
         click.echo(f"stopped and saved. Go on with: python cli.py train --resume {result.run}", err=True)
         raise SystemExit(stop.exit_code)
+    if result.scores is not None:
+        click.echo(f"\n{result.scores}\n")
     click.echo(f"loss curve: {result.run / 'loss.png'}")
 
 
@@ -340,10 +342,10 @@ def progress_bar(what: str, unit: str) -> Iterator[Any]:
 
 def main() -> NoReturn:
     """Run the command line; every failure is one line on stderr and an exit code of `pipeline.errors`."""
-    debug = "--debug" in sys.argv
+    debug = "--debug" in sys.argv  # before the command or behind it
     signal.signal(signal.SIGTERM, _terminate)
     try:
-        code = cli.main(standalone_mode=False)
+        code = cli.main([argument for argument in sys.argv[1:] if argument != "--debug"], standalone_mode=False)
         sys.stdout.flush()
         sys.exit(code if isinstance(code, int) else 0)
     except SystemExit:

@@ -4,6 +4,7 @@
     metrics.csv       a line an epoch
     split.csv         a line an image, the side it is on, where one cache serves for training and validation
     predictions.csv   a line an image of the validation set, by the weights at the end
+    scores.json       how good these are, class by class
     checkpoints/      last.pt, the one before it as previous.pt, best.pt
     loss.png          the curves
 
@@ -131,7 +132,7 @@ class RunFolder:
 
     def write_config(self, config: dict[str, Any]) -> None:
         """Publish config.json."""
-        self._publish("config.json", (json.dumps(config, indent=2) + "\n").encode())
+        self._publish("config.json", _json_text(config).encode())
 
     def read_config(self) -> dict[str, Any]:
         """Return what `write_config` was given.
@@ -184,6 +185,10 @@ class RunFolder:
     def write_predictions(self, header: list[str], rows: Iterable[list[Any]]) -> None:
         """Publish predictions.csv."""
         self._publish("predictions.csv", _csv_text([header, *rows]).encode("utf-8", "surrogateescape"))
+
+    def write_scores(self, scores: dict[str, Any]) -> None:
+        """Publish scores.json."""
+        self._publish("scores.json", _json_text(scores).encode())
 
     def write_picture(self, name: str, png: bytes) -> None:
         """Publish a picture."""
@@ -248,6 +253,10 @@ def _clean_aside(path: Path) -> Iterator[Path]:
         with suppress(OSError):
             files.remove(aside)
         raise
+
+
+def _json_text(values: dict[str, Any]) -> str:
+    return json.dumps(values, indent=2) + "\n"
 
 
 def _csv_text(rows: Iterable[Iterable[Any]]) -> str:

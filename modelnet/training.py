@@ -22,6 +22,7 @@ from modelnet.options import TrainOptions
 from modelnet.plots import loss_curves
 from modelnet.progress import Progress
 from modelnet.runs import EpochRow, RunFolder
+from modelnet.scores import Scores, score
 from modelnet.session import Session
 from modelnet.split import SPLIT_COLUMNS, split_rows
 from modelnet.state import check_fits
@@ -38,12 +39,14 @@ class TrainResult:
     Attributes:
         run: its folder.
         rows: a row an epoch, also of the epochs before a resume.
+        scores: of the validation images by the weights at the end; None without them, or where it was stopped.
         interrupted: whether it was asked to stop before its last epoch; `resume` goes on.
     """
 
     run: Path
     rows: list[EpochRow]
     interrupted: bool
+    scores: Scores | None = None
 
 
 def train(options: TrainOptions, progress: Progress | None = None, stop: Stop | None = None) -> TrainResult:
@@ -144,7 +147,7 @@ class _Training:
         state, epochs = self.state, self.session.options.epochs
         images = self.batches.images_an_epoch
         self.progress.started(self.run.path, images * epochs, images * state.epoch + state.running.images)
-        outcome = None
+        outcome = scores = None
         with worker_deaths(self.session.cache.path), memory_errors(self.session.device):
             while not self.is_finished:
                 began = time.perf_counter() - state.seconds
@@ -156,12 +159,12 @@ class _Training:
                 self.progress.epoch(rows[-1], epochs)
             self.save()
             if self.is_finished:
-                self.write_predictions(outcome)
+                scores = self.write_predictions(outcome)
         if rows:
             self.run.write_picture("loss.png", loss_curves(rows, self.run.path.name))
         if self.is_finished and state.epoch < epochs:
             self.progress.note(f"stopped: no epoch has been better than epoch {state.epoch - state.stale}")
-        return TrainResult(self.run.path, rows, interrupted=not self.is_finished)
+        return TrainResult(self.run.path, rows, not self.is_finished, scores)
 
     @property
     def is_finished(self) -> bool:
@@ -252,15 +255,25 @@ class _Training:
         """Return what a checkpoint of this moment holds."""
         return self.state.to_content(self.session.options, self.session.cache)
 
-    def write_predictions(self, outcome: Outcome | None) -> None:
-        """Write what the network says of each validation image; `outcome` spares running it once more."""
+    def write_predictions(self, outcome: Outcome | None) -> Scores | None:
+        """Write what the network says of each validation image, and how good that is.
+
+        Args:
+            outcome: spares running the network once more, where there is one.
+        """
         if self.session.val_batches is None:
-            return
+            return None
         if outcome is None:  # resumed after its last epoch
             outcome = evaluate(self.state.evaluated, self.session.val_batches, self.session.label_map)
-        if outcome is not None:
-            rows = prediction_rows(outcome, self.session.val_batches, self.session.cache.class_ids)
-            self.run.write_predictions(PREDICTION_COLUMNS, rows)
+        if outcome is None:
+            return None
+        cache = self.session.cache
+        self.run.write_predictions(
+            PREDICTION_COLUMNS, prediction_rows(outcome, self.session.val_batches, cache.class_ids)
+        )
+        scores = score(outcome, cache.class_ids, cache.class_names)
+        self.run.write_scores(scores.to_dict())
+        return scores
 
     def check(self, losses: Losses) -> None:
         """Stop where a loss was not a number."""

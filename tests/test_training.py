@@ -195,6 +195,7 @@ def test_a_run_folder_holds_what_was_done_and_what_came_of_it(cache_path: Path) 
         "loss.png",
         "metrics.csv",
         "predictions.csv",
+        "scores.json",
     ]
     with (result.run / "metrics.csv").open() as file:
         rows = list(csv.reader(file))
@@ -306,7 +307,7 @@ def test_a_run_that_is_stopped_and_resumed_ends_with_the_same_bits(cache_path: P
         assert not resume(run.run).interrupted
         assert weights_digest(run.run) == weights_digest(whole)
         assert weights_digest(run.run, "best.pt") == weights_digest(whole, "best.pt")
-        for name in ("predictions.csv", "config.json"):
+        for name in ("predictions.csv", "scores.json", "config.json"):
             assert (run.run / name).read_bytes() == (whole / name).read_bytes()
         assert results(run.run) == results(whole)
 

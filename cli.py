@@ -243,6 +243,64 @@ def train_command(ctx: click.Context, /, run: Path | None, cache: Path | None, *
     click.echo(f"loss curve: {result.run / 'loss.png'}")
 
 
+RUN = click.argument("run", type=click.Path(path_type=Path))
+CHECKPOINT = click.option(
+    "--checkpoint", type=click.Choice(["last", "best"]), default="last", help="The weights at the end, or the best."
+)
+DEVICE = click.option("--device", default="auto", help="auto, cpu, cuda or cuda:1.")
+
+
+@cli.command(
+    "evaluate", epilog=example("python cli.py evaluate runs/example-modelnet-001 --cache data/cache/example.h5")
+)
+@RUN
+@click.option("--cache", type=click.Path(path_type=Path), help="Another one, whole.  [default: what RUN validated on]")
+@CHECKPOINT
+@DEVICE
+@click.option("-j", "--workers", type=click.IntRange(0), default=0, help="Reading processes.")
+@click.option("--json", "as_json", is_flag=True, help="For scripts.")
+def evaluate_command(run: Path, cache: Path | None, checkpoint: str, device: str, workers: int, as_json: bool) -> None:
+    """Show how good the network of RUN is: on its validation images, or on those of another cache."""
+    import json
+
+    from modelnet.trained import Trained
+
+    scores = Trained.load(run, checkpoint, device).evaluate(cache, workers)
+    click.echo(json.dumps(scores.to_dict(), indent=2) if as_json else scores)
+
+
+@cli.command("predict", epilog=example("python cli.py predict runs/example-modelnet-001 data/example"))
+@RUN
+@click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="IMAGE|FOLDER...")
+@click.option("-k", "--top-k", type=click.IntRange(1), default=3, help="Classes an image, the most probable first.")
+@CHECKPOINT
+@DEVICE
+@click.option("--json", "as_json", is_flag=True, help="For scripts: a line an image.")
+def predict_command(
+    run: Path, images: tuple[Path, ...], top_k: int, checkpoint: str, device: str, as_json: bool
+) -> None:
+    """Say what the network of RUN sees in images, prepared bit for bit as those that it was trained on.
+
+    Files that give no image are named, and the command ends with 3.
+    """
+    import json
+
+    from modelnet.trained import Trained, answer_dict, answer_text, predict
+
+    trained = Trained.load(run, checkpoint, device)
+    failed = False
+    for answer in predict(trained, images, top_k):
+        failed |= bool(answer.error)
+        if as_json:
+            click.echo(json.dumps(answer_dict(trained, answer)))
+        elif answer.error:
+            click.echo(f"warning: left out: {show_path(answer.file)}: {answer.error}", err=True)
+        else:
+            click.echo(answer_text(trained, answer))
+    if failed:
+        raise SystemExit(DONE_WITH_FAILURES)
+
+
 def resume_options(ctx: click.Context) -> dict[str, Any]:
     """Return the options typed beside --resume; a run goes on with its own."""
     given = {name for name in ctx.params if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE}

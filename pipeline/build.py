@@ -183,6 +183,8 @@ class _Build:
         freshness.write_stats(self.path, header, self._stats())
         report = self._report(header, why=why, kept=kept)
         report.look = look_at(StoredCache(self.path))
+        if self.unfinished.discarded:
+            report.warnings.append("an unfinished build of another recipe, decoder or format was discarded")
         return report
 
     def _up_to_date(self, header: Header, verdict: freshness.Verdict) -> BuildReport:

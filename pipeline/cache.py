@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -192,20 +193,14 @@ class TensorCache(Mapping[str, Mapping[ClassId, Tensor]]):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.path, self.verify = state["path"], state["verify"]
-        stored = StoredCache(self.path)
-        if stored.header.fingerprint != state["fingerprint"]:
-            stored = self._still_open_elsewhere(state["handle"], state["fingerprint"])
-        self._open(stored)
-
-    def _still_open_elsewhere(self, handle: tuple[int, int], fingerprint: str) -> StoredCache:
-        """A rebuild has replaced the file since: the process that sent us still holds the old one, whole."""
-        try:
-            stored = StoredCache(Path("/proc/{}/fd/{}".format(*handle)))
-            if stored.header.fingerprint == fingerprint:
-                return stored
-        except PipelineError:  # not Linux, another host, or gone
-            pass
-        raise CacheStale("the cache has changed", self.path, "it was rebuilt since it was opened", "Start again")
+        # where a rebuild has replaced the file since, the process that sent us still holds the old one, whole
+        for place in (self.path, Path("/proc/{}/fd/{}".format(*state["handle"]))):
+            with suppress(PipelineError):  # gone, or no such process here
+                stored = StoredCache(place)
+                if stored.header.fingerprint == state["fingerprint"]:
+                    self._open(stored)
+                    return
+        raise CacheStale("the cache has changed", self.path, "it was replaced since it was opened", "Start again")
 
 
 _REBUILD = "build-cache rebuilds just the damaged rows; verify lists them"

@@ -8,7 +8,7 @@ from pipeline import freshness
 from pipeline.decode import decoder_identity
 from pipeline.ledger import Ledger
 from pipeline.report import CacheInfo, Look, image_name
-from pipeline.similar import exact_groups, near_pairs
+from pipeline.similar import exact_groups
 from pipeline.sources import scan_folder
 from pipeline.stored import StoredCache
 
@@ -37,18 +37,13 @@ def describe_cache(path: Path) -> CacheInfo:
 
 def look_at(stored: StoredCache) -> Look:
     """Find what is worth a look: the same content twice, near duplicates, tiny and blank images."""
-    same = exact_groups(stored.table("source_sha256"))
-    skip = np.zeros(stored.num_images, bool)  # the first of a group stands for it; blank images all look alike
-    skip[[row for group in same for row in group[1:]]] = True
-    skip[[row for row, remark in stored.remarks if remark.startswith("blank")]] = True
-    pairs = near_pairs(stored.table("image_hash").astype(np.uint64), skip)
 
     def name(row: int) -> str:
         return image_name(stored.class_folders[int(stored.table("labels")[row])], stored.table("filenames")[row])
 
     return Look(
-        same_content=[[name(row) for row in group] for group in same],
-        nearly_alike=[(name(a), name(b)) for a, b in pairs],
+        same_content=[[name(row) for row in group] for group in exact_groups(stored.table("source_sha256"))],
+        nearly_alike=[(name(a), name(b)) for a, b in stored.table("alike").tolist()],
         remarks=[(name(row), remark) for row, remark in stored.remarks],
     )
 

@@ -43,6 +43,7 @@ _TABLES: tuple[tuple[str, str | None, tuple[int, ...], str], ...] = (
     ("image_hash", "<u8", (), "images"),
     ("failed", None, (), "failed"),
     ("remarks", None, (), "remarks"),
+    ("alike", "<i8", (2,), "alike"),
 )
 TABLE_NAMES = tuple(name for name, *_ in _TABLES)
 
@@ -140,7 +141,7 @@ def table_extents(counts: dict[str, int], widths: dict[str, int]) -> list[tuple[
     """List (name, dtype, row shape, count) of every table, in the order in which they are written.
 
     Args:
-        counts: of "images", "classes", "failed", "remarks".
+        counts: of "images", "classes", "failed", "remarks", "alike".
         widths: of each table of fixed-length bytes.
     """
     return [(name, dtype or f"|S{max(1, widths[name])}", shape, counts[of]) for name, dtype, shape, of in _TABLES]
@@ -278,13 +279,7 @@ def _check_shapes(header: Header) -> None:
     expected = np.dtype(header.recipe.dtype).newbyteorder("<").str
     if images.count < 1 or images.row_shape != header.recipe.row_shape or images.dtype != expected:
         raise ValueError("images do not fit the recipe")
-    counts = {
-        "images": images.count,
-        **{
-            name: header.extents[table].count
-            for name, table in (("classes", "classes"), ("failed", "failed"), ("remarks", "remarks"))
-        },
-    }
+    counts = {name: header.extents[name].count for name in ("images", "classes", "failed", "remarks", "alike")}
     if counts["classes"] < 1:
         raise ValueError("no classes")
     for name, dtype, shape, of in _TABLES:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.journal import Entry
+from pipeline.similar import exact_groups, near_pairs
 from pipeline.sources import Failed, Scan, Stat
 from pipeline.workers import Result
 
@@ -118,7 +119,16 @@ class Ledger:
             "image_hash": self.image_hash[rows].astype("<u8"),
             "failed": byte_table(failed),
             "remarks": byte_table(remarks),
+            "alike": self._alike(rows),
         }
+
+    def _alike(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Find the pairs of rows that nearly look alike; the same content twice is told from its digest."""
+        copies = [row for group in exact_groups(self.source_sha256[rows]) for row in group[1:]]
+        blank = [any(r.startswith("blank") for r in self.remarks.get(c, ())) for c in rows.tolist()]
+        skip = np.array(blank, bool)  # blank images all look alike
+        skip[copies] = True
+        return np.array(near_pairs(self.image_hash[rows], skip), "<i8").reshape(-1, 2)
 
     @staticmethod
     def _set(column: dict[int, Any], candidate: int, value: Any) -> None:

@@ -45,7 +45,10 @@ class BatchMemory:
         """Return a CPU tensor, its content undefined."""
         count = math.prod(shape) * dtype.itemsize
         free = self._free.setdefault(count, [])
-        block = free.pop() if free else np.empty(count + self._ALIGNMENT, np.uint8)
+        try:
+            block = free.pop()
+        except IndexError:
+            block = np.empty(count + self._ALIGNMENT, np.uint8)
         start = -block.ctypes.data % self._ALIGNMENT
         lent = block[start : start + count]
         weakref.finalize(lent, self._take_back, free, block).atexit = False

@@ -57,7 +57,7 @@ class BuildReport:
         left_out_named: those that may have been: (path below the source, reason).
         failed: files that should have given an image.
         why: what was out of date, in one line; empty where there was no cache before.
-        up_to_date: nothing had to be done.
+        up_to_date: nothing had to be done, or could be done for files that could not be read before either.
         warnings: what a person should know.
         look: images worth a look.
         file_bytes: size of the cache.
@@ -100,7 +100,11 @@ class BuildReport:
         if summary := self.look.summary():
             yield f"worth a look: {summary}; info lists them"
         where = f"{show_path(self.path)}: {self.cached} images, {show_bytes(self.file_bytes)}"
-        if self.up_to_date:
+        again = sum(failed.passing for failed in self.failed)
+        if self.up_to_date and again:
+            files = "1 file still fails" if again == 1 else f"{again} files still fail"
+            yield f"{where}, is as it was; {files} and will be tried again ({self.seconds:.2f} s)"
+        elif self.up_to_date:
             yield f"{where}, is up to date; nothing was decoded ({self.seconds:.2f} s)"
         else:
             parts = (

@@ -32,8 +32,12 @@ def exact_groups(source_sha256: NDArray[np.uint8]) -> list[list[int]]:
     Returns:
         Groups of two rows or more, each in ascending order.
     """
-    keys = np.ascontiguousarray(source_sha256).view("S32").reshape(-1) if len(source_sha256) else np.empty(0, "S32")
-    return [rows.tolist() for rows in _runs(keys)]
+    digests = np.ascontiguousarray(source_sha256)
+    groups: dict[bytes, list[int]] = {}
+    for run in _runs(digests.view(np.uint64)[:, 0]):  # eight bytes of each find them, all 32 decide
+        for row in run.tolist():
+            groups.setdefault(digests[row].tobytes(), []).append(row)
+    return sorted(rows for rows in groups.values() if len(rows) > 1)
 
 
 def near_pairs(hashes: NDArray[np.uint64], skip: NDArray[np.bool_]) -> list[tuple[int, int]]:
@@ -54,7 +58,7 @@ def near_pairs(hashes: NDArray[np.uint64], skip: NDArray[np.bool_]) -> list[tupl
     found: set[tuple[int, int]] = set()
     looked_at = np.flatnonzero(~skip)
     for band in range(bands):
-        keys = (hashes[looked_at] >> np.uint64(band * width)) & np.uint64((1 << width) - 1)
+        keys = (hashes[looked_at] >> np.uint64(band * width)).astype(np.uint16)  # of 16 bits: sorted fastest
         for a, b in _sharing(keys):
             rows, others = looked_at[a], looked_at[b]
             near = np.bitwise_count(hashes[rows] ^ hashes[others]) <= NEAR_BITS

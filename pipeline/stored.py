@@ -134,6 +134,9 @@ class StoredCache:
                 raise ValueError("the table of failures is no such table")
             if any(type(r) is not int or not 0 <= r < self.num_images or type(t) is not str for r, t in self.remarks):
                 raise ValueError("the table of remarks is no such table")
+            alike = self.table("alike")
+            if len(alike) and not 0 <= int(alike.min()) <= int(alike.max()) < self.num_images:
+                raise ValueError("the table of images that look alike names others")
         except (ValueError, TypeError, KeyError, RecursionError) as error:
             raise CacheUnsafe("not a cache that can be read", self.path, f"{error}", _REBUILD) from error
 

@@ -48,6 +48,7 @@ class Unfinished:
         self.rows: NDArray[np.int64] = np.empty(0, np.int64)
         self.fd = -1
         self.journal: Journal | None = None
+        self.discarded = False  # an unfinished build of another recipe or decoder, of which nothing could be kept
 
     def open(self, ledger: Ledger, keep: bool = True) -> int:
         """Open the build of before and keep what still fits, or begin a new one.
@@ -67,6 +68,7 @@ class Unfinished:
         resumed = keep and self._resume(ledger)
         kept = int((ledger.state == DONE).sum())
         if not resumed:
+            self.discarded = keep and self.building.exists()
             self.discard()
         self.rows = np.where(ledger.state == FAILED, -1, np.cumsum(ledger.state != FAILED) - 1)
         count = int((ledger.state != FAILED).sum())

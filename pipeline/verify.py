@@ -2,7 +2,6 @@
 
 import json
 import os
-import resource
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -17,6 +16,16 @@ from pipeline.stored import StoredCache
 
 _VIEW_SECONDS = 60
 _VIEW_BYTES = 4 * 10**9
+_LIMITS = f"""
+import resource
+resource.setrlimit(resource.RLIMIT_DATA, ({_VIEW_BYTES}, {_VIEW_BYTES}))
+resource.setrlimit(resource.RLIMIT_CPU, ({_VIEW_SECONDS}, {_VIEW_SECONDS}))
+"""
+_VIEW = """
+import json, sys
+from pipeline.hdf5 import describe
+print(json.dumps(describe(sys.argv[1])))
+"""
 
 
 class Damage(NamedTuple):
@@ -69,15 +78,13 @@ def verify_cache(
 
 def _hdf5_view_differs(stored: StoredCache) -> list[str]:
     """Compare what the HDF5 library makes of the file with the header, in a process that may hang or crash."""
-    program = "import json, sys; from pipeline.hdf5 import describe; print(json.dumps(describe(sys.argv[1])))"
     try:
         found = subprocess.run(
-            [sys.executable, "-c", program, f"/dev/fd/{stored.fd}"],
+            [sys.executable, "-c", _LIMITS + _VIEW, f"/dev/fd/{stored.fd}"],
             pass_fds=[stored.fd],
             cwd=Path(__file__).parent.parent,
             capture_output=True,
             timeout=_VIEW_SECONDS,
-            preexec_fn=_limit_view,
             check=True,
         )
         view = json.loads(found.stdout)
@@ -92,8 +99,3 @@ def _hdf5_view_differs(stored: StoredCache) -> list[str]:
         for name in sorted(view.keys() | expected.keys())
         if view.get(name) != expected.get(name)
     ]
-
-
-def _limit_view() -> None:
-    resource.setrlimit(resource.RLIMIT_DATA, (_VIEW_BYTES, _VIEW_BYTES))
-    resource.setrlimit(resource.RLIMIT_CPU, (_VIEW_SECONDS, _VIEW_SECONDS))

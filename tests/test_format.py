@@ -47,6 +47,7 @@ class StrangersCache:
         ("image_hash", "<u8", "N"),
         ("failed", "S", "F"),
         ("remarks", "S", "R"),
+        ("alike", "<i8", "A"),
     )
 
     def __init__(self, path: Path) -> None:
@@ -85,7 +86,7 @@ class StrangersCache:
             entry = self.datasets[name]
             count, *row_shape = entry["shape"]
             assert counts.setdefault(of, count) == count
-            assert row_shape == {"images": [3, size, size], "source_sha256": [32]}.get(name, [])
+            assert row_shape == {"images": [3, size, size], "source_sha256": [32], "alike": [2]}.get(name, [])
             assert re.fullmatch(r"\|S[1-9]\d*", entry["dtype"]) if dtype == "S" else entry["dtype"] == (dtype or stored)
             bytes_of_it = max(1, count) * math.prod(row_shape) * np.dtype(entry["dtype"]).itemsize
             ends.append((entry["offset"], entry["offset"] + bytes_of_it))
@@ -222,6 +223,8 @@ def test_empty_tables_count_nothing_and_occupy_one_zero_element(cache_path: Path
         assert cache.data[cache.datasets[name]["offset"]] == 0
         with h5py.File(cache_path) as file:
             assert file[name].shape == (1,) and file[name][0] == b""
+    assert cache.datasets["alike"]["shape"] == [0, 2]
+    assert not any(cache.data[cache.datasets["alike"]["offset"] :][:16])
 
 
 # --- the same file through HDF5's own tools -----------------------------------------------------------------------

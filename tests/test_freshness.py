@@ -289,7 +289,7 @@ def test_an_up_to_date_cache_is_found_so_without_reading_or_decoding_anything(
     assert (report.decoded, report.copied, report.cached, report.counts) == (0, 0, 8, [4, 4])
     assert report.failed == first.failed and report.seen == first.seen
     assert (out.stat().st_ino, out.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
-    assert str(report).splitlines()[-1].startswith(f"{out}: 8 images, 404.")
+    assert str(report).splitlines()[-1].startswith(f"{out}: 8 images, 405.")
     assert "is up to date; nothing was decoded" in str(report)
 
 

@@ -119,7 +119,7 @@ def forge_view(monkeypatch: pytest.MonkeyPatch, program: str, seconds: int = 60)
     real = verify.subprocess.run  # type: ignore[attr-defined]
 
     def run(command: list[str], **options: object) -> object:
-        return real([command[0], "-c", program, *command[3:]], **options)
+        return real([command[0], "-c", verify._LIMITS + program, *command[3:]], **options)
 
     monkeypatch.setattr("subprocess.run", run)
     monkeypatch.setattr(verify, "_VIEW_SECONDS", seconds)

@@ -9,17 +9,20 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from modelnet.network import ModelNet
     from modelnet.options import TrainOptions
+    from modelnet.trained import Trained, predict
     from modelnet.training import TrainResult, resume, train
 
 _HOMES = {
     "ModelNet": "network",
     "TrainOptions": "options",
     "TrainResult": "training",
+    "Trained": "trained",
+    "predict": "trained",
     "resume": "training",
     "train": "training",
 }
 
-__all__ = ["ModelNet", "TrainOptions", "TrainResult", "resume", "train"]
+__all__ = ["ModelNet", "TrainOptions", "TrainResult", "Trained", "predict", "resume", "train"]
 
 
 def __getattr__(name: str) -> Any:

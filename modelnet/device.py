@@ -5,7 +5,8 @@ from contextlib import contextmanager
 
 import torch
 
-from pipeline.errors import DeviceError
+from modelnet.options import DEVICE
+from pipeline.errors import DeviceError, OptionsError
 
 IMAGES_A_THREAD = 16  # with fewer, starting and joining PyTorch's threads costs more than they save
 
@@ -14,8 +15,11 @@ def choose_device(name: str) -> torch.device:
     """Return the device for "auto", "cpu", "cuda" or "cuda:1".
 
     Raises:
+        OptionsError: another name.
         DeviceError: a CUDA device was asked for and is not there.
     """
+    if not DEVICE.fullmatch(name):
+        raise OptionsError("no such device", None, repr(name), "Give auto, cpu, cuda or cuda:N")
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     device = torch.device(name)

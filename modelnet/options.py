@@ -31,7 +31,7 @@ _WHOLE_FROM = {
 }
 _BELOW_1 = ("val_fraction", "model_ema")
 _FROM_0_TO = {"momentum": math.inf, "weight_decay": math.inf, "decay_rate": 1.0, "smoothing": 1.0}
-_DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
+DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ class TrainOptions:
         for name, choices in CHOICES.items():
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name} is one of {', '.join(choices)}, not {getattr(self, name)!r}")
-        if not _DEVICE.fullmatch(self.device):
+        if not DEVICE.fullmatch(self.device):
             raise ValueError(f"device is auto, cpu, cuda or cuda:N, not {self.device!r}")
         if self.name is not None and (self.name in ("", ".", "..") or set("/\0") & set(self.name)):
             raise ValueError(f"name is that of one folder, not {self.name!r}")

@@ -124,6 +124,23 @@ class State:
             torch.cuda.set_rng_state_all(content["rng_cuda"])
 
 
+def evaluated_weights(content: dict[str, Any]) -> dict[str, Tensor]:
+    """Return the weights of a checkpoint to predict with: their running mean where there is one."""
+    weights: dict[str, Tensor] = content["average"] or content["weights"]
+    return weights
+
+
+def check_format(content: dict[str, Any], path: str) -> None:
+    """Refuse a checkpoint of another format.
+
+    Raises:
+        CheckpointError: shows both.
+    """
+    if content.get("format") != FORMAT:
+        reason = f"it has format {content.get('format')!r}; format {FORMAT} is read"
+        raise CheckpointError("the checkpoint does not fit", path, reason)
+
+
 def check_fits(content: dict[str, Any], cache: TensorCache, path: str) -> None:
     """Refuse a checkpoint that is of another format, or was trained on other classes or images prepared otherwise.
 
@@ -131,8 +148,7 @@ def check_fits(content: dict[str, Any], cache: TensorCache, path: str) -> None:
         CheckpointError: shows both.
     """
     what, advice = "the checkpoint does not fit", "Use the cache that it was trained on"
-    if content.get("format") != FORMAT:
-        raise CheckpointError(what, path, f"it has format {content.get('format')!r}; format {FORMAT} is read")
+    check_format(content, path)
     if content["class_ids"] != cache.class_ids:
         trained, there = (", ".join(map(str, ids)) for ids in (content["class_ids"], cache.class_ids))
         raise CheckpointError(what, path, f"it was trained on classes {trained}; the cache has {there}", advice)

@@ -1,0 +1,216 @@
+"""A trained network, from its run folder: evaluated on a cache, or asked about single images."""
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from modelnet.batches import Batches, worker_deaths
+from modelnet.caches import match_labels
+from modelnet.device import choose_device, memory_errors
+from modelnet.evaluation import evaluate
+from modelnet.network import build_network
+from modelnet.options import TrainOptions
+from modelnet.runs import RunFolder
+from modelnet.scores import Scores, score
+from modelnet.session import find
+from modelnet.split import split_by_content
+from modelnet.state import check_format, evaluated_weights
+from pipeline import TensorCache
+from pipeline.cache import normalize
+from pipeline.decode import Undecodable, decode
+from pipeline.errors import CacheStale, CheckpointError, OptionsError, RunError, show_path
+from pipeline.recipe import Recipe, pixels_to_row
+from pipeline.sources import SUFFIXES, ClassId, read_image
+
+BATCH_SIZE = 32
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A network as a run left it, with all that is needed to use it.
+
+    Attributes:
+        run: its folder.
+        network: in evaluation mode; with a running mean of the weights, that one.
+        class_ids, class_names: by the network's label.
+        recipe: how an image becomes a tensor.
+        options: of the run.
+        device: of the network.
+    """
+
+    run: Path
+    network: nn.Module
+    class_ids: list[ClassId]
+    class_names: list[str]
+    recipe: Recipe
+    options: TrainOptions
+    device: torch.device
+
+    @classmethod
+    def load(cls, run: Path, checkpoint: str = "last", device: str = "auto") -> "Trained":
+        """Load the network of a run.
+
+        Args:
+            run: its folder.
+            checkpoint: "last", or the "best" epoch's.
+            device: "auto", "cpu", "cuda" or "cuda:1".
+
+        Raises:
+            RunError: no run there, or it saved no such checkpoint.
+            CheckpointError: the checkpoint is damaged, unsafe, or of another format.
+            DeviceError: the device is not there.
+        """
+        folder, name = RunFolder(run), f"{checkpoint}.pt"
+        folder.read_config()
+        content = folder.load_checkpoint(name)
+        path = os.fspath(folder.checkpoints / name)
+        check_format(content, path)
+        chosen = choose_device(device)
+        try:
+            network = build_network(**content["model"])
+            network.load_state_dict(evaluated_weights(content))
+            recipe, options = Recipe.from_dict(content["recipe"]), TrainOptions.from_dict(content["options"])
+        except (RuntimeError, ValueError, KeyError, TypeError) as error:
+            raise CheckpointError("the checkpoint cannot be used", path, str(error)) from error
+        network.to(chosen).eval()
+        return cls(run, network, content["class_ids"], content["class_names"], recipe, options, chosen)
+
+    def evaluate(self, cache: Path | None = None, workers: int = 0) -> Scores:
+        """Say how good the network is on the images of a cache.
+
+        Args:
+            cache: another one, all of it; None for the images that the run was validated on.
+            workers: processes that read.
+
+        Raises:
+            OptionsError: the run had no validation images, and no cache is given.
+            CacheError: the cache cannot be used, does not go together with the network, or has changed since the run.
+        """
+        if cache is None:
+            opened, rows = self._validation_images()
+        else:
+            opened, rows = TensorCache(cache), None
+        if opened.num_images == 0:
+            raise OptionsError("nothing to evaluate on", opened.path, "it holds no images", "Give another --cache")
+        label_map = match_labels(self.class_ids, self.recipe, opened, f"run {self.run.name}")
+        batches = Batches(opened, self.device, self.options.batch_size, workers=workers, rows=rows)
+        with worker_deaths(opened.path), memory_errors(self.device):
+            outcome = evaluate(self.network, batches, label_map)
+        assert outcome is not None  # nobody can ask it to stop
+        return score(outcome, self.class_ids, self.class_names)
+
+    def _validation_images(self) -> tuple[TensorCache, Tensor | None]:
+        """Open the cache that the run was validated on; the rows are the part of it that was."""
+        if self.options.val is None and self.options.val_fraction is None:
+            reason = "the run had no validation images"
+            raise OptionsError("nothing to evaluate on", self.run, reason, "Give a --cache")
+        cache = TensorCache(find(self.options.val or self.options.cache, self.run))
+        if cache.fingerprint != RunFolder(self.run).read_config()["val"]["fingerprint"]:
+            reason = f"it is not the one that run {self.run.name} was validated on"
+            raise CacheStale("the cache has changed", cache.path, reason, "Give --cache to evaluate on it, whole")
+        fraction = self.options.val_fraction
+        return cache, None if fraction is None else split_by_content(cache, fraction).val
+
+    def prepare(self, data: bytes) -> Tensor:
+        """Make of an image file what the cache made of the files that the network was trained on, to the last bit.
+
+        Args:
+            data: a whole JPEG or PNG.
+
+        Returns:
+            (3, S, S) float32.
+
+        Raises:
+            Undecodable: the bytes give no image.
+        """
+        row_CHW = torch.from_numpy(pixels_to_row(decode(data, self.recipe).pixels_HWC, self.recipe))
+        return normalize(row_CHW[None], self.recipe)[0] if row_CHW.dtype == torch.uint8 else row_CHW
+
+    def probabilities(self, images_NCHW: Tensor) -> Tensor:
+        """Return (N, C) float64 on the CPU, what the network thinks of prepared images."""
+        with torch.inference_mode(), memory_errors(self.device):
+            logits_NC: Tensor = self.network(images_NCHW.to(self.device))
+        return logits_NC.double().softmax(1).cpu()
+
+
+class Answer(NamedTuple):
+    """What a network says of an image file: (class, probability), the most probable first; or why it says nothing."""
+
+    file: Path
+    classes: list[tuple[int, float]]
+    error: str = ""
+
+
+def predict(trained: Trained, paths: Sequence[Path], top_k: int) -> Iterator[Answer]:
+    """Ask a network about image files.
+
+    Args:
+        trained: the network.
+        paths: files, or folders whose JPEGs and PNGs are meant, at any depth.
+        top_k: classes an image.
+
+    Yields:
+        An answer a file, in order.
+
+    Raises:
+        RunError: a path that is not there, or a folder without images.
+    """
+    files = [file for path in paths for file in image_files(path)]
+    for start in range(0, len(files), BATCH_SIZE):
+        yield from _predict_batch(trained, files[start : start + BATCH_SIZE], top_k)
+
+
+def image_files(path: Path) -> list[Path]:
+    """Return the file itself, or the JPEGs and PNGs below a folder, by name.
+
+    Raises:
+        RunError: it is not there, or a folder without images.
+    """
+    if not path.exists():
+        raise RunError("no image there", path, "no such file or folder")
+    if not path.is_dir():
+        return [path]
+    found = sorted(file for file in path.rglob("*") if os.fsencode(file.suffix.lower()) in SUFFIXES and file.is_file())
+    if not found:
+        suffixes = " ".join(os.fsdecode(suffix) for suffix in SUFFIXES)
+        raise RunError("no images there", path, f"no file below it has a suffix of {suffixes}")
+    return found
+
+
+def _predict_batch(trained: Trained, files: list[Path], top_k: int) -> list[Answer]:
+    answers: list[Answer] = []
+    prepared: dict[int, Tensor] = {}
+    for i, file in enumerate(files):
+        error = ""
+        try:
+            prepared[i] = trained.prepare(read_image(os.fsencode(file))[0])
+        except (Undecodable, OSError) as failure:
+            error = getattr(failure, "strerror", None) or str(failure)
+        answers.append(Answer(file, [], error))
+    if prepared:
+        top = trained.probabilities(torch.stack(list(prepared.values()))).topk(min(top_k, len(trained.class_ids)))
+        for i, values, labels in zip(prepared, top.values.tolist(), top.indices.tolist(), strict=True):
+            answers[i] = Answer(files[i], list(zip(labels, values, strict=True)))
+    return answers
+
+
+def answer_text(trained: Trained, answer: Answer) -> str:
+    """Return a line: "photos/a.jpg: snake 93.1%, paddle 6.9%"."""
+    names = (trained.class_names[label] or str(trained.class_ids[label]) for label, _ in answer.classes)
+    said = (f"{show_path(name)} {p:.1%}" for name, (_, p) in zip(names, answer.classes, strict=True))
+    return f"{show_path(answer.file)}: {', '.join(said)}"
+
+
+def answer_dict(trained: Trained, answer: Answer) -> dict[str, Any]:
+    """Return plain JSON values: the file, and its classes or the error."""
+    if answer.error:
+        return {"file": os.fspath(answer.file), "error": answer.error}
+    classes = [
+        {"id": trained.class_ids[label], "name": trained.class_names[label], "p": p} for label, p in answer.classes
+    ]
+    return {"file": os.fspath(answer.file), "classes": classes}

@@ -1,5 +1,7 @@
 """Optimizers, learning rates and losses against plain loops of torch's own."""
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ from torch.optim import lr_scheduler
 from modelnet import ModelNet, TrainOptions, resume, train
 from modelnet.batches import Batches
 from modelnet.interrupt import Stop
-from modelnet.optimization import Schedule, balanced_weights, build_loss
+from modelnet.optimization import Schedule, balanced_weights, build_loss, build_optimizer
 from modelnet.progress import Progress
 from modelnet.state import State
 from pipeline import TensorCache
@@ -257,3 +259,48 @@ def test_training_ends_when_patience_does_and_stays_ended(cache_path: Path) -> N
     assert listen.heard == (f"stopped: no epoch has been better than epoch {best}",)
     assert len(resume(result.run).rows) == len(scores)
     assert (result.run / "predictions.csv").exists()
+
+
+OPTIMIZERS = {
+    "sgd": torch.optim.SGD,
+    "adam": torch.optim.Adam,
+    "adamw": torch.optim.AdamW,
+    "nadam": torch.optim.NAdam,
+    "radam": torch.optim.RAdam,
+    "rmsprop": torch.optim.RMSprop,
+}
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_every_optimizer_steps_as_torchs_own_does_and_loads_its_state(name: str, cache_path: Path) -> None:
+    def steps(network: nn.Linear, optimizer: torch.optim.Optimizer, numbers: range) -> None:
+        for step in numbers:
+            optimizer.zero_grad()
+            network(torch.full((4, 3), step + 1.0)).square().sum().backward()
+            optimizer.step()
+
+    torch.manual_seed(0)
+    ours, theirs = nn.Linear(3, 2), nn.Linear(3, 2)
+    theirs.load_state_dict(ours.state_dict())
+    options = TrainOptions(cache_path, opt=name, lr=0.01)
+    momentum = {"momentum": options.momentum} if name in ("sgd", "rmsprop") else {}
+    plain = OPTIMIZERS[name](theirs.parameters(), lr=0.01, weight_decay=options.weight_decay, **momentum)
+    steps(theirs, plain, range(8))
+    optimizer = build_optimizer(ours, options)
+    steps(ours, optimizer, range(4))
+    again = build_optimizer(ours, options)
+    again.load_state_dict(optimizer.state_dict())
+    steps(ours, again, range(4, 8))
+
+    torch.testing.assert_close(ours.weight, theirs.weight, rtol=1e-5, atol=1e-6)
+
+
+def test_making_an_optimizer_does_not_import_torchs_compiler(cache_path: Path) -> None:
+    program = (
+        "import sys; from pathlib import Path; from torch import nn; from modelnet import TrainOptions; "
+        "from modelnet.optimization import build_optimizer; "
+        f"o = build_optimizer(nn.Linear(3, 2), TrainOptions(Path({str(cache_path)!r}))); o.zero_grad(); o.step(); "
+        "print('torch._dynamo' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"

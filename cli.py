@@ -198,12 +198,20 @@ def verify_command(cache: Path) -> None:
 @click.option(
     "--model-ema", type=float, metavar="DECAY", help="Validate with a running mean of the weights: 0.99, say."
 )
+@click.option(
+    "--augment",
+    default="",
+    metavar="KIND,...",
+    help="Change training images at random, anew each epoch: flip, crop, color, with commas.",
+)
+@click.option("--crop-scale", default=0.35, help="Smallest part of an image's area that crop keeps.")
+@click.option("--color-jitter", default=0.4, help="Most that color changes brightness, contrast and saturation by.")
 @click.option("--patience", type=click.IntRange(1), help="End after so many epochs without a better one.")
 @click.option("--init", type=click.Choice(CHOICES["init"]), default="default", help="How the weights start.")
 @click.option("--shuffle/--no-shuffle", default=True, help="A new order each epoch, or class after class.")
 @click.option("--drop-last/--no-drop-last", help="Leave out the last, shorter batch of an epoch.")
 @click.option("--seed", type=click.IntRange(0), default=0, help="Of the initial weights.")
-@click.option("--data-seed", type=click.IntRange(0), default=0, help="Of the order of the images.")
+@click.option("--data-seed", type=click.IntRange(0), default=0, help="Of the order of the images and of --augment.")
 @click.option("--device", default="auto", help="auto, cpu, cuda or cuda:1.")
 @click.option("-j", "--workers", type=click.IntRange(0), default=0, help="Reading processes; 0 is fastest from memory.")
 @click.option(

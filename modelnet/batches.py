@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from modelnet.augmentation import Augmentation
 from modelnet.interrupt import leave_signals_to_the_main_process
 from pipeline import TensorCache, make_loader
 from pipeline.errors import StorageError, WorkerDied, show_path
@@ -25,6 +26,7 @@ class Batches:
         cache: what to read.
         device: where the batches go.
         batch_size, shuffle, seed, workers, drop_last, rows: as `make_loader` has them.
+        augment: what is done to the images on the device, or None.
 
     Attributes:
         subset: (M,) int64, the rows that are read, as they come without shuffling.
@@ -41,6 +43,7 @@ class Batches:
         workers: int = 0,
         drop_last: bool = False,
         rows: Tensor | None = None,
+        augment: Augmentation | None = None,
     ) -> None:
         options: dict[str, Any] = {}
         if workers:
@@ -49,6 +52,7 @@ class Batches:
         self.device = device
         self.batch_size = batch_size
         self.workers = workers
+        self.augment = augment
         self.waited = 0.0
         self.loader: DataLoader[Any] = make_loader(
             cache, batch_size, shuffle, seed, workers, drop_last, device.type == "cuda", rows, **options
@@ -78,12 +82,15 @@ class Batches:
         asked = time.perf_counter()
         with self._reading(number, start):
             batches = iter(self.loader)
+        order = self.sampler.order(number)
         for step in range(start, len(self)):
             with self._reading(number, step):
                 images, labels = next(batches)
             images = images.to(self.device, non_blocking=True)
             labels = labels.to(self.device, non_blocking=True)
             self.waited += time.perf_counter() - asked
+            if self.augment is not None:
+                images = self.augment(images, number, order[step * self.batch_size : (step + 1) * self.batch_size])
             yield images, labels
             asked = time.perf_counter()
 

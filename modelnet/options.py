@@ -29,8 +29,17 @@ _WHOLE_FROM = {
     "decay_epochs": 1,
     "plateau_epochs": 1,
 }
+AUGMENTATIONS = ("flip", "crop", "color")
+
 _BELOW_1 = ("val_fraction", "model_ema")
-_FROM_0_TO = {"momentum": math.inf, "weight_decay": math.inf, "decay_rate": 1.0, "smoothing": 1.0}
+_FROM_0_TO = {
+    "momentum": math.inf,
+    "weight_decay": math.inf,
+    "decay_rate": 1.0,
+    "smoothing": 1.0,
+    "crop_scale": 1.0,
+    "color_jitter": 1.0,
+}
 DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 
 
@@ -58,6 +67,9 @@ class TrainOptions:
         plateau_epochs: with "plateau", × `decay_rate` after so many epochs without a better one.
         clip_grad: the gradient's norm at most, or None.
         smoothing: of the labels.
+        augment: random changes of training images, of "flip", "crop" and "color", with commas: "flip,crop".
+        crop_scale: smallest part of an image's area that "crop" keeps.
+        color_jitter: "color" multiplies brightness, contrast and saturation by 1 ± this at most.
         model_ema: validate and predict with a running mean of the weights, of which every step keeps this part, near 1.
         patience: epochs without a better one, after which training ends; None for never.
         init: of the weights: "default" as PyTorch's layers start, or "kaiming", "xavier", "orthogonal", "zeros".
@@ -65,7 +77,7 @@ class TrainOptions:
         shuffle: a new order each epoch; else the order of the cache, class after class.
         drop_last: leave out the last, shorter batch of an epoch.
         seed: of the initial weights and dropout.
-        data_seed: of the order.
+        data_seed: of the order and the augmentation.
         device: "auto" (CUDA where it is there), "cpu", "cuda" or "cuda:1".
         workers: processes that read batches; 0 reads in the main process, the fastest for a cache in memory.
         threads: of PyTorch on the CPU; None is one for every 16 images of a batch, at most PyTorch's own number.
@@ -94,6 +106,9 @@ class TrainOptions:
     clip_grad: float | None = None
     smoothing: float = 0.0
     class_weights: str = "none"
+    augment: str = ""
+    crop_scale: float = 0.35
+    color_jitter: float = 0.4
     model_ema: float | None = None
     patience: int | None = None
     init: str = "default"
@@ -122,6 +137,8 @@ class TrainOptions:
             raise ValueError(f"device is auto, cpu, cuda or cuda:N, not {self.device!r}")
         if self.name is not None and (self.name in ("", ".", "..") or set("/\0") & set(self.name)):
             raise ValueError(f"name is that of one folder, not {self.name!r}")
+        if self.augment and not set(self.augmentations) <= set(AUGMENTATIONS):
+            raise ValueError(f"augment is some of {', '.join(AUGMENTATIONS)}, with commas, not {self.augment!r}")
         if self.val is not None and self.val_fraction is not None:
             raise ValueError("val_fraction keeps images of the cache to validate on, and val names another cache")
 
@@ -140,6 +157,11 @@ class TrainOptions:
                 raise ValueError(
                     f"{name} is 0 or greater{f', at most {most}' if most < math.inf else ''}, not {value!r}"
                 )
+
+    @property
+    def augmentations(self) -> tuple[str, ...]:
+        """The kinds of random changes."""
+        return tuple(self.augment.split(",")) if self.augment else ()
 
     @property
     def learning_rate(self) -> float:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import torch
 
+from modelnet.augmentation import Augmentation
 from modelnet.batches import Batches
 from modelnet.caches import match_labels, open_to_train, pair_warnings
 from modelnet.device import choose_device
@@ -17,6 +18,7 @@ from modelnet.split import split_by_content, split_warnings
 from modelnet.state import State
 from pipeline import TensorCache
 from pipeline.errors import OptionsError
+from pipeline.recipe import Recipe
 
 
 class Session:
@@ -54,6 +56,7 @@ class Session:
             options.workers,
             options.drop_last,
             None if self.split is None else self.split.train,
+            build_augmentation(options, self.cache.recipe),
         )
         if len(self.batches) == 0:
             reason = f"{len(self.batches.subset)} images are less than one batch of {options.batch_size}"
@@ -84,6 +87,13 @@ class Session:
         for warning in warnings:
             progress.warn(warning)
         return val
+
+
+def build_augmentation(options: TrainOptions, recipe: Recipe) -> Augmentation | None:
+    """Return what is done to training images, or None."""
+    if not options.augment:
+        return None
+    return Augmentation(options.augmentations, options.data_seed, recipe, options.crop_scale, options.color_jitter)
 
 
 def initial_state(cache: TensorCache, options: TrainOptions, device: torch.device) -> State:

@@ -39,8 +39,9 @@ def _without_compiler(optimizer: type[torch.optim.Optimizer]) -> type[torch.opti
 
     Torch wraps these methods to tell a compiler to leave them alone; what they wrap is the same code.
     """
-    wrapped = {name: inspect.unwrap(getattr(optimizer, name)) for name in ("add_param_group", "zero_grad", "step")}
-    return type(optimizer.__name__, (optimizer,), wrapped | {"step": torch.no_grad()(wrapped["step"])})
+    names = ("add_param_group", "zero_grad", "step", "state_dict", "load_state_dict")
+    inner = {name: inspect.unwrap(getattr(optimizer, name)) for name in names}
+    return type(optimizer.__name__, (optimizer,), inner | {"step": torch.no_grad()(inner["step"])})
 
 
 def build_loss(options: TrainOptions, batches: Batches) -> nn.CrossEntropyLoss:

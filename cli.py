@@ -231,7 +231,7 @@ def train_command(ctx: click.Context, /, run: Path | None, cache: Path | None, *
     from modelnet.caches import find_cache
     from modelnet.interrupt import stop_on_signals
     from modelnet.options import TrainOptions
-    from modelnet.training import resume, train
+    from modelnet.starting import resume, train
     from pipeline.memory import keep_freed_memory
 
     faulthandler.enable()  # a disk that fails under a memory map ends the process; this says where

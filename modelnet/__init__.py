@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from modelnet.network import ModelNet
     from modelnet.options import TrainOptions
+    from modelnet.starting import resume, train
     from modelnet.trained import Trained, predict
-    from modelnet.training import TrainResult, resume, train
+    from modelnet.training import TrainResult
 
 _HOMES = {
     "ModelNet": "network",
@@ -18,8 +19,8 @@ _HOMES = {
     "TrainResult": "training",
     "Trained": "trained",
     "predict": "trained",
-    "resume": "training",
-    "train": "training",
+    "resume": "starting",
+    "train": "starting",
 }
 
 __all__ = ["ModelNet", "TrainOptions", "TrainResult", "Trained", "predict", "resume", "train"]

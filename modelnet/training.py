@@ -1,32 +1,28 @@
-"""Training: the plain loop over epochs and batches, and what makes a run of it: validation, checkpoints, resuming."""
+"""Training: the plain loop over epochs and batches, and what is written down of it: metrics, checkpoints, scores."""
 
 import math
-import os
 import time
-from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
+import torch
 from torch.nn.utils import clip_grad_norm_
 
-from modelnet.batches import worker_deaths
+from modelnet.batches import Batches, worker_deaths
+from modelnet.caches import class_counts
 from modelnet.checkpoint import encode
-from modelnet.config import describe_run
-from modelnet.device import cpu_threads, memory_errors
+from modelnet.device import memory_errors
 from modelnet.evaluation import PREDICTION_COLUMNS, Outcome, evaluate, prediction_rows
+from modelnet.hints import GUESSING_AFTER, guessing, unshuffled
 from modelnet.interrupt import Stop
 from modelnet.metrics import Losses
-from modelnet.network import MODELNET
-from modelnet.options import TrainOptions
 from modelnet.plots import loss_curves
 from modelnet.progress import Progress
 from modelnet.runs import EpochRow, RunFolder
 from modelnet.scores import Scores, score
 from modelnet.session import Session
-from modelnet.split import SPLIT_COLUMNS, split_rows
-from modelnet.state import check_fits
-from pipeline.errors import CacheStale, OptionsError, RunError, TrainingDiverged
+from pipeline.errors import TrainingDiverged
 
 NAMES_SHOWN = 16
 SECONDS_BETWEEN_SAVES = 1.0  # publishing takes 10 ms or more, an epoch of a small set little longer
@@ -49,82 +45,7 @@ class TrainResult:
     scores: Scores | None = None
 
 
-def train(options: TrainOptions, progress: Progress | None = None, stop: Stop | None = None) -> TrainResult:
-    """Train ModelNet on a cache, in a new run folder.
-
-    Args:
-        options: what to do.
-        progress: hears how it goes.
-        stop: where set, training ends after the step, saved.
-
-    Raises:
-        SourceError: fewer than two classes.
-        CacheError: a cache cannot be used, or the two do not go together.
-        DeviceError: the device is not there, or its memory is too small.
-        OptionsError: images too small, or nothing left to train or to validate on.
-        OutputError, StorageError, AccessDenied: the run folder cannot be made or written.
-        TrainingDiverged: the loss became NaN or infinite; the last good checkpoint is kept.
-        WorkerDied: a reading process was killed.
-    """
-    progress = progress or Progress()
-    with ExitStack() as stack:
-        stack.enter_context(cpu_threads(options.threads, options.batch_size))
-        session = Session(options, progress)
-        run = stack.enter_context(RunFolder.create(options.name, f"{session.cache.path.stem}-{MODELNET}"))
-        run.write_config(describe_run(options, session.batches, session.val_batches, session.device))
-        if session.split is not None:
-            run.write_split(SPLIT_COLUMNS, split_rows(session.cache, session.split))
-        training = _Training(session, run, progress, stop or Stop())
-        training.save()
-        return training.run_epochs([])
-
-
-def resume(
-    path: Path,
-    epochs: int | None = None,
-    device: str | None = None,
-    workers: int | None = None,
-    progress: Progress | None = None,
-    stop: Stop | None = None,
-) -> TrainResult:
-    """Go on with a run where its last checkpoint left it; on the CPU, bit for bit as if it had never stopped.
-
-    Args:
-        path: the folder of the run.
-        epochs, device, workers: instead of the stored ones, where given; nothing else may differ.
-        progress, stop: as for `train`.
-
-    Raises:
-        RunError: no run there; RunBusy: another process trains in it.
-        CheckpointError: its last checkpoint is damaged, unsafe, or of other classes or another recipe.
-        CacheStale: a cache was rebuilt since.
-        OptionsError: fewer epochs than it has already.
-        As `train` otherwise.
-    """
-    progress = progress or Progress()
-    with ExitStack() as stack:
-        run = stack.enter_context(RunFolder.open_for_writing(path))
-        config = run.read_config()
-        options = _resumed_options(config["options"], path, epochs, device, workers)
-        stack.enter_context(cpu_threads(options.threads, options.batch_size))
-        content = run.load_checkpoint()
-        session = Session(options, progress, path)
-        check_fits(content, session.cache, os.fspath(run.checkpoints / "last.pt"))
-        for cache, described in ((session.cache, config["cache"]), (session.val, config["val"])):
-            if cache is not None and cache.fingerprint != described["fingerprint"]:
-                reason = f"it is not the one that run {path.name} began with"
-                raise CacheStale("the cache has changed", cache.path, reason, "Start a new run")
-        session.state.restore(content)
-        if session.state.epoch > options.epochs:
-            reason = f"it has {session.state.epoch} epochs already, and {options.epochs} were asked for"
-            raise OptionsError("nothing to resume", path, reason, "Give more --epochs")
-        run.write_config(config | {"options": options.to_dict(), "command": options.command()})
-        training = _Training(session, run, progress, stop or Stop())
-        training.saved = (session.state.epoch, session.state.step)
-        return training.run_epochs(run.keep_metrics(session.state.epoch))
-
-
-class _Training:
+class Training:
     """A session at work in its run folder."""
 
     def __init__(self, session: Session, run: RunFolder, progress: Progress, stop: Stop) -> None:
@@ -157,9 +78,13 @@ class _Training:
                     break
                 rows.append(self.finish_epoch(outcome, time.perf_counter() - began))
                 self.progress.epoch(rows[-1], epochs)
+                if len(rows) == GUESSING_AFTER:
+                    self.hint(guessing(rows, class_counts(self.batches.cache, self.batches.subset).tolist()))
             self.save()
             if self.is_finished:
                 scores = self.write_predictions(outcome)
+                if rows and not self.session.options.shuffle:
+                    self.hint(unshuffled(rows[-1], self.training_images()))
         if rows:
             self.run.write_picture("loss.png", loss_curves(rows, self.run.path.name))
         if self.is_finished and state.epoch < epochs:
@@ -275,6 +200,19 @@ class _Training:
         self.run.write_scores(scores.to_dict())
         return scores
 
+    def training_images(self) -> Outcome:
+        """Run the network, as it is now, over the images that it was trained on, in plain order and unchanged."""
+        options, rows = self.session.options, self.batches.subset
+        batches = Batches(self.session.cache, self.session.device, options.batch_size, rows=rows)
+        outcome = evaluate(self.state.network, batches, torch.arange(len(self.session.cache.class_ids)))
+        assert outcome is not None  # nobody can ask it to stop
+        return outcome
+
+    def hint(self, text: str) -> None:
+        """Tell what a person might want to know, where there is anything."""
+        if text:
+            self.progress.note(f"hint: {text}")
+
     def check(self, losses: Losses) -> None:
         """Stop where a loss was not a number."""
         bad = losses.first_bad()
@@ -298,18 +236,3 @@ class _Training:
             f"({', '.join(names[:NAMES_SHOWN])}{more})",
             f"Try a smaller --lr than {self.session.options.learning_rate:g}; checkpoints/last.pt is the last good one",
         )
-
-
-def _resumed_options(
-    stored: dict[str, object], path: Path, epochs: int | None, device: str | None, workers: int | None
-) -> TrainOptions:
-    try:
-        options = TrainOptions.from_dict(stored)
-    except ValueError as error:
-        raise RunError("the run cannot be read", path / "config.json", str(error)) from error
-    return replace(
-        options,
-        epochs=options.epochs if epochs is None else epochs,
-        device=options.device if device is None else device,
-        workers=options.workers if workers is None else workers,
-    )

@@ -1,0 +1,48 @@
+"""What a person should know who looks at the numbers of a run: that it learns nothing, or less than it seems."""
+
+import math
+from collections.abc import Sequence
+
+from modelnet.evaluation import Outcome
+from modelnet.runs import EpochRow
+
+GUESSING_AFTER = 10  # epochs
+_NEAR = 0.01  # of a loss: guessing well, and no more
+_SEEMS_BETTER = 0.05  # of an accuracy
+
+
+def guessing(rows: Sequence[EpochRow], counts: Sequence[int]) -> str:
+    """Say that the loss stays where it is without looking at the images, or return "".
+
+    Args:
+        rows: epochs.
+        counts: training images of each class.
+    """
+    present = [count for count in counts if count]
+    blind = -sum(count / sum(present) * math.log(count / sum(present)) for count in present)
+    if any(abs(row.train_loss - blind) > _NEAR for row in rows):
+        return ""
+    balanced = len(set(present)) == 1
+    what = f"ln {len(present)}" if balanced else "what the sizes of the classes alone give"
+    return (
+        f"after {len(rows)} epochs the loss is still {blind:.3f} = {what}: the network is guessing. "
+        f"Try a larger --lr than {rows[-1].lr:g}"
+    )
+
+
+def unshuffled(row: EpochRow, outcome: Outcome) -> str:
+    """Say that the running accuracy of an epoch class after class is better than the network is, or return "".
+
+    After some images of one class the network says that class to all: right for those that follow, and wrong for the
+    classes before, which the running mean has counted already.
+
+    Args:
+        row: the last epoch.
+        outcome: of the network after it, on the training images.
+    """
+    if row.train_acc - outcome.accuracy < _SEEMS_BETTER:
+        return ""
+    return (
+        f"running loss {row.train_loss:.2f}, accuracy {row.train_acc:.0%}, but {1 - outcome.accuracy:.0%} of the "
+        "training images are wrong now: the order is not shuffled"
+    )

@@ -1,0 +1,109 @@
+"""Begin a run in a new folder, or go on with one where its last checkpoint left it."""
+
+import os
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+
+from modelnet.config import describe_run
+from modelnet.device import cpu_threads
+from modelnet.interrupt import Stop
+from modelnet.network import MODELNET
+from modelnet.options import TrainOptions
+from modelnet.progress import Progress
+from modelnet.runs import RunFolder
+from modelnet.session import Session
+from modelnet.split import SPLIT_COLUMNS, split_rows
+from modelnet.state import check_fits
+from modelnet.training import Training, TrainResult
+from pipeline.errors import CacheStale, OptionsError, RunError
+
+
+def train(options: TrainOptions, progress: Progress | None = None, stop: Stop | None = None) -> TrainResult:
+    """Train ModelNet on a cache, in a new run folder.
+
+    Args:
+        options: what to do.
+        progress: hears how it goes.
+        stop: where set, training ends after the step, saved.
+
+    Raises:
+        SourceError: fewer than two classes.
+        CacheError: a cache cannot be used, or the two do not go together.
+        DeviceError: the device is not there, or its memory is too small.
+        OptionsError: images too small, or nothing left to train or to validate on.
+        OutputError, StorageError, AccessDenied: the run folder cannot be made or written.
+        TrainingDiverged: the loss became NaN or infinite; the last good checkpoint is kept.
+        WorkerDied: a reading process was killed.
+    """
+    progress = progress or Progress()
+    with ExitStack() as stack:
+        stack.enter_context(cpu_threads(options.threads, options.batch_size))
+        session = Session(options, progress)
+        run = stack.enter_context(RunFolder.create(options.name, f"{session.cache.path.stem}-{MODELNET}"))
+        run.write_config(describe_run(options, session.batches, session.val_batches, session.device))
+        if session.split is not None:
+            run.write_split(SPLIT_COLUMNS, split_rows(session.cache, session.split))
+        training = Training(session, run, progress, stop or Stop())
+        training.save()
+        return training.run_epochs([])
+
+
+def resume(
+    path: Path,
+    epochs: int | None = None,
+    device: str | None = None,
+    workers: int | None = None,
+    progress: Progress | None = None,
+    stop: Stop | None = None,
+) -> TrainResult:
+    """Go on with a run where its last checkpoint left it; on the CPU, bit for bit as if it had never stopped.
+
+    Args:
+        path: the folder of the run.
+        epochs, device, workers: instead of the stored ones, where given; nothing else may differ.
+        progress, stop: as for `train`.
+
+    Raises:
+        RunError: no run there; RunBusy: another process trains in it.
+        CheckpointError: its last checkpoint is damaged, unsafe, or of other classes or another recipe.
+        CacheStale: a cache was rebuilt since.
+        OptionsError: fewer epochs than it has already.
+        As `train` otherwise.
+    """
+    progress = progress or Progress()
+    with ExitStack() as stack:
+        run = stack.enter_context(RunFolder.open_for_writing(path))
+        config = run.read_config()
+        options = _resumed_options(config["options"], path, epochs, device, workers)
+        stack.enter_context(cpu_threads(options.threads, options.batch_size))
+        content = run.load_checkpoint()
+        session = Session(options, progress, path)
+        check_fits(content, session.cache, os.fspath(run.checkpoints / "last.pt"))
+        for cache, described in ((session.cache, config["cache"]), (session.val, config["val"])):
+            if cache is not None and cache.fingerprint != described["fingerprint"]:
+                reason = f"it is not the one that run {path.name} began with"
+                raise CacheStale("the cache has changed", cache.path, reason, "Start a new run")
+        session.state.restore(content)
+        if session.state.epoch > options.epochs:
+            reason = f"it has {session.state.epoch} epochs already, and {options.epochs} were asked for"
+            raise OptionsError("nothing to resume", path, reason, "Give more --epochs")
+        run.write_config(config | {"options": options.to_dict(), "command": options.command()})
+        training = Training(session, run, progress, stop or Stop())
+        training.saved = (session.state.epoch, session.state.step)
+        return training.run_epochs(run.keep_metrics(session.state.epoch))
+
+
+def _resumed_options(
+    stored: dict[str, object], path: Path, epochs: int | None, device: str | None, workers: int | None
+) -> TrainOptions:
+    try:
+        options = TrainOptions.from_dict(stored)
+    except ValueError as error:
+        raise RunError("the run cannot be read", path / "config.json", str(error)) from error
+    return replace(
+        options,
+        epochs=options.epochs if epochs is None else epochs,
+        device=options.device if device is None else device,
+        workers=options.workers if workers is None else workers,
+    )

@@ -1,0 +1,75 @@
+"""Hints: said where they are true, and nowhere else."""
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import save_jpeg
+
+from modelnet import TrainOptions, train
+from modelnet.evaluation import Outcome
+from modelnet.hints import guessing, unshuffled
+from modelnet.progress import Progress
+from modelnet.runs import EpochRow
+from pipeline import build_cache
+
+
+def epochs(*losses: float, accuracy: float = 0.5) -> list[EpochRow]:
+    return [EpochRow(i + 1, loss, accuracy, None, None, 0.001, 1.0, 0.0, 1.0) for i, loss in enumerate(losses)]
+
+
+class Listen(Progress):
+    def __init__(self) -> None:
+        self.hints: list[str] = []
+
+    def note(self, text: str) -> None:
+        if text.startswith("hint: "):
+            self.hints.append(text.removeprefix("hint: "))
+
+
+def test_a_loss_that_stays_at_that_of_guessing_is_named() -> None:
+    assert guessing(epochs(0.697, 0.693, 0.692), [10, 10, 0]) == (
+        "after 3 epochs the loss is still 0.693 = ln 2: the network is guessing. Try a larger --lr than 0.001"
+    )
+    assert "2.303 = ln 10:" in guessing(epochs(2.31, 2.30), [3] * 10)
+    uneven = -(0.25 * math.log(0.25) + 0.75 * math.log(0.75))
+    assert f"still {uneven:.3f} = what the sizes of the classes alone give" in guessing(epochs(uneven), [5, 15])
+    assert guessing(epochs(0.69, 0.69, 0.6), [10, 10]) == ""
+    assert guessing(epochs(0.69), [5, 15]) == ""
+
+
+def test_a_running_accuracy_that_the_network_does_not_have_is_named() -> None:
+    outcome = Outcome(torch.tensor([[0.0, 1.0]] * 50), torch.tensor([0] * 16 + [1] * 34))
+    assert unshuffled(epochs(0.05, accuracy=0.98)[0], outcome) == (
+        "running loss 0.05, accuracy 98%, but 32% of the training images are wrong now: the order is not shuffled"
+    )
+    assert unshuffled(epochs(0.05, accuracy=0.7)[0], outcome) == ""
+
+
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_a_run_class_after_class_is_found_out_and_a_shuffled_one_is_not(
+    shuffle: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for seed in range(24):
+        save_jpeg(tmp_path / "photos" / str(1 + seed // 12) / f"{seed}.jpg", 64, 64, seed)
+    build_cache(tmp_path / "photos", "c.h5", size=64, workers=1)
+    heard = Listen()
+    result = train(TrainOptions(Path("c.h5"), batch_size=1, epochs=2, lr=0.2, threads=1, shuffle=shuffle), heard)
+    if shuffle:
+        assert heard.hints == []
+    else:
+        assert result.rows[-1].train_acc > 0.8
+        assert heard.hints[0].endswith("50% of the training images are wrong now: the order is not shuffled")
+
+
+def test_a_learning_rate_that_moves_nothing_is_hinted_at_once(
+    cache_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    heard = Listen()
+    train(TrainOptions(cache_path, epochs=12, lr=1e-9, init="zeros", threads=1), heard)
+    assert heard.hints == [
+        "after 10 epochs the loss is still 0.693 = ln 2: the network is guessing. Try a larger --lr than 1e-09"
+    ]

@@ -1,5 +1,6 @@
 """TensorCache: a finished cache as PyTorch sees it. A memory map; no handle, no lock, no HDF5 call while reading."""
 
+import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -117,7 +118,13 @@ class TensorCache(Mapping[str, Mapping[ClassId, Tensor]]):
             return self.read_stored(rows)
         self._check(rows)
         images_NCHW = self._memory.empty((len(rows), *self.recipe.row_shape), torch.float32)
-        return _normalize_into(images_NCHW, (self.images[row] for row in rows.tolist()), self.recipe)
+        block = _images_a_block(self.recipe)
+        if block == 1:  # a view spares a copy
+            pixels: Iterable[Tensor] = (self.images[row : row + 1] for row in rows.tolist())
+        else:
+            pixels = (self.images.index_select(0, numbers) for numbers in rows.split(block))
+        _normalize_into(images_NCHW.split(block), pixels, self.recipe)
+        return images_NCHW
 
     def read_stored(self, rows: Tensor) -> Tensor:
         """Gather rows into a new tensor of the stored dtype, checked: (B, 3, S, S)."""
@@ -227,15 +234,23 @@ def normalize(pixels_NCHW: Tensor, recipe: Recipe) -> Tensor:
         table = torch.from_numpy(normalization_table(recipe)).to(pixels_NCHW.device)
         return torch.stack([table[c][pixels_NCHW[:, c].long()] for c in range(3)], dim=1)
     images_NCHW = torch.empty(pixels_NCHW.shape, dtype=torch.float32)
-    return _normalize_into(images_NCHW, pixels_NCHW, recipe)
-
-
-def _normalize_into(images_NCHW: Tensor, pixels_CHW: Iterable[Tensor], recipe: Recipe) -> Tensor:
-    """Normalize images one by one, on the CPU: each stays in the core's cache for all four passes."""
-    mean_C11, std_C11 = (torch.tensor(v, dtype=torch.float32).view(3, 1, 1) for v in (recipe.mean, recipe.std))
-    for image_CHW, source_CHW in zip(images_NCHW, pixels_CHW, strict=True):
-        image_CHW.copy_(source_CHW).div_(255).sub_(mean_C11).div_(std_C11)
+    block = _images_a_block(recipe)
+    _normalize_into(images_NCHW.split(block), pixels_NCHW.split(block), recipe)
     return images_NCHW
+
+
+_BLOCK_BYTES = 600_000  # of float32: what a core's cache holds through all four passes
+
+
+def _images_a_block(recipe: Recipe) -> int:
+    return max(1, _BLOCK_BYTES // (4 * math.prod(recipe.row_shape)))
+
+
+def _normalize_into(images: Iterable[Tensor], pixels: Iterable[Tensor], recipe: Recipe) -> None:
+    """Normalize blocks of images, on the CPU, each small enough to stay in the core's cache for all four passes."""
+    mean_C11, std_C11 = (torch.tensor(v, dtype=torch.float32).view(3, 1, 1) for v in (recipe.mean, recipe.std))
+    for images_NCHW, pixels_NCHW in zip(images, pixels, strict=True):
+        images_NCHW.copy_(pixels_NCHW).div_(255).sub_(mean_C11).div_(std_C11)
 
 
 class _Names(Sequence[str]):

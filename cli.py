@@ -163,6 +163,8 @@ def verify_command(cache: Path) -> None:
 @click.option(
     "-b", "--batch-size", type=click.IntRange(1), default=8, help="Images that go through the network at once."
 )
+@click.option("--model", default="modelnet", help="modelnet, or a torchvision classifier: resnet18, say.")
+@click.option("--weights", type=click.Path(path_type=Path), help="A local file with weights to start from.")
 @click.option("--accumulate", type=click.IntRange(1), default=1, help="Batches a step, their gradients added up.")
 @click.option(
     "--zero-grad",
@@ -217,11 +219,11 @@ def verify_command(cache: Path) -> None:
 @click.option(
     "--threads", type=click.IntRange(1), help="PyTorch's threads on the CPU.  [default: 1 per 16 images of a batch]"
 )
-@click.option("--name", help="Of the run folder in runs/.  [default: <cache>-modelnet-001, counted up]")
+@click.option("--name", help="Of the run folder in runs/.  [default: <cache>-<model>-001, counted up]")
 @click.option("--resume", "run", type=click.Path(path_type=Path), metavar="RUN", help="Go on with this run folder.")
 @click.pass_context
 def train_command(ctx: click.Context, /, run: Path | None, cache: Path | None, **options: Any) -> None:
-    """Train ModelNet on a cache, and keep what comes of it in a new folder runs/<name>/.
+    """Train a network on a cache, and keep what comes of it in a new folder runs/<name>/.
 
     Ctrl-C ends it after the step and saves; --resume goes on from there. With --resume only --epochs, --device and
     --workers may be given.

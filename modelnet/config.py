@@ -10,7 +10,6 @@ import torch
 
 from modelnet.batches import Batches
 from modelnet.caches import class_counts
-from modelnet.network import MODELNET
 from modelnet.options import TrainOptions
 
 _PACKAGES = ("modelnet-cache", "torch", "numpy", "pillow")
@@ -21,7 +20,7 @@ def describe_run(options: TrainOptions, train: Batches, val: Batches | None, dev
     return {
         "options": options.to_dict(),
         "command": options.command(),
-        "model": MODELNET,
+        "model": options.model,
         "learning_rate": options.learning_rate,
         "device": str(device),
         "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine(),

@@ -4,24 +4,7 @@ from torch import Tensor, nn
 
 from pipeline.errors import OptionsError
 
-MODELNET = "modelnet"
 SMALLEST = 60
-
-
-def build_network(name: str, classes: int, size: int) -> nn.Module:
-    """Make the network of that name, its weights drawn from torch's global generator.
-
-    Args:
-        name: as checkpoints and run folders have it.
-        classes: C, the number of classes.
-        size: S, the side of the images in pixels.
-
-    Raises:
-        OptionsError: no such network, or one that cannot take images of that size.
-    """
-    if name != MODELNET:
-        raise OptionsError("no such network", None, repr(name), f"There is {MODELNET}")
-    return ModelNet(classes, size)
 
 
 class ModelNet(nn.Module):

@@ -51,6 +51,8 @@ class TrainOptions:
         cache: images to train on.
         val: images to validate on after every epoch, or None.
         val_fraction: of the images of `cache`, kept for that instead; which ones follows from their content.
+        model: "modelnet", or the name of a torchvision classifier.
+        weights: a local file with weights to start from, or None.
         batch_size: images that go through the network at once.
         accumulate: batches a step, whose gradients are those of one batch of all their images.
         zero_grad: when gradients are cleared: before every step ("batch"), every "epoch" or "never"; where they are
@@ -90,6 +92,8 @@ class TrainOptions:
     cache: Path
     val: Path | None = None
     val_fraction: float | None = None
+    model: str = "modelnet"
+    weights: Path | None = None
     batch_size: int = 8
     accumulate: int = 1
     zero_grad: str = "batch"
@@ -193,7 +197,7 @@ class TrainOptions:
         unknown = set(values) - {field.name for field in fields(cls)}
         if unknown or not isinstance(values.get("cache"), str):
             raise ValueError(f"not options of a training run: {values!r}")
-        paths = {name: Path(values[name]) for name in ("cache", "val") if values.get(name) is not None}
+        paths = {name: Path(values[name]) for name in ("cache", "val", "weights") if values.get(name) is not None}
         try:
             return cls(**(values | paths))
         except TypeError as error:

@@ -9,7 +9,7 @@ from modelnet.batches import Batches
 from modelnet.caches import match_labels, open_to_train, pair_warnings
 from modelnet.device import choose_device
 from modelnet.initialization import initialize
-from modelnet.network import MODELNET, build_network
+from modelnet.models import build_network, load_weights
 from modelnet.optimization import Schedule, build_loss, build_optimizer, running_mean_of_weights
 from modelnet.options import TrainOptions
 from modelnet.progress import Progress
@@ -17,7 +17,7 @@ from modelnet.rhythm import Rhythm
 from modelnet.split import split_by_content, split_warnings
 from modelnet.state import State
 from pipeline import TensorCache
-from pipeline.errors import OptionsError
+from pipeline.errors import OptionsError, show_path
 from pipeline.recipe import Recipe
 
 
@@ -46,6 +46,8 @@ class Session:
         self.cache = open_to_train(find(options.cache, run))
         self.device = choose_device(options.device)
         self.state = initial_state(self.cache, options, self.device)
+        if options.weights is not None and run is None:  # a run that goes on has its own
+            self._load_weights(options.weights, progress)
         self.split = None if options.val_fraction is None else split_by_content(self.cache, options.val_fraction)
         self.batches = Batches(
             self.cache,
@@ -74,6 +76,13 @@ class Session:
             rows = None if self.split is None else self.split.val
             self.val_batches = Batches(self.val, self.device, options.batch_size, workers=options.workers, rows=rows)
 
+    def _load_weights(self, path: Path, progress: Progress) -> None:
+        left = load_weights(self.state.network, path)
+        shown = f"; of another shape, and new: {', '.join(left[:4])}{', ...' if len(left) > 4 else ''}" if left else ""
+        progress.note(
+            f"weights: {len(self.state.network.state_dict()) - len(left)} tensors of {show_path(path)}{shown}"
+        )
+
     def _open_val(self, run: Path | None, progress: Progress) -> TensorCache | None:
         """Return the cache to validate on, and say what is odd about it."""
         val, warnings = None, []
@@ -99,7 +108,7 @@ def build_augmentation(options: TrainOptions, recipe: Recipe) -> Augmentation | 
 def initial_state(cache: TensorCache, options: TrainOptions, device: torch.device) -> State:
     """Make the network, with the weights that follow from the seed, and its optimizer."""
     torch.manual_seed(options.seed)
-    network = build_network(MODELNET, len(cache.class_ids), cache.recipe.size)
+    network = build_network(options.model, len(cache.class_ids), cache.recipe.size)
     initialize(network, options.init)
     network.to(device)
     average = None if options.model_ema is None else running_mean_of_weights(network, options.model_ema)

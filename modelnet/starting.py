@@ -8,7 +8,6 @@ from pathlib import Path
 from modelnet.config import describe_run
 from modelnet.device import cpu_threads
 from modelnet.interrupt import Stop
-from modelnet.network import MODELNET
 from modelnet.options import TrainOptions
 from modelnet.progress import Progress
 from modelnet.runs import RunFolder
@@ -20,7 +19,7 @@ from pipeline.errors import CacheStale, OptionsError, RunError
 
 
 def train(options: TrainOptions, progress: Progress | None = None, stop: Stop | None = None) -> TrainResult:
-    """Train ModelNet on a cache, in a new run folder.
+    """Train a network on a cache, in a new run folder.
 
     Args:
         options: what to do.
@@ -40,7 +39,7 @@ def train(options: TrainOptions, progress: Progress | None = None, stop: Stop | 
     with ExitStack() as stack:
         stack.enter_context(cpu_threads(options.threads, options.batch_size))
         session = Session(options, progress)
-        run = stack.enter_context(RunFolder.create(options.name, f"{session.cache.path.stem}-{MODELNET}"))
+        run = stack.enter_context(RunFolder.create(options.name, f"{session.cache.path.stem}-{options.model}"))
         run.write_config(describe_run(options, session.batches, session.val_batches, session.device))
         if session.split is not None:
             run.write_split(SPLIT_COLUMNS, split_rows(session.cache, session.split))

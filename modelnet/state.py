@@ -9,7 +9,6 @@ from torch.optim.swa_utils import AveragedModel
 
 from modelnet.caches import same_images
 from modelnet.metrics import RunningMean
-from modelnet.network import MODELNET
 from modelnet.options import TrainOptions
 from pipeline import TensorCache
 from pipeline.errors import CheckpointError
@@ -79,7 +78,7 @@ class State:
         """Return a checkpoint's content: tensors and plain values."""
         return {
             "format": FORMAT,
-            "model": {"name": MODELNET, "classes": len(cache.class_ids), "size": cache.recipe.size},
+            "model": {"name": options.model, "classes": len(cache.class_ids), "size": cache.recipe.size},
             "recipe": cache.recipe.to_dict(),
             "class_ids": cache.class_ids,
             "class_names": cache.class_names,

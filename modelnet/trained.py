@@ -13,7 +13,7 @@ from modelnet.batches import Batches, worker_deaths
 from modelnet.caches import match_labels
 from modelnet.device import choose_device, memory_errors
 from modelnet.evaluation import evaluate
-from modelnet.network import build_network
+from modelnet.models import build_network
 from modelnet.options import TrainOptions
 from modelnet.runs import RunFolder
 from modelnet.scores import Scores, score

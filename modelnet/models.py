@@ -1,0 +1,107 @@
+"""Networks by name: ModelNet and torchvision's classifiers; weights to start from, out of a local file."""
+
+import pickle
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from modelnet.network import ModelNet
+from pipeline.errors import CheckpointError, CheckpointUnsafe, OptionsError, RunError
+
+MODELNET = "modelnet"
+
+_AUXILIARY = ("googlenet", "inception_v3")  # would give a second and third answer in training
+
+
+def build_network(name: str, classes: int, size: int) -> nn.Module:
+    """Make the network of that name, its weights drawn from torch's global generator.
+
+    Args:
+        name: "modelnet", or that of a torchvision classifier, as "resnet18".
+        classes: C, the number of classes.
+        size: S, the side of the images in pixels.
+
+    Raises:
+        OptionsError: no such network, or one that cannot take images of that size.
+    """
+    if name == MODELNET:
+        return ModelNet(classes, size)
+    from torchvision import models
+
+    known = models.list_models(module=models)
+    if name not in known:
+        near = get_close_matches(name, [MODELNET, *known]) or [
+            MODELNET,
+            "resnet18",
+            "and torchvision's other classifiers",
+        ]
+        raise OptionsError("no such network", None, repr(name), f"There is {', '.join(near)}")
+    special: dict[str, Any] = {"aux_logits": False, "init_weights": True} if name in _AUXILIARY else {}
+    if name.startswith("vit_"):
+        special = {"image_size": size}
+    elif name == "maxvit_t":
+        special = {"input_size": (size, size)}
+    try:
+        network: nn.Module = models.get_model(name, weights=None, num_classes=classes, **special)
+        with torch.inference_mode():
+            network.eval()(torch.zeros(1, 3, size, size))
+    except (RuntimeError, ValueError, AssertionError) as error:
+        raise OptionsError(
+            f"{name} cannot take images of {size} × {size} pixels",
+            None,
+            str(error),
+            "Build the cache with another --size",
+        ) from error
+    return network.train()
+
+
+def load_weights(network: nn.Module, path: Path) -> list[str]:
+    """Take the weights of a file: one of torch's with a network's `state_dict`, or a checkpoint of ours.
+
+    Tensors of another shape, as those of a last layer for other classes, are left as they are.
+
+    Args:
+        network: changed in place.
+        path: of the file; nothing but tensors and plain values is unpickled.
+
+    Returns:
+        Names of the tensors that were left.
+
+    Raises:
+        RunError: no such file.
+        CheckpointError: it is not weights, or those of another network.
+        CheckpointUnsafe: a pickle that would run code.
+    """
+    found, own = _read_weights(path), network.state_dict()
+    what = "the weights do not fit"
+    if missing := [name for name in own if name not in found]:
+        raise CheckpointError(
+            what, path, f"it has no {missing[0]}, as {len(missing)} of the network's {len(own)} tensors"
+        )
+    if unknown := [name for name in found if name not in own]:
+        raise CheckpointError(
+            what, path, f"the network has no {unknown[0]}, as {len(unknown)} of its {len(found)} tensors"
+        )
+    other = [name for name in own if own[name].shape != found[name].shape]
+    network.load_state_dict({name: own[name] if name in other else found[name] for name in own})
+    return other
+
+
+def _read_weights(path: Path) -> dict[str, Tensor]:
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise RunError("no weights there", path, "no such file", "Give the path of a local file") from error
+    except pickle.UnpicklingError as error:
+        reason = "it holds more than tensors and plain values, which could run code; it is not loaded"
+        raise CheckpointUnsafe("not safe weights", path, reason) from error
+    except (OSError, RuntimeError, EOFError, ValueError) as error:
+        raise CheckpointError("the weights cannot be read", path, str(error)) from error
+    if isinstance(content, dict) and isinstance(content.get("weights"), dict):
+        content = content.get("average") or content["weights"]
+    if not isinstance(content, dict) or not content or not all(isinstance(v, Tensor) for v in content.values()):
+        raise CheckpointError("the weights cannot be read", path, "it is not a dictionary of tensors")
+    return content

@@ -1,0 +1,123 @@
+"""Networks by name, and weights from files."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torchvision import models
+
+from modelnet import ModelNet, Trained, TrainOptions, resume, train
+from modelnet.interrupt import Stop
+from modelnet.models import build_network, load_weights
+from modelnet.progress import Progress
+from pipeline.errors import CheckpointError, CheckpointUnsafe, OptionsError, RunError
+
+SMALL = "shufflenet_v2_x0_5"  # 0.35 million weights, with batch normalization
+
+
+@pytest.fixture(autouse=True)
+def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+class Listen(Progress):
+    def __init__(self, stop: Stop | None = None, cut: int = 0) -> None:
+        self.notes: list[str] = []
+        self.stop, self.left = stop, cut
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+    def step(self, images: int) -> None:
+        self.left -= 1
+        if self.stop and self.left == 0:
+            self.stop.signal = 2
+
+
+def test_a_network_of_torchvision_is_that_of_its_name_and_seed() -> None:
+    torch.manual_seed(4)
+    ours = build_network(SMALL, 3, 64)
+    torch.manual_seed(4)
+    theirs = models.get_model(SMALL, weights=None, num_classes=3)
+    assert ours.training
+    assert all(torch.equal(ours.state_dict()[name], tensor) for name, tensor in theirs.state_dict().items())
+
+
+@pytest.mark.parametrize(("name", "size"), [("squeezenet1_1", 64), ("googlenet", 64), ("mobilenet_v3_small", 60)])
+def test_networks_give_one_answer_a_class_in_training_too(name: str, size: int) -> None:
+    assert build_network(name, 3, size)(torch.zeros(2, 3, size, size)).shape == (2, 3)
+
+
+def test_what_is_no_network_or_cannot_take_the_images_is_said() -> None:
+    with pytest.raises(OptionsError, match=r"no such network: 'resnet81'. There is resnet1"):
+        build_network("resnet81", 2, 64)
+    with pytest.raises(OptionsError, match="alexnet cannot take images of 32 × 32 pixels") as caught:
+        build_network("alexnet", 2, 32)
+    assert caught.value.exit_code == 2
+
+
+def test_a_run_of_a_torchvision_network_resumes_to_the_same_bits_and_is_used_again(
+    cache_path: Path, shared_photos: Path
+) -> None:
+    options = TrainOptions(
+        cache_path, val=cache_path, model=SMALL, batch_size=3, epochs=2, drop_last=True, threads=1, model_ema=0.9
+    )
+    whole = train(options)
+    stop = Stop()
+    cut = train(options, Listen(stop, 3), stop).run
+    resume(cut)
+    contents = [torch.load(run / "checkpoints/last.pt", weights_only=True) for run in (whole.run, cut)]
+    assert contents[0]["model"] == {"name": SMALL, "classes": 2, "size": 64}
+    for part in ("weights", "average"):
+        assert all(torch.equal(contents[1][part][name], tensor) for name, tensor in contents[0][part].items())
+    assert whole.run.name == f"photos-{SMALL}-001"
+    assert Trained.load(cut).evaluate() == whole.scores
+
+
+def test_weights_are_taken_where_they_fit_and_the_last_layer_for_other_classes_is_new(
+    cache_path: Path, tmp_path: Path
+) -> None:
+    torch.manual_seed(9)
+    torch.save(models.get_model(SMALL, weights=None, num_classes=1000).state_dict(), "w.pth")
+    heard = Listen()
+    options = TrainOptions(cache_path, model=SMALL, weights=Path("w.pth"), epochs=1, lr=1e-30, threads=1)
+    run = train(options, heard).run
+    trained = torch.load(run / "checkpoints/last.pt", weights_only=True)["weights"]
+    file = torch.load("w.pth", weights_only=True)
+    left = [name for name in file if trained[name].shape != file[name].shape]
+    assert left == ["fc.weight", "fc.bias"]
+    for name in file:
+        if name not in left and not name.endswith(("running_mean", "running_var", "num_batches_tracked")):
+            torch.testing.assert_close(trained[name], file[name], atol=1e-20, rtol=0)
+    assert f"weights: {len(file) - 2} tensors of w.pth; of another shape, and new: fc.weight, fc.bias" in heard.notes
+    Path("w.pth").unlink()
+    assert len(resume(run, epochs=2).rows) == 2  # a run that goes on has its own
+
+    again = train(TrainOptions(cache_path, model=SMALL, weights=run / "checkpoints/best.pt", epochs=1, threads=1))
+    assert not again.interrupted
+
+
+def test_what_are_no_weights_of_the_network_is_said(tmp_path: Path) -> None:
+    network = ModelNet(2, 64)
+
+    def saved(content: Any) -> Path:
+        torch.save(content, tmp_path / "w.pth")
+        return tmp_path / "w.pth"
+
+    weights = network.state_dict()
+    assert load_weights(network, saved(weights)) == []
+    with pytest.raises(RunError, match="no weights there"):
+        load_weights(network, tmp_path / "none.pth")
+    with pytest.raises(CheckpointError, match="the network has no more, as 1 of its 11 tensors"):
+        load_weights(network, saved(dict(weights) | {"more": torch.zeros(1)}))
+    with pytest.raises(CheckpointError, match=r"it has no features\.0\.weight, as 10 of the network's 10 tensors"):
+        load_weights(network, saved({"other": torch.zeros(1)}))
+    for nothing in ({}, [1], {"a": 1}):
+        with pytest.raises(CheckpointError, match="not a dictionary of tensors"):
+            load_weights(network, saved(nothing))
+    (tmp_path / "w.pth").write_bytes(b"no weights")
+    with pytest.raises(CheckpointError):
+        load_weights(network, tmp_path / "w.pth")
+    with pytest.raises(CheckpointUnsafe):
+        load_weights(network, saved({"weights": Path("x")}))

@@ -17,7 +17,7 @@ from click.core import ParameterSource
 
 from modelnet.options import CHOICES
 from modelnet.progress import Progress
-from pipeline.errors import PipelineError, show_path
+from pipeline.errors import OutputError, PipelineError, show_path
 
 if TYPE_CHECKING:
     from modelnet.runs import EpochRow
@@ -253,6 +253,63 @@ def train_command(ctx: click.Context, /, run: Path | None, cache: Path | None, *
     click.echo(f"loss curve: {result.run / 'loss.png'}")
 
 
+LR_FIND_OPTIONS = (
+    *("cache", "val_fraction", "model", "weights", "batch_size", "opt", "momentum", "weight_decay", "smoothing"),
+    *(
+        "class_weights",
+        "augment",
+        "crop_scale",
+        "color_jitter",
+        "init",
+        "seed",
+        "data_seed",
+        "device",
+        "workers",
+        "threads",
+    ),
+)
+
+
+@cli.command(
+    "lr-find",
+    epilog=example("python cli.py lr-find --batch-size 8"),
+    params=[parameter for parameter in train_command.params if parameter.name in LR_FIND_OPTIONS],
+)
+@click.option("--epochs", type=click.IntRange(1), default=10, help="That each learning rate is tried for.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="The picture, a PNG.  [default: runs/<cache>-<model>-lr.png]"
+)
+def lr_find_command(cache: Path | None, out: Path | None, **options: Any) -> None:
+    """Try learning rates from 0.0001 to 1 for a few epochs each, all from the same start, and suggest one.
+
+    Give it the options of the run that is to follow. The networks are thrown away.
+    """
+    from modelnet.caches import find_cache
+    from modelnet.finding import find_learning_rate
+    from modelnet.options import TrainOptions
+    from modelnet.plots import rate_curve
+    from pipeline.files import publish
+
+    with usage_errors():
+        chosen = TrainOptions(cache or Path(), **options)
+    chosen = replace(chosen, cache=cache or find_cache(DEFAULT_CACHES))
+    with progress_bar("lr-find", " rates") as progress:
+        curve = find_learning_rate(chosen, done=progress)
+    click.echo(f"learning rate  loss of epoch {curve.epochs}")
+    for rate, loss in zip(curve.rates, curve.losses, strict=True):
+        click.echo(f"{rate:13g}  {loss:.4f}")
+    if curve.suggestion is None:
+        click.echo("every rate diverged")
+    else:
+        click.echo(f"lowest: {min(curve.losses):.4f}. Try: --lr {curve.suggestion:g}")
+    title = f"{chosen.cache.stem}-{chosen.model}-lr"
+    path = out or Path("runs") / f"{title}.png"
+    with output_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        publish(rate_curve(curve, title), path)
+    click.echo(f"picture: {show_path(path)}")
+
+
 RUN = click.argument("run", type=click.Path(path_type=Path))
 CHECKPOINT = click.option(
     "--checkpoint", type=click.Choice(["last", "best"]), default="last", help="The weights at the end, or the best."
@@ -388,6 +445,15 @@ def usage_errors() -> Iterator[None]:
         yield
     except ValueError as error:
         raise click.UsageError(str(error)) from error
+
+
+@contextmanager
+def output_errors(path: Path) -> Iterator[None]:
+    """Name the file that could not be written (73)."""
+    try:
+        yield
+    except OSError as error:
+        raise OutputError("the file cannot be written", path, error.strerror or str(error)) from error
 
 
 @contextmanager

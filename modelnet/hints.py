@@ -26,7 +26,7 @@ def guessing(rows: Sequence[EpochRow], counts: Sequence[int]) -> str:
     what = f"ln {len(present)}" if balanced else "what the sizes of the classes alone give"
     return (
         f"after {len(rows)} epochs the loss is still {blind:.3f} = {what}: the network is guessing. "
-        f"Try a larger --lr than {rows[-1].lr:g}"
+        f"Try a larger --lr than {rows[-1].lr:g}; lr-find suggests one"
     )
 
 

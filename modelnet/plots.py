@@ -1,8 +1,11 @@
-"""Pictures of a run."""
+"""Pictures of a run, and of the search for a learning rate."""
 
 import io
 from collections.abc import Sequence
+from math import inf, nan
+from typing import Any
 
+from modelnet.finding import RateCurve
 from modelnet.runs import EpochRow
 
 
@@ -32,6 +35,31 @@ def loss_curves(rows: Sequence[EpochRow], title: str) -> bytes:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
         axes.legend()
+    return _png(figure, title)
+
+
+def rate_curve(curve: RateCurve, title: str) -> bytes:
+    """Draw the loss against the learning rate, with the rate that is suggested.
+
+    Returns:
+        A PNG.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4), dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    axes.plot(curve.rates, [loss if loss < inf else nan for loss in curve.losses], marker="o")
+    if curve.suggestion is not None:
+        axes.axvline(curve.suggestion, color="black", linestyle=":", label=f"lowest: {curve.suggestion:g}")
+        axes.legend()
+    axes.set(xlabel="learning rate", ylabel=f"training loss of epoch {curve.epochs}", xscale="log")
+    axes.grid(alpha=0.3)
+    return _png(figure, title)
+
+
+def _png(figure: Any, title: str) -> bytes:
     figure.suptitle(title.encode("ascii", "replace").decode().replace("$", r"\$"))  # the font has no others; no maths
     png = io.BytesIO()
     figure.savefig(png, format="png")

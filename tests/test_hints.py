@@ -30,7 +30,8 @@ class Listen(Progress):
 
 def test_a_loss_that_stays_at_that_of_guessing_is_named() -> None:
     assert guessing(epochs(0.697, 0.693, 0.692), [10, 10, 0]) == (
-        "after 3 epochs the loss is still 0.693 = ln 2: the network is guessing. Try a larger --lr than 0.001"
+        "after 3 epochs the loss is still 0.693 = ln 2: the network is guessing. "
+        "Try a larger --lr than 0.001; lr-find suggests one"
     )
     assert "2.303 = ln 10:" in guessing(epochs(2.31, 2.30), [3] * 10)
     uneven = -(0.25 * math.log(0.25) + 0.75 * math.log(0.75))
@@ -71,5 +72,6 @@ def test_a_learning_rate_that_moves_nothing_is_hinted_at_once(
     heard = Listen()
     train(TrainOptions(cache_path, epochs=12, lr=1e-9, init="zeros", threads=1), heard)
     assert heard.hints == [
-        "after 10 epochs the loss is still 0.693 = ln 2: the network is guessing. Try a larger --lr than 1e-09"
+        "after 10 epochs the loss is still 0.693 = ln 2: the network is guessing. "
+        "Try a larger --lr than 1e-09; lr-find suggests one"
     ]

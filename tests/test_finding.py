@@ -1,0 +1,65 @@
+"""The search for a learning rate: each loss is that of a run with the rate."""
+
+import math
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import RunCli
+
+from modelnet import TrainOptions, train
+from modelnet.finding import RATES, RateCurve, find_learning_rate
+
+
+@pytest.fixture(autouse=True)
+def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "wanted", [{}, {"opt": "adamw", "smoothing": 0.1, "augment": "flip,color", "val_fraction": 0.3}]
+)
+def test_each_loss_is_that_of_a_run_with_the_rate(wanted: dict[str, Any], cache_path: Path) -> None:
+    options = TrainOptions(cache_path, batch_size=3, epochs=3, seed=2, data_seed=3, threads=1, **wanted)
+    tried: list[tuple[int, int]] = []
+    rates = (0.003, 0.03, 0.1)
+    curve = find_learning_rate(options, rates, done=lambda done, total: tried.append((done, total)))
+    assert tried == [(1, 3), (2, 3), (3, 3)]
+    assert not Path("runs").exists()
+    for rate, loss in zip(rates, curve.losses, strict=True):
+        run = train(TrainOptions(cache_path, batch_size=3, epochs=3, seed=2, data_seed=3, threads=1, lr=rate, **wanted))
+        assert run.rows[-1].train_loss == loss
+
+
+def test_the_rate_with_the_lowest_loss_is_suggested_and_learns_what_the_default_does_not(cache_path: Path) -> None:
+    options = TrainOptions(cache_path, batch_size=4, epochs=25, threads=1)
+    curve = find_learning_rate(options)
+    assert curve.suggestion == RATES[curve.losses.index(min(curve.losses))]
+    assert min(curve.losses) < train(options).rows[-1].train_loss - 0.1
+
+
+def test_rates_that_diverge_are_not_suggested(cache_path: Path) -> None:
+    curve = find_learning_rate(TrainOptions(cache_path, batch_size=2, epochs=3, threads=1), (0.001, 1e12))
+    assert math.isfinite(curve.losses[0]) and curve.losses[1] == math.inf
+    assert curve.suggestion == 0.001
+    assert RateCurve(1, (1.0, 2.0), [math.inf, math.inf]).suggestion is None
+
+
+def test_the_rates_are_round_numbers_that_rise_by_about_a_third_of_a_decade() -> None:
+    assert RATES[:4] == (0.0001, 0.0002, 0.0005, 0.001) and RATES[-1] == 1
+    assert all(1.9 < b / a < 2.6 for a, b in pairwise(RATES))
+
+
+def test_the_command_draws_a_picture_and_says_what_to_type(cache_path: Path, tmp_path: Path, run_cli: RunCli) -> None:
+    ended = run_cli("lr-find", "--cache", cache_path, "--batch-size", "4", "--threads", "1", "--epochs", "3")
+    curve = find_learning_rate(TrainOptions(cache_path, batch_size=4, epochs=3, threads=1))
+    assert (ended.code, ended.stderr) == (0, "")
+    *table, last, picture = ended.stdout.splitlines()
+    assert [line.split() for line in table] == [
+        ["learning", "rate", "loss", "of", "epoch", "3"],
+        *([f"{rate:g}", f"{loss:.4f}"] for rate, loss in zip(curve.rates, curve.losses, strict=True)),
+    ]
+    assert last == f"lowest: {min(curve.losses):.4f}. Try: --lr {curve.suggestion:g}"
+    assert picture == "picture: runs/photos-modelnet-lr.png"
+    assert (tmp_path / "runs/photos-modelnet-lr.png").read_bytes()[:4] == b"\x89PNG"

@@ -213,6 +213,7 @@ def verify_command(cache: Path) -> None:
 @click.option("--shuffle/--no-shuffle", default=True, help="A new order each epoch, or class after class.")
 @click.option("--drop-last/--no-drop-last", help="Leave out the last, shorter batch of an epoch.")
 @click.option("--seed", type=click.IntRange(0), default=0, help="Of the initial weights.")
+@click.option("--seeds", metavar="SEEDS", help="Many networks at once, one a seed: 0-15, or 3,5,8.")
 @click.option("--data-seed", type=click.IntRange(0), default=0, help="Of the order of the images and of --augment.")
 @click.option("--device", default="auto", help="auto, cpu, cuda or cuda:1.")
 @click.option("-j", "--workers", type=click.IntRange(0), default=0, help="Reading processes; 0 is fastest from memory.")
@@ -222,7 +223,9 @@ def verify_command(cache: Path) -> None:
 @click.option("--name", help="Of the run folder in runs/.  [default: <cache>-<model>-001, counted up]")
 @click.option("--resume", "run", type=click.Path(path_type=Path), metavar="RUN", help="Go on with this run folder.")
 @click.pass_context
-def train_command(ctx: click.Context, /, run: Path | None, cache: Path | None, **options: Any) -> None:
+def train_command(
+    ctx: click.Context, /, run: Path | None, cache: Path | None, seeds: str | None, **options: Any
+) -> None:
     """Train a network on a cache, and keep what comes of it in a new folder runs/<name>/.
 
     Ctrl-C ends it after the step and saves; --resume goes on from there. With --resume only --epochs, --device and
@@ -232,41 +235,40 @@ def train_command(ctx: click.Context, /, run: Path | None, cache: Path | None, *
 
     from modelnet.caches import find_cache
     from modelnet.interrupt import stop_on_signals
+    from modelnet.many import ManyResult, parse_seeds, train_many
     from modelnet.options import TrainOptions
     from modelnet.starting import resume, train
+    from modelnet.training import TrainResult
     from pipeline.memory import keep_freed_memory
 
     faulthandler.enable()  # a disk that fails under a memory map ends the process; this says where
     keep_freed_memory()
+    result: TrainResult | ManyResult
     with stop_on_signals() as stop, EpochLines() as progress:
         if run is not None:
             result = resume(run, **resume_options(ctx), progress=progress, stop=stop)
         else:
             with usage_errors():
                 chosen = TrainOptions(cache or Path(), **options)
-            result = train(replace(chosen, cache=cache or find_cache(DEFAULT_CACHES)), progress, stop)
+                many = None if seeds is None else parse_seeds(seeds)
+            chosen = replace(chosen, cache=cache or find_cache(DEFAULT_CACHES))
+            result = train(chosen, progress, stop) if many is None else train_many(chosen, many, progress, stop)
     if result.interrupted:
-        click.echo(f"stopped and saved. Go on with: python cli.py train --resume {result.run}", err=True)
+        stopped = result.run if isinstance(result, TrainResult) else "RUN, for each of them"
+        click.echo(f"stopped and saved. Go on with: python cli.py train --resume {stopped}", err=True)
         raise SystemExit(stop.exit_code)
+    if isinstance(result, ManyResult):
+        click.echo(f"\n{result}\n\ncurves: {result.picture}")
+        return
     if result.scores is not None:
         click.echo(f"\n{result.scores}\n")
     click.echo(f"loss curve: {result.run / 'loss.png'}")
 
 
 LR_FIND_OPTIONS = (
-    *("cache", "val_fraction", "model", "weights", "batch_size", "opt", "momentum", "weight_decay", "smoothing"),
-    *(
-        "class_weights",
-        "augment",
-        "crop_scale",
-        "color_jitter",
-        "init",
-        "seed",
-        "data_seed",
-        "device",
-        "workers",
-        "threads",
-    ),
+    *("cache", "val_fraction", "model", "weights", "init", "seed", "data_seed", "device", "workers", "threads"),
+    *("batch_size", "opt", "momentum", "weight_decay", "smoothing", "class_weights"),
+    *("augment", "crop_scale", "color_jitter"),
 )
 
 

@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from modelnet.many import train_many
     from modelnet.network import ModelNet
     from modelnet.options import TrainOptions
     from modelnet.starting import resume, train
@@ -21,9 +22,10 @@ _HOMES = {
     "predict": "trained",
     "resume": "starting",
     "train": "starting",
+    "train_many": "many",
 }
 
-__all__ = ["ModelNet", "TrainOptions", "TrainResult", "Trained", "predict", "resume", "train"]
+__all__ = ["ModelNet", "TrainOptions", "TrainResult", "Trained", "predict", "resume", "train", "train_many"]
 
 
 def __getattr__(name: str) -> Any:

@@ -19,7 +19,7 @@ def guessing(rows: Sequence[EpochRow], counts: Sequence[int]) -> str:
         counts: training images of each class.
     """
     present = [count for count in counts if count]
-    blind = -sum(count / sum(present) * math.log(count / sum(present)) for count in present)
+    blind = blind_loss(counts)
     if any(abs(row.train_loss - blind) > _NEAR for row in rows):
         return ""
     balanced = len(set(present)) == 1
@@ -28,6 +28,11 @@ def guessing(rows: Sequence[EpochRow], counts: Sequence[int]) -> str:
         f"after {len(rows)} epochs the loss is still {blind:.3f} = {what}: the network is guessing. "
         f"Try a larger --lr than {rows[-1].lr:g}; lr-find suggests one"
     )
+
+
+def blind_loss(counts: Sequence[int]) -> float:
+    """Return the lowest loss that can be had without looking at the images: the entropy of the classes' sizes."""
+    return -sum(count / sum(counts) * math.log(count / sum(counts)) for count in counts if count)
 
 
 def unshuffled(row: EpochRow, outcome: Outcome) -> str:

@@ -38,6 +38,37 @@ def loss_curves(rows: Sequence[EpochRow], title: str) -> bytes:
     return _png(figure, title)
 
 
+def seed_curves(runs: Sequence[Sequence[EpochRow]], title: str) -> bytes:
+    """Draw loss and accuracy of many runs: their median, and the band between their quartiles.
+
+    Returns:
+        A PNG.
+    """
+    import numpy as np
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    figure = Figure(figsize=(10, 4), dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
+    epochs = [row.epoch for row in runs[0]]
+    parts = [("train", "training (running mean)")]
+    parts += [("val", "validation")] if runs[0][0].val_loss is not None else []
+    for axes, measure, name in zip(
+        figure.subplots(1, 2), ("loss", "acc"), ("cross-entropy loss", "accuracy"), strict=True
+    ):
+        for part, label in parts:
+            values_RE = np.array([[getattr(row, f"{part}_{measure}") for row in rows] for rows in runs])
+            low, middle, high = np.quantile(values_RE, (0.25, 0.5, 0.75), axis=0)
+            (line,) = axes.plot(epochs, middle, label=f"{label}, median", marker="o" if len(epochs) < 20 else "")
+            axes.fill_between(epochs, low, high, alpha=0.25, color=line.get_color(), label="quartiles")
+        axes.set(xlabel="epoch", ylabel=name, ylim=(0, None))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.grid(alpha=0.3)
+        axes.legend()
+    return _png(figure, title)
+
+
 def rate_curve(curve: RateCurve, title: str) -> bytes:
     """Draw the loss against the learning rate, with the rate that is suggested.
 

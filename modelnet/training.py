@@ -58,6 +58,7 @@ class Training:
         self.unsaved_best: bytes | None = None
         self.saved = (-1, -1)  # epoch, step
         self.saved_at = -math.inf
+        self.seconds_between_saves = SECONDS_BETWEEN_SAVES
 
     def run_epochs(self, rows: list[EpochRow]) -> TrainResult:
         """Train the epochs that are left, and write down what came of it.
@@ -68,7 +69,7 @@ class Training:
         state, epochs = self.state, self.session.options.epochs
         images = self.batches.images_an_epoch
         self.progress.started(self.run.path, images * epochs, images * state.epoch + state.running.images)
-        outcome = scores = None
+        outcome = None
         with worker_deaths(self.session.cache.path), memory_errors(self.session.device):
             while not self.is_finished:
                 began = time.perf_counter() - state.seconds
@@ -80,15 +81,25 @@ class Training:
                 self.progress.epoch(rows[-1], epochs)
                 if len(rows) == GUESSING_AFTER:
                     self.hint(guessing(rows, class_counts(self.batches.cache, self.batches.subset).tolist()))
-            self.save()
-            if self.is_finished:
-                scores = self.write_predictions(outcome)
-                if rows and not self.session.options.shuffle:
-                    self.hint(unshuffled(rows[-1], self.training_images()))
+            return self.finish(rows, outcome)
+
+    def finish(self, rows: list[EpochRow], outcome: Outcome | None) -> TrainResult:
+        """Save, draw the curves, and after the last epoch write down what the network says and how good it is.
+
+        Args:
+            rows: all epochs.
+            outcome: of the network, as it is now, on the validation images, where that is known already.
+        """
+        scores = None
+        self.save()
+        if self.is_finished:
+            scores = self.write_predictions(outcome)
+            if rows and not self.session.options.shuffle:
+                self.hint(unshuffled(rows[-1], self.training_images()))
         if rows:
             self.run.write_picture("loss.png", loss_curves(rows, self.run.path.name))
-        if self.is_finished and state.epoch < epochs:
-            self.progress.note(f"stopped: no epoch has been better than epoch {state.epoch - state.stale}")
+        if self.is_finished and self.state.epoch < self.session.options.epochs:
+            self.progress.note(f"stopped: no epoch has been better than epoch {self.state.epoch - self.state.stale}")
         return TrainResult(self.run.path, rows, not self.is_finished, scores)
 
     @property
@@ -164,7 +175,7 @@ class Training:
         self.run.append_metrics(row)
         if state.finish_epoch(score, self.session.schedule.plateau):
             self.unsaved_best = encode(self.content())
-        if time.monotonic() - self.saved_at >= SECONDS_BETWEEN_SAVES:
+        if time.monotonic() - self.saved_at >= self.seconds_between_saves:
             self.save()
         return row
 

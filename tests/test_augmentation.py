@@ -20,6 +20,11 @@ from pipeline.recipe import Recipe
 KINDS = ("flip", "crop", "color")
 
 
+@pytest.fixture(autouse=True)
+def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("modelnet.training.loss_curves", lambda rows, title: b"")  # drawing takes longer than training
+
+
 @pytest.fixture
 def images(cache_path: Path) -> torch.Tensor:
     return TensorCache(cache_path).images.clone()

@@ -15,6 +15,11 @@ from modelnet.runs import EpochRow
 from pipeline import build_cache
 
 
+@pytest.fixture(autouse=True)
+def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("modelnet.training.loss_curves", lambda rows, title: b"")  # drawing takes longer than training
+
+
 def epochs(*losses: float, accuracy: float = 0.5) -> list[EpochRow]:
     return [EpochRow(i + 1, loss, accuracy, None, None, 0.001, 1.0, 0.0, 1.0) for i, loss in enumerate(losses)]
 

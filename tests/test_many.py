@@ -21,6 +21,7 @@ from pipeline.errors import OptionsError
 @pytest.fixture(autouse=True)
 def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("modelnet.training.loss_curves", lambda rows, title: b"")  # drawing takes longer than training
 
 
 def networks(size: int, classes: int, count: int = 3) -> list[ModelNet]:

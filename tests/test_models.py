@@ -19,6 +19,7 @@ SMALL = "shufflenet_v2_x0_5"  # 0.35 million weights, with batch normalization
 @pytest.fixture(autouse=True)
 def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("modelnet.training.loss_curves", lambda rows, title: b"")  # drawing takes longer than training
 
 
 class Listen(Progress):

@@ -18,6 +18,7 @@ CPU = torch.device("cpu")
 @pytest.fixture(autouse=True)
 def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("modelnet.training.loss_curves", lambda rows, title: b"")  # drawing takes longer than training
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

@@ -17,6 +17,11 @@ from pipeline import TensorCache, build_cache
 from pipeline.errors import OptionsError
 
 
+@pytest.fixture(autouse=True)
+def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("modelnet.training.loss_curves", lambda rows, title: b"")  # drawing takes longer than training
+
+
 @pytest.fixture(scope="module")
 def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """24 small pictures, 12 a class."""

@@ -39,6 +39,7 @@ COLUMNS = ["epoch", "train_loss", "train_acc", "val_loss", "val_acc", "lr", "ima
 def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Run folders go below the current folder. One thread: others may be using the cores."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("modelnet.training.loss_curves", lambda rows, title: b"")  # drawing takes longer than training
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

@@ -115,7 +115,7 @@ def test_a_network_that_diverges_ends_alone(cache_path: Path, monkeypatch: pytes
 
     def spoilt(self: StackedModelNet, images: torch.Tensor) -> torch.Tensor:
         factor = torch.tensor([1.0, float("nan"), 1.0])[:, None, None]
-        return real(self, images) * factor
+        return real(self, images) * factor.to(images.device)
 
     monkeypatch.setattr(StackedModelNet, "forward", spoilt)
     heard = Warned()

@@ -82,7 +82,7 @@ def test_weights_are_taken_where_they_fit_and_the_last_layer_for_other_classes_i
     torch.manual_seed(9)
     torch.save(models.get_model(SMALL, weights=None, num_classes=1000).state_dict(), "w.pth")
     heard = Listen()
-    options = TrainOptions(cache_path, model=SMALL, weights=Path("w.pth"), epochs=1, lr=1e-30, threads=1)
+    options = TrainOptions(cache_path, model=SMALL, weights=Path("w.pth"), epochs=1, lr=1e-30, device="cpu")
     run = train(options, heard).run
     trained = torch.load(run / "checkpoints/last.pt", weights_only=True)["weights"]
     file = torch.load("w.pth", weights_only=True)

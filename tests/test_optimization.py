@@ -89,6 +89,7 @@ def test_the_weights_are_those_of_the_plain_loop_with_torchs_optimizer(opt: str,
         smoothing=0.1,
         seed=3,
         data_seed=1,
+        device="cpu",
     )
     assert_same_weights(weights(train(options).run), network.state_dict())
 

@@ -57,7 +57,7 @@ def test_gradients_are_cleared_when_the_plain_loop_does_it(when: str, cache_path
             nn.functional.cross_entropy(network(images), labels).backward()
             optimizer.step()
 
-    trained = final_weights(TrainOptions(cache_path, batch_size=3, epochs=3, lr=0.004, zero_grad=when))
+    trained = final_weights(TrainOptions(cache_path, batch_size=3, epochs=3, lr=0.004, zero_grad=when, device="cpu"))
 
     assert all(torch.equal(trained[name], weights) for name, weights in network.state_dict().items())
 

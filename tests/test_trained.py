@@ -70,13 +70,13 @@ def test_predictions_of_files_are_those_of_the_run(cache_path: Path, shared_phot
 @pytest.mark.parametrize("options", [{"val": True}, {"val_fraction": 0.4}, {"val": True, "model_ema": 0.9}])
 def test_evaluating_a_run_gives_the_scores_that_it_ended_with(options: dict[str, Any], cache_path: Path) -> None:
     run = trained_on(cache_path, **(options | ({"val": cache_path} if "val" in options else {})))
-    assert Trained.load(run).evaluate().to_dict() == json.loads((run / "scores.json").read_text())
+    assert Trained.load(run, device="cpu").evaluate().to_dict() == json.loads((run / "scores.json").read_text())
 
 
 def test_the_best_epoch_and_another_cache_can_be_asked_for(cache_path: Path, uint8_cache_path: Path) -> None:
     run = trained_on(cache_path, val=cache_path, lr=0.05, epochs=12)
     best = torch.load(run / "checkpoints/best.pt", weights_only=True)["best"]
-    scores = Trained.load(run, "best").evaluate(uint8_cache_path)
+    scores = Trained.load(run, "best", "cpu").evaluate(uint8_cache_path)
     assert [scores.accuracy, -scores.loss] == best
 
 
@@ -85,7 +85,7 @@ def test_what_cannot_be_evaluated_says_why(cache_path: Path, photos: Path) -> No
         Trained.load(Path("runs/none"))
     run = trained_on(cache_path)
     with pytest.raises(OptionsError, match=r"the run had no validation images. Give a --cache"):
-        Trained.load(run).evaluate()
+        Trained.load(run, device="cpu").evaluate()
     with pytest.raises(OptionsError, match="no such device: 'gpu'"):
         Trained.load(run, device="gpu")
     if not torch.cuda.is_available():
@@ -93,13 +93,13 @@ def test_what_cannot_be_evaluated_says_why(cache_path: Path, photos: Path) -> No
             Trained.load(run, device="cuda")
     build_cache(photos, "large.h5", size=96, workers=1)
     with pytest.raises(CacheStale, match=r"than those of run photos-modelnet-001: size 64 → 96"):
-        Trained.load(run).evaluate(Path("large.h5"))
+        Trained.load(run, device="cpu").evaluate(Path("large.h5"))
     build_cache(photos, "c.h5", size=64, workers=1)
     run = trained_on(cache_path, val=Path("c.h5"))
     save_jpeg(photos / "1" / "new.jpg", 80, 80, seed=50)
     build_cache(photos, "c.h5", size=64, workers=1)
     with pytest.raises(CacheStale, match=r"not the one that run photos-modelnet-002 was validated on"):
-        Trained.load(run).evaluate()
+        Trained.load(run, device="cpu").evaluate()
 
 
 def test_a_checkpoint_that_is_damaged_or_of_another_format_is_refused(cache_path: Path) -> None:
@@ -123,8 +123,8 @@ def test_the_commands_print_scores_and_predictions(cache_path: Path, shared_phot
 
     run = trained_on(cache_path, val=cache_path)
     scores = json.loads((run / "scores.json").read_text())
-    assert json.loads(typed("evaluate", run, "--json").stdout) == scores
-    text = typed("evaluate", run, "--cache", cache_path).stdout
+    assert json.loads(typed("evaluate", run, "--device", "cpu", "--json").stdout) == scores
+    text = typed("evaluate", run, "--device", "cpu", "--cache", cache_path).stdout
     assert text.splitlines()[-1] == f"8 images: loss {scores['loss']:.4f}, accuracy {scores['accuracy']:.1%}"
 
     (tmp_path / "broken.jpg").write_bytes(b"no image")

@@ -59,9 +59,9 @@ def weights_digest(run: Path, name: str = "last.pt") -> str:
     digest = hashlib.sha256()
     content = torch.load(run / "checkpoints" / name, weights_only=True)
     for key, weights in content["weights"].items():
-        digest.update(key.encode() + weights.numpy().tobytes())
+        digest.update(key.encode() + weights.cpu().numpy().tobytes())
     for buffers in content["optimizer"]["state"].values():
-        digest.update(buffers["momentum_buffer"].numpy().tobytes())
+        digest.update(buffers["momentum_buffer"].cpu().numpy().tobytes())
     return digest.hexdigest()
 
 

@@ -136,9 +136,10 @@ def info_command(cache: Path, check: Path | None, as_json: bool) -> None:
     from pipeline.describe import check_source, describe_cache
 
     info = describe_cache(cache)
-    click.echo(json.dumps(info.to_dict(), indent=2) if as_json else info)
-    if check:
-        click.echo(f"source: {check_source(cache, check) or 'matches'}")
+    differs = {} if check is None else {"source_differs": check_source(cache, check)}
+    click.echo(json.dumps(info.to_dict() | differs, indent=2) if as_json else info)
+    if check and not as_json:
+        click.echo(f"source: {differs['source_differs'] or 'matches'}")
 
 
 @cli.command("verify", epilog=example("python cli.py verify data/cache/example.h5"))
@@ -471,15 +472,29 @@ def progress_bar(what: str, unit: str) -> Iterator[Any]:
             bar.initial = done
             bar.reset(total)
         bar.update(done - bar.n)
+        if _lost:
+            raise _lost.pop()
 
     with bar:
         yield show
+
+
+_lost: list[BaseException] = []
+
+
+def _remember_signals(unraisable: "sys.UnraisableHookArgs") -> None:
+    """Keep a signal's exception that came where Python can only drop it (a callback of the collector, an import)."""
+    if isinstance(unraisable.exc_value, KeyboardInterrupt | Interrupted | Terminated):
+        _lost.append(unraisable.exc_value)
+    else:
+        sys.__unraisablehook__(unraisable)
 
 
 def main() -> NoReturn:
     """Run the command line; every failure is one line on stderr and an exit code of `pipeline.errors`."""
     debug = "--debug" in sys.argv  # before the command or behind it
     signal.signal(signal.SIGTERM, _terminate)
+    sys.unraisablehook = _remember_signals
     try:
         code = cli.main([argument for argument in sys.argv[1:] if argument != "--debug"], standalone_mode=False)
         sys.stdout.flush()

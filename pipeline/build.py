@@ -143,6 +143,38 @@ def _storage_errors(path: Path) -> Iterator[None]:
         raise StorageError("the build stopped", path, why, advice) from error
 
 
+def open_old_cache(path: Path, rebuild: bool) -> tuple[StoredCache | None, str]:
+    """Open the cache that is there, if any, and say why it counts as none where it is damaged.
+
+    Raises:
+        OutputError: a file that is no cache of ours, which is never replaced, or one of a newer version.
+    """
+    try:
+        return StoredCache(path), ""
+    except CacheMissing:
+        return None, ""
+    except CacheError as error:
+        with path.open("rb") as file:
+            ours = file.read(len(MAGIC)) == MAGIC
+        newer = not isinstance(error, CacheDamaged | CacheUnsafe)
+        if not ours or (newer and not rebuild):
+            why = f"there is a file that is no cache of this version ({error.reason})"
+            raise OutputError("the cache cannot be created", path, why, "Give another --out") from error
+        return None, f"the cache was damaged: {error.reason}"
+
+
+def refuse_other_photographs(old: StoredCache, verdict: freshness.Verdict) -> None:
+    """Keep the cache of another source.
+
+    Raises:
+        OutputError: the two share no image.
+    """
+    if not verdict.shared:
+        why = f"holds other photographs (0 of {old.num_images} shared)"
+        advice = "Give another --out, or --rebuild to replace it"
+        raise OutputError("the cache would be lost", old.path, why, advice)
+
+
 class _Build:
     """One build, under the lock."""
 
@@ -153,12 +185,12 @@ class _Build:
         self.rebuild = rebuild
         self.decoder = decoder
         self.ledger = Ledger(scan)
-        self.unfinished = Unfinished(path, recipe, decoder)
+        self.unfinished = Unfinished(path, recipe, decoder, anew=rebuild)
         self.counts: Counter[str] = Counter()
 
     def run(self, workers: int, executor: Executor | None, progress: Progress | None) -> BuildReport:
         """Do what is left to do."""
-        old, why = self._old_cache()
+        old, why = open_old_cache(self.path, self.rebuild)
         donor = None
         if old is not None:
             stats = freshness.read_stats(old)
@@ -167,12 +199,13 @@ class _Build:
             if verdict.fresh and not self.rebuild:
                 return self._up_to_date(old.header, verdict)
             why = str(verdict) or "a rebuild was asked for"
-            self._refuse_other_photographs(old, verdict)
+            if not self.rebuild:
+                refuse_other_photographs(old, verdict)
             if verdict.same_pixels and not self.rebuild:
                 donor = (self.path, old.header.fingerprint)
                 self._take_over_failures(verdict)
         try:
-            kept = self.unfinished.open(self.ledger, keep=not self.rebuild)
+            kept = self.unfinished.open(self.ledger)
             self._fill(Job(self.unfinished.building, IMAGES_OFFSET, self.recipe, donor), workers, executor, progress)
             if not (self.ledger.state == DONE).any():
                 self.unfinished.discard()
@@ -180,8 +213,8 @@ class _Build:
             header = self.unfinished.publish(self.ledger)
         finally:
             self.unfinished.close()
-        freshness.write_stats(self.path, header, self._stats())
         report = self._report(header, why=why, kept=kept)
+        self._keep_stats(header, report)
         report.look = look_at(StoredCache(self.path))
         if self.unfinished.discarded:
             report.warnings.append("an unfinished build of another recipe, decoder or format was discarded")
@@ -191,34 +224,14 @@ class _Build:
         self.unfinished.discard()
         self.ledger.state[verdict.rows >= 0] = DONE
         self._take_over_failures(verdict)
-        freshness.write_stats(self.path, header, self._stats())
-        return self._report(header, up_to_date=True)
+        report = self._report(header, up_to_date=True)
+        self._keep_stats(header, report)
+        return report
 
     def _take_over_failures(self, verdict: freshness.Verdict) -> None:
         for candidate, failure in verdict.failures.items():
             self.ledger.state[candidate] = PASSING if failure.passing else FAILED
             self.ledger.reasons[candidate] = failure.reason
-
-    def _old_cache(self) -> tuple[StoredCache | None, str]:
-        """Open the cache that is there; a damaged one counts as none, a foreign file is never replaced."""
-        try:
-            return StoredCache(self.path), ""
-        except CacheMissing:
-            return None, ""
-        except CacheError as error:
-            with self.path.open("rb") as file:
-                ours = file.read(len(MAGIC)) == MAGIC
-            newer = not isinstance(error, CacheDamaged | CacheUnsafe)
-            if not ours or (newer and not self.rebuild):
-                why = f"there is a file that is no cache of this version ({error.reason})"
-                raise OutputError("the cache cannot be created", self.path, why, "Give another --out") from error
-            return None, f"the cache was damaged: {error.reason}"
-
-    def _refuse_other_photographs(self, old: StoredCache, verdict: freshness.Verdict) -> None:
-        if not verdict.shared and not self.rebuild:
-            why = f"holds other photographs (0 of {old.num_images} shared)"
-            advice = "Give another --out, or --rebuild to replace it"
-            raise OutputError("the cache would be lost", self.path, why, advice)
 
     def _fill(self, job: Job, workers: int, executor: Executor | None, progress: Progress | None) -> None:
         """Have every row filled that is not, and note each in ledger and journal."""
@@ -257,15 +270,23 @@ class _Build:
         shown = ", ".join(f"{count} × {reason}" for reason, count in reasons.most_common(3))
         return SourceError("no images to cache", self.scan.root, f"none of its files could be decoded ({shown})")
 
+    def _keep_stats(self, header: Header, report: BuildReport) -> None:
+        """Keep stat data beside a cache that is complete with or without them."""
+        try:
+            freshness.write_stats(self.path, header, self._stats())
+        except OSError as error:
+            again = f"the next build will read every file again: {self.path.name}.stat: {error.strerror}"
+            report.warnings.append(again)
+
     def _stats(self) -> NDArray[np.int64]:
-        """(N + F, 3): of every row's file, then of every failed one, as `StoredCache.failed` lists them."""
+        """(N + F, 4): of every row's file, then of every failed one, as `StoredCache.failed` lists them."""
         ledger = self.ledger
         failed = {(f.class_id, f.name): UNSETTLED for f in ledger.failed()}
         for candidate in np.flatnonzero(ledger.state == FAILED).tolist():
             key = self.scan.class_ids[self.scan.labels[candidate]], os.fsdecode(self.scan.names[candidate])
             failed[key] = Stat(*ledger.stats[candidate].tolist())
         rows = ledger.stats[ledger.state == DONE]
-        return np.concatenate([rows, np.array(list(failed.values()), np.int64).reshape(-1, 3)])
+        return np.concatenate([rows, np.array(list(failed.values()), np.int64).reshape(-1, len(Stat._fields))])
 
     def _report(self, header: Header, why: str = "", kept: int = 0, up_to_date: bool = False) -> BuildReport:
         scan, ledger = self.scan, self.ledger

@@ -134,6 +134,8 @@ def _open(data: bytes, recipe: Recipe) -> Image.Image:
         raise
     except Exception as error:  # as above
         raise Undecodable("not an image") from error
+    if image.mode.startswith(("I", "F")):  # of a PNG whose header is not where it belongs
+        raise Undecodable(f"more than 8 bits a channel (Pillow's mode {image.mode})")
     if image.width * image.height > limit * 1_000_000:
         raise Undecodable(f"too large: {image.width} × {image.height} pixels, over {limit} megapixels")
     return image

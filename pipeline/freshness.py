@@ -21,10 +21,10 @@ from pipeline.errors import show_path
 from pipeline.format import VERSION, Header
 from pipeline.ledger import Ledger
 from pipeline.recipe import Recipe
-from pipeline.sources import Failed, Scan, hash_image, read_image
+from pipeline.sources import Failed, Scan, Stat, hash_image, read_image
 from pipeline.stored import StoredCache
 
-_STAT_MAGIC = b"MNSTAT1\n"
+_STAT_MAGIC = b"MNSTAT2\n"
 _TICK_NS = 10**7  # Linux stamps files in steps of up to 10 ms
 
 
@@ -98,12 +98,12 @@ def compare(
     stored_sha256 = cache.table("source_sha256")
     matched = np.flatnonzero(old_rows >= 0)
     same = (ledger.source_sha256[matched] == stored_sha256[old_rows[matched]]).all(axis=1)
-    verdict.shared = int(same.sum())
     names = [show_path(folder) for folder in scan.class_folders]
     for candidate in matched[~same].tolist():
         verdict.changes["changed", names[scan.labels[candidate]]] += 1
     _compare_failed(verdict, ledger, cache, old_failed, names)
     _compare_sets(verdict, ledger, cache, old_rows, old_failed, names)
+    verdict.shared = _count_shared(ledger, cache)
     for row in damaged:
         verdict.changes["damaged", show_path(cache.class_folders[int(cache.table("labels")[row])])] += 1
     return verdict
@@ -226,7 +226,6 @@ def _compare_sets(
         if not old:
             verdict.changes["added", names[scan.labels[candidate]]] += 1
             continue
-        verdict.shared += 1
         folder = cache.class_folders[int(cache.table("labels")[old.pop()])]
         renamed = folder == scan.class_folders[scan.labels[candidate]]
         verdict.changes["renamed" if renamed else "moved here", names[scan.labels[candidate]]] += 1
@@ -244,6 +243,16 @@ def _compare_failed_sets(verdict: Verdict, old: list[Failed], scan: Scan, failed
         verdict.changes["removed", show_path(class_id)] += 1
     for class_id, _, _ in now - before:
         verdict.changes["added", show_path(class_id)] += 1
+
+
+def _count_shared(ledger: Ledger, cache: StoredCache) -> int:
+    """Count the files whose content is in the cache, under whatever class and name."""
+    digest = np.dtype((np.void, 32))
+    ours, stored = (
+        np.ascontiguousarray(table).view(digest).ravel()
+        for table in (ledger.source_sha256, cache.table("source_sha256"))
+    )
+    return int(np.isin(ours, stored).sum())
 
 
 def fingerprint(recipe: Recipe, decoder: str, tables: dict[str, NDArray[Any]]) -> str:
@@ -272,7 +281,7 @@ def write_stats(path: Path, header: Header, stats: NDArray[np.int64]) -> None:
     Args:
         path: the cache.
         header: of the cache.
-        stats: (N + F, 3) size, mtime and ctime in nanoseconds, of each row's file, then of each failed one.
+        stats: (N + F, 4) size, mtime, ctime and inode (`Stat`), of each row's file, then of each failed one.
     """
     _let_the_clock_tick(path)
     body = _stats_start(path, header) + stats.astype("<i8").tobytes()
@@ -291,10 +300,14 @@ def read_stats(cache: StoredCache) -> NDArray[np.int64] | None:
         return None
     body, checksum = data[:-16], data[-16:]
     start = _stats_start(cache.path, cache.header)
-    count = cache.num_images + cache.header.extents["failed"].count
-    if xxhash.xxh3_128_digest(body) != checksum or not body.startswith(start) or len(body) != len(start) + 24 * count:
+    count, width = cache.num_images + cache.header.extents["failed"].count, len(Stat._fields)
+    if (
+        xxhash.xxh3_128_digest(body) != checksum
+        or not body.startswith(start)
+        or len(body) != len(start) + 8 * width * count
+    ):
         return None
-    return np.frombuffer(body, "<i8", offset=len(start)).reshape(count, 3)
+    return np.frombuffer(body, "<i8", offset=len(start)).reshape(count, width)
 
 
 def distrust(path: Path) -> None:

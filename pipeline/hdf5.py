@@ -61,7 +61,7 @@ def write_objects(
             raise room.error from None
         raise
     finally:
-        room.fd = -1  # what the library could not write it may try again at exit, when the number is another file's
+        room.fd = -1
     if room.error:
         raise room.error
     return extents, os.fstat(fd).st_size
@@ -82,7 +82,11 @@ def _create(h5py: Any, file: Any, extent: Extent) -> Any:
 
 
 class _AroundRows(io.RawIOBase):
-    """A file object for the HDF5 library in which user block and rows cannot be written."""
+    """A file object for the HDF5 library in which user block and rows cannot be written.
+
+    Once `fd` is -1 everything seems to succeed and nothing is done: what the library could not write it tries again
+    when the process ends, when nobody wants to hear of it and the number is perhaps another file's.
+    """
 
     def __init__(self, fd: int, images: Extent) -> None:
         super().__init__()
@@ -101,6 +105,8 @@ class _AroundRows(io.RawIOBase):
         return self.position
 
     def readinto(self, buffer: Any) -> int:
+        if self.fd < 0:
+            return 0
         try:
             data = files.read_at(self.fd, len(buffer), self.position)
         except BaseException as error:
@@ -111,6 +117,8 @@ class _AroundRows(io.RawIOBase):
         return len(data)
 
     def write(self, data: Any) -> int:
+        if self.fd < 0:
+            return len(data)
         start, end = self.position, self.position + len(data)
         try:
             if start < USER_BLOCK or (start < self.images.end and end > self.images.offset):
@@ -125,6 +133,8 @@ class _AroundRows(io.RawIOBase):
 
     def truncate(self, size: int | None = None) -> int:
         size = self.position if size is None else size
+        if self.fd < 0:
+            return size
         try:
             files.resize(self.fd, max(size, self.images.end))
         except BaseException as error:

@@ -7,6 +7,7 @@ rows that it finds, and decodes whatever it does not find. So nothing depends on
 import json
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -65,7 +66,9 @@ def read_journal(path: Path) -> Iterator[Entry]:
     """
     lines = _good_lines(path)
     next(lines, None)
-    yield from map(_entry, lines)
+    for line in lines:
+        with suppress(KeyError, TypeError, ValueError):  # a checksum shows accidents, not other programs
+            yield _entry(line)
 
 
 def _line(values: dict[str, Any]) -> bytes:

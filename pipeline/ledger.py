@@ -23,7 +23,7 @@ class Ledger:
         state: (M,) uint8, TODO, DONE, FAILED (follows from the bytes) or PASSING (a failure of the day).
         source_sha256: (M, 32) uint8, zero where not known.
         row_hash, image_hash: (M,) uint64.
-        stats: (M, 3) int64, of the moment at which the content was read.
+        stats: (M, 4) int64, of the moment at which the content was read.
         remarks, reasons: by candidate, where there are any.
     """
 

@@ -11,14 +11,14 @@ from pathlib import Path
 import numpy as np
 
 from pipeline import freshness
+from pipeline.build import open_old_cache, refuse_other_photographs
 from pipeline.decode import Undecodable, decode, decoder_identity
-from pipeline.errors import CacheError, show_bytes, show_path
+from pipeline.errors import show_bytes, show_path
 from pipeline.ledger import Ledger
 from pipeline.recipe import Recipe
 from pipeline.report import class_table, failed_lines, left_out_lines
 from pipeline.sources import Scan, read_image, scan_folder
-from pipeline.stored import StoredCache
-from pipeline.unfinished import bytes_needed
+from pipeline.unfinished import room_needed
 
 _TRIAL_SECONDS = 0.5
 
@@ -62,22 +62,29 @@ def plan_build(source: Path, path: Path, recipe: Recipe, workers: int | None = N
     """Look at source and cache as `build_cache` would; write nothing.
 
     Raises:
-        SourceError, AccessDenied: as `build_cache`.
+        SourceError, AccessDenied, OutputError: as `build_cache`.
     """
     scan = scan_folder(source, path)
     ledger = Ledger(scan)
     todo = len(scan.names)
-    try:
-        old = StoredCache(path)
-    except CacheError as error:
-        state = "not there yet" if not path.exists() else f"damaged: {error.reason}"
-    else:
-        verdict = freshness.compare(ledger, old, recipe, decoder_identity(), freshness.read_stats(old))
-        state = (
-            "up to date" if verdict.fresh and not rebuild else f"out of date: {verdict or 'a rebuild was asked for'}"
-        )
-        if verdict.same_pixels and not rebuild:
-            todo = len(scan.names) - verdict.shared - len(verdict.failures)
+    old, damage = open_old_cache(path, rebuild)
+    state = damage or "not there yet"
+    if old is not None:
+        stats = freshness.read_stats(old)
+        damaged = freshness.damaged_rows(old) if stats is None else []
+        verdict = freshness.compare(ledger, old, recipe, decoder_identity(), stats, damaged)
+        if verdict.fresh and not rebuild:
+            state, todo = "up to date", 0
+        else:
+            state = f"out of date: {verdict or 'a rebuild was asked for'}"
+        if not rebuild:
+            refuse_other_photographs(old, verdict)
+            if verdict.same_pixels:
+                todo = len(scan.names) - verdict.shared - len(verdict.failures) + len(damaged)
+    unfinished = path.with_name(path.name + ".building")
+    reserved = unfinished.stat().st_blocks * 512 if unfinished.exists() else 0
+    if reserved:
+        state += "; an unfinished build is there, and what fits of it will be kept"
     place = path.absolute().parent
     while not place.exists():
         place = place.parent
@@ -85,8 +92,8 @@ def plan_build(source: Path, path: Path, recipe: Recipe, workers: int | None = N
         scan=scan,
         path=path,
         state=state,
-        bytes_needed=bytes_needed(ledger, recipe, len(scan.names)),
-        bytes_free=shutil.disk_usage(place).free,
+        bytes_needed=room_needed(ledger, recipe, len(scan.names)),
+        bytes_free=shutil.disk_usage(place).free + reserved,
         seconds=todo * _seconds_an_image(scan, recipe) / (workers or os.cpu_count() or 1) if todo else 0,
     )
 

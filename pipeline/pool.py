@@ -1,14 +1,15 @@
 """Runs the work on many images through an executor, and survives what a decoder can do to its process."""
 
 import math
+import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
 from contextlib import contextmanager
 from itertools import islice
 
 from pipeline.errors import WorkerDied, show_path
 from pipeline.signals import held_signals
-from pipeline.workers import SECONDS_AN_IMAGE, Item, Job, Result, fill_rows, local_pool
+from pipeline.workers import SECONDS_AN_IMAGE, Item, Job, LocalPool, Result, fill_rows, local_pool
 
 LARGEST_CHUNK = 8  # images; what a worker has finished of a chunk when it is killed is done again
 CRASHES_IN_A_ROW = 3
@@ -65,7 +66,10 @@ def _run(
     suspects: list[Item],
     answer_signals: Callable[[], None],
 ) -> Iterator[list[Result]]:
-    """Keep `ahead` chunks in work; if the executor breaks, add the items whose fate is unknown to `suspects`."""
+    """Keep `ahead` chunks in work; if the executor breaks, add the items whose fate is unknown to `suspects`.
+
+    Whatever ends it, the results of the chunks that were begun are yielded first: finished work is not done twice.
+    """
     in_work: dict[Future[list[Result]], Sequence[Item]] = {}
     chunk: Sequence[Item] = ()
     try:
@@ -88,6 +92,29 @@ def _run(
                 yield future.result()
             else:
                 suspects.extend(items)
+    except GeneratorExit:  # nobody listens any more
+        raise
+    except BaseException:
+        _finish(executor, in_work)
+        for future in in_work:
+            if not future.cancelled() and future.exception() is None:
+                yield future.result()
+        raise
+    finally:  # nothing may write rows once the build's lock is given back
+        _finish(executor, in_work)
+
+
+def _finish(executor: Executor, in_work: Iterable[Future[list[Result]]]) -> None:
+    """Let the chunks that are being worked on end, and no other begin."""
+    if isinstance(executor, LocalPool):
+        executor.shutdown(wait=True, cancel_futures=True)
+    for future in in_work:
+        future.cancel()
+    deadline = time.monotonic() + SECONDS_AN_IMAGE * LARGEST_CHUNK
+    while not all(future.done() for future in in_work):  # not `wait`: a second signal may end this
+        if time.monotonic() > deadline:
+            raise WorkerDied("the build stopped", None, "its executor does not end", _GO_ON)
+        time.sleep(0.01)
 
 
 def _one_by_one(job: Job, suspects: Sequence[Item], answer_signals: Callable[[], None]) -> Iterator[list[Result]]:
@@ -109,7 +136,7 @@ _CRASHED = f"its decoder crashed, or took over {SECONDS_AN_IMAGE} s"
 
 
 @contextmanager
-def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
+def _pool(workers: int) -> Iterator[LocalPool]:
     pool = local_pool(workers)
     try:
         yield pool

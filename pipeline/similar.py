@@ -7,6 +7,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 MOST_PAIRS = 10_000  # enough for a person; of images that all look alike there are millions
+_CROWD = 256  # keys that share a band before the rest of their bits is looked at
+_FEWEST_BITS = 16
 NEAR_BITS = 3  # hashes that differ in at most so many of 64 bits are near duplicates
 
 
@@ -43,9 +45,6 @@ def exact_groups(source_sha256: NDArray[np.uint8]) -> list[list[int]]:
 def near_pairs(hashes: NDArray[np.uint64], skip: NDArray[np.bool_]) -> list[tuple[int, int]]:
     """Find the pairs of rows whose hashes differ in at most `NEAR_BITS` bits.
 
-    Of NEAR_BITS + 1 bands of a hash at least one must be equal in such a pair, so only rows that share a band
-    are compared.
-
     Args:
         hashes: (N,) uint64, from `image_hash`.
         skip: (N,) bool, rows not to look at (blank ones all look alike).
@@ -54,18 +53,43 @@ def near_pairs(hashes: NDArray[np.uint64], skip: NDArray[np.bool_]) -> list[tupl
         (a, b) with a < b, sorted; equal hashes count. At most `MOST_PAIRS` of them: of ten thousand drawings on
         white, every one may be near every other.
     """
-    bands, width = NEAR_BITS + 1, 64 // (NEAR_BITS + 1)
+    rows = np.flatnonzero(~skip)
     found: set[tuple[int, int]] = set()
-    looked_at = np.flatnonzero(~skip)
-    for band in range(bands):
-        keys = (hashes[looked_at] >> np.uint64(band * width)).astype(np.uint16)  # of 16 bits: sorted fastest
-        for a, b in _sharing(keys):
-            rows, others = looked_at[a], looked_at[b]
-            near = np.bitwise_count(hashes[rows] ^ hashes[others]) <= NEAR_BITS
-            found.update(zip(rows[near].tolist(), others[near].tolist(), strict=True))
-            if len(found) >= MOST_PAIRS:
-                return sorted(found)[:MOST_PAIRS]
-    return sorted(found)
+    for a, b in _candidates(hashes[rows], 64):
+        near = np.bitwise_count(hashes[rows[a]] ^ hashes[rows[b]]) <= NEAR_BITS
+        found.update(zip(rows[a[near]].tolist(), rows[b[near]].tolist(), strict=True))
+        if len(found) >= MOST_PAIRS:
+            break
+    return sorted(found)[:MOST_PAIRS]
+
+
+def _candidates(keys: NDArray[np.uint64], bits: int) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """Yield pairs of positions (a, b), a < b, many at a time: every near pair, and others.
+
+    Of NEAR_BITS + 1 bands of a key at least one is equal in a near pair, so only keys that share a band are paired.
+    Where many share one (a white sky), the rest of their bits is divided in the same way.
+
+    Args:
+        keys: (n,) uint64, of which the low `bits` count.
+        bits: how many.
+    """
+    width = bits // (NEAR_BITS + 1)
+    for band in range(NEAR_BITS + 1):
+        low = band * width
+        shared = (keys >> np.uint64(low)) & np.uint64((1 << width) - 1)
+        shared = shared.astype(np.uint16)  # sorted fastest; a width is 16 bits or fewer
+        crowded = (
+            np.bincount(shared, minlength=1 << width) > _CROWD if bits > _FEWEST_BITS else np.zeros(1 << width, bool)
+        )
+        few = np.flatnonzero(~crowded[shared])
+        for a, b in _sharing(shared[few]):
+            yield few[a], few[b]
+        for value in np.flatnonzero(crowded).tolist():
+            crowd = np.flatnonzero(shared == value)
+            below = keys[crowd] & np.uint64((1 << low) - 1)
+            above = keys[crowd] >> np.uint64(low + width)
+            for a, b in _candidates(below | above << np.uint64(low), bits - width):
+                yield crowd[a], crowd[b]
 
 
 def _sharing(keys: NDArray[np.generic]) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:

@@ -25,7 +25,8 @@ from pipeline.errors import AccessDenied, SourceError, StorageError, show_path
 from pipeline.format import MAGIC, SIDE_FILES
 
 SUFFIXES = (b".jpg", b".jpeg", b".jpe", b".jfif", b".png")
-MAX_FILE_BYTES = 2**30
+MAX_FILE_BYTES = 2**29
+LONGEST_NAME = 200  # characters of a class's readable name
 
 ClassId = int | str
 
@@ -52,14 +53,19 @@ class ChangedWhileReading(OSError):
 
 
 class Stat(NamedTuple):
-    """What the file system says of a file; equal stats mean equal content, `UNSETTLED` equals nothing."""
+    """What the file system says of a file; equal stats mean equal content, `UNSETTLED` equals nothing.
+
+    The inode tells files apart that were written within one tick of the clock and then changed places by a rename of
+    their folders, which leaves no trace in a file's own times.
+    """
 
     size: int
     mtime_ns: int
     ctime_ns: int
+    inode: int
 
 
-UNSETTLED = Stat(-1, -1, -1)
+UNSETTLED = Stat(-1, -1, -1, -1)
 _SETTLES_NS = 2 * 10**9  # a file changed so shortly ago may change again within one tick of its time stamps
 
 
@@ -75,7 +81,7 @@ class Scan:
         class_names: (C,) readable names, empty where there are none.
         labels: (M,) int32, each candidate's class position.
         names: (M,) path below the class folder, bytes, '/'-separated.
-        stats: (M, 3) int64, size and times of each; -1 where they could not be read.
+        stats: (M, 4) int64, size, times and inode of each; -1 where they could not be read.
         left_out: how many files, by reason.
         left_out_named: those that may have been meant as images, with the reason.
         failed: files that are candidates by name but lead nowhere.
@@ -88,7 +94,7 @@ class Scan:
     class_names: list[str] = field(default_factory=list)
     labels: NDArray[np.int32] = field(default_factory=lambda: np.empty(0, np.int32))
     names: list[bytes] = field(default_factory=list)
-    stats: NDArray[np.int64] = field(default_factory=lambda: np.empty((0, 3), np.int64))
+    stats: NDArray[np.int64] = field(default_factory=lambda: np.empty((0, len(Stat._fields)), np.int64))
     left_out: Counter[str] = field(default_factory=Counter)
     left_out_named: list[tuple[str, str]] = field(default_factory=list)
     failed: list[Failed] = field(default_factory=list)
@@ -163,12 +169,7 @@ def read_image(path: bytes) -> tuple[bytes, Stat]:
                 raise OSError(errno.EINVAL, "not a regular file")
             if before.st_size > MAX_FILE_BYTES:
                 raise OSError(errno.EFBIG, f"{before.st_size} bytes; at most {MAX_FILE_BYTES} are read")
-            parts = []
-            while part := os.read(fd, max(before.st_size + 1, 65536)):
-                parts.append(part)
-                if sum(map(len, parts)) > before.st_size:
-                    break
-            data = parts[0] if len(parts) == 1 else b"".join(parts)
+            data = _read(fd, before.st_size)
             after = os.fstat(fd)
         finally:
             os.close(fd)
@@ -178,18 +179,33 @@ def read_image(path: bytes) -> tuple[bytes, Stat]:
     raise ChangedWhileReading(errno.EAGAIN, "changed while reading")
 
 
+def _read(fd: int, size: int) -> bytes:
+    """Read up to `size` bytes, and one more where the file has grown."""
+    parts = []
+    while size and (part := os.read(fd, size)):
+        parts.append(part)
+        size -= len(part)
+    parts.append(os.read(fd, 1))
+    return b"".join(part for part in parts if part) if len(parts) != 2 or parts[1] else parts[0]
+
+
 def hash_image(path: bytes) -> tuple[bytes, Stat] | None:
     """Return a file's SHA-256 and stat, or None where it cannot be read now."""
     try:
         data, found = read_image(path)
-    except OSError:
+    except (OSError, MemoryError):
         return None
     return hashlib.sha256(data).digest(), found
 
 
+def _signed(number: int) -> int:
+    """Fit an unsigned 64-bit number into the signed columns."""
+    return number - 2**64 if number >= 2**63 else number
+
+
 def stat_of(result: os.stat_result) -> Stat:
     """Keep what decides whether a file has to be read again."""
-    return Stat(result.st_size, result.st_mtime_ns, result.st_ctime_ns)
+    return Stat(result.st_size, result.st_mtime_ns, result.st_ctime_ns, _signed(result.st_ino))
 
 
 _OUTSIDE = "outside a class folder"
@@ -203,9 +219,9 @@ class _Files:
         self.stats = array("q")
 
     def sorted(self) -> tuple[list[bytes], NDArray[np.int64]]:
-        """Return names in byte order and their (n, 3) stats."""
+        """Return names in byte order and their (n, 4) stats."""
         order = sorted(range(len(self.names)), key=self.names.__getitem__)
-        return [self.names[i] for i in order], np.array(self.stats, np.int64).reshape(-1, 3)[order]
+        return [self.names[i] for i in order], np.array(self.stats, np.int64).reshape(-1, len(Stat._fields))[order]
 
 
 class _Folder(NamedTuple):
@@ -403,10 +419,16 @@ def _read_class_names(scan: Scan) -> None:
             lines = synsets.read_text("utf-8").splitlines()
             parts = (line.partition(" ") for line in lines)
             names = {synset: words.split(",")[0].strip() for synset, _, words in parts}
+    except PermissionError as error:
+        raise AccessDenied("class names cannot be read", error.filename, "permission denied") from error
+    except OSError as error:
+        raise SourceError("class names cannot be read", error.filename, error.strerror or str(error)) from error
     except (UnicodeDecodeError, csv.Error) as error:
         path = table if table.is_file() else synsets
         raise SourceError("class names cannot be read", path, f"not a table in UTF-8: {error}") from error
-    scan.class_names = [names.get(os.fsdecode(folder), "").replace("\0", "") for folder in scan.class_folders]
+    scan.class_names = [
+        names.get(os.fsdecode(folder), "").replace("\0", "")[:LONGEST_NAME] for folder in scan.class_folders
+    ]
 
 
 def _warn_of_classes(scan: Scan, walk: _Walk) -> None:

@@ -18,10 +18,13 @@ from pipeline.freshness import fingerprint
 from pipeline.journal import Entry, Journal, belongs_to, read_journal
 from pipeline.ledger import DONE, FAILED, TODO, Ledger
 from pipeline.recipe import Recipe
+from pipeline.signals import held_signals
+from pipeline.similar import MOST_PAIRS
 from pipeline.sources import Stat, hash_image
 from pipeline.stored import outside_digest
 
-_BYTES_A_TABLE_ROW = 8 + 8 + 32 + 8  # labels, row_hash, source_sha256, image_hash
+_BYTES_A_TABLE_ROW = 8 + 8 + 32 + 8 + 64  # labels, row_hash, source_sha256, image_hash, perhaps a remark
+_BYTES_A_JOURNAL_LINE = 320  # without the name
 _ROOM_FOR_OBJECTS = 64 * 1024
 _ELSEWHERE = "Make room, or give another --out"
 
@@ -35,29 +38,29 @@ class Unfinished:
         cache: the cache to be published.
         recipe: of the build.
         decoder: of this installation.
+        anew: keep nothing but what an earlier build with this set has done.
     """
 
-    def __init__(self, cache: Path, recipe: Recipe, decoder: str) -> None:
+    def __init__(self, cache: Path, recipe: Recipe, decoder: str, anew: bool = False) -> None:
         self.cache = cache
         self.recipe = recipe
         self.decoder = decoder
         self.building = cache.with_name(cache.name + ".building")
         self._aside = cache.with_name(cache.name + ".building.new")
         self.journal_path = cache.with_name(cache.name + ".journal")
-        self.build = {"format": VERSION, "recipe": recipe.to_dict(), "decoder": decoder}
+        self.build = {"format": VERSION, "recipe": recipe.to_dict(), "decoder": decoder, "anew": anew}
         self.rows: NDArray[np.int64] = np.empty(0, np.int64)
         self.fd = -1
         self.journal: Journal | None = None
         self.discarded = False  # an unfinished build of another recipe or decoder, of which nothing could be kept
 
-    def open(self, ledger: Ledger, keep: bool = True) -> int:
+    def open(self, ledger: Ledger) -> int:
         """Open the build of before and keep what still fits, or begin a new one.
 
         What is kept is marked in `ledger`; `rows` says which row every candidate has, -1 for those known to fail.
 
         Args:
             ledger: of the source.
-            keep: look for rows to keep at all.
 
         Returns:
             How many rows were kept.
@@ -65,16 +68,16 @@ class Unfinished:
         Raises:
             OutputError: the disk is too small, or the files cannot be created.
         """
-        resumed = keep and self._resume(ledger)
+        resumed = self._resume(ledger)
         kept = int((ledger.state == DONE).sum())
         if not resumed:
-            self.discarded = keep and self.building.exists()
+            self.discarded = self.building.exists()
             self.discard()
         self.rows = np.where(ledger.state == FAILED, -1, np.cumsum(ledger.state != FAILED) - 1)
         count = int((ledger.state != FAILED).sum())
         size = bytes_needed(ledger, self.recipe, count)
         try:
-            self._check_room(size)
+            self._check_room(room_needed(ledger, self.recipe, count))
             if not resumed:
                 self._begin()
             files.reserve(self.fd, size)
@@ -133,7 +136,8 @@ class Unfinished:
         files.resize(self.fd, images.end)
         files.write_all(self.fd, bytes(IMAGES_OFFSET), 0)
         tables = ledger.tables()
-        extents, size = hdf5.write_objects(self.fd, images, tables)
+        with held_signals():  # the HDF5 library is no place for an exception
+            extents, size = hdf5.write_objects(self.fd, images, tables)
         header = Header(
             recipe=self.recipe,
             decoder=self.decoder,
@@ -282,5 +286,14 @@ def bytes_needed(ledger: Ledger, recipe: Recipe, rows: int) -> int:
     names = max([1, *map(len, scan.names)])
     classes = max([1, *map(len, scan.class_folders)]) + max([1, *(len(name.encode()) for name in scan.class_names)])
     failed = (len(scan.names) - rows + len(scan.failed)) * (names + 256)
-    tables = rows * (names + _BYTES_A_TABLE_ROW) + len(scan.class_folders) * classes + failed + _ROOM_FOR_OBJECTS
+    alike = 16 * min(MOST_PAIRS, rows)
+    tables = (
+        rows * (names + _BYTES_A_TABLE_ROW) + alike + len(scan.class_folders) * classes + failed + _ROOM_FOR_OBJECTS
+    )
     return IMAGES_OFFSET + rows * recipe.row_bytes + tables
+
+
+def room_needed(ledger: Ledger, recipe: Recipe, rows: int) -> int:
+    """Estimate what building such a cache takes of the disk: the file and its journal."""
+    names = max([1, *map(len, ledger.scan.names)])
+    return bytes_needed(ledger, recipe, rows) + rows * (names + _BYTES_A_JOURNAL_LINE)

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -73,7 +74,8 @@ def verify_cache(
             yield Damage(-1, difference)
     finally:  # also where the caller has heard enough
         if damaged:
-            freshness.distrust(stored.path)
+            with suppress(OSError):  # on a medium that cannot be written nothing can be rebuilt either
+                freshness.distrust(stored.path)
 
 
 def _hdf5_view_differs(stored: StoredCache) -> list[str]:

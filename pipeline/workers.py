@@ -189,16 +189,18 @@ def signal_limit(seconds: float) -> None:
 _in_our_worker = False
 
 
-def local_pool(workers: int) -> ProcessPoolExecutor:
+class LocalPool(ProcessPoolExecutor):
+    """A pool that a build has started itself, and may shut down."""
+
+
+def local_pool(workers: int) -> LocalPool:
     """Start processes that ignore Ctrl-C, hold to limits, and die with this one.
 
     They are forked where that is safe: they inherit the build's lock, so that no second builder starts while one of
     them still writes, and need no importable `__main__`.
     """
     method = "fork" if sys.platform == "linux" else "spawn"
-    pool = ProcessPoolExecutor(
-        workers, multiprocessing.get_context(method), initializer=start_worker, initargs=(os.getpid(),)
-    )
+    pool = LocalPool(workers, multiprocessing.get_context(method), initializer=start_worker, initargs=(os.getpid(),))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # about threads, of which the children use none
         pool.submit(int)  # a pool forks when it is first used

@@ -508,3 +508,59 @@ def test_the_photos_of_the_tests_are_the_same_every_time(shared_photos: Path, tm
 
     for path in shared_photos.rglob("*.JPEG"):
         assert (again / path.relative_to(shared_photos)).read_bytes() == path.read_bytes()
+
+
+def test_an_interrupted_build_lets_a_foreign_executor_end_before_another_may_begin(photos: Path, out: Path) -> None:
+    """Work that is begun writes rows; none may be written once the lock is given back."""
+    running, writing = threading.Event(), []
+
+    def stop(done: int, total: int) -> None:
+        if done:
+            raise KeyboardInterrupt
+
+    with concurrent.futures.ThreadPoolExecutor(2) as executor, pytest.MonkeyPatch.context() as patch:
+        real = files.write_all
+
+        def slow(fd: int, data: bytes | memoryview, offset: int) -> None:
+            if threading.current_thread() is not threading.main_thread():
+                writing.append(True)
+                running.set()
+                time.sleep(0.05)
+            real(fd, data, offset)
+            if threading.current_thread() is not threading.main_thread():
+                writing.pop()
+
+        patch.setattr(files, "write_all", slow)
+        with pytest.raises(KeyboardInterrupt):
+            build_cache(photos, out, size=SIZE, workers=2, executor=executor, progress=stop)
+        assert running.is_set() and not writing, "rows are still being written"
+        assert not any(future_is_waiting(executor))
+
+
+def future_is_waiting(executor: concurrent.futures.ThreadPoolExecutor) -> list[bool]:
+    return [True] * executor._work_queue.qsize()
+
+
+def test_a_rebuild_that_was_interrupted_goes_on_when_it_is_asked_for_again(photos: Path, out: Path) -> None:
+    build_cache(photos, out, size=SIZE, workers=1)
+    whole = out.read_bytes()
+
+    def stop(done: int, total: int) -> None:
+        if done:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        build_cache(photos, out, size=SIZE, workers=1, executor=InThisProcess(), rebuild=True, progress=stop)
+    report = build_cache(photos, out, size=SIZE, workers=1, rebuild=True)
+
+    assert report.kept > 0 and report.kept + report.decoded == 8
+    assert out.read_bytes() == whole
+
+
+def test_a_cache_is_complete_even_where_its_stat_data_cannot_be_kept(photos: Path, out: Path) -> None:
+    out.with_name(out.name + ".stat").mkdir()
+
+    report = build_cache(photos, out, size=SIZE, workers=1)
+
+    assert report.cached == 8 and TensorCache(out).num_images == 8
+    assert [w for w in report.warnings if w.startswith("the next build will read every file again")]

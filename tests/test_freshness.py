@@ -1,11 +1,13 @@
 import os
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 from conftest import SIZE, InThisProcess, save_jpeg, settle
+from PIL import Image
 
 from pipeline import build, freshness, sources, workers
 from pipeline.build import build_cache
@@ -496,3 +498,55 @@ def test_one_wrong_pixel_of_one_image_shows_in_a_comparison_of_caches(
     rebuilt(photos, out, rebuild=True)
 
     assert out.read_bytes() != good
+
+
+def swap_classes(photos: Path) -> None:
+    (photos / "1").rename(photos / "x")
+    (photos / "2").rename(photos / "1")
+    (photos / "x").rename(photos / "2")
+
+
+def test_files_of_equal_size_and_times_that_trade_places_are_told_apart(
+    tmp_path: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A rename of a folder changes nothing in its files; unpacking gives many of them the same times."""
+    photos, whole = tmp_path / "photos", tmp_path / "whole.h5"
+    for class_id, color in (("1", 10), ("2", 200)):
+        (photos / class_id).mkdir(parents=True)
+        for number in range(3):
+            Image.new("L", (40, 40), color + number).save(photos / class_id / f"{number}.png", compress_level=0)
+    sizes = {path.stat().st_size for path in photos.rglob("*.png")}
+    assert len(sizes) == 1
+    time.sleep(2.1)
+
+    class SameTimes(sources.Stat):
+        def __new__(cls, size: int, *times_and_inode: int) -> "SameTimes":
+            return super().__new__(cls, size, 1, 2, times_and_inode[-1])
+
+    monkeypatch.setattr(sources, "Stat", SameTimes)
+    rebuilt(photos, out, executor=InThisProcess())
+    swap_classes(photos)
+    report = rebuilt(photos, out)
+
+    assert report.decoded == 0 and report.copied == 6 and not report.up_to_date
+    assert out.read_bytes() == rebuild_from_nothing(photos, whole)
+
+
+def test_photographs_that_only_traded_names_are_the_same_photographs(photos: Path, out: Path, tmp_path: Path) -> None:
+    names = ["a.jpg", "b.jpg", "c.jpg"]
+    folder = tmp_path / "traded"
+    for class_id in ("1", "2"):
+        for seed, name in enumerate(names):
+            save_jpeg(folder / class_id / name, 50, 50, seed + 10 * int(class_id))
+    rebuilt(folder, out)
+    swap_classes(folder)
+
+    report = rebuilt(folder, out)
+
+    assert (report.decoded, report.copied) == (0, 6)
+    assert out.read_bytes() == rebuild_from_nothing(folder, tmp_path / "whole.h5")
+
+
+def rebuild_from_nothing(photos: Path, path: Path) -> bytes:
+    rebuilt(photos, path)
+    return path.read_bytes()

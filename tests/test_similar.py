@@ -168,3 +168,19 @@ def _hashes(path: Path) -> list[int]:
     from pipeline.stored import StoredCache
 
     return [int(value) for value in StoredCache(path).table("image_hash")]
+
+
+def test_a_crowd_that_shares_a_band_is_searched_as_completely_as_the_rest() -> None:
+    """A white sky gives thousands of images the same first bits."""
+    rng = np.random.default_rng(5)
+    hashes = rng.integers(0, 2**48, 3000, dtype=np.uint64)
+    for row, bits in ((10, 0b101), (500, 1 << 47 | 1 << 3 | 1 << 20), (900, 0)):
+        hashes[row + 1] = hashes[row] ^ np.uint64(bits)
+    expected = [
+        (a, a + 1 + int(b))
+        for a in range(len(hashes) - 1)
+        for b in np.flatnonzero(np.bitwise_count(hashes[a + 1 :] ^ hashes[a]) <= 3)
+    ]
+
+    assert {(10, 11), (500, 501), (900, 901)} <= set(expected)
+    assert near_pairs(hashes, np.zeros(len(hashes), bool)) == sorted(expected)

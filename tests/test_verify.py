@@ -157,3 +157,16 @@ def test_a_library_that_hangs_crashes_or_devours_memory_is_told(
     forge_view(monkeypatch, program, seconds=1 if "sleep" in program else 10)
 
     assert [str(damage) for damage in verify_cache(copy)] == [f"the HDF5 library cannot read it: {why}"]
+
+
+def test_damage_on_a_medium_that_cannot_be_written_is_told_all_the_same(
+    copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flip(copy, 8192 + 2 * ROW_BYTES + 5)
+
+    def read_only(path: Path) -> None:
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(files, "remove", read_only)
+
+    assert [damage.row for damage in verify_cache(copy)] == [2]

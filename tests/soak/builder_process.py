@@ -209,11 +209,11 @@ def _forget_the_journal() -> None:
 def _build_in_place() -> None:
     begin = unfinished.Unfinished.__init__
 
-    def in_place(self: unfinished.Unfinished, cache: Path, *rest: Any) -> None:
-        begin(self, cache, *rest)
+    def in_place(self: unfinished.Unfinished, cache: Path, *rest: Any, **options: Any) -> None:
+        begin(self, cache, *rest, **options)
         self.building = cache
 
-    unfinished.Unfinished.__init__ = in_place  # type: ignore[method-assign,assignment]
+    unfinished.Unfinished.__init__ = in_place  # type: ignore[method-assign]
 
 
 def _lock_nothing() -> None:

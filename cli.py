@@ -4,6 +4,7 @@ A command parses, calls and prints. Nothing heavy is imported before a command n
 """
 
 import os
+import shlex
 import signal
 import sys
 from collections.abc import Iterator
@@ -255,7 +256,7 @@ def train_command(
             chosen = replace(chosen, cache=cache or find_cache(DEFAULT_CACHES))
             result = train(chosen, progress, stop) if many is None else train_many(chosen, many, progress, stop)
     if result.interrupted:
-        stopped = result.run if isinstance(result, TrainResult) else "RUN, for each of them"
+        stopped = shlex.quote(str(result.run)) if isinstance(result, TrainResult) else "RUN, for each of them"
         click.echo(f"stopped and saved. Go on with: python cli.py train --resume {stopped}", err=True)
         raise SystemExit(stop.exit_code)
     if isinstance(result, ManyResult):
@@ -263,7 +264,7 @@ def train_command(
         return
     if result.scores is not None:
         click.echo(f"\n{result.scores}\n")
-    click.echo(f"loss curve: {result.run / 'loss.png'}")
+    click.echo(f"loss curve: {show_path(result.run / 'loss.png')}")
 
 
 LR_FIND_OPTIONS = (

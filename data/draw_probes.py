@@ -41,9 +41,7 @@ PNGS = {  # name: mode, size; noise does not compress, so those with much to sto
 def texture(rng: np.random.Generator, size: tuple[int, int], bands: int) -> Image.Image:
     """Blots of full colour with hard edges, a fine wave and noise, in 1 to 4 bands."""
     blots = Image.fromarray(rng.integers(0, 256, (4, 5, bands), dtype=np.uint8).squeeze())
-    pixels = (
-        np.asarray(blots.resize(size, Image.Resampling.NEAREST)).astype(float).reshape(*size[::-1], bands)
-    )
+    pixels = np.asarray(blots.resize(size, Image.Resampling.NEAREST)).astype(float).reshape(*size[::-1], bands)
     y, x = np.mgrid[: size[1], : size[0]]
     pixels += 40 * np.sin(x * 1.1 + y * 0.7)[..., None] + rng.normal(0, 8, pixels.shape)
     return Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8).squeeze())

@@ -5,6 +5,7 @@ workers, or where a run was cut.
 """
 
 import math
+from operator import index
 
 import numpy as np
 import torch
@@ -64,7 +65,7 @@ class Augmentation:
 
 def uniform(seed: int, epoch: int, rows_B: Tensor) -> Tensor:
     """Return (B, 8) float32 random numbers in 0..1, a function of (seed, epoch, row): SplitMix64 of a counter."""
-    key = np.uint64(xxhash.xxh3_64_intdigest(repr(("augment", seed, epoch)).encode()))
+    key = np.uint64(xxhash.xxh3_64_intdigest(repr(("augment", index(seed), index(epoch))).encode()))
     numbers = np.arange(1, _NUMBERS + 1, dtype=np.uint64)
     z: NDArray[np.uint64] = rows_B.numpy().astype(np.uint64)[:, None] * np.uint64(_NUMBERS) + numbers
     z = key + z * np.uint64(0x9E3779B97F4A7C15)  # wraps around, as it should

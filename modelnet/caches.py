@@ -80,11 +80,13 @@ def match_labels(
     if differences:
         reason = f"its images are prepared otherwise than those of {what}: {', '.join(differences)}"
         raise CacheStale("the caches do not go together", other.path, reason, "Build both with the same options")
-    unknown = [class_id for class_id in other.class_ids if class_id not in class_ids]
+    # as text: folder 1 is the class 1, whether or not another folder beside it makes all of them strings
+    known = list(map(str, class_ids))
+    unknown = [class_id for class_id in other.class_ids if str(class_id) not in known]
     if unknown:
         reason = f"class {_shown(unknown)} is unknown to {what}, which has {_shown(class_ids)}"
         raise CacheStale("the caches do not go together", other.path, reason)
-    return torch.tensor([class_ids.index(class_id) for class_id in other.class_ids])
+    return torch.tensor([known.index(str(class_id)) for class_id in other.class_ids])
 
 
 def same_images(recipe: Recipe) -> Recipe:
@@ -95,8 +97,8 @@ def same_images(recipe: Recipe) -> Recipe:
 def pair_warnings(train: TensorCache, val: TensorCache) -> list[str]:
     """Say what is odd, though usable, about training on one cache and validating on the other."""
     warnings = []
-    present = present_classes(val)
-    missing = [class_id for class_id in present_classes(train) if class_id not in present]
+    present = list(map(str, present_classes(val)))
+    missing = [class_id for class_id in present_classes(train) if str(class_id) not in present]
     if missing:
         warnings.append(f"the validation set has no images of class {_shown(missing)}")
     shared = count_shared(train, val)

@@ -40,7 +40,7 @@ _FROM_0_TO = {
     "crop_scale": 1.0,
     "color_jitter": 1.0,
 }
-DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
+DEVICE = re.compile(r"auto|cpu|cuda(:\d{1,3})?")
 
 
 @dataclass(frozen=True)
@@ -128,8 +128,8 @@ class TrainOptions:
     def __post_init__(self) -> None:
         for name, least in _WHOLE_FROM.items():
             value = getattr(self, name)
-            if value is not None and (type(value) is not int or value < least):
-                raise ValueError(f"{name} is a whole number from {least}, not {value!r}")
+            if value is not None and (type(value) is not int or not least <= value < 2**31):
+                raise ValueError(f"{name} is a whole number from {least} to 2**31 - 1, not {value!r}")
         for name in ("seed", "data_seed"):
             if type(getattr(self, name)) is not int or not 0 <= getattr(self, name) < 2**63:
                 raise ValueError(f"{name} is a whole number from 0 to 2**63 - 1, not {getattr(self, name)!r}")

@@ -62,7 +62,7 @@ class RunFolder:
     """A run folder that this process alone writes to, from `create` or `open_for_writing` until it ends."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        self.path = Path(path)
         self._lock: int | None = None
 
     @property
@@ -142,12 +142,13 @@ class RunFolder:
         """
         path = self.path / "config.json"
         try:
-            config = json.loads(path.read_bytes())
+            config: Any = json.loads(path.read_bytes())
         except (FileNotFoundError, NotADirectoryError) as error:
             raise RunError("no run there", self.path, "it has no config.json", "Give a folder below runs/") from error
         except (OSError, ValueError) as error:
             raise RunError("the run cannot be read", path, str(error)) from error
-        if not isinstance(config, dict) or not isinstance(config.get("options"), dict):
+        whole = isinstance(config, dict) and config.keys() >= {"options", "cache", "val"}
+        if not isinstance(config, dict) or not whole or not isinstance(config["options"], dict):
             raise RunError("the run cannot be read", path, "it holds no options of a training run")
         return config
 
@@ -160,15 +161,22 @@ class RunFolder:
             file.write(_csv_text([["" if value is None else value for value in astuple(row)]]))
 
     def read_metrics(self) -> list[EpochRow]:
-        """Return the whole lines of metrics.csv; the last one may be torn where the process was killed."""
+        """Return the whole lines of metrics.csv; the last one may be torn where the process was killed.
+
+        Raises:
+            RunError: it is not the table that this program writes.
+        """
         path = self.path / "metrics.csv"
         if not path.exists():
             return []
         rows = []
-        text = path.read_text(encoding="utf-8")
-        for line in csv.DictReader(io.StringIO(text[: text.rfind("\n") + 1])):
-            values = [None if line[name] == "" else float(line[name]) for name in _COLUMNS]
-            rows.append(EpochRow(int(line["epoch"]), *values[1:]))  # type: ignore[arg-type]
+        try:
+            text = path.read_text(encoding="utf-8")
+            for line in csv.DictReader(io.StringIO(text[: text.rfind("\n") + 1])):
+                values = [None if line[name] == "" else float(line[name]) for name in _COLUMNS]
+                rows.append(EpochRow(int(line["epoch"]), *values[1:]))  # type: ignore[arg-type]
+        except (ValueError, KeyError, TypeError, csv.Error) as error:
+            raise RunError("the run cannot be read", path, f"it is not a table of epochs ({error})") from error
         return rows
 
     def keep_metrics(self, epochs: int) -> list[EpochRow]:

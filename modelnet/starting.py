@@ -70,7 +70,7 @@ def resume(
         OptionsError: fewer epochs than it has already.
         As `train` otherwise.
     """
-    progress = progress or Progress()
+    path, progress = Path(path), progress or Progress()
     with ExitStack() as stack:
         run = stack.enter_context(RunFolder.open_for_writing(path))
         config = run.read_config()

@@ -166,7 +166,7 @@ def predict(trained: Trained, paths: Sequence[Path], top_k: int) -> Iterator[Ans
 
 
 def image_files(path: Path) -> list[Path]:
-    """Return the file itself, or the JPEGs and PNGs below a folder, by name.
+    """Return the file itself, or what has an image's name below a folder, hidden files and folders left out.
 
     Raises:
         RunError: it is not there, or a folder without images.
@@ -175,7 +175,13 @@ def image_files(path: Path) -> list[Path]:
         raise RunError("no image there", path, "no such file or folder")
     if not path.is_dir():
         return [path]
-    found = sorted(file for file in path.rglob("*") if os.fsencode(file.suffix.lower()) in SUFFIXES and file.is_file())
+    found = sorted(
+        file
+        for file in path.rglob("*")
+        if os.fsencode(file.suffix.lower()) in SUFFIXES
+        and not file.is_dir()
+        and not any(part.startswith(".") or part == "__MACOSX" for part in file.relative_to(path).parts)
+    )
     if not found:
         suffixes = " ".join(os.fsdecode(suffix) for suffix in SUFFIXES)
         raise RunError("no images there", path, f"no file below it has a suffix of {suffixes}")

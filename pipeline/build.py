@@ -85,7 +85,8 @@ def build_cache(
     decoder = decoder_identity()
     before = _identity(path)
     scan = scan_folder(source, path)
-    _check_output(path)
+    refuse_place(path)
+    _make_folder(path.parent)
     with _storage_errors(path), build_lock(path, wait):
         if _identity(path) != before:  # built meanwhile, perhaps from a newer source than our look at it
             scan = scan_folder(source, path)
@@ -102,21 +103,33 @@ def _identity(path: Path) -> tuple[int, int, int] | None:
     return None
 
 
-def _check_output(path: Path) -> None:
-    """Refuse what cannot or must not become the cache, and make its folder."""
-    advice = "Give another --out"
+def refuse_place(path: Path) -> None:
+    """Refuse what cannot become the cache: a link, a folder, a device, a place below a file.
+
+    Raises:
+        OutputError, AccessDenied: says which.
+    """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         found = path.lstat()
     except FileNotFoundError:
         return
-    except PermissionError as error:
-        raise AccessDenied("the cache cannot be created", path, "permission denied", advice) from error
     except OSError as error:
-        raise OutputError("the cache cannot be created", path, error.strerror or str(error), advice) from error
+        raise _no_place(path, error) from error
     if not stat.S_ISREG(found.st_mode):
         kind = "a link" if stat.S_ISLNK(found.st_mode) else "no regular file"
-        raise OutputError("the cache cannot be created", path, f"there is {kind} of that name", advice)
+        raise OutputError("the cache cannot be created", path, f"there is {kind} of that name", "Give another --out")
+
+
+def _make_folder(path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _no_place(path, error) from error
+
+
+def _no_place(path: Path, error: OSError) -> AccessDenied | OutputError:
+    kind = AccessDenied if isinstance(error, PermissionError) else OutputError
+    return kind("the cache cannot be created", path, error.strerror or str(error), "Give another --out")
 
 
 @contextmanager

@@ -50,6 +50,7 @@ class TensorCache(Mapping[str, Mapping[ClassId, Tensor]]):
         self.images: Tensor = torch.from_numpy(stored.images)
         self._unchecked = np.full(stored.num_images, self.verify != "off")
         self._memory = BatchMemory()
+        self._labels = torch.from_numpy(stored.table("labels").astype(np.int64))
 
     @property
     def num_images(self) -> int:
@@ -68,18 +69,18 @@ class TensorCache(Mapping[str, Mapping[ClassId, Tensor]]):
 
     @cached_property
     def labels(self) -> Tensor:
-        """(N,) int64, the class position of each row, 0..C-1."""
-        return torch.from_numpy(self.stored.table("labels").astype(np.int64))
+        """(N,) int64, the class position of each row, 0..C-1; a copy for the caller."""
+        return self._labels.clone()
 
     @property
     def class_ids(self) -> list[ClassId]:
         """(C,) class ids by label: integers where all are, else strings."""
-        return self.stored.class_ids
+        return list(self.stored.class_ids)
 
     @property
     def class_names(self) -> list[str]:
         """(C,) readable names by label, empty where there are none."""
-        return self.stored.class_names
+        return list(self.stored.class_names)
 
     @cached_property
     def filenames(self) -> Sequence[str]:
@@ -96,10 +97,9 @@ class TensorCache(Mapping[str, Mapping[ClassId, Tensor]]):
         """(N, 32) uint8, of each image file."""
         return self.stored.table("source_sha256")
 
-    @cached_property
-    def table(self) -> Tensor:
-        """(3, 256) float32: what pixel value v becomes in channel c, for caches that store uint8."""
-        return torch.from_numpy(normalization_table(self.recipe))
+    def read_batch(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Gather images and labels of rows: `read`, and (B,) int64."""
+        return self.read(rows), self._labels[rows]
 
     def read(self, rows: Tensor) -> Tensor:
         """Gather rows into a new tensor, checked and normalized.
@@ -183,6 +183,8 @@ class TensorCache(Mapping[str, Mapping[ClassId, Tensor]]):
     @cached_property
     def _num_names(self) -> int:
         return len(np.unique(self.stored.table("filenames")))
+
+    __eq__, __hash__ = object.__eq__, object.__hash__  # a Mapping's would compare every image
 
     def __repr__(self) -> str:
         size = self.recipe.size
@@ -273,7 +275,7 @@ class _ByClass(Mapping[ClassId, Tensor]):
 
     def __init__(self, cache: TensorCache, rows: list[int]) -> None:
         self._cache = cache
-        self._rows = {cache.class_ids[int(cache.labels[row])]: row for row in rows}
+        self._rows = {cache.class_ids[int(cache._labels[row])]: row for row in rows}
 
     def __getitem__(self, class_id: ClassId) -> Tensor:
         return self._cache.read(torch.tensor([self._rows[class_id]]))[0]
@@ -283,3 +285,8 @@ class _ByClass(Mapping[ClassId, Tensor]):
 
     def __len__(self) -> int:
         return len(self._rows)
+
+    __eq__, __hash__ = object.__eq__, object.__hash__
+
+    def __repr__(self) -> str:
+        return f"images of classes {', '.join(map(repr, self._rows))}, read when they are asked for"

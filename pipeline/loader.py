@@ -1,6 +1,7 @@
 """Batches from a cache: a Dataset that gathers whole batches, and the DataLoader around it."""
 
 from collections.abc import Iterator, Sequence
+from operator import index
 from typing import Any, cast
 
 import torch
@@ -27,7 +28,7 @@ class CacheDataset(Dataset[Sample]):
         return self.cache.num_images
 
     def __getitem__(self, row: int) -> Sample:
-        return self.__getitems__([row])[0]
+        return self.__getitems__([index(row)])[0]
 
     def __getitems__(self, rows: Sequence[int]) -> "Samples":
         """Gather a whole batch at once; torch's DataLoader asks for this where a dataset has it.
@@ -37,10 +38,10 @@ class CacheDataset(Dataset[Sample]):
             CacheDamaged: a row is not what was written.
         """
         count = self.cache.num_images
-        if not -count <= min(rows) <= max(rows) < count:
-            raise IndexError(f"rows {min(rows)} to {max(rows)} of a cache of {count} images")
-        index = torch.tensor(rows if min(rows) >= 0 else [row % count for row in rows])
-        return Samples(self.cache.read(index), self.cache.labels[index])
+        numbers = [index(row) for row in rows]
+        if numbers and not -count <= min(numbers) <= max(numbers) < count:
+            raise IndexError(f"rows {min(numbers)} to {max(numbers)} of a cache of {count} images")
+        return Samples(*self.cache.read_batch(torch.tensor([row % count for row in numbers], dtype=torch.int64)))
 
 
 class Samples(list[Sample]):
@@ -76,7 +77,7 @@ class EpochSampler(Sampler[int]):
     """
 
     def __init__(self, rows: int | Tensor, shuffle: bool, seed: int) -> None:
-        self.rows = torch.arange(rows) if isinstance(rows, int) else rows
+        self.rows = rows if isinstance(rows, Tensor) else torch.arange(index(rows))
         self.count = len(self.rows)
         self.shuffle = shuffle
         self.seed = seed
@@ -106,7 +107,7 @@ class EpochSampler(Sampler[int]):
 
 def seeded_generator(*key: int) -> torch.Generator:
     """Return a CPU generator whose numbers follow from a tuple of integers, unlike those of neighbouring tuples."""
-    digest = xxhash.xxh3_64_intdigest(repr(key).encode())
+    digest = xxhash.xxh3_64_intdigest(repr(tuple(map(index, key))).encode())
     return torch.Generator().manual_seed(digest >> 1)
 
 
@@ -142,7 +143,7 @@ def make_loader(
     return DataLoader(
         CacheDataset(cache),
         batch_size=batch_size,
-        sampler=EpochSampler(cache.num_images if rows is None else rows, shuffle, seed),
+        sampler=EpochSampler(cache.num_images if rows is None else torch.as_tensor(rows), shuffle, index(seed)),
         num_workers=workers,
         collate_fn=collate,
         drop_last=drop_last,

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from pipeline import freshness
-from pipeline.build import open_old_cache, refuse_other_photographs
+from pipeline.build import open_old_cache, refuse_other_photographs, refuse_place
 from pipeline.decode import Undecodable, decode, decoder_identity
 from pipeline.errors import show_bytes, show_path
 from pipeline.ledger import Ledger
@@ -65,6 +65,7 @@ def plan_build(source: Path, path: Path, recipe: Recipe, workers: int | None = N
         SourceError, AccessDenied, OutputError: as `build_cache`.
     """
     scan = scan_folder(source, path)
+    refuse_place(path)
     ledger = Ledger(scan)
     todo = len(scan.names)
     old, damage = open_old_cache(path, rebuild)

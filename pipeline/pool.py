@@ -37,6 +37,7 @@ def run_items(
         OSError: rows could not be written.
     """
     remaining = iter(items)
+    workers = min(workers, total)
     chunk = max(1, min(LARGEST_CHUNK, math.ceil(total / (4 * workers))))
     chunks = iter(lambda: tuple(islice(remaining, chunk)), ())
     suspects: list[Item] = []

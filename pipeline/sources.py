@@ -376,9 +376,14 @@ def _not_an_image_name(name: bytes) -> str:
     return f"suffix {show_path(suffix)}" if suffix else "no suffix"
 
 
+_SPLITS = {b"train", b"training", b"val", b"valid", b"validation", b"test", b"testing"}
+
+
 def _refuse_folders_of_folders(root: Path, walk: _Walk, folders: Iterable[bytes]) -> None:
     names = [name for folder in folders for name in walk.found[folder].names]
-    if names and all(b"/" in name for name in names):
+    nested = [b"/" in name for name in names]
+    splits = {folder.lower() for folder in folders} <= _SPLITS  # where a stray image does not make it a class
+    if any(nested) and (all(nested) or splits):
         inside = sorted(folder for folder in folders if walk.found[folder].names)
         shown = " and ".join(show_path(folder) + "/" for folder in inside[:3])
         raise SourceError(

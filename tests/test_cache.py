@@ -20,6 +20,7 @@ from torchvision import transforms
 from pipeline.build import build_cache
 from pipeline.cache import TensorCache, normalize
 from pipeline.errors import CacheDamaged, CacheStale
+from pipeline.loader import CacheDataset
 from pipeline.recipe import Recipe, normalization_table
 
 SHARED = "n03874293_775.JPEG"  # in both classes
@@ -52,7 +53,7 @@ def every_mode(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_tensors_have_the_bits_of_torchvisions_transform_wherever_they_are_read(
     dtype: Literal["float32", "uint8"], size: int, every_mode: Path, tmp_path: Path
 ) -> None:
-    from pipeline.loader import make_loader
+    from pipeline.loader import CacheDataset
 
     mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
     path = tmp_path / "c.h5"
@@ -359,3 +360,21 @@ def test_normalizing_gives_the_bits_of_torchvision_for_every_value() -> None:
 def test_what_is_no_batch_of_pixels_is_not_normalized(pixels: torch.Tensor) -> None:
     with pytest.raises(ValueError, match="pixels are"):
         normalize(pixels, Recipe(size=16, dtype="uint8"))
+
+
+def test_a_cache_is_equal_to_itself_and_may_be_a_key(cache_path: Path) -> None:
+    cache = TensorCache(cache_path)
+
+    assert cache == cache and cache != TensorCache(cache_path)
+    assert {cache: 1}[cache] == 1 and cache in [cache]
+    assert "3" not in repr(cache["n03874293_775.JPEG"]).split() and "classes 1, 2" in repr(cache["n03874293_775.JPEG"])
+
+
+def test_what_a_caller_does_to_labels_and_classes_changes_no_sample(cache_path: Path) -> None:
+    cache = TensorCache(cache_path)
+    cache.labels.zero_()
+    cache.class_ids.append(3)
+    cache.class_names.clear()
+
+    assert [CacheDataset(cache)[row][1] for row in range(8)] == [0] * 4 + [1] * 4
+    assert cache.class_ids == [1, 2] and list(cache["n03874293_775.JPEG"]) == [1, 2]

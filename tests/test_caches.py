@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import save_jpeg
+from conftest import make_photos, save_jpeg
 
 from modelnet.caches import count_shared, find_cache, match_labels, open_to_train, pair_warnings
 from pipeline import TensorCache
@@ -74,3 +74,18 @@ def test_one_class_is_nothing_to_train_on(tmp_path: Path) -> None:
     assert cache.class_ids == [1, 7]
     with pytest.raises(SourceError, match="at least 2 classes, and all images are of class 1"):
         open_to_train(cache.path)
+
+
+def test_a_class_is_the_same_whether_its_neighbours_make_its_id_a_number_or_a_name(tmp_path: Path) -> None:
+    photos = make_photos(tmp_path / "photos")
+    build_cache(photos, tmp_path / "val.h5", size=64, workers=1)
+    (photos / "extra").mkdir()
+    build_cache(photos, tmp_path / "train.h5", size=64, workers=1)
+    train, val = TensorCache(tmp_path / "train.h5"), TensorCache(tmp_path / "val.h5")
+    assert train.class_ids == ["1", "2", "extra"] and val.class_ids == [1, 2]
+
+    assert match_labels(train.class_ids, train.recipe, val).tolist() == [0, 1]
+    assert pair_warnings(train, val) == [
+        "8 of 8 validation images are in the training set too (the same content): "
+        "the validation will look better than it is"
+    ]

@@ -4,6 +4,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch.utils.data import DataLoader, Subset
@@ -278,3 +279,29 @@ def test_a_damaged_row_is_named_by_a_worker_process_as_by_this_one(cache_path: P
         del damaged  # it holds the loader's iterator, whose worker would be waited for when the collector finds it
 
     assert told[0] == told[1] and "\n" not in told[0]
+
+
+def test_the_order_follows_from_the_number_of_a_seed_not_from_its_type(cache_path: Path) -> None:
+    cache = TensorCache(cache_path)
+    order = make_loader(cache, seed=3).sampler.order(2)  # type: ignore[attr-defined]
+
+    for seed, epoch in ((np.int64(3), 2), (3, np.int32(2)), (np.uint8(3), np.int64(2))):
+        sampler = make_loader(cache, seed=seed).sampler  # type: ignore[arg-type]
+        assert torch.equal(sampler.order(epoch), order)  # type: ignore[attr-defined]
+    for no_number in ("3", 3.0, None):
+        with pytest.raises(TypeError):
+            make_loader(cache, seed=no_number)  # type: ignore[arg-type]
+
+
+def test_rows_are_named_by_anything_that_is_a_whole_number(cache_path: Path) -> None:
+    dataset = make_loader(TensorCache(cache_path)).dataset
+    expected = dataset[3][0]
+
+    for row in (np.int64(3), np.uint8(3), torch.tensor(3), -5):
+        assert torch.equal(dataset[row][0], expected)
+    batch = dataset.__getitems__(torch.tensor([3, 3]))  # type: ignore[attr-defined]
+    assert torch.equal(batch.images[1], expected)
+    assert dataset.__getitems__([]).images.shape == (0, 3, 64, 64)  # type: ignore[attr-defined]
+    for no_row in ("3", 3.0, None, slice(3)):
+        with pytest.raises(TypeError, match="integer"):
+            dataset[no_row]

@@ -141,3 +141,15 @@ def test_a_config_that_is_none_is_named(run: RunFolder, text: str) -> None:
 def test_names_that_are_not_utf8_survive_in_predictions(run: RunFolder) -> None:
     run.write_predictions(["file"], [[os.fsdecode(b"caf\xe9.jpg")], ["a\nb,c.jpg"]])
     assert (run.path / "predictions.csv").read_bytes() == b'file\ncaf\xe9.jpg\n"a\nb,c.jpg"\n'
+
+
+@pytest.mark.parametrize("line", [b"2,x,y,,,,,,\n", b"\xff\xfe\n", b"2,0.5\n"])
+def test_a_table_of_epochs_that_is_none_is_named_and_not_taken_for_an_empty_one(run: RunFolder, line: bytes) -> None:
+    path = run.path / "metrics.csv"
+    path.write_bytes(b"epoch,train_loss,train_acc,val_loss,val_acc,lr,images_per_s,data_wait_s,epoch_s\n" + line)
+    with pytest.raises(RunError, match=r"metrics\.csv: it is not a table of epochs"):
+        run.read_metrics()
+
+    path.write_bytes(b"a,b,c\n1,2,3\n")
+    with pytest.raises(RunError, match=r"metrics\.csv"):
+        run.read_metrics()

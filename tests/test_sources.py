@@ -428,3 +428,12 @@ def test_a_tree_with_every_trap_is_accounted_for_to_the_last_file(
         for class_id, tensor in by_class.items():
             data = (root / str(class_id) / name).read_bytes()
             assert tensor.numpy().tobytes() == pixels_to_row(decode(data, recipe).pixels_HWC, recipe).tobytes()
+
+
+def test_train_and_val_are_two_sources_even_where_a_stray_image_lies_in_one(tmp_path: Path) -> None:
+    for part in ("train", "Val"):
+        save_jpeg(tmp_path / part / "cats" / "a.jpg", 20, 20, 1)
+    save_jpeg(tmp_path / "train" / "cover.jpg", 20, 20, 2)
+
+    with pytest.raises(SourceError, match=r"looks like .*train/.*Build each: build-cache"):
+        scan_folder(tmp_path)

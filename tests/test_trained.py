@@ -14,6 +14,7 @@ from PIL import Image
 from cli import cli
 from modelnet import Trained, TrainOptions, predict, train
 from modelnet.checkpoint import encode
+from modelnet.trained import image_files
 from pipeline import TensorCache, build_cache
 from pipeline.errors import CacheStale, CheckpointDamaged, CheckpointError, DeviceError, OptionsError, RunError
 
@@ -144,3 +145,13 @@ def test_the_commands_print_scores_and_predictions(cache_path: Path, shared_phot
     missing = typed("predict", run, tmp_path / "nowhere.jpg")
     assert isinstance(missing.exception, RunError) and missing.stdout == ""
     assert missing.exception.exit_code == 66 and str(missing.exception).startswith("no image there: ")
+
+
+def test_a_folder_is_searched_by_the_rules_of_a_cache(tmp_path: Path) -> None:
+    save_jpeg(tmp_path / "a" / "one.jpg", 70, 60, 1)
+    for hidden in ("._one.jpg", ".thumbs/two.jpg", "__MACOSX/one.jpg", "notes.txt"):
+        (tmp_path / hidden).parent.mkdir(exist_ok=True)
+        (tmp_path / hidden).write_bytes(b"x")
+    (tmp_path / "nowhere.jpg").symlink_to(tmp_path / "gone.jpg")
+
+    assert image_files(tmp_path) == [tmp_path / "a" / "one.jpg", tmp_path / "nowhere.jpg"]

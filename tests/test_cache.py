@@ -20,7 +20,7 @@ from torchvision import transforms
 from pipeline.build import build_cache
 from pipeline.cache import TensorCache, normalize
 from pipeline.errors import CacheDamaged, CacheStale
-from pipeline.loader import CacheDataset
+from pipeline.loader import CacheDataset, make_loader
 from pipeline.recipe import Recipe, normalization_table
 
 SHARED = "n03874293_775.JPEG"  # in both classes
@@ -53,8 +53,6 @@ def every_mode(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_tensors_have_the_bits_of_torchvisions_transform_wherever_they_are_read(
     dtype: Literal["float32", "uint8"], size: int, every_mode: Path, tmp_path: Path
 ) -> None:
-    from pipeline.loader import CacheDataset
-
     mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
     path = tmp_path / "c.h5"
     build_cache(every_mode, path, size=size, mean=mean, std=std, dtype=dtype, executor=InThisProcess())

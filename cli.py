@@ -218,6 +218,13 @@ def verify_command(cache: Path) -> None:
 @click.option("--seeds", metavar="SEEDS", help="Many networks at once, one a seed: 0-15, or 3,5,8.")
 @click.option("--data-seed", type=click.IntRange(0), default=0, help="Of the order of the images and of --augment.")
 @click.option("--device", default="auto", help="auto, cpu, cuda or cuda:1.")
+@click.option("--amp/--no-amp", help="Compute with half-size numbers where that does little harm; evaluate too.")
+@click.option(
+    "--amp-dtype",
+    type=click.Choice(CHOICES["amp_dtype"]),
+    default="bfloat16",
+    help="Which: float16 is finer, bfloat16 has the range of float32, and is quick on CPUs too.",
+)
 @click.option("-j", "--workers", type=click.IntRange(0), default=0, help="Reading processes; 0 is fastest from memory.")
 @click.option(
     "--threads", type=click.IntRange(1), help="PyTorch's threads on the CPU.  [default: 1 per 16 images of a batch]"
@@ -269,6 +276,7 @@ def train_command(
 
 LR_FIND_OPTIONS = (
     *("cache", "val_fraction", "model", "weights", "init", "seed", "data_seed", "device", "workers", "threads"),
+    *("amp", "amp_dtype"),
     *("batch_size", "opt", "momentum", "weight_decay", "smoothing", "class_weights"),
     *("augment", "crop_scale", "color_jitter"),
 )

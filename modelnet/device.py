@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 import torch
 
-from modelnet.options import DEVICE
+from modelnet.options import DEVICE, TrainOptions
 from pipeline.errors import DeviceError, OptionsError
 
 IMAGES_A_THREAD = 16  # with fewer, starting and joining PyTorch's threads costs more than they save
@@ -31,6 +31,20 @@ def choose_device(name: str) -> torch.device:
         torch.backends.cudnn.benchmark = False  # would choose algorithms by their time: other runs, other losses
         torch.backends.cudnn.deterministic = True
     return device
+
+
+def autocast(options: TrainOptions, device: torch.device) -> torch.autocast:
+    """Return the context that a network computes in, training and evaluated alike; it can be entered again and again.
+
+    Raises:
+        DeviceError: the device has no numbers of the type that was asked for.
+    """
+    dtype: torch.dtype = getattr(torch, options.amp_dtype)
+    lacks = device.type == "cuda" and dtype == torch.bfloat16 and not torch.cuda.is_bf16_supported(False)
+    if options.amp and lacks:
+        reason = f"{torch.cuda.get_device_name(device)} does not compute with bfloat16"
+        raise DeviceError("--amp does not work here", None, reason, "Give --amp-dtype float16")
+    return torch.autocast(device.type, dtype, enabled=options.amp)
 
 
 @contextmanager

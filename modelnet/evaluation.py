@@ -1,6 +1,7 @@
 """A network on a set of images: its loss, its accuracy, what it says of each image."""
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,7 +42,13 @@ class Outcome:
         return (self.logits_NC.argmax(1) == self.labels_N).double().mean().item()
 
 
-def evaluate(network: nn.Module, batches: Batches, label_map: Tensor, stop: Stop | None = None) -> Outcome | None:
+def evaluate(
+    network: nn.Module,
+    batches: Batches,
+    label_map: Tensor,
+    stop: Stop | None = None,
+    autocast: torch.autocast | None = None,
+) -> Outcome | None:
     """Run the network over all images, in their order.
 
     Args:
@@ -49,10 +56,11 @@ def evaluate(network: nn.Module, batches: Batches, label_map: Tensor, stop: Stop
         batches: unshuffled, the last one included.
         label_map: (C of the cache,) int64, the network's label by the cache's.
         stop: where set meanwhile, the result is None.
+        autocast: the context that the network computes in, or None.
     """
     network.eval()
     logits, labels = [], []
-    with torch.inference_mode():
+    with torch.inference_mode(), autocast or nullcontext():
         for images_NCHW, labels_B in batches.epoch(0):
             logits.append(network(images_NCHW))
             labels.append(labels_B)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
+from torch.amp.grad_scaler import GradScaler
 
 from modelnet.batches import worker_deaths
 from modelnet.device import cpu_threads, memory_errors
@@ -78,16 +79,19 @@ def _last_loss(session: Session, rate: float) -> float:
     """Train from the network's present weights and return the mean loss of the last epoch."""
     network = session.state.network.train()
     optimizer = build_optimizer(network, replace(session.options, lr=rate))
+    scaler = GradScaler(session.device.type, enabled=session.options.scales_gradients)
     torch.manual_seed(session.options.seed)  # of dropout
     running = RunningMean()
     for epoch in range(session.options.epochs):
         running = RunningMean()
         for images, labels in session.batches.epoch(epoch):
             optimizer.zero_grad()
-            logits = network(images)
-            loss = session.loss_of(logits, labels)
-            loss.backward()
-            optimizer.step()
+            with session.autocast:
+                logits = network(images)
+            loss = session.loss_of(logits.float(), labels)
+            scaler.scale(loss).backward()
+            scaler.step(optimizer)
+            scaler.update()
             running.add(loss, logits, labels)
         if not math.isfinite(running.loss):
             return math.inf

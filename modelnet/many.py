@@ -42,6 +42,7 @@ _NEEDED = {
     "accumulate": 1,
     "zero_grad": "batch",
     "clip_grad": None,
+    "amp": False,
     "model_ema": None,
     "patience": None,
 }
@@ -137,7 +138,8 @@ def check_options(options: TrainOptions, seeds: Sequence[int]) -> None:
     wrong = [name for name, value in _NEEDED.items() if getattr(options, name) != value]
     wrong += ["sched"] if options.sched == "plateau" else []
     if wrong:
-        flag = f"--{wrong[0].replace('_', '-')} {getattr(options, wrong[0])}"
+        value = getattr(options, wrong[0])
+        flag = f"--{wrong[0].replace('_', '-')}{'' if value is True else f' {value}'}"
         raise OptionsError("--seeds trains ModelNets by plain SGD", None, f"not with {flag}", "Train them one by one")
 
 

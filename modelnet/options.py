@@ -16,6 +16,7 @@ CHOICES = {
     "class_weights": ("none", "balanced"),
     "init": ("default", "kaiming", "xavier", "orthogonal", "zeros"),
     "zero_grad": ("batch", "epoch", "never"),
+    "amp_dtype": ("bfloat16", "float16"),
 }
 
 _WHOLE_FROM = {
@@ -81,6 +82,9 @@ class TrainOptions:
         seed: of the initial weights and dropout.
         data_seed: of the order and the augmentation.
         device: "auto" (CUDA where it is there), "cpu", "cuda" or "cuda:1".
+        amp: compute with numbers of half the size where that does little harm, as `torch.autocast` does it.
+        amp_dtype: which these are. "float16" is finer, and its gradients are scaled so that none of them is lost;
+            "bfloat16" needs no scaling, and is quick on CPUs too.
         workers: processes that read batches; 0 reads in the main process, the fastest for a cache in memory.
         threads: of PyTorch on the CPU; None is one for every 16 images of a batch, at most PyTorch's own number.
         name: of the run folder; None counts up `<cache>-<model>-001`.
@@ -121,6 +125,8 @@ class TrainOptions:
     seed: int = 0
     data_seed: int = 0
     device: str = "auto"
+    amp: bool = False
+    amp_dtype: str = "bfloat16"
     workers: int = 0
     threads: int | None = None
     name: str | None = None
@@ -143,6 +149,10 @@ class TrainOptions:
             raise ValueError(f"name is that of one folder, not {self.name!r}")
         if self.augment and not set(self.augmentations) <= set(AUGMENTATIONS):
             raise ValueError(f"augment is some of {', '.join(AUGMENTATIONS)}, with commas, not {self.augment!r}")
+        if self.scales_gradients and self.zero_grad != "batch":
+            raise ValueError(
+                "float16's gradients are scaled anew for every step: keep none, or give amp_dtype bfloat16"
+            )
         if self.val is not None and self.val_fraction is not None:
             raise ValueError("val_fraction keeps images of the cache to validate on, and val names another cache")
 
@@ -166,6 +176,11 @@ class TrainOptions:
     def augmentations(self) -> tuple[str, ...]:
         """The kinds of random changes."""
         return tuple(self.augment.split(",")) if self.augment else ()
+
+    @property
+    def scales_gradients(self) -> bool:
+        """Whether the loss is scaled before its gradient is computed: float16 has no numbers below 6e-8."""
+        return self.amp and self.amp_dtype == "float16"
 
     @property
     def learning_rate(self) -> float:

@@ -3,11 +3,12 @@
 from pathlib import Path
 
 import torch
+from torch.amp.grad_scaler import GradScaler
 
 from modelnet.augmentation import Augmentation
 from modelnet.batches import Batches
 from modelnet.caches import match_labels, open_to_train, pair_warnings
-from modelnet.device import choose_device
+from modelnet.device import autocast, choose_device
 from modelnet.initialization import initialize
 from modelnet.models import build_network, load_weights
 from modelnet.optimization import Schedule, build_loss, build_optimizer, running_mean_of_weights
@@ -36,6 +37,7 @@ class Session:
         label_map: (C of `val`,) int64, the network's label by that of `val`.
         device: of the network.
         state: network and optimizer at their start.
+        autocast: the context that the network computes in.
         loss_of: (logits (B, C), labels (B,)) -> the mean loss of a batch.
         rhythm: which batches begin and end a step.
         schedule: the learning rate of every step.
@@ -45,6 +47,7 @@ class Session:
         self.options = options
         self.cache = open_to_train(find(options.cache, run))
         self.device = choose_device(options.device)
+        self.autocast = autocast(options, self.device)
         self.state = initial_state(self.cache, options, self.device)
         if options.weights is not None and run is None:  # a run that goes on has its own
             self._load_weights(options.weights, progress)
@@ -112,7 +115,8 @@ def initial_state(cache: TensorCache, options: TrainOptions, device: torch.devic
     initialize(network, options.init)
     network.to(device)
     average = None if options.model_ema is None else running_mean_of_weights(network, options.model_ema)
-    return State(network, build_optimizer(network, options), average)
+    scaler = GradScaler(device.type, enabled=options.scales_gradients)
+    return State(network, build_optimizer(network, options), average, scaler=scaler)
 
 
 def find(cache: Path, run: Path | None) -> Path:

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.amp.grad_scaler import GradScaler
 from torch.optim.swa_utils import AveragedModel
 
 from modelnet.caches import same_images
@@ -14,7 +15,7 @@ from pipeline import TensorCache
 from pipeline.errors import CheckpointError
 from pipeline.recipe import Recipe
 
-FORMAT = 4
+FORMAT = 5
 
 
 @dataclass
@@ -31,6 +32,7 @@ class State:
         best: how good the best epoch was, larger is better; empty before the first.
         stale: epochs since then.
         decays: times that the learning rate was lowered because no epoch got better.
+        scaler: of the gradients, where float16 would lose small ones; it finds its scale in training.
         keeps_gradients: whether gradients are part of the state: the next batch adds to them.
     """
 
@@ -45,6 +47,7 @@ class State:
     best: list[float] = field(default_factory=list)
     stale: int = 0
     decays: int = 0
+    scaler: GradScaler = field(default_factory=lambda: GradScaler("cpu", enabled=False))
     keeps_gradients: bool = False
 
     @property
@@ -88,6 +91,7 @@ class State:
             "optimizer": self.optimizer.state_dict(),
             "average": {} if self.average is None else self.average.module.state_dict(),
             "averaged": 0 if self.average is None else int(self.average.n_averaged),
+            "scaler": self.scaler.state_dict(),
             "gradients": self._gradients() if self.keeps_gradients else {},
             "epoch": self.epoch,
             "step": self.step,
@@ -111,6 +115,7 @@ class State:
         if self.average is not None:
             self.average.module.load_state_dict(content["average"])
             self.average.n_averaged.fill_(content["averaged"])
+        self.scaler.load_state_dict(content["scaler"])
         for name, parameter in self.network.named_parameters():
             if name in content["gradients"]:
                 parameter.grad = content["gradients"][name].to(parameter.device)

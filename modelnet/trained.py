@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from modelnet.batches import Batches, worker_deaths
 from modelnet.caches import match_labels
-from modelnet.device import choose_device, memory_errors
+from modelnet.device import autocast, choose_device, memory_errors
 from modelnet.evaluation import evaluate
 from modelnet.models import build_network
 from modelnet.options import TrainOptions
@@ -100,7 +100,7 @@ class Trained:
         label_map = match_labels(self.class_ids, self.recipe, opened, f"run {self.run.name}")
         batches = Batches(opened, self.device, self.options.batch_size, workers=workers, rows=rows)
         with worker_deaths(opened.path), memory_errors(self.device):
-            outcome = evaluate(self.network, batches, label_map)
+            outcome = evaluate(self.network, batches, label_map, autocast=autocast(self.options, self.device))
         assert outcome is not None  # nobody can ask it to stop
         return score(outcome, self.class_ids, self.class_names)
 
@@ -133,7 +133,7 @@ class Trained:
 
     def probabilities(self, images_NCHW: Tensor) -> Tensor:
         """Return (N, C) float64 on the CPU, what the network thinks of prepared images."""
-        with torch.inference_mode(), memory_errors(self.device):
+        with torch.inference_mode(), memory_errors(self.device), autocast(self.options, self.device):
             logits_NC: Tensor = self.network(images_NCHW.to(self.device))
         return logits_NC.double().softmax(1).cpu()
 

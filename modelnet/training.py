@@ -25,6 +25,7 @@ from modelnet.session import Session
 from pipeline.errors import TrainingDiverged
 
 NAMES_SHOWN = 16
+LEAST_SCALE = 2.0**-24  # of gradients: each step in which one is not finite halves it, from 65536
 SECONDS_BETWEEN_SAVES = 1.0  # publishing takes 10 ms or more, an epoch of a small set little longer
 
 
@@ -112,7 +113,7 @@ class Training:
 
     def train_epoch(self) -> None:
         """Train on what is left of the current epoch, up to its end or to a request to stop."""
-        state, network, optimizer = self.state, self.state.network, self.state.optimizer
+        state, network, optimizer, scaler = self.state, self.state.network, self.state.optimizer, self.state.scaler
         loss_of, rhythm, schedule = self.session.loss_of, self.session.rhythm, self.session.schedule
         clip_grad = self.session.options.clip_grad
         losses = Losses(self.session.device)
@@ -121,14 +122,17 @@ class Training:
         for images, labels in self.batches.epoch(state.epoch, state.step):
             if rhythm.clears(state.step):
                 optimizer.zero_grad()
-            logits = network(images)
-            loss = loss_of(logits, labels)
-            loss.backward(rhythm.share(state.step))
+            with self.session.autocast:
+                logits = network(images)
+            loss = loss_of(logits.float(), labels)
+            scaler.scale(loss).backward(rhythm.share(state.step))
             if rhythm.steps_after(state.step):
                 if clip_grad is not None:
+                    scaler.unscale_(optimizer)
                     clip_grad_norm_(network.parameters(), clip_grad)
                 schedule.set(optimizer, rhythm.step(state.epoch, state.step), state.decays)
-                optimizer.step()
+                scaler.step(optimizer)  # none, where a scaled gradient was too large for float16
+                scaler.update()
                 if state.average is not None:
                     state.average.update_parameters(network)
 
@@ -148,7 +152,9 @@ class Training:
         """Run the network over the validation images; None without them, or where a stop was asked for."""
         if self.session.val_batches is None or self.stop.signal:
             return None
-        return evaluate(self.state.evaluated, self.session.val_batches, self.session.label_map, self.stop)
+        return evaluate(
+            self.state.evaluated, self.session.val_batches, self.session.label_map, self.stop, self.session.autocast
+        )
 
     def finish_epoch(self, outcome: Outcome | None, seconds: float) -> EpochRow:
         """Write down an epoch and save the state after it, at most once a second.
@@ -200,7 +206,9 @@ class Training:
         if self.session.val_batches is None:
             return None
         if outcome is None:  # resumed after its last epoch
-            outcome = evaluate(self.state.evaluated, self.session.val_batches, self.session.label_map)
+            outcome = evaluate(
+                self.state.evaluated, self.session.val_batches, self.session.label_map, autocast=self.session.autocast
+            )
         if outcome is None:
             return None
         cache = self.session.cache
@@ -215,7 +223,8 @@ class Training:
         """Run the network, as it is now, over the images that it was trained on, in plain order and unchanged."""
         options, rows = self.session.options, self.batches.subset
         batches = Batches(self.session.cache, self.session.device, options.batch_size, rows=rows)
-        outcome = evaluate(self.state.network, batches, torch.arange(len(self.session.cache.class_ids)))
+        label_map = torch.arange(len(self.session.cache.class_ids))
+        outcome = evaluate(self.state.network, batches, label_map, autocast=self.session.autocast)
         assert outcome is not None  # nobody can ask it to stop
         return outcome
 
@@ -235,6 +244,8 @@ class Training:
         """Stop where weights are not numbers: such a state is never saved."""
         if not self.state.is_finite:
             self.diverged("weights are NaN or infinite after", max(self.state.step - 1, 0))
+        if self.state.scaler.get_scale() < LEAST_SCALE:
+            self.diverged("gradients are NaN or infinite, however they are scaled, in", max(self.state.step - 1, 0))
 
     def diverged(self, what: str, step: int) -> NoReturn:
         """Name the batch at which it happened."""

@@ -15,7 +15,8 @@ from pipeline import build_cache, files
 from pipeline.decode import decode
 from pipeline.format import IMAGES_OFFSET
 from pipeline.recipe import Recipe, StoredType
-from pipeline.sources import read_image, scan_folder
+from pipeline.scan import scan_folder
+from pipeline.sources import read_image
 from pipeline.workers import Item, Job, fill_rows
 
 IMAGES = 1024

@@ -17,7 +17,8 @@ from pipeline.format import IMAGES_OFFSET
 from pipeline.freshness import write_stats
 from pipeline.ledger import DONE, Ledger
 from pipeline.recipe import Recipe, StoredType
-from pipeline.sources import Scan, scan_folder
+from pipeline.scan import scan_folder
+from pipeline.sources import Scan
 from pipeline.stored import StoredCache, row_hash
 from pipeline.unfinished import Unfinished
 

@@ -15,7 +15,7 @@ from benchmarks.dataset import Workplace, draw_cache, invented_scan, replicate
 from benchmarks.tables import Table
 from benchmarks.timing import number
 from pipeline.recipe import Recipe
-from pipeline.sources import scan_folder
+from pipeline.scan import scan_folder
 
 CLI = Path(__file__).resolve().parent.parent / "cli.py"
 FEW, MANY = 1_000, 100_000

@@ -24,7 +24,7 @@ from pipeline import TensorCache
 from pipeline.describe import check_source
 from pipeline.format import IMAGES_OFFSET
 from pipeline.recipe import Recipe, StoredType
-from pipeline.sources import scan_folder
+from pipeline.scan import scan_folder
 
 ROWS, FEW = 1_281_167, 10_000
 CLASSES = 1000

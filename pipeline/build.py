@@ -34,7 +34,8 @@ from pipeline.lock import build_lock
 from pipeline.pool import run_items
 from pipeline.recipe import RGB, Recipe, StoredType
 from pipeline.report import BuildReport
-from pipeline.sources import UNSETTLED, Scan, Stat, scan_folder
+from pipeline.scan import scan_folder
+from pipeline.sources import UNSETTLED, Scan, Stat
 from pipeline.stored import StoredCache
 from pipeline.unfinished import Unfinished
 from pipeline.workers import Item, Job

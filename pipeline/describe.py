@@ -8,8 +8,8 @@ from pipeline import freshness
 from pipeline.decode import decoder_identity
 from pipeline.ledger import Ledger
 from pipeline.report import CacheInfo, Look, image_name
+from pipeline.scan import scan_folder
 from pipeline.similar import exact_groups
-from pipeline.sources import scan_folder
 from pipeline.stored import StoredCache
 
 

@@ -17,7 +17,8 @@ from pipeline.errors import show_bytes, show_path
 from pipeline.ledger import Ledger
 from pipeline.recipe import Recipe
 from pipeline.report import class_table, failed_lines, left_out_lines
-from pipeline.sources import Scan, read_image, scan_folder
+from pipeline.scan import scan_folder
+from pipeline.sources import Scan, read_image
 from pipeline.unfinished import room_needed
 
 _TRIAL_SECONDS = 0.5

@@ -14,7 +14,8 @@ from pipeline.cache import TensorCache
 from pipeline.decode import decode
 from pipeline.errors import AccessDenied, SourceError
 from pipeline.recipe import Recipe, pixels_to_row
-from pipeline.sources import UNSETTLED, ChangedWhileReading, read_image, scan_folder, stat_of
+from pipeline.scan import scan_folder
+from pipeline.sources import UNSETTLED, ChangedWhileReading, read_image, stat_of
 
 _real_read_image = read_image
 

@@ -225,6 +225,8 @@ def verify_command(cache: Path) -> None:
     default="bfloat16",
     help="Which: float16 is finer, bfloat16 has the range of float32, and is quick on CPUs too.",
 )
+@click.option("--compile/--no-compile", help="Let torch compile the network first; with CUDA as graphs of kernels.")
+@click.option("--preload/--no-preload", help="Keep all images in the device's memory, as they are stored.")
 @click.option("-j", "--workers", type=click.IntRange(0), default=0, help="Reading processes; 0 is fastest from memory.")
 @click.option(
     "--threads", type=click.IntRange(1), help="PyTorch's threads on the CPU.  [default: 1 per 16 images of a batch]"
@@ -237,8 +239,8 @@ def train_command(
 ) -> None:
     """Train a network on a cache, and keep what comes of it in a new folder runs/<name>/.
 
-    Ctrl-C ends it after the step and saves; --resume goes on from there. With --resume only --epochs, --device and
-    --workers may be given.
+    Ctrl-C ends it after the step and saves; --resume goes on from there. With --resume only --epochs, --device,
+    --workers, --preload and --compile may be given.
     """
     import faulthandler
 
@@ -276,7 +278,7 @@ def train_command(
 
 LR_FIND_OPTIONS = (
     *("cache", "val_fraction", "model", "weights", "init", "seed", "data_seed", "device", "workers", "threads"),
-    *("amp", "amp_dtype"),
+    *("amp", "amp_dtype", "preload"),
     *("batch_size", "opt", "momentum", "weight_decay", "smoothing", "class_weights"),
     *("augment", "crop_scale", "color_jitter"),
 )
@@ -383,7 +385,7 @@ def predict_command(
 def resume_options(ctx: click.Context) -> dict[str, Any]:
     """Return the options typed beside --resume; a run goes on with its own."""
     given = {name for name in ctx.params if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE}
-    free = {"epochs", "device", "workers"}
+    free = {"epochs", "device", "workers", "preload", "compile"}
     if other := given - free - {"run"}:
         flags = ", ".join(sorted(max(p.opts, key=len) for p in ctx.command.params if p.name in other))
         raise click.UsageError(f"--resume goes on with the run's own options; leave out {flags}")

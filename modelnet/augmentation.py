@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample
 
+from modelnet.device import send
 from pipeline.recipe import RGB, Recipe
 
 _NUMBERS = 8  # random numbers an image; each use has its own, so that no kind of change shifts those of another
@@ -51,7 +52,7 @@ class Augmentation:
             epoch: from 0.
             rows_B: (B,) int64 on the CPU, their rows in the cache.
         """
-        random_BK = uniform(self.seed, epoch, rows_B).to(images_BCHW.device)
+        random_BK = send(uniform(self.seed, epoch, rows_B), images_BCHW.device)
         if "flip" in self.kinds:
             images_BCHW = flip(images_BCHW, random_BK[:, _FLIP] < 0.5)
         if "crop" in self.kinds:
@@ -114,7 +115,8 @@ def change_colors(images_BCHW: Tensor, factors_B3: Tensor, mean: RGB, std: RGB) 
         factors_B3: for brightness, contrast and saturation; 1 changes nothing.
         mean, std: by which the images were normalized.
     """
-    mean_C11, std_C11, grey_C11 = (images_BCHW.new_tensor(v).view(3, 1, 1) for v in (mean, std, _GREY))
+    constants = send(torch.tensor([mean, std, _GREY], dtype=images_BCHW.dtype), images_BCHW.device)
+    mean_C11, std_C11, grey_C11 = constants.view(3, 3, 1, 1)
     brightness, contrast, saturation = (f[:, None, None, None] for f in factors_B3.unbind(1))
     pixels = (images_BCHW * std_C11 + mean_C11).clamp(0, 1)  # on the 0..1 scale
     pixels = (pixels * brightness).clamp(0, 1)
@@ -122,4 +124,5 @@ def change_colors(images_BCHW: Tensor, factors_B3: Tensor, mean: RGB, std: RGB) 
     pixels = torch.lerp(grey, pixels, contrast).clamp(0, 1)
     grey = (pixels * grey_C11).sum(1, keepdim=True)
     pixels = torch.lerp(grey.expand_as(pixels), pixels, saturation).clamp(0, 1)
-    return (pixels - mean_C11) / std_C11
+    changed: Tensor = (pixels - mean_C11) / std_C11
+    return changed

@@ -14,7 +14,10 @@ from torch.utils.data import DataLoader
 
 from modelnet.augmentation import Augmentation
 from modelnet.interrupt import leave_signals_to_the_main_process
+from modelnet.preload import Preloaded
+from modelnet.transfer import Lane, read_ahead
 from pipeline import TensorCache, make_loader
+from pipeline.cache import normalize
 from pipeline.errors import StorageError, WorkerDied, show_path
 from pipeline.loader import EpochSampler
 
@@ -51,11 +54,13 @@ class Batches:
         self.cache = cache
         self.device = device
         self.batch_size = batch_size
+        self.is_far = device.type == "cuda"
         self.workers = workers
         self.augment = augment
         self.waited = 0.0
+        self.preloaded: Preloaded | None = None
         self.loader: DataLoader[Any] = make_loader(
-            cache, batch_size, shuffle, seed, workers, drop_last, device.type == "cuda", rows, **options
+            cache, batch_size, shuffle, seed, workers, drop_last, self.is_far, rows, self.is_far, **options
         )
         self.sampler = cast(EpochSampler, self.loader.sampler)
         self.subset = self.sampler.rows
@@ -63,6 +68,15 @@ class Batches:
     def __len__(self) -> int:
         """Batches an epoch."""
         return len(self.loader)
+
+    @property
+    def stored_bytes(self) -> int:
+        """Bytes that its images take as they are stored."""
+        return len(self.subset) * self.cache.recipe.row_bytes
+
+    def preload(self) -> None:
+        """Copy all images to the device, as they are stored; from then on nothing is read."""
+        self.preloaded = Preloaded(self.cache, self.subset, self.device)
 
     @property
     def images_an_epoch(self) -> int:
@@ -78,21 +92,28 @@ class Batches:
             CacheDamaged: a row is not what was written.
         """
         self.waited = 0.0
-        self.sampler.set_epoch(number, start * self.batch_size)
         asked = time.perf_counter()
-        with self._reading(number, start):
-            batches = iter(self.loader)
         order = self.sampler.order(number)
+        with self._reading(number, start):
+            batches = self._begin(number, start, order)
         for step in range(start, len(self)):
             with self._reading(number, step):
                 images, labels = next(batches)
-            images = images.to(self.device, non_blocking=True)
-            labels = labels.to(self.device, non_blocking=True)
+            if images.dtype == torch.uint8:
+                images = normalize(images, self.cache.recipe)
             self.waited += time.perf_counter() - asked
             if self.augment is not None:
                 images = self.augment(images, number, order[step * self.batch_size : (step + 1) * self.batch_size])
             yield images, labels
             asked = time.perf_counter()
+
+    def _begin(self, number: int, start: int, order: Tensor) -> Iterator[Sequence[Tensor]]:
+        """Return what gives an epoch's images, as they are stored or normalized, and labels, on the device."""
+        if self.preloaded is not None:
+            return self.preloaded.batches(order[start * self.batch_size :], self.batch_size)
+        self.sampler.set_epoch(number, start * self.batch_size)
+        batches = iter(self.loader)
+        return read_ahead(batches, Lane(self.device)) if self.is_far else batches
 
     def rows(self, epoch: int, step: int) -> list[int]:
         """Return the rows of a batch."""

@@ -1,9 +1,11 @@
 """Which device a network is trained on (what was asked for, or an error, never another), and on how many threads."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+from torch import Tensor
 
 from modelnet.options import DEVICE, TrainOptions
 from pipeline.errors import DeviceError, OptionsError
@@ -28,9 +30,22 @@ def choose_device(name: str) -> torch.device:
         if (device.index or 0) >= count:
             there = f"PyTorch sees {count} CUDA device{'' if count == 1 else 's'}"
             raise DeviceError("the device is not there", None, f"{name} was asked for, {there}", "Try --device cpu")
+        try:
+            torch.zeros(1, device=device)
+        except RuntimeError as error:  # held by another process, or too old for this PyTorch
+            reason = f"{name}: {str(error).splitlines()[0]}"
+            raise DeviceError("the device cannot be used", None, reason, "Try --device cpu") from error
         torch.backends.cudnn.benchmark = False  # would choose algorithms by their time: other runs, other losses
         torch.backends.cudnn.deterministic = True
+        torch.backends.cudnn.allow_tf32 = False  # float32 that is not: --amp is there for those who want it
     return device
+
+
+def send(tensor: Tensor, device: torch.device) -> Tensor:
+    """Copy a tensor to a device, without waiting for what a GPU is doing."""
+    if device.type == "cuda" and not tensor.is_pinned():
+        tensor = tensor.pin_memory()  # from other memory a copy waits until all before it is done
+    return tensor.to(device, non_blocking=True)
 
 
 def autocast(options: TrainOptions, device: torch.device) -> torch.autocast:
@@ -62,12 +77,17 @@ def cpu_threads(asked: int | None, batch_size: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+_OUT_OF_MEMORY = re.compile(r"out of memory|not enough memory|can't allocate memory|ALLOC_FAILED")
+
+
 @contextmanager
 def memory_errors(device: torch.device) -> Iterator[None]:
-    """Turn CUDA's running out of memory into a `DeviceError`."""
+    """Turn PyTorch's running out of memory into a `DeviceError`."""
     try:
         yield
-    except torch.OutOfMemoryError as error:
-        raise DeviceError(
-            "out of GPU memory", None, f"{device}: {str(error).splitlines()[0]}", "Try a smaller --batch-size"
-        ) from error
+    except RuntimeError as error:
+        if not isinstance(error, torch.OutOfMemoryError) and not _OUT_OF_MEMORY.search(str(error)):
+            raise
+        what = "out of GPU memory" if device.type == "cuda" else "out of memory"
+        reason = f"{device}: {str(error).splitlines()[0]}"
+        raise DeviceError(what, None, reason, "Try a smaller --batch-size, and no --preload") from error

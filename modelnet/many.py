@@ -43,6 +43,7 @@ _NEEDED = {
     "zero_grad": "batch",
     "clip_grad": None,
     "amp": False,
+    "compile": False,
     "model_ema": None,
     "patience": None,
 }

@@ -85,6 +85,8 @@ class TrainOptions:
         amp: compute with numbers of half the size where that does little harm, as `torch.autocast` does it.
         amp_dtype: which these are. "float16" is finer, and its gradients are scaled so that none of them is lost;
             "bfloat16" needs no scaling, and is quick on CPUs too.
+        compile: let torch compile the network for whole batches; with CUDA as graphs of kernels.
+        preload: keep all images in the memory of the device, as they are stored.
         workers: processes that read batches; 0 reads in the main process, the fastest for a cache in memory.
         threads: of PyTorch on the CPU; None is one for every 16 images of a batch, at most PyTorch's own number.
         name: of the run folder; None counts up `<cache>-<model>-001`.
@@ -127,6 +129,8 @@ class TrainOptions:
     device: str = "auto"
     amp: bool = False
     amp_dtype: str = "bfloat16"
+    compile: bool = False
+    preload: bool = False
     workers: int = 0
     threads: int | None = None
     name: str | None = None
@@ -153,6 +157,8 @@ class TrainOptions:
             raise ValueError(
                 "float16's gradients are scaled anew for every step: keep none, or give amp_dtype bfloat16"
             )
+        if self.preload and self.workers:
+            raise ValueError("preload leaves nothing to read for workers: give one of both")
         if self.val is not None and self.val_fraction is not None:
             raise ValueError("val_fraction keeps images of the cache to validate on, and val names another cache")
 

@@ -44,7 +44,7 @@ class Rhythm:
             return None
         first = batch // self._accumulate * self._accumulate
         of_step = self._images_of(first, first + self._accumulate)
-        return torch.tensor(self._images_of(batch, batch + 1) / of_step, device=self._device)
+        return torch.full((), self._images_of(batch, batch + 1) / of_step, device=self._device)
 
     def steps_after(self, batch: int) -> bool:
         """Whether the weights change after a batch."""

@@ -1,24 +1,28 @@
 """What a run needs before its first step: caches, device, network and batches, checked against each other."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from torch import Tensor
 from torch.amp.grad_scaler import GradScaler
 
 from modelnet.augmentation import Augmentation
 from modelnet.batches import Batches
 from modelnet.caches import match_labels, open_to_train, pair_warnings
-from modelnet.device import autocast, choose_device
+from modelnet.compiling import compile_network
+from modelnet.device import autocast, choose_device, memory_errors
 from modelnet.initialization import initialize
 from modelnet.models import build_network, load_weights
 from modelnet.optimization import Schedule, build_loss, build_optimizer, running_mean_of_weights
 from modelnet.options import TrainOptions
+from modelnet.preload import check_room
 from modelnet.progress import Progress
 from modelnet.rhythm import Rhythm
 from modelnet.split import split_by_content, split_warnings
 from modelnet.state import State
 from pipeline import TensorCache
-from pipeline.errors import OptionsError, show_path
+from pipeline.errors import OptionsError, show_bytes, show_path
 from pipeline.recipe import Recipe
 
 
@@ -38,6 +42,7 @@ class Session:
         device: of the network.
         state: network and optimizer at their start.
         autocast: the context that the network computes in.
+        forward: (images (B, 3, S, S)) -> logits (B, C), the network as it is called in training.
         loss_of: (logits (B, C), labels (B,)) -> the mean loss of a batch.
         rhythm: which batches begin and end a step.
         schedule: the learning rate of every step.
@@ -72,12 +77,36 @@ class Session:
         self.rhythm = Rhythm(options, self.batches)
         self.schedule = Schedule(options, self.rhythm.steps)
         self.state.keeps_gradients = self.rhythm.keeps_gradients
+        self.forward = self._build_forward()
         self.val = self._open_val(run, progress)
         self.val_batches = None
         if self.val is not None:
             self.label_map = match_labels(self.cache.class_ids, self.cache.recipe, self.val)
             rows = None if self.split is None else self.split.val
             self.val_batches = Batches(self.val, self.device, options.batch_size, workers=options.workers, rows=rows)
+
+        if options.preload:
+            self._preload(progress)
+
+    def _build_forward(self) -> Callable[[Tensor], Tensor]:
+        """Return the network, compiled where that was asked for."""
+        network, batches = self.state.network, self.batches
+        if not self.options.compile:
+            return network
+        whole = min(batches.batch_size, len(batches.subset))
+        graphs = self.device.type == "cuda" and not self.rhythm.keeps_gradients
+        with memory_errors(self.device):
+            return compile_network(network, (whole, *self.cache.recipe.row_shape), self.autocast, graphs)
+
+    def _preload(self, progress: Progress) -> None:
+        parts = [part for part in (self.batches, self.val_batches) if part is not None]
+        needed = sum(part.stored_bytes for part in parts)
+        check_room(needed, self.device)
+        with memory_errors(self.device):
+            for part in parts:
+                part.preload()
+        images = sum(len(part.subset) for part in parts)
+        progress.note(f"{images} images, {show_bytes(needed)}, are in the memory of {self.device}")
 
     def _load_weights(self, path: Path, progress: Progress) -> None:
         left = load_weights(self.state.network, path)
@@ -113,7 +142,8 @@ def initial_state(cache: TensorCache, options: TrainOptions, device: torch.devic
     torch.manual_seed(options.seed)
     network = build_network(options.model, len(cache.class_ids), cache.recipe.size)
     initialize(network, options.init)
-    network.to(device)
+    with memory_errors(device):
+        network.to(device)
     average = None if options.model_ema is None else running_mean_of_weights(network, options.model_ema)
     scaler = GradScaler(device.type, enabled=options.scales_gradients)
     return State(network, build_optimizer(network, options), average, scaler=scaler)

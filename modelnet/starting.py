@@ -4,6 +4,7 @@ import os
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from modelnet.config import describe_run
 from modelnet.device import cpu_threads
@@ -53,6 +54,8 @@ def resume(
     epochs: int | None = None,
     device: str | None = None,
     workers: int | None = None,
+    preload: bool | None = None,
+    compile: bool | None = None,
     progress: Progress | None = None,
     stop: Stop | None = None,
 ) -> TrainResult:
@@ -60,7 +63,7 @@ def resume(
 
     Args:
         path: the folder of the run.
-        epochs, device, workers: instead of the stored ones, where given; nothing else may differ.
+        epochs, device, workers, preload, compile: instead of the stored ones, where given; nothing else may differ.
         progress, stop: as for `train`.
 
     Raises:
@@ -71,10 +74,11 @@ def resume(
         As `train` otherwise.
     """
     path, progress = Path(path), progress or Progress()
+    asked = {"epochs": epochs, "device": device, "workers": workers, "preload": preload, "compile": compile}
     with ExitStack() as stack:
         run = stack.enter_context(RunFolder.open_for_writing(path))
         config = run.read_config()
-        options = _resumed_options(config["options"], path, epochs, device, workers)
+        options = _resumed_options(config["options"], path, asked)
         stack.enter_context(cpu_threads(options.threads, options.batch_size))
         content = run.load_checkpoint()
         session = Session(options, progress, path)
@@ -93,16 +97,12 @@ def resume(
         return training.run_epochs(run.keep_metrics(session.state.epoch))
 
 
-def _resumed_options(
-    stored: dict[str, object], path: Path, epochs: int | None, device: str | None, workers: int | None
-) -> TrainOptions:
+def _resumed_options(stored: dict[str, object], path: Path, asked: dict[str, Any]) -> TrainOptions:
     try:
         options = TrainOptions.from_dict(stored)
     except ValueError as error:
         raise RunError("the run cannot be read", path / "config.json", str(error)) from error
-    return replace(
-        options,
-        epochs=options.epochs if epochs is None else epochs,
-        device=options.device if device is None else device,
-        workers=options.workers if workers is None else workers,
-    )
+    try:
+        return replace(options, **{name: value for name, value in asked.items() if value is not None})
+    except ValueError as error:
+        raise OptionsError("the run cannot go on so", path, str(error)) from error

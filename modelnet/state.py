@@ -51,6 +51,11 @@ class State:
     keeps_gradients: bool = False
 
     @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        return next(self.network.parameters()).device
+
+    @property
     def evaluated(self) -> nn.Module:
         """The network to validate and predict with: that of the mean weights where there is one."""
         return self.network if self.average is None else self.average.module
@@ -102,7 +107,7 @@ class State:
             "stale": self.stale,
             "decays": self.decays,
             "rng": torch.get_rng_state(),
-            "rng_cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+            "rng_cuda": [torch.cuda.get_rng_state(self.device)] if self.device.type == "cuda" else [],
         }
 
     def _gradients(self) -> dict[str, Tensor]:
@@ -124,8 +129,8 @@ class State:
         self.seconds, self.waited = content["seconds"], content["waited"]
         self.best, self.stale, self.decays = content["best"], content["stale"], content["decays"]
         torch.set_rng_state(content["rng"])
-        if len(content["rng_cuda"]) == torch.cuda.device_count():
-            torch.cuda.set_rng_state_all(content["rng_cuda"])
+        if content["rng_cuda"] and self.device.type == "cuda":
+            torch.cuda.set_rng_state(content["rng_cuda"][0], self.device)
 
 
 def evaluated_weights(content: dict[str, Any]) -> dict[str, Tensor]:

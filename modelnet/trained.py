@@ -77,7 +77,8 @@ class Trained:
             recipe, options = Recipe.from_dict(content["recipe"]), TrainOptions.from_dict(content["options"])
         except (RuntimeError, ValueError, KeyError, TypeError) as error:
             raise CheckpointError("the checkpoint cannot be used", path, str(error)) from error
-        network.to(chosen).eval()
+        with memory_errors(chosen):
+            network.to(chosen).eval()
         return cls(run, network, content["class_ids"], content["class_names"], recipe, options, chosen)
 
     def evaluate(self, cache: Path | None = None, workers: int = 0) -> Scores:

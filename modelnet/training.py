@@ -114,7 +114,8 @@ class Training:
     def train_epoch(self) -> None:
         """Train on what is left of the current epoch, up to its end or to a request to stop."""
         state, network, optimizer, scaler = self.state, self.state.network, self.state.optimizer, self.state.scaler
-        loss_of, rhythm, schedule = self.session.loss_of, self.session.rhythm, self.session.schedule
+        forward, loss_of = self.session.forward, self.session.loss_of
+        rhythm, schedule = self.session.rhythm, self.session.schedule
         clip_grad = self.session.options.clip_grad
         losses = Losses(self.session.device)
         began, waited = time.perf_counter() - state.seconds, state.waited
@@ -123,7 +124,7 @@ class Training:
             if rhythm.clears(state.step):
                 optimizer.zero_grad()
             with self.session.autocast:
-                logits = network(images)
+                logits = forward(images)
             loss = loss_of(logits.float(), labels)
             scaler.scale(loss).backward(rhythm.share(state.step))
             if rhythm.steps_after(state.step):

@@ -4,7 +4,7 @@ import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -126,11 +126,12 @@ class TensorCache(Mapping[str, Mapping[ClassId, Tensor]]):
         _normalize_into(images_NCHW.split(block), pixels, self.recipe)
         return images_NCHW
 
-    def read_stored(self, rows: Tensor) -> Tensor:
-        """Gather rows into a new tensor of the stored dtype, checked: (B, 3, S, S)."""
+    def read_stored(self, rows: Tensor, out: Tensor | None = None) -> Tensor:
+        """Gather rows into a tensor of the stored dtype, checked: (B, 3, S, S); into `out` where there is one."""
         self._check(rows)
-        batch = self._memory.empty((len(rows), *self.recipe.row_shape), self.images.dtype)
-        return torch.index_select(self.images, 0, rows, out=batch)
+        if out is None:
+            out = self._memory.empty((len(rows), *self.recipe.row_shape), self.images.dtype)
+        return torch.index_select(self.images, 0, rows, out=out)
 
     def _check(self, rows: Tensor) -> None:
         """Check the rows' hashes, each once a process unless `verify` is "always"."""
@@ -233,12 +234,22 @@ def normalize(pixels_NCHW: Tensor, recipe: Recipe) -> Tensor:
         needed = f"(N, 3, {recipe.size}, {recipe.size}) uint8"
         raise ValueError(f"pixels are {needed}, not {tuple(pixels_NCHW.shape)} {pixels_NCHW.dtype}")
     if pixels_NCHW.device.type != "cpu":
-        table = torch.from_numpy(normalization_table(recipe)).to(pixels_NCHW.device)
-        return torch.stack([table[c][pixels_NCHW[:, c].long()] for c in range(3)], dim=1)
+        return _look_up(pixels_NCHW, *_table_on(pixels_NCHW.device, recipe))
     images_NCHW = torch.empty(pixels_NCHW.shape, dtype=torch.float32)
     block = _images_a_block(recipe)
     _normalize_into(images_NCHW.split(block), pixels_NCHW.split(block), recipe)
     return images_NCHW
+
+
+@lru_cache(maxsize=8)
+def _table_on(device: torch.device, recipe: Recipe) -> tuple[Tensor, Tensor]:
+    """Return the table of all channels one after another, (768,) float32, and where each begins, (3, 1, 1) int64."""
+    table = torch.from_numpy(normalization_table(recipe)).flatten()
+    return table.to(device), torch.arange(0, len(table), 256).view(3, 1, 1).to(device)
+
+
+def _look_up(pixels_NCHW: Tensor, table: Tensor, begin_C11: Tensor) -> Tensor:
+    return table[pixels_NCHW + begin_C11]
 
 
 _BLOCK_BYTES = 600_000  # of float32: what a core's cache holds through all four passes

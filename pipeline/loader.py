@@ -19,10 +19,17 @@ class CacheDataset(Dataset[Sample]):
     """The images of a cache as a map-style dataset: index -> ((3, S, S) float32 normalized, label 0..C-1).
 
     Works in anybody's DataLoader, with torch's own collate, any number of workers and any start method.
+
+    Args:
+        cache: whose images.
+        stored: give images as they are stored; pixels are left to `pipeline.cache.normalize`, on a GPU for instance.
+        pinned: read them into page-locked memory, which a GPU copies from; only with `stored`.
     """
 
-    def __init__(self, cache: TensorCache) -> None:
+    def __init__(self, cache: TensorCache, stored: bool = False, pinned: bool = False) -> None:
         self.cache = cache
+        self.stored = stored
+        self.pinned = pinned
 
     def __len__(self) -> int:
         return self.cache.num_images
@@ -41,7 +48,14 @@ class CacheDataset(Dataset[Sample]):
         numbers = [index(row) for row in rows]
         if numbers and not -count <= min(numbers) <= max(numbers) < count:
             raise IndexError(f"rows {min(numbers)} to {max(numbers)} of a cache of {count} images")
-        return Samples(*self.cache.read_batch(torch.tensor([row % count for row in numbers], dtype=torch.int64)))
+        chosen = torch.tensor([row % count for row in numbers], dtype=torch.int64)
+        if not self.stored:
+            return Samples(*self.cache.read_batch(chosen))
+        out = None
+        if self.pinned:  # torch uses the memory of a batch again when nobody holds it and it has been copied
+            shape = len(chosen), *self.cache.recipe.row_shape
+            out = torch.empty(shape, dtype=self.cache.images.dtype, pin_memory=True)
+        return Samples(self.cache.read_stored(chosen, out), self.cache.labels[chosen])
 
 
 class Samples(list[Sample]):
@@ -120,6 +134,7 @@ def make_loader(
     drop_last: bool = False,
     pin_memory: bool | None = None,
     rows: Tensor | None = None,
+    stored: bool = False,
     **options: Any,
 ) -> DataLoader[Sample]:
     """Return a torch DataLoader of (images (B, 3, S, S) float32 normalized, labels (B,) int64).
@@ -136,18 +151,21 @@ def make_loader(
         drop_last: leave out the last, shorter batch.
         pin_memory: copy batches into page-locked memory; None where CUDA is there.
         rows: (M,) int64, the part of the cache that is read; None for all of it.
+        stored: give images as they are stored, those of a uint8 cache as uint8: a quarter of the bytes on the way to a
+            GPU, where `pipeline.cache.normalize` makes of them what the network sees, to the bit.
         options: passed on to the DataLoader (`multiprocessing_context`, `persistent_workers`, ...).
     """
     if pin_memory is None:
         pin_memory = torch.cuda.is_available()
+    pinned = stored and pin_memory and workers == 0  # at once; else torch copies the batch there
     return DataLoader(
-        CacheDataset(cache),
+        CacheDataset(cache, stored, pinned),
         batch_size=batch_size,
         sampler=EpochSampler(cache.num_images if rows is None else torch.as_tensor(rows), shuffle, index(seed)),
         num_workers=workers,
         collate_fn=collate,
         drop_last=drop_last,
-        pin_memory=pin_memory,
+        pin_memory=pin_memory and not pinned,
         generator=torch.Generator().manual_seed(0),  # workers' base seed: leaves torch's global one alone
         **options,
     )

@@ -18,7 +18,7 @@ from PIL import Image
 from torchvision import transforms
 
 from pipeline.build import build_cache
-from pipeline.cache import TensorCache, normalize
+from pipeline.cache import TensorCache, _look_up, _table_on, normalize
 from pipeline.errors import CacheDamaged, CacheStale
 from pipeline.loader import CacheDataset, make_loader
 from pipeline.recipe import Recipe, normalization_table
@@ -344,6 +344,12 @@ def test_normalizing_gives_the_bits_of_torchvision_for_every_value() -> None:
     expected = transforms.Normalize(recipe.mean, recipe.std)(pixels.to(torch.float32).div(255))
     assert found.numpy().tobytes() == expected.numpy().tobytes()
     assert np.array_equal(found[0].reshape(3, 256).numpy(), normalization_table(recipe))
+
+
+def test_another_device_looks_up_the_same_bits() -> None:
+    recipe = Recipe(size=16, dtype="uint8", mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+    pixels = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16).expand(2, 3, 16, 16)
+    assert torch.equal(_look_up(pixels, *_table_on(torch.device("cpu"), recipe)), normalize(pixels, recipe))
 
 
 @pytest.mark.parametrize(

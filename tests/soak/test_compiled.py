@@ -14,6 +14,12 @@ from modelnet.interrupt import Stop
 from modelnet.progress import Progress
 
 
+@pytest.fixture(autouse=True)
+def only_where_there_is_time(request: pytest.FixtureRequest) -> None:
+    if request.config.getoption("--soak-scale") < 0.05:
+        pytest.skip("compiling takes half a minute; make soak does it")
+
+
 def test_a_compiled_run_follows_the_plain_one_and_goes_on_to_the_bit(
     cache_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -165,7 +165,7 @@ def verify_command(cache: Path) -> None:
 @click.option(
     "-b", "--batch-size", type=click.IntRange(1), default=8, help="Images that go through the network at once."
 )
-@click.option("--model", default="modelnet", help="modelnet, or a torchvision classifier: resnet18, say.")
+@click.option("--model", default="modelnet", help="modelnet, a torchvision classifier: resnet18, say; or timm:NAME.")
 @click.option("--weights", type=click.Path(path_type=Path), help="A local file with weights to start from.")
 @click.option("--accumulate", type=click.IntRange(1), default=1, help="Batches a step, their gradients added up.")
 @click.option(
@@ -316,7 +316,7 @@ def lr_find_command(cache: Path | None, out: Path | None, **options: Any) -> Non
         click.echo("every rate diverged")
     else:
         click.echo(f"lowest: {min(curve.losses):.4f}. Try: --lr {curve.suggestion:g}")
-    title = f"{chosen.cache.stem}-{chosen.model}-lr"
+    title = f"{chosen.cache.stem}-{chosen.model_in_names}-lr"
     path = out or Path("runs") / f"{title}.png"
     with output_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,7 @@
-"""Networks by name: ModelNet and torchvision's classifiers; weights to start from, out of a local file."""
+"""Networks by name: ModelNet, torchvision's classifiers, timm's; weights to start from, out of a local file."""
 
 import pickle
+from collections.abc import Callable
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from modelnet.network import ModelNet
 from pipeline.errors import CheckpointError, CheckpointUnsafe, OptionsError, RunError
 
-MODELNET = "modelnet"
+MODELNET, TIMM = "modelnet", "timm:"
 
 _AUXILIARY = ("googlenet", "inception_v3")  # would give a second and third answer in training
 
@@ -20,7 +21,7 @@ def build_network(name: str, classes: int, size: int) -> nn.Module:
     """Make the network of that name, its weights drawn from torch's global generator.
 
     Args:
-        name: "modelnet", or that of a torchvision classifier, as "resnet18".
+        name: "modelnet", or that of a torchvision classifier, as "resnet18", or one of timm's, as "timm:resnet18".
         classes: C, the number of classes.
         size: S, the side of the images in pixels.
 
@@ -29,26 +30,16 @@ def build_network(name: str, classes: int, size: int) -> nn.Module:
     """
     if name == MODELNET:
         return ModelNet(classes, size)
-    from torchvision import models
-
-    known = models.list_models(module=models)
+    known, make = _timm(size) if name.startswith(TIMM) else _torchvision(size)
     if name not in known:
-        near = get_close_matches(name, [MODELNET, *known]) or [
-            MODELNET,
-            "resnet18",
-            "and torchvision's other classifiers",
-        ]
+        some = [MODELNET, "resnet18", "and torchvision's other classifiers"]
+        near = get_close_matches(name, [MODELNET, *known]) or some
         raise OptionsError("no such network", None, repr(name), f"There is {', '.join(near)}")
-    special: dict[str, Any] = {"aux_logits": False, "init_weights": True} if name in _AUXILIARY else {}
-    if name.startswith("vit_"):
-        special = {"image_size": size}
-    elif name == "maxvit_t":
-        special = {"input_size": (size, size)}
     try:
-        network: nn.Module = models.get_model(name, weights=None, num_classes=classes, **special)
+        network = make(name, classes)
         with torch.inference_mode():
             network.eval()(torch.zeros(1, 3, size, size))
-    except (RuntimeError, ValueError, AssertionError) as error:
+    except (RuntimeError, ValueError, AssertionError, TypeError) as error:
         raise OptionsError(
             f"{name} cannot take images of {size} × {size} pixels",
             None,
@@ -56,6 +47,48 @@ def build_network(name: str, classes: int, size: int) -> nn.Module:
             "Build the cache with another --size",
         ) from error
     return network.train()
+
+
+_Maker = Callable[[str, int], nn.Module]
+
+
+def _torchvision(size: int) -> tuple[list[str], _Maker]:
+    """Return the names of torchvision's classifiers, and what makes one of a name for so many classes."""
+    from torchvision import models
+
+    def make(name: str, classes: int) -> nn.Module:
+        special: dict[str, Any] = {"aux_logits": False, "init_weights": True} if name in _AUXILIARY else {}
+        if name.startswith("vit_"):
+            special = {"image_size": size}
+        elif name == "maxvit_t":
+            special = {"input_size": (size, size)}
+        network: nn.Module = models.get_model(name, weights=None, num_classes=classes, **special)
+        return network
+
+    return models.list_models(module=models), make
+
+
+def _timm(size: int) -> tuple[list[str], _Maker]:
+    """Return the same of timm. A name that is not in its list could be a place in the network: never looked up.
+
+    Raises:
+        OptionsError: timm is not installed.
+    """
+    try:
+        import timm
+    except ImportError as error:
+        advice = "Type: pip install 'modelnet-cache[timm]'"
+        raise OptionsError("timm is not installed", None, str(error), advice) from error
+
+    def make(name: str, classes: int) -> nn.Module:
+        name = name.removeprefix(TIMM)
+        made_for = timm.get_pretrained_cfg(name)
+        fixed = made_for is not None and made_for.fixed_input_size and made_for.input_size[1:] != (size, size)
+        special: dict[str, Any] = {"img_size": size} if fixed else {}
+        network: nn.Module = timm.create_model(name, pretrained=False, num_classes=classes, **special)
+        return network
+
+    return [TIMM + name for name in timm.list_models()], make
 
 
 def load_weights(network: nn.Module, path: Path) -> list[str]:

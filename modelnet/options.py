@@ -52,7 +52,7 @@ class TrainOptions:
         cache: images to train on.
         val: images to validate on after every epoch, or None.
         val_fraction: of the images of `cache`, kept for that instead; which ones follows from their content.
-        model: "modelnet", or the name of a torchvision classifier.
+        model: "modelnet", the name of a torchvision classifier, or "timm:" and that of one of timm's.
         weights: a local file with weights to start from, or None.
         batch_size: images that go through the network at once.
         accumulate: batches a step, whose gradients are those of one batch of all their images.
@@ -187,6 +187,11 @@ class TrainOptions:
     def scales_gradients(self) -> bool:
         """Whether the loss is scaled before its gradient is computed: float16 has no numbers below 6e-8."""
         return self.amp and self.amp_dtype == "float16"
+
+    @property
+    def model_in_names(self) -> str:
+        """The model as a part of the names of files and folders."""
+        return self.model.replace(":", "-")
 
     @property
     def learning_rate(self) -> float:

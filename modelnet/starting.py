@@ -40,7 +40,7 @@ def train(options: TrainOptions, progress: Progress | None = None, stop: Stop | 
     with ExitStack() as stack:
         stack.enter_context(cpu_threads(options.threads, options.batch_size))
         session = Session(options, progress)
-        run = stack.enter_context(RunFolder.create(options.name, f"{session.cache.path.stem}-{options.model}"))
+        run = stack.enter_context(RunFolder.create(options.name, f"{session.cache.path.stem}-{options.model_in_names}"))
         run.write_config(describe_run(options, session.batches, session.val_batches, session.device))
         if session.split is not None:
             run.write_split(SPLIT_COLUMNS, split_rows(session.cache, session.split))

@@ -1,9 +1,11 @@
 """Networks by name, and weights from files."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+import timm
 import torch
 from torchvision import models
 
@@ -56,6 +58,40 @@ def test_what_is_no_network_or_cannot_take_the_images_is_said() -> None:
     with pytest.raises(OptionsError, match="alexnet cannot take images of 32 × 32 pixels") as caught:
         build_network("alexnet", 2, 32)
     assert caught.value.exit_code == 2
+
+
+def test_a_network_of_timm_is_that_of_its_name_and_seed_for_images_of_any_size_that_it_can_take() -> None:
+    no_more: dict[str, Any] = {}
+    for name, special in (("test_resnet", no_more), ("test_vit", {"img_size": 96})):
+        torch.manual_seed(4)
+        ours = build_network(f"timm:{name}", 3, 96)
+        torch.manual_seed(4)
+        theirs = timm.create_model(name, pretrained=False, num_classes=3, **special)
+        assert ours.training
+        assert all(torch.equal(ours.state_dict()[key], tensor) for key, tensor in theirs.state_dict().items())
+    with pytest.raises(OptionsError, match="timm:test_vit cannot take images of 8 × 8 pixels"):
+        build_network("timm:test_vit", 2, 8)
+
+
+def test_only_names_of_timm_s_own_list_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("timm:hf_hub:timm/resnet18", "timm:local-dir:.", "timm:resnet18.a1_in1k", "timm:resnet81"):
+        with pytest.raises(OptionsError, match=r"no such network: 'timm:.*There is "):
+            build_network(name, 2, 64)
+    with pytest.raises(OptionsError, match=r"There is timm:resnet18,"):
+        build_network("timm:resnet181", 2, 64)
+    monkeypatch.setitem(sys.modules, "timm", None)
+    with pytest.raises(OptionsError, match=r"timm is not installed.*pip install 'modelnet-cache\[timm\]'"):
+        build_network("timm:resnet18", 2, 64)
+
+
+def test_a_run_of_timm_starts_from_a_local_file_and_is_used_again(cache_path: Path) -> None:
+    torch.save(timm.create_model("test_resnet", pretrained=False, num_classes=10).state_dict(), "w.pth")
+    heard = Listen()
+    options = TrainOptions(cache_path, val=cache_path, model="timm:test_resnet", weights=Path("w.pth"), epochs=1)
+    result = train(options, heard)
+    assert result.run.name == "photos-timm-test_resnet-001"
+    assert any(note.endswith("w.pth; of another shape, and new: fc.weight, fc.bias") for note in heard.notes)
+    assert Trained.load(result.run).evaluate() == result.scores
 
 
 def test_a_run_of_a_torchvision_network_resumes_to_the_same_bits_and_is_used_again(

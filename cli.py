@@ -217,6 +217,13 @@ def verify_command(cache: Path) -> None:
 @click.option("--seed", type=click.IntRange(0), default=0, help="Of the initial weights.")
 @click.option("--seeds", metavar="SEEDS", help="Many networks at once, one a seed: 0-15, or 3,5,8.")
 @click.option("--data-seed", type=click.IntRange(0), default=0, help="Of the order of the images and of --augment.")
+@click.option("--data-seeds", metavar="SEEDS", help="Many networks, one an order: 0-3. A pass over the data for each.")
+@click.option(
+    "--sweep",
+    multiple=True,
+    metavar="OPTION=VALUE,...",
+    help="Many networks, one a value: lr=0.003,0.01. Several are crossed, with each other and the seeds.",
+)
 @click.option("--device", default="auto", help="auto, cpu, cuda or cuda:1.")
 @click.option("--amp/--no-amp", help="Compute with half-size numbers where that does little harm; evaluate too.")
 @click.option(
@@ -232,10 +239,23 @@ def verify_command(cache: Path) -> None:
     "--threads", type=click.IntRange(1), help="PyTorch's threads on the CPU.  [default: 1 per 16 images of a batch]"
 )
 @click.option("--name", help="Of the run folder in runs/.  [default: <cache>-<model>-001, counted up]")
-@click.option("--resume", "run", type=click.Path(path_type=Path), metavar="RUN", help="Go on with this run folder.")
+@click.option(
+    "--resume",
+    "run",
+    type=click.Path(path_type=Path),
+    metavar="RUN",
+    help="Go on with this run folder, or all of a group.csv.",
+)
 @click.pass_context
 def train_command(
-    ctx: click.Context, /, run: Path | None, cache: Path | None, seeds: str | None, **options: Any
+    ctx: click.Context,
+    /,
+    run: Path | None,
+    cache: Path | None,
+    seeds: str | None,
+    data_seeds: str | None,
+    sweep: tuple[str, ...],
+    **options: Any,
 ) -> None:
     """Train a network on a cache, and keep what comes of it in a new folder runs/<name>/.
 
@@ -245,10 +265,12 @@ def train_command(
     import faulthandler
 
     from modelnet.caches import find_cache
+    from modelnet.group import ManyResult
     from modelnet.interrupt import stop_on_signals
-    from modelnet.many import ManyResult, parse_seeds, train_many
+    from modelnet.many import resume_many, train_many
     from modelnet.options import TrainOptions
     from modelnet.starting import resume, train
+    from modelnet.sweep import parse_seeds, parse_sweep
     from modelnet.training import TrainResult
     from pipeline.memory import keep_freed_memory
 
@@ -257,19 +279,26 @@ def train_command(
     result: TrainResult | ManyResult
     with stop_on_signals() as stop, EpochLines() as progress:
         if run is not None:
-            result = resume(run, **resume_options(ctx), progress=progress, stop=stop)
+            go_on = resume_many if run.suffix == ".csv" else resume
+            result = go_on(run, **resume_options(ctx), progress=progress, stop=stop)
         else:
             with usage_errors():
                 chosen = TrainOptions(cache or Path(), **options)
-                many = None if seeds is None else parse_seeds(seeds)
+                many = [chosen.seed] if seeds is None else parse_seeds(seeds)
+                orders = None if data_seeds is None else parse_seeds(data_seeds)
+                settings = parse_sweep(sweep)
             chosen = replace(chosen, cache=cache or find_cache(DEFAULT_CACHES))
-            result = train(chosen, progress, stop) if many is None else train_many(chosen, many, progress, stop)
+            if seeds or data_seeds or sweep:
+                with usage_errors():
+                    result = train_many(chosen, many, progress, stop, data_seeds=orders, sweep=settings)
+            else:
+                result = train(chosen, progress, stop)
     if result.interrupted:
-        stopped = shlex.quote(str(result.run)) if isinstance(result, TrainResult) else "RUN, for each of them"
-        click.echo(f"stopped and saved. Go on with: python cli.py train --resume {stopped}", err=True)
+        stopped = result.run if isinstance(result, TrainResult) else result.table
+        click.echo(f"stopped and saved. Go on with: python cli.py train --resume {shlex.quote(str(stopped))}", err=True)
         raise SystemExit(stop.exit_code)
     if isinstance(result, ManyResult):
-        click.echo(f"\n{result}\n\ncurves: {result.picture}")
+        click.echo(f"\n{result}\n\nall networks: {show_path(result.table)}\ncurves: {show_path(result.picture)}")
         return
     if result.scores is not None:
         click.echo(f"\n{result.scores}\n")

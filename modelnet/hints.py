@@ -39,6 +39,14 @@ def blind_loss(counts: Sequence[int]) -> float:
     return -sum(count / sum(counts) * math.log(count / sum(counts)) for count in counts if count)
 
 
+def converged_below(counts: Sequence[int], smoothing: float = 0.0) -> float:
+    """Return the training loss half-way between guessing and the lowest that smoothed labels allow: 0 unsmoothed."""
+    classes = len(counts)
+    wrong = smoothing / classes
+    least = -sum(share * math.log(share) for share in (1 - smoothing + wrong, *[wrong] * (classes - 1)) if share)
+    return (blind_loss(counts) + least) / 2
+
+
 def unshuffled(row: EpochRow, outcome: Outcome) -> str:
     """Say that the running accuracy of an epoch class after class is better than the network is, or return "".
 

@@ -1,293 +1,224 @@
-"""Many ModelNets in one pass over the data, which differ in their seed: each ends as the run alone would have."""
+"""Many ModelNets at once, which differ in seeds and settings: each ends as the run alone would, in its own folder."""
 
-import copy
-import re
-import time
+from collections import defaultdict
 from collections.abc import Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from contextlib import AbstractContextManager, ExitStack
+from math import inf
 from pathlib import Path
-from statistics import median
 
-import torch
-from torch import Tensor
-
-from modelnet.batches import worker_deaths
 from modelnet.caches import class_counts
 from modelnet.config import describe_run
-from modelnet.device import cpu_threads, memory_errors
-from modelnet.evaluation import Outcome
-from modelnet.hints import blind_loss
+from modelnet.device import cpu_threads
+from modelnet.group import ManyResult
+from modelnet.hints import converged_below
 from modelnet.interrupt import Stop
-from modelnet.metrics import RunningMean
 from modelnet.models import MODELNET
-from modelnet.network import ModelNet
-from modelnet.optimization import build_optimizer
 from modelnet.options import TrainOptions
-from modelnet.plots import seed_curves
+from modelnet.plots import group_curves
 from modelnet.progress import Progress
 from modelnet.runs import EpochRow, RunFolder
-from modelnet.session import Session, initial_state
+from modelnet.session import Session
 from modelnet.split import SPLIT_COLUMNS, split_rows
-from modelnet.stacked import StackedModelNet, stacked_losses
+from modelnet.starting import restored, resumed_options
+from modelnet.sweep import SHARED, Sweep, check, cross, label, passes
+from modelnet.together import Together
 from modelnet.training import Training
-from pipeline.errors import OptionsError, TrainingDiverged
-
-MOST = 1024  # networks
-
-_NEEDED = {
-    "model": MODELNET,
-    "weights": None,
-    "opt": "sgd",
-    "accumulate": 1,
-    "zero_grad": "batch",
-    "clip_grad": None,
-    "amp": False,
-    "compile": False,
-    "model_ema": None,
-    "patience": None,
-}
-
-
-@dataclass(frozen=True)
-class ManyResult:
-    """How many runs ended.
-
-    Attributes:
-        seeds, runs: of the networks, and their folders.
-        rows: of each network, a row an epoch; fewer where it diverged.
-        converged: networks whose last training loss is less than half of what guessing gives.
-        picture: the curves of all.
-        interrupted: whether they were asked to stop before the last epoch.
-    """
-
-    seeds: list[int]
-    runs: list[Path]
-    rows: list[list[EpochRow]]
-    converged: int
-    picture: Path
-    interrupted: bool
-
-    def __str__(self) -> str:
-        """Return a table of the networks, and a sentence on all."""
-        columns = ["train_loss", "train_acc", "val_loss", "val_acc"]
-        ended = [rows[-1] for rows in self.rows if rows]
-        if not ended or ended[0].val_loss is None:
-            columns = columns[:2]
-        lines = ["   ".join(["seed", *(f"{column:>10}" for column in columns), "run"])]
-        for seed, run, rows in zip(self.seeds, self.runs, self.rows, strict=True):
-            values = [getattr(rows[-1], column) for column in columns] if rows else []
-            shown = [f"{v:10.1%}" if "acc" in c else f"{v:10.4f}" for c, v in zip(columns, values, strict=False)]
-            lines.append("   ".join([f"{seed:4}", *shown, run.name]))
-        return "\n".join([*lines, "", f"converged in {self.converged} of {len(self.seeds)} starts"])
+from pipeline.errors import TrainingDiverged
 
 
 def train_many(
-    options: TrainOptions, seeds: Sequence[int], progress: Progress | None = None, stop: Stop | None = None
+    options: TrainOptions,
+    seeds: Sequence[int],
+    progress: Progress | None = None,
+    stop: Stop | None = None,
+    *,
+    data_seeds: Sequence[int] | None = None,
+    sweep: Sweep | None = None,
 ) -> ManyResult:
-    """Train ModelNets that differ in their seed alone, at once, each into a run folder of its own.
+    """Train a ModelNet for each seed, data seed and setting, crossed; each into a run folder of its own.
 
-    All see the same batches, in the order of the one data seed. Each network's losses are those of the run alone, up
-    to the rounding of sums. A run that was stopped is gone on with by `resume`, alone.
+    Networks that can share every batch are trained in one pass over the data. Each network's losses are those of the
+    run alone, up to the rounding of sums.
 
     Args:
-        options: of each run; `seed` plays no part. SGD and its schedules, but no option that a network's own past
-            decides on (plateau, patience) or that needs its gradient by itself (clipping).
-        seeds: one a network, all different.
+        options: of all, but for what is varied.
+        seeds: of the initial weights.
         progress: hears of the median network.
-        stop: where set, training ends after the step, all saved.
+        stop: where set, training ends after the step, all saved; `resume_many` goes on.
+        data_seeds: of the order and the augmentation; None for the one of `options`.
+        sweep: values by option, as "lr".
 
     Raises:
-        OptionsError: options or seeds that do not go together with this.
+        OptionsError: networks that are alike, too few or too many, or no ModelNets.
+        TrainingDiverged: every one of them.
+        ValueError: a value that nothing can be trained with.
         As `train` otherwise; a network that diverges ends alone.
     """
     progress, stop = progress or Progress(), stop or Stop()
-    check_options(options, seeds)
+    members = cross(options, seeds, data_seeds, sweep)
+    check(members)
+    groups = passes(members)
     with ExitStack() as stack:
-        stack.enter_context(cpu_threads(options.threads, options.batch_size * len(seeds)))
-        session = Session(replace(options, seed=seeds[0]), progress)
-        trainings = [_one_of_many(session, seed, len(seeds), stop, stack) for seed in seeds]
-        return _Many(session, trainings, list(seeds), progress, stop).run_epochs()
+        sessions = [Session(members[group[0]], Progress() if i else progress) for i, group in enumerate(groups)]
+        trainings: dict[int, Training] = {}
+        for i, group, session in sorted((i, g, s) for g, s in zip(groups, sessions, strict=True) for i in g):
+            with _threads(members[i], len(group)):
+                trainings[i] = _new_run(session.beside(members[i]), stop, stack)
+        return _Group(
+            [trainings[i] for i in range(len(members))], groups, [[] for _ in members], progress, stop
+        ).train()
 
 
-def parse_seeds(text: str) -> list[int]:
-    """Return the seeds that a text names: "0-15", "3,5,8" or both.
+def resume_many(
+    table: Path,
+    epochs: int | None = None,
+    device: str | None = None,
+    workers: int | None = None,
+    preload: bool | None = None,
+    compile: bool | None = None,
+    progress: Progress | None = None,
+    stop: Stop | None = None,
+) -> ManyResult:
+    """Go on with all networks of a group where their last checkpoints left them.
+
+    Those that were saved after the same step go on in one pass.
+
+    Args:
+        table: the group.csv in the folder of the first.
+        epochs, device, workers, preload, compile: instead of the stored ones, where given.
+        progress, stop: as for `train_many`.
 
     Raises:
-        ValueError: it names none.
+        RunError: no such table, or a run that it names is not there.
+        As `resume` and `train_many` otherwise.
     """
-    seeds: list[int] = []
-    for part in text.split(","):
-        found = re.fullmatch(r"(\d+)(?:-(\d+))?", part.strip())
-        if not found:
-            raise ValueError(f"seeds are given as 0-15 or 3,5,8, not {text!r}")
-        first, last = int(found[1]), int(found[2] or found[1])
-        if not first <= last < first + MOST:
-            raise ValueError(f"seeds go upwards, at most {MOST} of them, not {part!r}")
-        seeds += range(first, last + 1)
-    return seeds
+    progress, stop = progress or Progress(), stop or Stop()
+    asked = {"epochs": epochs, "device": device, "workers": workers, "preload": preload, "compile": compile}
+    with ExitStack() as stack:
+        runs = [stack.enter_context(RunFolder.open_for_writing(path)) for path in RunFolder.read_group(table)]
+        members = [resumed_options(run, asked) for run in runs]
+        check(members)
+        trainings: dict[int, Training] = {}
+        groups: list[list[int]] = []
+        for group in passes(members):
+            session = Session(members[group[0]], progress, runs[group[0]].path)
+            places: dict[tuple[int, int], list[int]] = defaultdict(list)
+            for i in group:
+                own = session.beside(members[i], runs[i].path)
+                trainings[i] = _quiet(restored(runs[i], own, Progress(), stop))
+                places[trainings[i].state.epoch, trainings[i].state.step].append(i)
+            groups += [places[place] for place in sorted(places)]
+        rows = [run.keep_metrics(trainings[i].state.epoch) for i, run in enumerate(runs)]
+        return _Group([trainings[i] for i in range(len(runs))], groups, rows, progress, stop).train()
 
 
-def check_options(options: TrainOptions, seeds: Sequence[int]) -> None:
-    """Refuse what cannot be done for many networks at once.
-
-    Raises:
-        OptionsError: names the option.
-    """
-    if len(set(seeds)) != len(seeds) or len(seeds) < 2:
-        raise OptionsError("--seeds are two or more", None, f"all different, not {', '.join(map(str, seeds))}")
-    wrong = [name for name, value in _NEEDED.items() if getattr(options, name) != value]
-    wrong += ["sched"] if options.sched == "plateau" else []
-    if wrong:
-        value = getattr(options, wrong[0])
-        flag = f"--{wrong[0].replace('_', '-')}{'' if value is True else f' {value}'}"
-        raise OptionsError("--seeds trains ModelNets by plain SGD", None, f"not with {flag}", "Train them one by one")
-
-
-def _one_of_many(session: Session, seed: int, count: int, stop: Stop, stack: ExitStack) -> Training:
+def _new_run(session: Session, stop: Stop, stack: ExitStack) -> Training:
     """Make the folder of one network, and what writes to it."""
-    own = copy.copy(session)
-    own.options = replace(session.options, seed=seed)
-    own.state = initial_state(session.cache, own.options, session.device)
-    name = own.options.name and f"{own.options.name}-seed-{seed}"
-    own.options = replace(own.options, name=name)
-    run = stack.enter_context(RunFolder.create(name, f"{session.cache.path.stem}-{MODELNET}"))
-    run.write_config(describe_run(own.options, session.batches, session.val_batches, session.device))
+    options = session.options
+    run = stack.enter_context(RunFolder.create(options.name, f"{session.cache.path.stem}-{MODELNET}"))
+    run.write_config(describe_run(options, session.batches, session.val_batches, session.device))
     if session.split is not None:
         run.write_split(SPLIT_COLUMNS, split_rows(session.cache, session.split))
-    training = Training(own, run, Progress(), stop)
-    training.seconds_between_saves *= count
+    training = _quiet(Training(session, run, Progress(), stop))
     training.save()
     return training
 
 
-class _Many:
-    """The networks at work."""
+def _quiet(training: Training) -> Training:
+    """Let a training save only when it is told to: together with the others."""
+    training.seconds_between_saves = inf
+    return training
+
+
+def _threads(options: TrainOptions, count: int) -> AbstractContextManager[None]:
+    """Set PyTorch's threads for so many networks, whose batches count like one of all their images."""
+    return cpu_threads(options.threads, options.batch_size * count)
+
+
+class _Group:
+    """The networks at work, pass by pass.
+
+    Args:
+        trainings: of the networks.
+        groups: of each pass, the numbers of its networks.
+        rows: of each network, the epochs that it has had.
+    """
 
     def __init__(
-        self, session: Session, trainings: list[Training], seeds: list[int], progress: Progress, stop: Stop
+        self,
+        trainings: list[Training],
+        groups: list[list[int]],
+        rows: list[list[EpochRow]],
+        progress: Progress,
+        stop: Stop,
     ) -> None:
-        self.session = session
         self.trainings = trainings
-        self.seeds = seeds
+        self.groups = groups
         self.progress = progress
         self.stop = stop
-        self.networks = [training.state.network for training in trainings]
-        self.stacked = StackedModelNet([network for network in self.networks if isinstance(network, ModelNet)]).to(
-            session.device
+        members = [training.session.options for training in trainings]
+        limits = [_limit(training.session) for training in trainings]
+        runs = [training.run.path for training in trainings]
+        self.result = ManyResult(members, runs, rows, [False] * len(runs), limits)
+
+    def train(self) -> ManyResult:
+        """Train what is left, and write down what came of it."""
+        result, count = self.result, len(self.groups)
+        several = f" in {count} passes over the data" if count > 1 else ""
+        self.progress.note(
+            f"{len(result.runs)} networks{several}, in {result.runs[0]} to {result.runs[-1].name}; "
+            f"the lines show the median"
         )
-        self.optimizer = build_optimizer(self.stacked, session.options)
-        self.rows: list[list[EpochRow]] = [[] for _ in trainings]
-        self.diverged: set[int] = set()
-
-    def run_epochs(self) -> ManyResult:
-        """Train all epochs, and write down what came of each network."""
-        epochs, images = self.session.options.epochs, self.session.batches.images_an_epoch
-        runs = [training.run.path for training in self.trainings]
-        self.progress.note(f"{len(runs)} networks in {runs[0]} to {runs[-1].name}; the lines show the median")
-        self.progress.started(runs[0], images * epochs, 0)
-        outcomes: list[Outcome] | list[None] = [None] * len(runs)
-        with worker_deaths(self.session.cache.path), memory_errors(self.session.device):
-            for epoch in range(epochs):
-                began = time.perf_counter()
-                self.train_epoch(epoch)
-                if self.stop.signal:
-                    break
-                outcomes = self.validate()
-                self.finish_epoch(outcomes, time.perf_counter() - began)
-            for i, training in enumerate(self.trainings):
-                if i not in self.diverged:
-                    training.finish(self.rows[i], outcomes[i])
-        return self.result(runs)
-
-    def train_epoch(self, epoch: int) -> None:
-        """Train on an epoch, up to its end or to a request to stop."""
-        session, stacked, optimizer = self.session, self.stacked, self.optimizer
-        began, step = time.perf_counter(), 0
-        steps: list[tuple[Tensor, Tensor, int]] = []
-        for images, labels in session.batches.epoch(epoch):
-            optimizer.zero_grad()
-            logits = stacked(images)
-            losses = stacked_losses(logits, labels, session.loss_of)
-            losses.sum().backward()
-            session.schedule.set(optimizer, session.rhythm.step(epoch, step), 0)
-            optimizer.step()
-
-            step += 1
-            steps.append((losses.detach(), (logits.detach().argmax(2) == labels).sum(1), len(labels)))
-            self.progress.step(len(labels))
+        self.progress.started(result.runs[0], *self._images())
+        result.write()
+        for number, group in enumerate(self.groups):
             if self.stop.signal:
                 break
-        self.hand_over(step, steps, time.perf_counter() - began)
+            if count > 1:
+                self.progress.note(f"pass {number + 1} of {count}: {self._label(group)}")
+            self._train_pass(group)
+        result.write()
+        if curves := result.curves():
+            title = f"{result.runs[0].name} to {result.runs[-1].name}: {len(result.runs)} networks"
+            self.trainings[0].run.write_picture("seeds.png", group_curves(curves, title))
+        elif all(result.diverged):
+            raise TrainingDiverged("training diverged", result.runs[0], "in every network", "Try a smaller --lr")
+        return result.ended(self.stop.signal is not None and not all(map(self._is_over, range(len(result.runs)))))
 
-    def hand_over(self, step: int, steps: list[tuple[Tensor, Tensor, int]], seconds: float) -> None:
-        """Give every network's state its weights, momentum and running means."""
-        losses_KT = torch.stack([losses for losses, _, _ in steps], dim=1).double()
-        correct_K = torch.stack([correct for _, correct, _ in steps], dim=1).sum(1).tolist()
-        counts_T = torch.tensor([count for _, _, count in steps])
-        sums_K = (losses_KT.cpu() * counts_T).sum(1).tolist()
-        self.stacked.copy_to(self.networks)
-        optimizers = [training.state.optimizer for training in self.trainings]
-        self.stacked.copy_momentum_to(self.optimizer, optimizers)
-        for training, loss_sum, correct in zip(self.trainings, sums_K, correct_K, strict=True):
-            values = {"loss_sum": loss_sum, "correct": correct, "images": int(counts_T.sum())}
-            training.state.step, training.state.running = step, RunningMean.from_dict(values)
-            training.state.seconds, training.state.waited = seconds, self.session.batches.waited
-            for group in training.state.optimizer.param_groups:
-                group["lr"] = self.optimizer.param_groups[0]["lr"]
+    def _train_pass(self, group: list[int]) -> None:
+        trainings = [self.trainings[i] for i in group]
+        with _threads(trainings[0].session.options, len(group)):
+            together = Together(trainings, [self.result.rows[i] for i in group], self.progress, self.stop)
+            together.run_epochs()
+        for i, diverged in zip(group, together.diverged, strict=True):
+            self.result.diverged[i] = diverged
 
-    def validate(self) -> list[Outcome] | list[None]:
-        """Run all networks over the validation images, where there are any."""
-        if self.session.val_batches is None:
-            return [None] * len(self.trainings)
-        logits, labels = [], []
-        with torch.inference_mode():
-            for images, labels_B in self.session.val_batches.epoch(0):
-                logits.append(self.stacked(images))
-                labels.append(labels_B)
-        labels_N = self.session.label_map[torch.cat(labels).cpu()]
-        return [Outcome(logits_NC, labels_N) for logits_NC in torch.cat(logits, dim=1).float().cpu()]
+    def _is_over(self, i: int) -> bool:
+        return self.result.diverged[i] or self.trainings[i].is_finished
 
-    def finish_epoch(self, outcomes: list[Outcome] | list[None], seconds: float) -> None:
-        """Write down an epoch of every network; one that has diverged ends here."""
-        for i, (training, outcome) in enumerate(zip(self.trainings, outcomes, strict=True)):
-            if i in self.diverged:
-                continue
-            try:
-                self.rows[i].append(training.finish_epoch(outcome, seconds))
-            except TrainingDiverged as error:
-                self.diverged.add(i)
-                self.progress.warn(str(error))
-        alive = [rows[-1] for i, rows in enumerate(self.rows) if i not in self.diverged]
-        if not alive:
-            raise TrainingDiverged("training diverged", self.trainings[0].run.path, "in every network")
-        self.progress.epoch(_median(alive), self.session.options.epochs)
+    def _images(self) -> tuple[int, int]:
+        """Return how many images all passes will have seen, and how many they have."""
+        images = done = 0
+        for group in self.groups:
+            first = self.trainings[group[0]]
+            an_epoch = first.batches.images_an_epoch
+            images += an_epoch * max(self.trainings[i].session.options.epochs for i in group)
+            done += an_epoch * first.state.epoch + first.state.running.images
+        return images, done
 
-    def result(self, runs: list[Path]) -> ManyResult:
-        """Count what converged, and draw the curves of all."""
-        batches = self.session.batches
-        limit = blind_loss(class_counts(batches.cache, batches.subset).tolist()) / 2
-        alive = [rows for i, rows in enumerate(self.rows) if i not in self.diverged and rows]
-        converged = sum(rows[-1].train_loss < limit for rows in alive)
-        picture = self.trainings[0].run.path / "seeds.png"
-        if alive:
-            title = f"{runs[0].name} to {runs[-1].name}: {len(runs)} seeds"
-            self.trainings[0].run.write_picture("seeds.png", seed_curves(alive, title))
-        interrupted = self.stop.signal is not None and len(alive[0] if alive else []) < self.session.options.epochs
-        return ManyResult(self.seeds, runs, self.rows, converged, picture, interrupted)
+    def _label(self, group: list[int]) -> str:
+        """Return what tells a pass from the others."""
+        options = self.result.members
+        names = [name for name in SHARED if len({getattr(options[other[0]], name) for other in self.groups}) > 1]
+        state = self.trainings[group[0]].state
+        found = label(options[group[0]], names) or f"from epoch {state.epoch + 1}, batch {state.step + 1} on"
+        return f"{len(group)} networks, {found}" if len(group) > 1 else found
 
 
-def _median(rows: list[EpochRow]) -> EpochRow:
-    """Return the row of medians of an epoch."""
-
-    def of(name: str) -> float:
-        return float(median(getattr(row, name) for row in rows))
-
-    val = rows[0].val_loss is not None
-    return replace(
-        rows[0],
-        train_loss=of("train_loss"),
-        train_acc=of("train_acc"),
-        val_loss=of("val_loss") if val else None,
-        val_acc=of("val_acc") if val else None,
-    )
+def _limit(session: Session) -> float:
+    """Return the last training loss below which a network counts as converged."""
+    options = session.options
+    counts = class_counts(session.cache, session.batches.subset).tolist()
+    if options.class_weights == "balanced":
+        counts = [min(count, 1) for count in counts]
+    return converged_below(counts, options.smoothing)

@@ -1,8 +1,9 @@
 """Pictures of a run, and of the search for a learning rate."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import inf, nan
+from statistics import median
 from typing import Any
 
 from modelnet.finding import RateCurve
@@ -38,35 +39,81 @@ def loss_curves(rows: Sequence[EpochRow], title: str) -> bytes:
     return _png(figure, title)
 
 
-def seed_curves(runs: Sequence[Sequence[EpochRow]], title: str) -> bytes:
-    """Draw loss and accuracy of many runs: their median, and the band between their quartiles.
+def group_curves(groups: Mapping[str, Sequence[Sequence[EpochRow]]], title: str) -> bytes:
+    """Draw loss and accuracy of groups of runs: the median of each, and the band between its quartiles.
+
+    With one group, training and validation; with several, which have a color each, validation alone where there is any.
+    Of more than eight, those that ended best are colored, the others grey.
+
+    Args:
+        groups: the rows of the runs of each, by its name; a run that ended early stays where it was.
+        title: of the picture.
 
     Returns:
         A PNG.
     """
-    import numpy as np
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
-    figure = Figure(figsize=(10, 4), dpi=120, layout="constrained")
+    figure = Figure(figsize=(10, 4) if len(groups) == 1 else (13, 4.5), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
-    epochs = [row.epoch for row in runs[0]]
-    parts = [("train", "training (running mean)")]
-    parts += [("val", "validation")] if runs[0][0].val_loss is not None else []
-    for axes, measure, name in zip(
+    first = next(iter(groups.values()))[0][0]
+    parts = ["train"] + ["val"] * (first.val_loss is not None)
+    parts = parts if len(groups) == 1 else parts[-1:]
+    names = {"train": "training (running mean)", "val": "validation"}
+    for axes, measure, what in zip(
         figure.subplots(1, 2), ("loss", "acc"), ("cross-entropy loss", "accuracy"), strict=True
     ):
-        for part, label in parts:
-            values_RE = np.array([[getattr(row, f"{part}_{measure}") for row in rows] for rows in runs])
-            low, middle, high = np.quantile(values_RE, (0.25, 0.5, 0.75), axis=0)
-            (line,) = axes.plot(epochs, middle, label=f"{label}, median", marker="o" if len(epochs) < 20 else "")
-            axes.fill_between(epochs, low, high, alpha=0.25, color=line.get_color(), label="quartiles")
-        axes.set(xlabel="epoch", ylabel=name, ylim=(0, None))
+        for group, color in _colors(groups).items():
+            for part in parts:
+                label = f"{names[part]}, median" if len(groups) == 1 else group
+                _draw_band(axes, groups[group], f"{part}_{measure}", label, color)
+        if len(groups) > _COLORED:
+            axes.plot([], [], color=_GREY, label=f"{len(groups) - _COLORED} others")
+        of = "" if len(groups) == 1 else f"{names[parts[0]]}: "
+        axes.set(xlabel="epoch", ylabel=f"{of}{what}", ylim=(0, 1.02 if measure == "acc" else None))
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
-        axes.legend()
+    if len(groups) == 1:
+        for axes in figure.axes:
+            axes.legend()
+    else:
+        lines, labels = figure.axes[0].get_legend_handles_labels()
+        figure.legend(lines, labels, loc="outside right upper", title="median, quartiles", fontsize="small")
     return _png(figure, title)
+
+
+_COLORED, _GREY = 8, "0.8"
+
+
+def _colors(groups: Mapping[str, Sequence[Sequence[EpochRow]]]) -> dict[str, str | None]:
+    """Return a color for each group, in the order in which they are drawn; None for the next of the usual ones."""
+    if len(groups) <= _COLORED:
+        return dict.fromkeys(groups)
+
+    def ended(group: str) -> float:
+        last = [rows[-1] for rows in groups[group]]
+        return median(-row.train_loss if row.val_acc is None else row.val_acc for row in last)
+
+    ranked = sorted(groups, key=ended)
+    return dict.fromkeys(ranked[:-_COLORED], _GREY) | dict.fromkeys(reversed(ranked[-_COLORED:]))
+
+
+def _draw_band(axes: Any, runs: Sequence[Sequence[EpochRow]], column: str, label: str, color: str | None) -> None:
+    """Draw the median of runs, and between their quartiles a band unless they are grey."""
+    import numpy as np
+
+    length = max(map(len, runs))
+    padded = [[*rows, *[rows[-1]] * (length - len(rows))] for rows in runs]
+    values_RE = np.array([[getattr(row, column) for row in rows] for rows in padded])
+    low, middle, high = np.quantile(values_RE, (0.25, 0.5, 0.75), axis=0)
+    epochs = range(1, length + 1)
+    if color is not None:
+        axes.plot(epochs, middle, color=color, linewidth=0.8)
+        return
+    (line,) = axes.plot(epochs, middle, label=label, marker="o" if length < 20 else "")
+    axes.fill_between(epochs, low, high, alpha=0.2, color=line.get_color(), linewidth=0)
 
 
 def rate_curve(curve: RateCurve, title: str) -> bytes:

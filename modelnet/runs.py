@@ -7,6 +7,7 @@
     scores.json       how good these are, class by class
     checkpoints/      last.pt, the one before it as previous.pt, best.pt
     loss.png          the curves
+    group.csv, seeds.png   of the first of many that were trained together: all of them
 
 Nothing in it holds the folder's own path, so that it can be moved as a whole.
 """
@@ -197,6 +198,26 @@ class RunFolder:
     def write_scores(self, scores: dict[str, Any]) -> None:
         """Publish scores.json."""
         self._publish("scores.json", _json_text(scores).encode())
+
+    def write_group(self, header: list[str], rows: Iterable[list[Any]]) -> None:
+        """Publish group.csv; its first column, "run", names folders beside this one."""
+        self._publish("group.csv", _csv_text([header, *rows]).encode("utf-8", "surrogateescape"))
+
+    @staticmethod
+    def read_group(path: Path) -> list[Path]:
+        """Return the folders that a group.csv names.
+
+        Raises:
+            RunError: it is none.
+        """
+        try:
+            text = path.read_bytes().decode("utf-8", "surrogateescape")
+            names = [line["run"] for line in csv.DictReader(io.StringIO(text))]
+        except (OSError, KeyError, csv.Error) as error:
+            raise RunError("no group of runs there", path, f"it is not a table of runs ({error})") from error
+        if not names or any(name in ("", ".", "..") or set("/\0") & set(name) for name in names):
+            raise RunError("no group of runs there", path, "it names no folders beside its own")
+        return [path.parent.parent / name for name in names]
 
     def write_picture(self, name: str, png: bytes) -> None:
         """Publish a picture."""

@@ -1,5 +1,6 @@
 """What a run needs before its first step: caches, device, network and batches, checked against each other."""
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 
@@ -107,6 +108,24 @@ class Session:
                 part.preload()
         images = sum(len(part.subset) for part in parts)
         progress.note(f"{images} images, {show_bytes(needed)}, are in the memory of {self.device}")
+
+    def beside(self, options: TrainOptions, run: Path | None = None) -> "Session":
+        """Return the session of another network that is trained on the same batches.
+
+        Args:
+            options: of that one, which give the same batches.
+            run: its folder, where it goes on.
+        """
+        own = copy.copy(self)
+        own.options = options
+        own.state = initial_state(self.cache, options, self.device)
+        if options.weights is not None and run is None:
+            own._load_weights(options.weights, Progress())
+        own.state.keeps_gradients = self.rhythm.keeps_gradients
+        own.loss_of = build_loss(options, self.batches)
+        own.schedule = Schedule(options, self.rhythm.steps)
+        own.forward = own.state.network
+        return own
 
     def _load_weights(self, path: Path, progress: Progress) -> None:
         left = load_weights(self.state.network, path)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, max_pool2d
+from torch.nn.functional import max_pool2d
 
 from modelnet.network import ModelNet
 
@@ -53,30 +53,62 @@ class StackedModelNet(nn.Module):
         convolved = torch.baddbmm(bias[:, None], patches, kernel.reshape(self.count, 6, 27).transpose(1, 2))
         return convolved.view(self.count, batch, side * side, 6).transpose(2, 3).reshape(self.count, batch, -1)
 
-    def copy_to(self, networks: Sequence[nn.Module]) -> None:
-        """Give each network its weights."""
+    def copy_to(self, networks: Sequence[nn.Module], which: Sequence[int]) -> None:
+        """Give networks their weights.
+
+        Args:
+            networks: K of them.
+            which: are meant; the others are left alone.
+        """
         with torch.no_grad():
-            for network, *values in zip(networks, *(weights.unbind() for weights in self.stacked), strict=True):
-                for parameter, value in zip(network.parameters(), values, strict=True):
-                    parameter.copy_(value)
+            for index, weights in enumerate(self.stacked):
+                values = weights.unbind()
+                for k in which:
+                    self._parameter(networks[k], index).copy_(values[k])
 
-    def copy_momentum_to(self, own: torch.optim.Optimizer, optimizers: Sequence[torch.optim.Optimizer]) -> None:
-        """Give each network's SGD its momentum, from that of the stacked weights."""
+    def copy_gradients_to(self, networks: Sequence[nn.Module], which: Sequence[int]) -> None:
+        """Give networks their gradients."""
         for index, weights in enumerate(self.stacked):
-            buffer = own.state[weights].get("momentum_buffer")
-            if buffer is not None:
-                for optimizer, value in zip(optimizers, buffer.unbind(), strict=True):
-                    optimizer.state[optimizer.param_groups[0]["params"][index]]["momentum_buffer"] = value.clone()
+            for k in which if weights.grad is not None else ():
+                self._parameter(networks[k], index).grad = weights.grad[k].clone()
+
+    def take_gradients(self, networks: Sequence[nn.Module]) -> None:
+        """Set the gradients to those of K networks; zero where one has none."""
+        for index, weights in enumerate(self.stacked):
+            own = [self._parameter(network, index).grad for network in networks]
+            weights.grad = torch.stack([torch.zeros_like(weights[0]) if grad is None else grad for grad in own])
+
+    def _parameter(self, network: nn.Module, index: int) -> nn.Parameter:
+        return network.get_parameter(self._names[index])
 
 
-def stacked_losses(logits_KBC: Tensor, labels_B: Tensor, loss_of: nn.CrossEntropyLoss) -> Tensor:
-    """Return (K,), for each network what `loss_of` gives for it alone."""
-    count, batch, classes = logits_KBC.shape
-    losses_KB = cross_entropy(
-        logits_KBC.reshape(count * batch, classes),
-        labels_B.repeat(count),
-        weight=loss_of.weight,
-        reduction="none",
-        label_smoothing=loss_of.label_smoothing,
-    ).view(count, batch)
-    return losses_KB.mean(1) if loss_of.weight is None else losses_KB.sum(1) / loss_of.weight[labels_B].sum()
+class StackedLoss:
+    """The mean loss of a batch in each of K networks, each with label smoothing and class weights of its own.
+
+    Args:
+        losses: K of them; what each gives for its network alone is what it gives here.
+    """
+
+    def __init__(self, losses: Sequence[nn.CrossEntropyLoss]) -> None:
+        weights, smoothing = [loss.weight for loss in losses], [loss.label_smoothing for loss in losses]
+        given = next((weight for weight in weights if weight is not None), None)
+        self._weights_KC = None
+        self._smoothing_K1 = None
+        if given is not None:
+            self._weights_KC = torch.stack([torch.ones_like(given) if w is None else w for w in weights])
+        if any(smoothing):
+            self._smoothing_K1 = torch.tensor(smoothing, device=None if given is None else given.device)[:, None]
+
+    def __call__(self, logits_KBC: Tensor, labels_B: Tensor) -> Tensor:
+        """Return (K,)."""
+        log_p_KBC = logits_KBC.log_softmax(2)
+        chosen_KB1 = labels_B[None, :, None].expand(len(logits_KBC), -1, 1)
+        if self._weights_KC is None:
+            of_label_KB, of_all_KBC = None, log_p_KBC
+        else:
+            of_label_KB = self._weights_KC[:, labels_B]
+            of_all_KBC = log_p_KBC * self._weights_KC[:, None]
+        losses_KB = -of_all_KBC.gather(2, chosen_KB1).squeeze(2)
+        if self._smoothing_K1 is not None:
+            losses_KB = torch.lerp(losses_KB, -of_all_KBC.mean(2), self._smoothing_K1.to(losses_KB.device))
+        return losses_KB.mean(1) if of_label_KB is None else losses_KB.sum(1) / of_label_KB.sum(1)

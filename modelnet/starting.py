@@ -77,32 +77,52 @@ def resume(
     asked = {"epochs": epochs, "device": device, "workers": workers, "preload": preload, "compile": compile}
     with ExitStack() as stack:
         run = stack.enter_context(RunFolder.open_for_writing(path))
-        config = run.read_config()
-        options = _resumed_options(config["options"], path, asked)
+        options = resumed_options(run, asked)
         stack.enter_context(cpu_threads(options.threads, options.batch_size))
-        content = run.load_checkpoint()
-        session = Session(options, progress, path)
-        check_fits(content, session.cache, os.fspath(run.checkpoints / "last.pt"))
-        for cache, described in ((session.cache, config["cache"]), (session.val, config["val"])):
-            if cache is not None and cache.fingerprint != described["fingerprint"]:
-                reason = f"it is not the one that run {path.name} began with"
-                raise CacheStale("the cache has changed", cache.path, reason, "Start a new run")
-        session.state.restore(content)
-        if session.state.epoch > options.epochs:
-            reason = f"it has {session.state.epoch} epochs already, and {options.epochs} were asked for"
-            raise OptionsError("nothing to resume", path, reason, "Give more --epochs")
-        run.write_config(config | {"options": options.to_dict(), "command": options.command()})
-        training = Training(session, run, progress, stop or Stop())
-        training.saved = (session.state.epoch, session.state.step)
-        return training.run_epochs(run.keep_metrics(session.state.epoch))
+        training = restored(run, Session(options, progress, path), progress, stop or Stop())
+        return training.run_epochs(run.keep_metrics(training.state.epoch))
 
 
-def _resumed_options(stored: dict[str, object], path: Path, asked: dict[str, Any]) -> TrainOptions:
+def restored(run: RunFolder, session: Session, progress: Progress, stop: Stop) -> Training:
+    """Return the training of a run as its last checkpoint left it.
+
+    Args:
+        run: open for writing.
+        session: with the options that it goes on with.
+        progress, stop: as for `train`.
+
+    Raises:
+        As `resume`.
+    """
+    path, options, config = run.path, session.options, run.read_config()
+    content = run.load_checkpoint()
+    check_fits(content, session.cache, os.fspath(run.checkpoints / "last.pt"))
+    for cache, described in ((session.cache, config["cache"]), (session.val, config["val"])):
+        if cache is not None and cache.fingerprint != described["fingerprint"]:
+            reason = f"it is not the one that run {path.name} began with"
+            raise CacheStale("the cache has changed", cache.path, reason, "Start a new run")
+    session.state.restore(content)
+    if session.state.epoch > options.epochs:
+        reason = f"it has {session.state.epoch} epochs already, and {options.epochs} were asked for"
+        raise OptionsError("nothing to resume", path, reason, "Give more --epochs")
+    run.write_config(config | {"options": options.to_dict(), "command": options.command()})
+    training = Training(session, run, progress, stop)
+    training.saved = (session.state.epoch, session.state.step)
+    return training
+
+
+def resumed_options(run: RunFolder, asked: dict[str, Any]) -> TrainOptions:
+    """Return the options that a run goes on with: its own, but for those of `asked` that are not None.
+
+    Raises:
+        RunError: its config.json cannot be read.
+        OptionsError: options that do not go together.
+    """
     try:
-        options = TrainOptions.from_dict(stored)
+        options = TrainOptions.from_dict(run.read_config()["options"])
     except ValueError as error:
-        raise RunError("the run cannot be read", path / "config.json", str(error)) from error
+        raise RunError("the run cannot be read", run.path / "config.json", str(error)) from error
     try:
         return replace(options, **{name: value for name, value in asked.items() if value is not None})
     except ValueError as error:
-        raise OptionsError("the run cannot go on so", path, str(error)) from error
+        raise OptionsError("the run cannot go on so", run.path, str(error)) from error

@@ -9,7 +9,7 @@ from conftest import save_jpeg
 
 from modelnet import TrainOptions, train
 from modelnet.evaluation import Outcome
-from modelnet.hints import guessing, unshuffled
+from modelnet.hints import converged_below, guessing, unshuffled
 from modelnet.progress import Progress
 from modelnet.runs import EpochRow
 from pipeline import build_cache
@@ -81,3 +81,11 @@ def test_a_learning_rate_that_moves_nothing_is_hinted_at_while_training(
         "after 20 epochs the loss is still 0.693 = ln 2: the network is guessing. "
         "Try a larger --lr than 1e-09; lr-find suggests one"
     ]
+
+
+def test_a_network_has_converged_half_way_between_guessing_and_the_best_its_labels_allow() -> None:
+    assert converged_below([5, 5]) == pytest.approx(math.log(2) / 2)
+    assert converged_below([30, 10]) == pytest.approx(-(0.75 * math.log(0.75) + 0.25 * math.log(0.25)) / 2)
+    target = torch.tensor([0.9 + 0.1 / 3, 0.1 / 3, 0.1 / 3])
+    best = torch.nn.functional.cross_entropy(target.log()[None], torch.tensor([0]), label_smoothing=0.1).item()
+    assert converged_below([1, 1, 1], smoothing=0.1) == pytest.approx((math.log(3) + best) / 2)

@@ -5,7 +5,7 @@ import io
 import numpy as np
 from PIL import Image
 
-from modelnet.plots import loss_curves
+from modelnet.plots import group_curves, loss_curves
 from modelnet.runs import EpochRow
 
 
@@ -33,3 +33,29 @@ def test_validation_gets_curves_of_its_own() -> None:
 def test_any_name_can_be_a_title() -> None:
     for title in ("$x_1", "蛇", "\udcff", "a" * 200):
         drawn(rows([1.0]), title)
+
+
+def drawn_groups(groups: dict[str, list[list[EpochRow]]]) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(group_curves(groups, "group"))).convert("RGB"))
+
+
+def test_a_group_shows_its_median_and_the_band_between_its_quartiles() -> None:
+    narrow = drawn_groups({"": [rows([3, 2, 1])] * 4})
+    wide = drawn_groups({"": [rows([3, 2, 1]), rows([3, 2, 1]), rows([4, 3, 2]), rows([2, 1, 0])]})
+    tinted = [((picture.min(2) > 150) & (np.ptp(picture, 2) > 20)).sum() for picture in (narrow, wide)]
+    assert tinted[1] > 3 * tinted[0]
+
+
+def test_a_run_that_ended_early_stays_where_it_was() -> None:
+    short = drawn_groups({"": [rows([3, 2, 1]), rows([3, 2])]})
+    assert np.array_equal(short, drawn_groups({"": [rows([3, 2, 1]), rows([3, 2, 2])]}))
+
+
+def test_of_many_settings_the_best_have_colors_and_all_are_drawn() -> None:
+    def colors(count: int) -> int:
+        picture = drawn_groups({f"lr={i}": [rows([3, 2, 1 + i / 10]), rows([3, 2, 1 + i / 5])] for i in range(count)})
+        strong = picture[(np.ptp(picture, 2) > 100)]
+        return len({tuple(color // 32) for color in strong})
+
+    assert colors(2) < colors(8)
+    assert abs(colors(30) - colors(8)) <= 2

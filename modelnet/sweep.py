@@ -17,10 +17,10 @@ OWN = (
     *("opt", "lr", "momentum", "weight_decay"),
     *("sched", "warmup_epochs", "decay_rate", "decay_epochs", "plateau_epochs"),
 )  # may differ between the networks of one pass; whatever else differs makes another pass over the data
-_NEEDED = {"model": MODELNET, "amp": False}  # a network of half-size numbers is not the same in a stack
+_NEEDED = {"model": MODELNET, "amp": False, "compile": False}  # half-size numbers are not the same in a stack
 _FIXED = (
     *_NEEDED,
-    *("cache", "val", "val_fraction", "amp_dtype", "weights", "device", "workers", "threads", "name"),
+    *("cache", "val", "val_fraction", "amp_dtype", "weights", "device", "preload", "workers", "threads", "name"),
     *("seed", "data_seed"),
 )
 _TYPES = {field.name: field.type for field in fields(TrainOptions)}

@@ -60,7 +60,7 @@ def measure(work: Workplace) -> list[Table]:
 
 def _epochs(options: TrainOptions, stack: contextlib.ExitStack, rounds: int) -> dict[str, Measured]:
     """Measure an epoch of all networks, each way."""
-    epoch_of = {
+    epoch_of: dict[str, tuple[Epoch, int | None]] = {
         "plain, one after another": (partial(_times, NETWORKS, _plain(options)), None),
         "ours, one after another": (partial(_times, NETWORKS, _alone(options, stack)), 1),
         f"ours, {NETWORKS} at once": (_together(options, stack), NETWORKS),

@@ -17,9 +17,9 @@ from modelnet.interrupt import leave_signals_to_the_main_process
 from modelnet.preload import Preloaded
 from modelnet.transfer import Lane, read_ahead
 from pipeline import TensorCache, make_loader
-from pipeline.cache import normalize
 from pipeline.errors import StorageError, WorkerDied, show_path
 from pipeline.loader import EpochSampler
+from pipeline.normalize import normalize
 
 
 class Batches:

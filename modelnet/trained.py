@@ -21,9 +21,9 @@ from modelnet.session import find
 from modelnet.split import split_by_content
 from modelnet.state import check_format, evaluated_weights
 from pipeline import TensorCache
-from pipeline.cache import normalize
 from pipeline.decode import Undecodable, decode
 from pipeline.errors import CacheStale, CheckpointError, OptionsError, RunError, show_path
+from pipeline.normalize import normalize
 from pipeline.recipe import Recipe, pixels_to_row
 from pipeline.sources import SUFFIXES, ClassId, read_image
 

@@ -1,10 +1,9 @@
 """TensorCache: a finished cache as PyTorch sees it. A memory map; no handle, no lock, no HDF5 call while reading."""
 
-import math
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from functools import cached_property, lru_cache
+from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -16,9 +15,11 @@ from torch import Tensor
 
 from pipeline.errors import CacheDamaged, CacheStale, PipelineError
 from pipeline.memory import BatchMemory
-from pipeline.recipe import Recipe, normalization_table
+from pipeline.normalize import normalize_rows
+from pipeline.recipe import Recipe
 from pipeline.sources import ClassId, Failed
-from pipeline.stored import StoredCache
+from pipeline.stored import StoredCache, row_hash
+from pipeline.threads import in_parts
 
 Verify = Literal["first", "always", "off"]
 
@@ -50,7 +51,8 @@ class TensorCache(Mapping[str, Mapping[ClassId, Tensor]]):
         self.images: Tensor = torch.from_numpy(stored.images)
         self._unchecked = np.full(stored.num_images, self.verify != "off")
         self._memory = BatchMemory()
-        self._labels = torch.from_numpy(stored.table("labels").astype(np.int64))
+        self._labels = stored.table("labels").astype(np.int64)
+        self._row_shape = stored.header.recipe.row_shape
 
     @property
     def num_images(self) -> int:
@@ -70,7 +72,7 @@ class TensorCache(Mapping[str, Mapping[ClassId, Tensor]]):
     @cached_property
     def labels(self) -> Tensor:
         """(N,) int64, the class position of each row, 0..C-1; a copy for the caller."""
-        return self._labels.clone()
+        return torch.from_numpy(self._labels.copy())
 
     @property
     def class_ids(self) -> list[ClassId]:
@@ -99,7 +101,8 @@ class TensorCache(Mapping[str, Mapping[ClassId, Tensor]]):
 
     def read_batch(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Gather images and labels of rows: `read`, and (B,) int64."""
-        return self.read(rows), self._labels[rows]
+        images = self.read(rows)
+        return images, torch.from_numpy(self._labels[rows.numpy()])
 
     def read(self, rows: Tensor) -> Tensor:
         """Gather rows into a new tensor, checked and normalized.
@@ -116,35 +119,54 @@ class TensorCache(Mapping[str, Mapping[ClassId, Tensor]]):
         """
         if self.images.dtype == torch.float32:
             return self.read_stored(rows)
-        self._check(rows)
-        images_NCHW = self._memory.empty((len(rows), *self.recipe.row_shape), torch.float32)
-        block = _images_a_block(self.recipe)
-        if block == 1:  # a view spares a copy
-            pixels: Iterable[Tensor] = (self.images[row : row + 1] for row in rows.tolist())
-        else:
-            pixels = (self.images.index_select(0, numbers) for numbers in rows.split(block))
-        _normalize_into(images_NCHW.split(block), pixels, self.recipe)
-        return images_NCHW
+        if self._has_unchecked(rows):
+            self._check(rows)
+        images_BCHW = self._memory.empty((len(rows), *self._row_shape), torch.float32)
+        normalize_rows(self.images, rows, self.recipe, images_BCHW)
+        return images_BCHW
 
     def read_stored(self, rows: Tensor, out: Tensor | None = None) -> Tensor:
         """Gather rows into a tensor of the stored dtype, checked: (B, 3, S, S); into `out` where there is one."""
-        self._check(rows)
         if out is None:
-            out = self._memory.empty((len(rows), *self.recipe.row_shape), self.images.dtype)
-        return torch.index_select(self.images, 0, rows, out=out)
+            out = self._memory.empty((len(rows), *self._row_shape), self.images.dtype)
+        if not self._has_unchecked(rows):
+            return torch.index_select(self.images, 0, rows, out=out)
+        self._check(rows, out.numpy())
+        return out
 
-    def _check(self, rows: Tensor) -> None:
-        """Check the rows' hashes, each once a process unless `verify` is "always"."""
+    def _has_unchecked(self, rows: Tensor) -> bool:
         wanted = rows.numpy()
-        for row in wanted[self._unchecked[wanted]].tolist():
-            if not self.stored.row_is_good(row):
-                raise CacheDamaged(
-                    "the cache is damaged",
-                    self.path,
-                    f"{self.stored.describe(row)} is not as it was written",
-                    _REBUILD,
-                )
-            self._unchecked[row] = self.verify == "always"
+        if wanted.view(np.uint64).max(initial=0) >= self.num_images:
+            raise IndexError(f"rows {wanted.min()} to {wanted.max()} of a cache of {self.num_images} images")
+        return bool(self._unchecked[wanted].any())
+
+    def _check(self, rows: Tensor, out: NDArray[Any] | None = None) -> None:
+        """Check the rows' hashes; `verify` says whether that was enough for this process.
+
+        Args:
+            rows: (B,) int64.
+            out: (B, 3, S, S) of the stored dtype, where the rows are copied to on the way: a row that has just been
+                copied is hashed out of the processor's cache.
+
+        Raises:
+            CacheDamaged: as `read`.
+        """
+        wanted, images = rows.numpy(), self.stored.images
+        hashes, good = self.stored.table("row_hash")[wanted], np.empty(len(wanted), bool)
+
+        def check(start: int, end: int) -> None:
+            for place in range(start, end):
+                row = images[wanted[place]]
+                if out is not None:
+                    out[place] = row
+                    row = out[place]
+                good[place] = row_hash(row) == hashes[place]
+
+        in_parts(check, len(wanted))
+        if not good.all():
+            why = f"{self.stored.describe(int(wanted[good.argmin()]))} is not as it was written"
+            raise CacheDamaged("the cache is damaged", self.path, why, _REBUILD)
+        self._unchecked[wanted] = self.verify == "always"
 
     def rows_of(self, name: str) -> list[int]:
         """Return the rows of a file name, one a class that has it, in the order of the labels."""
@@ -214,56 +236,6 @@ class TensorCache(Mapping[str, Mapping[ClassId, Tensor]]):
 
 
 _REBUILD = "build-cache rebuilds just the damaged rows; verify lists them"
-
-
-def normalize(pixels_NCHW: Tensor, recipe: Recipe) -> Tensor:
-    """Scale 8-bit pixels to what the network sees, bit for bit as torchvision does.
-
-    Args:
-        pixels_NCHW: (N, 3, S, S) uint8, 0..255.
-        recipe: gives mean and std.
-
-    Returns:
-        (N, 3, S, S) float32 on the same device. On the CPU in torchvision's three steps; elsewhere gathered from
-        the table computed on the CPU, since another device's division may differ in the last bit.
-
-    Raises:
-        ValueError: another shape or dtype; float input has most likely been normalized already.
-    """
-    if pixels_NCHW.dtype != torch.uint8 or pixels_NCHW.shape[1:] != recipe.row_shape:
-        needed = f"(N, 3, {recipe.size}, {recipe.size}) uint8"
-        raise ValueError(f"pixels are {needed}, not {tuple(pixels_NCHW.shape)} {pixels_NCHW.dtype}")
-    if pixels_NCHW.device.type != "cpu":
-        return _look_up(pixels_NCHW, *_table_on(pixels_NCHW.device, recipe))
-    images_NCHW = torch.empty(pixels_NCHW.shape, dtype=torch.float32)
-    block = _images_a_block(recipe)
-    _normalize_into(images_NCHW.split(block), pixels_NCHW.split(block), recipe)
-    return images_NCHW
-
-
-@lru_cache(maxsize=8)
-def _table_on(device: torch.device, recipe: Recipe) -> tuple[Tensor, Tensor]:
-    """Return the table of all channels one after another, (768,) float32, and where each begins, (3, 1, 1) int64."""
-    table = torch.from_numpy(normalization_table(recipe)).flatten()
-    return table.to(device), torch.arange(0, len(table), 256).view(3, 1, 1).to(device)
-
-
-def _look_up(pixels_NCHW: Tensor, table: Tensor, begin_C11: Tensor) -> Tensor:
-    return table[pixels_NCHW + begin_C11]
-
-
-_BLOCK_BYTES = 600_000  # of float32: what a core's cache holds through all four passes
-
-
-def _images_a_block(recipe: Recipe) -> int:
-    return max(1, _BLOCK_BYTES // (4 * math.prod(recipe.row_shape)))
-
-
-def _normalize_into(images: Iterable[Tensor], pixels: Iterable[Tensor], recipe: Recipe) -> None:
-    """Normalize blocks of images, on the CPU, each small enough to stay in the core's cache for all four passes."""
-    mean_C11, std_C11 = (torch.tensor(v, dtype=torch.float32).view(3, 1, 1) for v in (recipe.mean, recipe.std))
-    for images_NCHW, pixels_NCHW in zip(images, pixels, strict=True):
-        images_NCHW.copy_(pixels_NCHW).div_(255).sub_(mean_C11).div_(std_C11)
 
 
 class _Names(Sequence[str]):

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from operator import index
 from typing import Any, cast
 
+import numpy as np
 import torch
 import xxhash
 from torch import Tensor
@@ -48,7 +49,7 @@ class CacheDataset(Dataset[Sample]):
         numbers = [index(row) for row in rows]
         if numbers and not -count <= min(numbers) <= max(numbers) < count:
             raise IndexError(f"rows {min(numbers)} to {max(numbers)} of a cache of {count} images")
-        chosen = torch.tensor([row % count for row in numbers], dtype=torch.int64)
+        chosen = torch.from_numpy(np.array(numbers, np.int64) % count)
         if not self.stored:
             return Samples(*self.cache.read_batch(chosen))
         out = None

@@ -4,6 +4,7 @@ import ctypes
 import math
 import sys
 import weakref
+from typing import Any
 
 import numpy as np
 import torch
@@ -36,25 +37,32 @@ class BatchMemory:
     """
 
     _ALIGNMENT = 64  # bytes, as PyTorch's own allocator
-    _KEPT = 4  # free blocks of a size; more are given back to the system
+    _KEPT = 4  # free blocks of a shape; more are given back to the system
 
     def __init__(self) -> None:
-        self._free: dict[int, list[NDArray[np.uint8]]] = {}
+        self._free: dict[tuple[tuple[int, ...], torch.dtype], list[NDArray[Any]]] = {}
+        self._lent: dict[int, weakref.ref[NDArray[Any]]] = {}  # keeps the references alive, so that they can call back
 
     def empty(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         """Return a CPU tensor, its content undefined."""
-        count = math.prod(shape) * dtype.itemsize
-        free = self._free.setdefault(count, [])
+        free = self._free.setdefault((shape, dtype), [])
         try:
             block = free.pop()
         except IndexError:
-            block = np.empty(count + self._ALIGNMENT, np.uint8)
-        start = -block.ctypes.data % self._ALIGNMENT
-        lent = block[start : start + count]
-        weakref.finalize(lent, self._take_back, free, block).atexit = False
-        return torch.from_numpy(lent).view(dtype).view(shape)
+            block = self._new_block(shape, dtype)
+        lent = block.view()  # all that the caller makes of it holds this view, not the block
+
+        def take_back(_gone: object) -> None:
+            del self._lent[id(block)]
+            if len(free) < self._KEPT:
+                free.append(block)
+
+        self._lent[id(block)] = weakref.ref(lent, take_back)
+        return torch.from_numpy(lent)
 
     @classmethod
-    def _take_back(cls, free: list[NDArray[np.uint8]], block: NDArray[np.uint8]) -> None:
-        if len(free) < cls._KEPT:
-            free.append(block)
+    def _new_block(cls, shape: tuple[int, ...], dtype: torch.dtype) -> NDArray[Any]:
+        memory = np.empty(math.prod(shape) * dtype.itemsize + cls._ALIGNMENT, np.uint8)
+        start = -memory.ctypes.data % cls._ALIGNMENT
+        block: NDArray[Any] = memory[start : memory.size - cls._ALIGNMENT + start]
+        return torch.from_numpy(block).view(dtype).view(shape).numpy()

@@ -18,9 +18,10 @@ from PIL import Image
 from torchvision import transforms
 
 from pipeline.build import build_cache
-from pipeline.cache import TensorCache, _look_up, _table_on, normalize
+from pipeline.cache import TensorCache
 from pipeline.errors import CacheDamaged, CacheStale
 from pipeline.loader import CacheDataset, make_loader
+from pipeline.normalize import _look_up, _table_on, normalize
 from pipeline.recipe import Recipe, normalization_table
 
 SHARED = "n03874293_775.JPEG"  # in both classes

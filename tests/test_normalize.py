@@ -1,0 +1,84 @@
+"""The compiled kernel and PyTorch's own steps give torchvision's bits, whatever the recipe."""
+
+import shutil
+import subprocess
+import threading
+from importlib.machinery import EXTENSION_SUFFIXES
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import REPOSITORY
+from torchvision.transforms import Normalize
+
+from pipeline import normalize as module
+from pipeline.normalize import compiled_kernel, normalize, normalize_rows
+from pipeline.recipe import Recipe
+
+RECIPES = [
+    Recipe(size=16, dtype="uint8"),
+    Recipe(size=16, dtype="uint8", mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)),
+    Recipe(size=16, dtype="uint8", mean=(0.0, 1.0, 0.1), std=(1.0, 1e-3, 3.7)),
+]
+EVERY_VALUE_NCHW = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16).expand(1, 3, 16, 16).contiguous()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the kernel, compiled with the flags of pyproject.toml."""
+    compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
+    if compiler is None:
+        pytest.skip("no C compiler here")
+    folder = tmp_path_factory.mktemp("kernel")
+    flags = ["-O3", "-ffp-contract=off", "-fPIC", "-shared", "-Wall", "-Wextra", "-Werror"]
+    target = folder / f"_normalize{EXTENSION_SUFFIXES[0]}"
+    subprocess.run([compiler, *flags, "-o", target, REPOSITORY / "pipeline" / "_normalize.c"], check=True)
+    return folder
+
+
+@pytest.fixture(params=["compiled", "in steps"])
+def way(request: Any, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Each way to normalize on the CPU."""
+    kernel = compiled_kernel(request.getfixturevalue("folder")) if request.param == "compiled" else None
+    assert (kernel is None) == (request.param == "in steps")
+    monkeypatch.setattr(module, "compiled_kernel", lambda: kernel)
+    return str(request.param)
+
+
+def torchvisions(pixels_NCHW: torch.Tensor, recipe: Recipe) -> torch.Tensor:
+    normalized: torch.Tensor = Normalize(recipe.mean, recipe.std)(pixels_NCHW.float() / 255)
+    return normalized
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=str)
+def test_every_value_of_every_channel_has_the_bits_of_torchvision(way: str, recipe: Recipe) -> None:
+    assert torch.equal(normalize(EVERY_VALUE_NCHW, recipe), torchvisions(EVERY_VALUE_NCHW, recipe))
+
+
+@pytest.mark.parametrize("size", [1, 5, 16])
+def test_rows_are_gathered_in_any_order_by_any_number_of_threads(way: str, size: int) -> None:
+    recipe = Recipe(size=size, dtype="uint8")
+    images = torch.randint(0, 256, (7, 3, size, size), dtype=torch.uint8)
+    rows = torch.randint(0, 7, (67,))
+    out = torch.empty(67, 3, size, size)
+    before, alive = torch.get_num_threads(), threading.active_count()
+    try:
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            normalize_rows(images, rows, recipe, out.fill_(torch.nan))
+            assert torch.equal(out, torchvisions(images[rows], recipe)), threads
+    finally:
+        torch.set_num_threads(before)
+    assert threading.active_count() == alive, "a thread that lives on would be missing after a fork"
+
+
+def test_rows_that_are_every_second_of_a_tensor_are_read_as_such(way: str) -> None:
+    images = torch.randint(0, 256, (7, 3, 4, 4), dtype=torch.uint8)
+    out = torch.empty(3, 3, 4, 4)
+    normalize_rows(images, torch.arange(6)[::2], Recipe(size=4, dtype="uint8"), out)
+    assert torch.equal(out, torchvisions(images[:6:2], Recipe(size=4)))
+
+
+def test_nothing_compiled_is_no_error(tmp_path: Path) -> None:
+    assert compiled_kernel(tmp_path) is None

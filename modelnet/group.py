@@ -113,7 +113,7 @@ class ManyResult:
             table.append([str(options.seed), *([str(options.data_seed)] if orders else []), *cells, run.name])
         for what, part in (("lower quartile", 0.25), ("median", 0.5), ("upper quartile", 0.75)):
             cells = [_number(column, self._quantile(range(len(self.runs)), column, part)) for column in columns]
-            table.append(["", *([""] if orders else []), *cells, what])
+            table.append([what, *([""] if orders else []), *cells, ""])
         return _aligned(table, left=(len(head) - 1,))
 
     def _of_settings(self, settings: dict[str, list[int]]) -> list[str]:
@@ -124,22 +124,24 @@ class ManyResult:
             for column in columns:
                 low, middle, high = (_number(column, self._quantile(members, column, p)) for p in (0.25, 0.5, 0.75))
                 cells.append(f"{middle} ({low}–{high})")
-            table.append([name, *cells, f"{sum(map(self._has_converged, members))} of {len(members)}"])
+            diverged = sum(self.diverged[i] for i in members)
+            converged = f"{sum(map(self._has_converged, members))} of {len(members)}"
+            table.append([name, *cells, converged + (f", {diverged} diverged" if diverged else "")])
         return _aligned(table, left=(0,))
 
     def _sentences(self, settings: dict[str, list[int]]) -> list[str]:
         lines = [f"converged in {self.converged} of {len(self.runs)} starts"]
         if any(self.diverged):
-            lines[0] += f"; {sum(self.diverged)} diverged"
+            lines[0] += f"; {sum(self.diverged)} diverged, and are in no median"
         if len(settings) > 1 and self._columns():
             column = "val_acc" if "val_acc" in self._columns() else "train_loss"
             sign = 1 if column == "val_acc" else -1
-            medians = {name: self._quantile(members, column, 0.5) for name, members in settings.items()}
-            best = max(
-                (name for name in medians if medians[name] == medians[name]), key=lambda name: sign * medians[name]
-            )
+            medians = {name: sign * self._quantile(members, column, 0.5) for name, members in settings.items()}
+            known = [name for name, value in medians.items() if value == value]
             what = "highest median validation accuracy" if sign == 1 else "lowest median training loss"
-            lines.append(f"{what}: {_number(column, medians[best])} with {best}")
+            if known:
+                best = max(known, key=medians.__getitem__)
+                lines.append(f"{what}: {_number(column, sign * medians[best])} with {best}")
         return lines
 
     def _quantile(self, members: Sequence[int], column: str, part: float) -> float:

@@ -67,7 +67,7 @@ def group_curves(groups: Mapping[str, Sequence[Sequence[EpochRow]]], title: str)
     ):
         for group, color in _colors(groups).items():
             for part in parts:
-                label = f"{names[part]}, median" if len(groups) == 1 else group
+                label = f"{names[part]}: median, quartiles" if len(groups) == 1 else group
                 _draw_band(axes, groups[group], f"{part}_{measure}", label, color)
         if len(groups) > _COLORED:
             axes.plot([], [], color=_GREY, label=f"{len(groups) - _COLORED} others")

@@ -213,8 +213,10 @@ class RunFolder:
         try:
             text = path.read_bytes().decode("utf-8", "surrogateescape")
             names = [line["run"] for line in csv.DictReader(io.StringIO(text))]
-        except (OSError, KeyError, csv.Error) as error:
-            raise RunError("no group of runs there", path, f"it is not a table of runs ({error})") from error
+        except OSError as error:
+            raise RunError("no group of runs there", path, error.strerror or str(error)) from error
+        except (KeyError, csv.Error) as error:
+            raise RunError("no group of runs there", path, "it is not a table with a column of runs") from error
         if not names or any(name in ("", ".", "..") or set("/\0") & set(name) for name in names):
             raise RunError("no group of runs there", path, "it names no folders beside its own")
         return [path.parent.parent / name for name in names]

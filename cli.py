@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 import click
 from click.core import ParameterSource
@@ -21,7 +21,9 @@ from modelnet.progress import Progress
 from pipeline.errors import OutputError, PipelineError, show_path
 
 if TYPE_CHECKING:
+    from modelnet.group import ManyResult
     from modelnet.runs import EpochRow
+    from modelnet.training import TrainResult
 
 DEFAULT_CACHES = Path("data/cache")
 DONE_WITH_FAILURES, INTERRUPTED, TERMINATED, BUG = 3, 130, 143, 1
@@ -70,6 +72,8 @@ def example(command: str) -> str:
 @click.pass_context
 def cli(ctx: click.Context, debug: bool) -> None:
     """Decode a folder of photographs once, train many experiments from the cache."""
+    if under_torchrun() and ctx.invoked_subcommand != "train":
+        raise click.UsageError("torchrun starts several processes, and only train divides its work among them")
     if ctx.invoked_subcommand is None:
         click.echo(ctx.get_help(), err=True)
         ctx.exit(click.UsageError.exit_code)
@@ -163,7 +167,11 @@ def verify_command(cache: Path) -> None:
 @click.option("--val", type=click.Path(path_type=Path), help="A cache to validate on after every epoch.")
 @click.option("--val-fraction", type=float, help="Of the images, kept to validate on; their content decides which.")
 @click.option(
-    "-b", "--batch-size", type=click.IntRange(1), default=8, help="Images that go through the network at once."
+    "-b",
+    "--batch-size",
+    type=click.IntRange(1),
+    default=8,
+    help="Images that go through the network at once: of all ranks together under torchrun.",
 )
 @click.option("--model", default="modelnet", help="modelnet, a torchvision classifier: resnet18, say; or timm:NAME.")
 @click.option("--weights", type=click.Path(path_type=Path), help="A local file with weights to start from.")
@@ -261,6 +269,9 @@ def train_command(
 
     Ctrl-C ends it after the step and saves; --resume goes on from there. With --resume only --epochs, --device,
     --workers, --preload and --compile may be given.
+
+    On several GPUs: torchrun --nproc-per-node 2 cli.py train ... divides every batch among so many processes (ranks);
+    the losses are those of one process, up to rounding. --workers and --threads are of each rank.
     """
     import faulthandler
 
@@ -269,6 +280,7 @@ def train_command(
     from modelnet.interrupt import stop_on_signals
     from modelnet.many import resume_many, train_many
     from modelnet.options import TrainOptions
+    from modelnet.ranks import join_ranks
     from modelnet.starting import resume, train
     from modelnet.sweep import parse_seeds, parse_sweep
     from modelnet.training import TrainResult
@@ -277,26 +289,39 @@ def train_command(
     faulthandler.enable()  # a disk that fails under a memory map ends the process; this says where
     keep_freed_memory()
     result: TrainResult | ManyResult
-    with stop_on_signals() as stop, EpochLines() as progress:
-        if run is not None:
-            go_on = resume_many if run.suffix == ".csv" else resume
-            result = go_on(run, **resume_options(ctx), progress=progress, stop=stop)
-        else:
-            with usage_errors():
-                chosen = TrainOptions(cache or Path(), **options)
-                many = [chosen.seed] if seeds is None else parse_seeds(seeds)
-                orders = None if data_seeds is None else parse_seeds(data_seeds)
-                settings = parse_sweep(sweep)
-            chosen = replace(chosen, cache=cache or find_cache(DEFAULT_CACHES))
-            if seeds or data_seeds or sweep:
-                with usage_errors():
-                    result = train_many(chosen, many, progress, stop, data_seeds=orders, sweep=settings)
+    with stop_on_signals() as stop:
+        with join_ranks() as ranks, EpochLines() if ranks.is_main else Progress() as progress:
+            if run is not None:
+                go_on = resume_many if run.suffix == ".csv" else resume
+                result = go_on(run, **resume_options(ctx), progress=progress, stop=stop, ranks=ranks)
             else:
-                result = train(chosen, progress, stop)
+                with usage_errors():
+                    chosen = TrainOptions(cache or Path(), **options)
+                    many = [chosen.seed] if seeds is None else parse_seeds(seeds)
+                    orders = None if data_seeds is None else parse_seeds(data_seeds)
+                    settings = parse_sweep(sweep)
+                chosen = replace(chosen, cache=cache or find_cache(DEFAULT_CACHES))
+                if seeds or data_seeds or sweep:
+                    with usage_errors():
+                        result = train_many(
+                            chosen, many, progress, stop, data_seeds=orders, sweep=settings, ranks=ranks
+                        )
+                else:
+                    result = train(chosen, progress, stop, ranks)
+            if ranks.is_main:
+                tell_result(result)
+        if result.interrupted:
+            end(stop.exit_code)
+
+
+def tell_result(result: "TrainResult | ManyResult") -> None:
+    """Print how training ended."""
+    from modelnet.group import ManyResult
+
     if result.interrupted:
-        stopped = result.run if isinstance(result, TrainResult) else result.table
+        stopped = result.table if isinstance(result, ManyResult) else result.run
         click.echo(f"stopped and saved. Go on with: python cli.py train --resume {shlex.quote(str(stopped))}", err=True)
-        raise SystemExit(stop.exit_code)
+        return
     if isinstance(result, ManyResult):
         click.echo(f"\n{result}\n\nall networks: {show_path(result.table)}\ncurves: {show_path(result.picture)}")
         return
@@ -424,7 +449,7 @@ def resume_options(ctx: click.Context) -> dict[str, Any]:
 class EpochLines(Progress):
     """Prints a line an epoch; on a terminal, a bar below them says when training will end."""
 
-    def __enter__(self) -> "EpochLines":
+    def __enter__(self) -> Self:
         from tqdm import tqdm
 
         shape = "{percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt} images, {rate_fmt}, {remaining} left, ends {eta:%H:%M}"
@@ -561,13 +586,32 @@ def main() -> NoReturn:
         )
 
 
+def under_torchrun() -> bool:
+    """Whether this process is one of several that torchrun has started."""
+    return os.environ.get("WORLD_SIZE", "1") != "1"
+
+
 def fail(message: str, code: int, debug: bool) -> NoReturn:
-    """Say what went wrong in one line and end."""
+    """Say what went wrong in one line and end; of several processes of a training, one says it."""
+    if under_torchrun():
+        from modelnet.ranks import may_speak
+
+        if not may_speak(code):
+            end(code)
     if debug:
         import traceback
 
         traceback.print_exc()
     click.echo(f"error: {message}", err=True)
+    end(code)
+
+
+def end(code: int) -> NoReturn:
+    """End the process; one of several at once, so that those that wait for it fail, and wait no longer."""
+    if under_torchrun():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
     sys.exit(code)
 
 

@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 from modelnet.augmentation import Augmentation
 from modelnet.interrupt import leave_signals_to_the_main_process
 from modelnet.preload import Preloaded
+from modelnet.ranks import Ranks
 from modelnet.transfer import Lane, read_ahead
 from pipeline import TensorCache, make_loader
 from pipeline.errors import StorageError, WorkerDied, show_path
@@ -30,9 +31,11 @@ class Batches:
         device: where the batches go.
         batch_size, shuffle, seed, workers, drop_last, rows: as `make_loader` has them.
         augment: what is done to the images on the device, or None.
+        ranks: the processes among which every batch is divided; this one reads its part.
 
     Attributes:
-        subset: (M,) int64, the rows that are read, as they come without shuffling.
+        subset: (M,) int64, the rows that are read by all ranks, as they come without shuffling.
+        whole: (B,) int64, the rows of the whole batch of which a part came last.
         waited: seconds spent waiting for batches since the epoch began.
     """
 
@@ -47,6 +50,7 @@ class Batches:
         drop_last: bool = False,
         rows: Tensor | None = None,
         augment: Augmentation | None = None,
+        ranks: Ranks | None = None,
     ) -> None:
         options: dict[str, Any] = {}
         if workers:
@@ -59,11 +63,14 @@ class Batches:
         self.augment = augment
         self.waited = 0.0
         self.preloaded: Preloaded | None = None
+        self.ranks = ranks or Ranks()
+        part = self.ranks.rank, self.ranks.size
         self.loader: DataLoader[Any] = make_loader(
-            cache, batch_size, shuffle, seed, workers, drop_last, self.is_far, rows, self.is_far, **options
+            cache, batch_size, shuffle, seed, workers, drop_last, self.is_far, rows, self.is_far, part, **options
         )
-        self.sampler = cast(EpochSampler, self.loader.sampler)
+        self.sampler = cast(EpochSampler, self.loader.batch_sampler.sampler)  # type: ignore[union-attr]
         self.subset = self.sampler.rows
+        self.whole = self.subset[:0]
 
     def __len__(self) -> int:
         """Batches an epoch."""
@@ -86,6 +93,8 @@ class Batches:
     def epoch(self, number: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield (images (B, 3, S, S) float32, labels (B,) int64) of an epoch from batch `start` on.
 
+        With several ranks B is this one's part of the batch, which may be none of a last one.
+
         Raises:
             WorkerDied: a reading process was killed.
             StorageError: one died because the cache was cut or its disk failed.
@@ -102,18 +111,35 @@ class Batches:
             if images.dtype == torch.uint8:
                 images = normalize(images, self.cache.recipe)
             self.waited += time.perf_counter() - asked
-            if self.augment is not None:
-                images = self.augment(images, number, order[step * self.batch_size : (step + 1) * self.batch_size])
+            self.whole = order[step * self.batch_size : (step + 1) * self.batch_size]
+            if self.augment is not None and len(images):
+                images = self.augment(images, number, self.ranks.part(self.whole))
             yield images, labels
             asked = time.perf_counter()
 
     def _begin(self, number: int, start: int, order: Tensor) -> Iterator[Sequence[Tensor]]:
         """Return what gives an epoch's images, as they are stored or normalized, and labels, on the device."""
         if self.preloaded is not None:
-            return self.preloaded.batches(order[start * self.batch_size :], self.batch_size)
+            return self.preloaded.batches(order[start * self.batch_size :], self.batch_size, self.ranks)
         self.sampler.set_epoch(number, start * self.batch_size)
         batches = iter(self.loader)
         return read_ahead(batches, Lane(self.device)) if self.is_far else batches
+
+    def together(self, values_M: Tensor) -> Tensor:
+        """Put what the ranks have of the images of an epoch without shuffling into the order of the images.
+
+        Args:
+            values_M: (M, ...) on the CPU, one for each image that this rank got.
+
+        Returns:
+            (N, ...), of all images, on every rank.
+        """
+        if self.ranks.size == 1:
+            return values_M
+        batches = torch.arange(len(self.subset)).split(self.batch_size)
+        places = torch.cat([self.ranks.part(batch, rank) for rank in range(self.ranks.size) for batch in batches])
+        gathered = torch.cat(self.ranks.gather(values_M))
+        return torch.empty_like(gathered).index_copy_(0, places, gathered)
 
     def rows(self, epoch: int, step: int) -> list[int]:
         """Return the rows of a batch."""

@@ -11,6 +11,7 @@ import torch
 from modelnet.batches import Batches
 from modelnet.caches import class_counts
 from modelnet.options import TrainOptions
+from modelnet.ranks import Ranks
 
 _PACKAGES = ("modelnet-cache", "torch", "numpy", "pillow")
 
@@ -19,7 +20,8 @@ def describe_run(options: TrainOptions, train: Batches, val: Batches | None, dev
     """Return the content of config.json, plain JSON values."""
     return {
         "options": options.to_dict(),
-        "command": options.command(),
+        "command": command(options, train.ranks),
+        "ranks": train.ranks.size,
         "model": options.model,
         "learning_rate": options.learning_rate,
         "device": str(device),
@@ -30,6 +32,16 @@ def describe_run(options: TrainOptions, train: Batches, val: Batches | None, dev
         "versions": {"python": platform.python_version()} | {name: _version(name) for name in _PACKAGES},
         "git_commit": git_commit(),
     }
+
+
+def command(options: TrainOptions, ranks: Ranks) -> str:
+    """Return the command that trains once more with these options, by as many processes."""
+    alone = options.command()
+    if ranks.size == 1:
+        return alone
+    nodes = ranks.size // ranks.local_size
+    more = f"--nnodes {nodes} " if nodes > 1 else ""
+    return f"torchrun {more}--nproc-per-node {ranks.local_size} {alone.removeprefix('python ')}"
 
 
 def describe_images(batches: Batches) -> dict[str, Any]:

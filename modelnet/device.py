@@ -1,5 +1,6 @@
 """Which device a network is trained on (what was asked for, or an error, never another), and on how many threads."""
 
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,20 +9,22 @@ import torch
 from torch import Tensor
 
 from modelnet.options import DEVICE, TrainOptions
+from modelnet.ranks import Ranks
 from pipeline.errors import DeviceError, OptionsError
 
 IMAGES_A_THREAD = 16  # with fewer, starting and joining PyTorch's threads costs more than they save
 
 
-def choose_device(name: str) -> torch.device:
-    """Return the device for "auto", "cpu", "cuda" or "cuda:1".
+def choose_device(name: str, ranks: Ranks | None = None) -> torch.device:
+    """Return the device for "auto", "cpu", "cuda" or "cuda:1"; of several ranks each takes a GPU of its own.
 
     Raises:
-        OptionsError: another name.
+        OptionsError: another name, or one GPU for several ranks.
         DeviceError: a CUDA device was asked for and is not there.
     """
     if not DEVICE.fullmatch(name):
         raise OptionsError("no such device", None, repr(name), "Give auto, cpu, cuda or cuda:N")
+    name = (ranks or Ranks()).device_name(name)
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     device = torch.device(name)
@@ -38,6 +41,8 @@ def choose_device(name: str) -> torch.device:
         torch.backends.cudnn.benchmark = False  # would choose algorithms by their time: other runs, other losses
         torch.backends.cudnn.deterministic = True
         torch.backends.cudnn.allow_tf32 = False  # float32 that is not: --amp is there for those who want it
+        if device.index is not None:
+            torch.cuda.set_device(device)
     return device
 
 
@@ -63,14 +68,18 @@ def autocast(options: TrainOptions, device: torch.device) -> torch.autocast:
 
 
 @contextmanager
-def cpu_threads(asked: int | None, batch_size: int) -> Iterator[None]:
+def cpu_threads(asked: int | None, batch_size: int, ranks: Ranks | None = None) -> Iterator[None]:
     """Set PyTorch's threads for a run: as asked, else one for every 16 images of a batch, at most PyTorch's own number.
+
+    Several ranks share the batch, and the cores of their machine.
 
     The number follows from the options alone and never from the load of the machine: it decides in which order floats
     are added up, so another number gives losses that differ in the last digits.
     """
-    before = torch.get_num_threads()
-    torch.set_num_threads(asked or max(1, min(before, batch_size // IMAGES_A_THREAD)))
+    before = most = torch.get_num_threads()
+    if ranks is not None and ranks.size > 1:  # torchrun sets OMP_NUM_THREADS to 1
+        most, batch_size = (os.cpu_count() or 1) // ranks.local_size, batch_size // ranks.size
+    torch.set_num_threads(asked or max(1, min(most, batch_size // IMAGES_A_THREAD)))
     try:
         yield
     finally:

@@ -49,7 +49,7 @@ def evaluate(
     stop: Stop | None = None,
     autocast: torch.autocast | None = None,
 ) -> Outcome | None:
-    """Run the network over all images, in their order.
+    """Run the network over all images, in their order; ranks divide them and know all of it in the end.
 
     Args:
         network: put into evaluation mode.
@@ -64,9 +64,10 @@ def evaluate(
         for images_NCHW, labels_B in batches.epoch(0):
             logits.append(network(images_NCHW))
             labels.append(labels_B)
-            if stop is not None and stop.signal is not None:
+            if stop is not None and stop.poll() is not None:
                 return None
-    return Outcome(torch.cat(logits).float().cpu(), label_map[torch.cat(labels).cpu()])
+    logits_NC, labels_N = (batches.together(torch.cat(parts).cpu()) for parts in (logits, labels))
+    return Outcome(logits_NC.float(), label_map[labels_N])
 
 
 PREDICTION_COLUMNS = ["class_id", "file", "sha256", "predicted", "correct", "p_predicted", "p_true", "loss"]

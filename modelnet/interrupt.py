@@ -17,6 +17,10 @@ class Stop:
 
     signal: int | None = None
 
+    def poll(self) -> int | None:
+        """Return the signal, where the training of several processes has to agree on it once a step."""
+        return self.signal
+
     @property
     def exit_code(self) -> int:
         """130 for Ctrl-C, 143 for SIGTERM, 0 where nobody asked."""

@@ -5,6 +5,9 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack
 from math import inf
 from pathlib import Path
+from typing import TypeVar
+
+import torch
 
 from modelnet.caches import class_counts
 from modelnet.config import describe_run
@@ -16,6 +19,7 @@ from modelnet.models import MODELNET
 from modelnet.options import TrainOptions
 from modelnet.plots import group_curves
 from modelnet.progress import Progress
+from modelnet.ranks import Ranks
 from modelnet.runs import EpochRow, RunFolder
 from modelnet.session import Session
 from modelnet.split import SPLIT_COLUMNS, split_rows
@@ -23,7 +27,9 @@ from modelnet.starting import restored, resumed_options
 from modelnet.sweep import SHARED, Sweep, check, cross, label, passes
 from modelnet.together import Together
 from modelnet.training import Training
-from pipeline.errors import TrainingDiverged
+from pipeline.errors import OptionsError, TrainingDiverged
+
+T = TypeVar("T")
 
 
 def train_many(
@@ -34,6 +40,7 @@ def train_many(
     *,
     data_seeds: Sequence[int] | None = None,
     sweep: Sweep | None = None,
+    ranks: Ranks | None = None,
 ) -> ManyResult:
     """Train a ModelNet for each seed, data seed and setting, crossed; each into a run folder of its own.
 
@@ -47,6 +54,8 @@ def train_many(
         stop: where set, training ends after the step, all saved; `resume_many` goes on.
         data_seeds: of the order and the augmentation; None for the one of `options`.
         sweep: values by option, as "lr".
+        ranks: processes among which the networks of every pass, not the batches, are divided; each writes the folders
+            of its own, and stops by itself.
 
     Raises:
         OptionsError: networks that are alike, too few or too many, or no ModelNets.
@@ -54,19 +63,21 @@ def train_many(
         ValueError: a value that nothing can be trained with.
         As `train` otherwise; a network that diverges ends alone.
     """
-    progress, stop = progress or Progress(), stop or Stop()
+    progress, stop, ranks = progress or Progress(), stop or Stop(), ranks or Ranks()
     members = cross(options, seeds, data_seeds, sweep)
     check(members)
-    groups = passes(members)
+    groups = _own_part(passes(members), ranks)
     with ExitStack() as stack:
         sessions = [Session(members[group[0]], Progress() if i else progress) for i, group in enumerate(groups)]
+        places = {i: (len(group), session) for group, session in zip(groups, sessions, strict=True) for i in group}
         trainings: dict[int, Training] = {}
-        for i, group, session in sorted((i, g, s) for g, s in zip(groups, sessions, strict=True) for i in g):
-            with _threads(members[i], len(group)):
-                trainings[i] = _new_run(session.beside(members[i]), stop, stack)
-        return _Group(
-            [trainings[i] for i in range(len(members))], groups, [[] for _ in members], progress, stop
-        ).train()
+        for i, options in enumerate(members):
+            if i in places:
+                count, session = places[i]
+                with _threads(options, count, ranks):
+                    trainings[i] = _new_run(session.beside(options), stop, stack)
+            ranks.gather_objects(None)  # one after the other, so that folders are numbered in the order of the networks
+        return _Group(trainings, members, groups, {i: [] for i in trainings}, progress, stop, ranks).train()
 
 
 def resume_many(
@@ -78,6 +89,7 @@ def resume_many(
     compile: bool | None = None,
     progress: Progress | None = None,
     stop: Stop | None = None,
+    ranks: Ranks | None = None,
 ) -> ManyResult:
     """Go on with all networks of a group where their last checkpoints left them.
 
@@ -86,30 +98,44 @@ def resume_many(
     Args:
         table: the group.csv in the folder of the first.
         epochs, device, workers, preload, compile: instead of the stored ones, where given.
-        progress, stop: as for `train_many`.
+        progress, stop, ranks: as for `train_many`.
 
     Raises:
         RunError: no such table, or a run that it names is not there.
         As `resume` and `train_many` otherwise.
     """
-    progress, stop = progress or Progress(), stop or Stop()
+    progress, stop, ranks = progress or Progress(), stop or Stop(), ranks or Ranks()
     asked = {"epochs": epochs, "device": device, "workers": workers, "preload": preload, "compile": compile}
     with ExitStack() as stack:
-        runs = [stack.enter_context(RunFolder.open_for_writing(path)) for path in RunFolder.read_group(table)]
-        members = [resumed_options(run, asked) for run in runs]
+        paths = RunFolder.read_group(table)
+        members = [resumed_options(RunFolder(path), asked) for path in paths]
         check(members)
         trainings: dict[int, Training] = {}
         groups: list[list[int]] = []
-        for group in passes(members):
-            session = Session(members[group[0]], progress, runs[group[0]].path)
+        for group in _own_part(passes(members), ranks):
+            session = Session(members[group[0]], progress, paths[group[0]])
             places: dict[tuple[int, int], list[int]] = defaultdict(list)
             for i in group:
-                own = session.beside(members[i], runs[i].path)
-                trainings[i] = _quiet(restored(runs[i], own, Progress(), stop))
+                own, run = session.beside(members[i], paths[i]), RunFolder.open_for_writing(paths[i])
+                trainings[i] = _quiet(restored(stack.enter_context(run), own, Progress(), stop))
                 places[trainings[i].state.epoch, trainings[i].state.step].append(i)
             groups += [places[place] for place in sorted(places)]
-        rows = [run.keep_metrics(trainings[i].state.epoch) for i, run in enumerate(runs)]
-        return _Group([trainings[i] for i in range(len(runs))], groups, rows, progress, stop).train()
+        rows = {i: training.run.keep_metrics(training.state.epoch) for i, training in trainings.items()}
+        return _Group(trainings, members, groups, rows, progress, stop, ranks).train()
+
+
+def _own_part(groups: list[list[int]], ranks: Ranks) -> list[list[int]]:
+    """Return of each pass the networks of this rank, where it has any.
+
+    Raises:
+        OptionsError: a rank would have none at all.
+    """
+    count = max(map(len, groups))
+    if count < ranks.size:
+        reason = f"{count} networks in a pass cannot be divided among {ranks.size} ranks"
+        raise OptionsError("too many ranks", None, reason, "Give more --seeds")
+    own = [ranks.part(torch.tensor(group)).tolist() for group in groups]
+    return [group for group in own if group]
 
 
 def _new_run(session: Session, stop: Stop, stack: ExitStack) -> Training:
@@ -130,36 +156,39 @@ def _quiet(training: Training) -> Training:
     return training
 
 
-def _threads(options: TrainOptions, count: int) -> AbstractContextManager[None]:
+def _threads(options: TrainOptions, count: int, ranks: Ranks) -> AbstractContextManager[None]:
     """Set PyTorch's threads for so many networks, whose batches count like one of all their images."""
-    return cpu_threads(options.threads, options.batch_size * count)
+    return cpu_threads(options.threads, options.batch_size * count * ranks.size, ranks)
 
 
 class _Group:
     """The networks at work, pass by pass.
 
     Args:
-        trainings: of the networks.
-        groups: of each pass, the numbers of its networks.
-        rows: of each network, the epochs that it has had.
+        trainings: of this rank's networks, by their number.
+        members: options of all ranks' networks.
+        groups: of each pass, the numbers of this rank's networks.
+        rows: of each of this rank's, the epochs that it has had.
     """
 
     def __init__(
         self,
-        trainings: list[Training],
+        trainings: dict[int, Training],
+        members: list[TrainOptions],
         groups: list[list[int]],
-        rows: list[list[EpochRow]],
+        rows: dict[int, list[EpochRow]],
         progress: Progress,
         stop: Stop,
+        ranks: Ranks,
     ) -> None:
         self.trainings = trainings
         self.groups = groups
         self.progress = progress
         self.stop = stop
-        members = [training.session.options for training in trainings]
-        limits = [_limit(training.session) for training in trainings]
-        runs = [training.run.path for training in trainings]
-        self.result = ManyResult(members, runs, rows, [False] * len(runs), limits)
+        self.ranks = ranks
+        runs = self._of_all({i: training.run.path for i, training in trainings.items()})
+        limits = self._of_all({i: _limit(training.session) for i, training in trainings.items()})
+        self.result = ManyResult(members, runs, self._of_all(rows), [False] * len(runs), limits)
 
     def train(self) -> ManyResult:
         """Train what is left, and write down what came of it."""
@@ -170,24 +199,38 @@ class _Group:
             f"the lines show the median"
         )
         self.progress.started(result.runs[0], *self._images())
-        result.write()
+        self._write()
         for number, group in enumerate(self.groups):
             if self.stop.signal:
                 break
             if count > 1:
                 self.progress.note(f"pass {number + 1} of {count}: {self._label(group)}")
             self._train_pass(group)
-        result.write()
+        over = all(self._of_all({i: self._is_over(i) for i in self.trainings}))
+        result.rows[:] = self._of_all({i: result.rows[i] for i in self.trainings})
+        result.diverged[:] = self._of_all({i: result.diverged[i] for i in self.trainings})
+        self.stop.signal = max(self.ranks.gather_objects(self.stop.signal or 0)) or None
+        self._write()
         if curves := result.curves():
             title = f"{result.runs[0].name} to {result.runs[-1].name}: {len(result.runs)} networks"
-            self.trainings[0].run.write_picture("seeds.png", group_curves(curves, title))
+            if self.ranks.is_main:
+                RunFolder(result.runs[0]).write_picture("seeds.png", group_curves(curves, title))
         elif all(result.diverged):
             raise TrainingDiverged("training diverged", result.runs[0], "in every network", "Try a smaller --lr")
-        return result.ended(self.stop.signal is not None and not all(map(self._is_over, range(len(result.runs)))))
+        return result.ended(self.stop.signal is not None and not over)
+
+    def _of_all(self, own: dict[int, T]) -> list[T]:
+        """Return what all ranks have of their networks, in the order of the networks."""
+        found = {i: value for part in self.ranks.gather_objects(own) for i, value in part.items()}
+        return [found[i] for i in sorted(found)]
+
+    def _write(self) -> None:
+        if self.ranks.is_main:
+            self.result.write()
 
     def _train_pass(self, group: list[int]) -> None:
         trainings = [self.trainings[i] for i in group]
-        with _threads(trainings[0].session.options, len(group)):
+        with _threads(trainings[0].session.options, len(group), self.ranks):
             together = Together(trainings, [self.result.rows[i] for i in group], self.progress, self.stop)
             together.run_epochs()
         for i, diverged in zip(group, together.diverged, strict=True):

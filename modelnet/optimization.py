@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from modelnet.batches import Batches
@@ -49,7 +50,30 @@ def build_loss(options: TrainOptions, batches: Batches) -> nn.CrossEntropyLoss:
     weights_C = None
     if options.class_weights == "balanced":
         weights_C = balanced_weights(class_counts(batches.cache, batches.subset)).to(batches.device)
+    if batches.ranks.size > 1:
+        return PartOfLoss(batches, weights_C, options.smoothing)
     return nn.CrossEntropyLoss(weight=weights_C, label_smoothing=options.smoothing)
+
+
+class PartOfLoss(nn.CrossEntropyLoss):
+    """A rank's part of the mean loss of a batch: the parts of all ranks add up to it, and their gradients to its.
+
+    Args:
+        batches: which tell of what whole batch this rank has a part.
+        weights_C, smoothing: as `nn.CrossEntropyLoss` has them.
+    """
+
+    def __init__(self, batches: Batches, weights_C: Tensor | None, smoothing: float) -> None:
+        super().__init__(weight=weights_C, label_smoothing=smoothing)
+        self._batches = batches
+
+    def forward(self, logits_BC: Tensor, labels_B: Tensor) -> Tensor:
+        """Map (B, C) logits and (B,) labels of this rank's images, perhaps none, to a scalar."""
+        whole = self._batches.whole
+        total = cross_entropy(logits_BC, labels_B, self.weight, reduction="sum", label_smoothing=self.label_smoothing)
+        if self.weight is None:
+            return total / len(whole)
+        return total / self.weight[self._batches.cache.labels[whole].to(self.weight.device)].sum()
 
 
 def balanced_weights(counts_C: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from modelnet.device import send
+from modelnet.ranks import Ranks
 from pipeline import TensorCache
 from pipeline.errors import DeviceError, show_bytes
 
@@ -38,10 +39,14 @@ class Preloaded:
         self._place_of_row = torch.zeros(cache.num_images, dtype=torch.int64)
         self._place_of_row[rows] = torch.arange(len(rows))
 
-    def batches(self, order: Tensor, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield images as they are stored, and labels, of rows in an order: (M,) int64 on the CPU."""
+    def batches(self, order: Tensor, batch_size: int, ranks: Ranks) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield images as they are stored, and labels, of rows in an order: (M,) int64 on the CPU.
+
+        Of each batch it is the part of this one of several ranks.
+        """
         places = send(self._place_of_row[order], self.images.device)
-        for some in places.split(batch_size):
+        for whole in places.split(batch_size):
+            some = ranks.part(whole)
             yield self.images.index_select(0, some), self.labels.index_select(0, some)
 
 

@@ -1,7 +1,7 @@
 """What a run tells while it goes. Nothing here prints: the command line overrides these methods and does."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:  # the command line needs this class before it needs torch
     from modelnet.runs import EpochRow
@@ -9,6 +9,12 @@ if TYPE_CHECKING:  # the command line needs this class before it needs torch
 
 class Progress:
     """Listens to a run and does nothing with it."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass
 
     def note(self, text: str) -> None:
         """Hear what a user should know: a choice that was made for them."""

@@ -29,6 +29,7 @@ class Rhythm:
         self._batches = len(batches)
         self._images = batches.images_an_epoch
         self._device = batches.device
+        self._ranks = batches.ranks.size
         self.steps = -(-len(batches) // options.accumulate)
         self.keeps_gradients = options.accumulate > 1 or options.zero_grad != "batch"
 
@@ -39,12 +40,17 @@ class Rhythm:
         return self._clear == "epoch" and batch == 0
 
     def share(self, batch: int) -> Tensor | None:
-        """Return the part, as a scalar, that a batch's mean loss has in that of its step; None for all of it."""
-        if self._accumulate == 1:
+        """Return the part, as a scalar, that a batch's mean loss has in that of its step; None for all of it.
+
+        What the ranks of a batch have of its gradient is averaged afterwards, and is meant to be added up: so each
+        has it times their number.
+        """
+        if self._accumulate == 1 and self._ranks == 1:
             return None
         first = batch // self._accumulate * self._accumulate
         of_step = self._images_of(first, first + self._accumulate)
-        return torch.full((), self._images_of(batch, batch + 1) / of_step, device=self._device)
+        share = self._images_of(batch, batch + 1) / of_step * self._ranks
+        return torch.full((), share, device=self._device)
 
     def steps_after(self, batch: int) -> bool:
         """Whether the weights change after a batch."""

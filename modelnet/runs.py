@@ -131,6 +131,11 @@ class RunFolder:
         except OSError:
             pass  # a disk without locks: runs of different names still never meet
 
+    @property
+    def is_written(self) -> bool:
+        """Whether what is given to it is written: so that nobody prepares in vain what is not."""
+        return True
+
     def write_config(self, config: dict[str, Any]) -> None:
         """Publish config.json."""
         self._publish("config.json", _json_text(config).encode())
@@ -272,6 +277,24 @@ class RunFolder:
         path = self.path / name
         with _storage_errors(path), _clean_aside(path):
             files.publish(data, path)
+
+
+class UnwrittenRun(RunFolder):
+    """The run folder as all ranks but the first have it: they know its name, and write nothing."""
+
+    @property
+    def is_written(self) -> bool:
+        """False."""
+        return False
+
+    def append_metrics(self, row: EpochRow) -> None:
+        """Do nothing."""
+
+    def save_checkpoint(self, content: dict[str, Any], best: bytes | None = None) -> None:
+        """Do nothing."""
+
+    def _publish(self, name: str, data: bytes) -> None:
+        pass
 
 
 @contextmanager

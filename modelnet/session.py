@@ -19,11 +19,12 @@ from modelnet.optimization import Schedule, build_loss, build_optimizer, running
 from modelnet.options import TrainOptions
 from modelnet.preload import check_room
 from modelnet.progress import Progress
+from modelnet.ranks import Ranks
 from modelnet.rhythm import Rhythm
 from modelnet.split import split_by_content, split_warnings
 from modelnet.state import State
 from pipeline import TensorCache
-from pipeline.errors import OptionsError, show_bytes, show_path
+from pipeline.errors import CacheStale, OptionsError, show_bytes, show_path
 from pipeline.recipe import Recipe
 
 
@@ -34,6 +35,7 @@ class Session:
         options: of the run.
         progress: hears of what was chosen for the user.
         run: an earlier run's folder, beside which caches are looked for too.
+        ranks: the processes that train together, among which batches are divided.
 
     Attributes:
         cache, batches: what is trained on.
@@ -42,19 +44,23 @@ class Session:
         label_map: (C of `val`,) int64, the network's label by that of `val`.
         device: of the network.
         state: network and optimizer at their start.
-        autocast: the context that the network computes in.
         forward: (images (B, 3, S, S)) -> logits (B, C), the network as it is called in training.
-        loss_of: (logits (B, C), labels (B,)) -> the mean loss of a batch.
+        autocast: the context that the network computes in.
+        loss_of: (logits (B, C), labels (B,)) -> the mean loss of a batch, or this rank's part of it.
         rhythm: which batches begin and end a step.
         schedule: the learning rate of every step.
     """
 
-    def __init__(self, options: TrainOptions, progress: Progress, run: Path | None = None) -> None:
+    def __init__(
+        self, options: TrainOptions, progress: Progress, run: Path | None = None, ranks: Ranks | None = None
+    ) -> None:
         self.options = options
+        self.ranks = ranks = ranks or Ranks()
+        self._check_batch_size()
         self.cache = open_to_train(find(options.cache, run))
-        self.device = choose_device(options.device)
+        self.device = choose_device(options.device, ranks)
         self.autocast = autocast(options, self.device)
-        self.state = initial_state(self.cache, options, self.device)
+        self.state = initial_state(self.cache, options, self.device, ranks)
         if options.weights is not None and run is None:  # a run that goes on has its own
             self._load_weights(options.weights, progress)
         self.split = None if options.val_fraction is None else split_by_content(self.cache, options.val_fraction)
@@ -68,6 +74,7 @@ class Session:
             options.drop_last,
             None if self.split is None else self.split.train,
             build_augmentation(options, self.cache.recipe),
+            ranks,
         )
         if len(self.batches) == 0:
             reason = f"{len(self.batches.subset)} images are less than one batch of {options.batch_size}"
@@ -84,16 +91,35 @@ class Session:
         if self.val is not None:
             self.label_map = match_labels(self.cache.class_ids, self.cache.recipe, self.val)
             rows = None if self.split is None else self.split.val
-            self.val_batches = Batches(self.val, self.device, options.batch_size, workers=options.workers, rows=rows)
-
+            self.val_batches = Batches(
+                self.val, self.device, options.batch_size, workers=options.workers, rows=rows, ranks=ranks
+            )
+        self._check_caches()
         if options.preload:
             self._preload(progress)
 
+    def _check_batch_size(self) -> None:
+        """Refuse a batch of which some ranks would never have a part."""
+        size, ranks = self.options.batch_size, self.ranks.size
+        if size < ranks:
+            reason = f"a batch of {size} images cannot be divided among {ranks} ranks"
+            raise OptionsError("too many ranks", None, reason, f"Give --batch-size {ranks} or more: it is that of all")
+
+    def _check_caches(self) -> None:
+        """Refuse ranks that read different caches, as those of two machines may be."""
+        fingerprints = [cache.fingerprint for cache in (self.cache, self.val) if cache is not None]
+        if self.ranks.first(fingerprints) != fingerprints:
+            reason = f"rank {self.ranks.rank} finds another cache there than rank 0"
+            raise CacheStale("the ranks read different caches", self.cache.path, reason, "Give all the same file")
+
     def _build_forward(self) -> Callable[[Tensor], Tensor]:
-        """Return the network, compiled where that was asked for."""
+        """Return the network, compiled where that was asked for, or as one of several ranks calls it."""
         network, batches = self.state.network, self.batches
         if not self.options.compile:
-            return network
+            return self.ranks.replicate(network, self.device)
+        if self.ranks.size > 1:
+            reason = f"{self.ranks.size} ranks train together"
+            raise OptionsError("--compile is for one process", None, reason, "Leave it out")
         whole = min(batches.batch_size, len(batches.subset))
         graphs = self.device.type == "cuda" and not self.rhythm.keeps_gradients
         with memory_errors(self.device):
@@ -156,7 +182,7 @@ def build_augmentation(options: TrainOptions, recipe: Recipe) -> Augmentation | 
     return Augmentation(options.augmentations, options.data_seed, recipe, options.crop_scale, options.color_jitter)
 
 
-def initial_state(cache: TensorCache, options: TrainOptions, device: torch.device) -> State:
+def initial_state(cache: TensorCache, options: TrainOptions, device: torch.device, ranks: Ranks | None = None) -> State:
     """Make the network, with the weights that follow from the seed, and its optimizer."""
     torch.manual_seed(options.seed)
     network = build_network(options.model, len(cache.class_ids), cache.recipe.size)
@@ -165,7 +191,7 @@ def initial_state(cache: TensorCache, options: TrainOptions, device: torch.devic
         network.to(device)
     average = None if options.model_ema is None else running_mean_of_weights(network, options.model_ema)
     scaler = GradScaler(device.type, enabled=options.scales_gradients)
-    return State(network, build_optimizer(network, options), average, scaler=scaler)
+    return State(network, build_optimizer(network, options), average, ranks or Ranks(), scaler=scaler)
 
 
 def find(cache: Path, run: Path | None) -> Path:

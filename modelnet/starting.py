@@ -6,12 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from modelnet.config import describe_run
+from modelnet.config import command, describe_run
 from modelnet.device import cpu_threads
 from modelnet.interrupt import Stop
 from modelnet.options import TrainOptions
 from modelnet.progress import Progress
-from modelnet.runs import RunFolder
+from modelnet.ranks import Ranks
+from modelnet.runs import RunFolder, UnwrittenRun
 from modelnet.session import Session
 from modelnet.split import SPLIT_COLUMNS, split_rows
 from modelnet.state import check_fits
@@ -19,13 +20,16 @@ from modelnet.training import Training, TrainResult
 from pipeline.errors import CacheStale, OptionsError, RunError
 
 
-def train(options: TrainOptions, progress: Progress | None = None, stop: Stop | None = None) -> TrainResult:
+def train(
+    options: TrainOptions, progress: Progress | None = None, stop: Stop | None = None, ranks: Ranks | None = None
+) -> TrainResult:
     """Train a network on a cache, in a new run folder.
 
     Args:
         options: what to do.
         progress: hears how it goes.
         stop: where set, training ends after the step, saved.
+        ranks: from `join_ranks`, the processes that train this network together; None for this one alone.
 
     Raises:
         SourceError: fewer than two classes.
@@ -36,17 +40,25 @@ def train(options: TrainOptions, progress: Progress | None = None, stop: Stop | 
         TrainingDiverged: the loss became NaN or infinite; the last good checkpoint is kept.
         WorkerDied: a reading process was killed.
     """
-    progress = progress or Progress()
+    progress, ranks = progress or Progress(), ranks or Ranks()
     with ExitStack() as stack:
-        stack.enter_context(cpu_threads(options.threads, options.batch_size))
-        session = Session(options, progress)
-        run = stack.enter_context(RunFolder.create(options.name, f"{session.cache.path.stem}-{options.model_in_names}"))
-        run.write_config(describe_run(options, session.batches, session.val_batches, session.device))
+        stack.enter_context(cpu_threads(options.threads, options.batch_size, ranks))
+        session = Session(options, progress, ranks=ranks)
+        run = stack.enter_context(_new_run(options.name, f"{session.cache.path.stem}-{options.model_in_names}", ranks))
+        if run.is_written:
+            run.write_config(describe_run(options, session.batches, session.val_batches, session.device))
         if session.split is not None:
             run.write_split(SPLIT_COLUMNS, split_rows(session.cache, session.split))
         training = Training(session, run, progress, stop or Stop())
         training.save()
         return training.run_epochs([])
+
+
+def _new_run(name: str | None, counted: str, ranks: Ranks) -> RunFolder:
+    """Make the run folder, as rank 0; the others hear where it is."""
+    run = RunFolder.create(name, counted) if ranks.is_main else None
+    path = ranks.first(None if run is None else run.path)
+    return run or UnwrittenRun(path)
 
 
 def resume(
@@ -58,13 +70,15 @@ def resume(
     compile: bool | None = None,
     progress: Progress | None = None,
     stop: Stop | None = None,
+    ranks: Ranks | None = None,
 ) -> TrainResult:
     """Go on with a run where its last checkpoint left it; on the CPU, bit for bit as if it had never stopped.
 
     Args:
         path: the folder of the run.
         epochs, device, workers, preload, compile: instead of the stored ones, where given; nothing else may differ.
-        progress, stop: as for `train`.
+        progress, stop, ranks: as for `train`; their number may be another than before, which changes the rounding of
+            sums, and what dropout leaves out.
 
     Raises:
         RunError: no run there; RunBusy: another process trains in it.
@@ -73,14 +87,15 @@ def resume(
         OptionsError: fewer epochs than it has already.
         As `train` otherwise.
     """
-    path, progress = Path(path), progress or Progress()
+    path, progress, ranks = Path(path), progress or Progress(), ranks or Ranks()
     asked = {"epochs": epochs, "device": device, "workers": workers, "preload": preload, "compile": compile}
     with ExitStack() as stack:
-        run = stack.enter_context(RunFolder.open_for_writing(path))
-        options = resumed_options(run, asked)
-        stack.enter_context(cpu_threads(options.threads, options.batch_size))
-        training = restored(run, Session(options, progress, path), progress, stop or Stop())
-        return training.run_epochs(run.keep_metrics(training.state.epoch))
+        run = stack.enter_context(RunFolder.open_for_writing(path) if ranks.is_main else UnwrittenRun(path))
+        options = ranks.first(resumed_options(run, asked) if ranks.is_main else None)
+        stack.enter_context(cpu_threads(options.threads, options.batch_size, ranks))
+        training = restored(run, Session(options, progress, path, ranks), progress, stop or Stop())
+        rows = ranks.first(run.keep_metrics(training.state.epoch) if ranks.is_main else None)
+        return training.run_epochs(rows)
 
 
 def restored(run: RunFolder, session: Session, progress: Progress, stop: Stop) -> Training:
@@ -94,8 +109,8 @@ def restored(run: RunFolder, session: Session, progress: Progress, stop: Stop) -
     Raises:
         As `resume`.
     """
-    path, options, config = run.path, session.options, run.read_config()
-    content = run.load_checkpoint()
+    path, options, ranks = run.path, session.options, session.ranks
+    config, content = ranks.first((run.read_config(), run.load_checkpoint()) if run.is_written else None)
     check_fits(content, session.cache, os.fspath(run.checkpoints / "last.pt"))
     for cache, described in ((session.cache, config["cache"]), (session.val, config["val"])):
         if cache is not None and cache.fingerprint != described["fingerprint"]:
@@ -105,7 +120,7 @@ def restored(run: RunFolder, session: Session, progress: Progress, stop: Stop) -
     if session.state.epoch > options.epochs:
         reason = f"it has {session.state.epoch} epochs already, and {options.epochs} were asked for"
         raise OptionsError("nothing to resume", path, reason, "Give more --epochs")
-    run.write_config(config | {"options": options.to_dict(), "command": options.command()})
+    run.write_config(config | {"options": options.to_dict(), "command": command(options, ranks)})
     training = Training(session, run, progress, stop)
     training.saved = (session.state.epoch, session.state.step)
     return training

@@ -11,6 +11,7 @@ from torch.optim.swa_utils import AveragedModel
 from modelnet.caches import same_images
 from modelnet.metrics import RunningMean
 from modelnet.options import TrainOptions
+from modelnet.ranks import Ranks
 from pipeline import TensorCache
 from pipeline.errors import CheckpointError
 from pipeline.recipe import Recipe
@@ -25,6 +26,7 @@ class State:
     Attributes:
         network, optimizer: what is trained.
         average: the running mean of its weights, or None.
+        ranks: the processes that train it, all of which have this state.
         epoch: epochs that are finished.
         step: batches done in the epoch after them.
         running: loss and accuracy of these batches.
@@ -39,9 +41,10 @@ class State:
     network: nn.Module
     optimizer: torch.optim.Optimizer
     average: AveragedModel | None = None
+    ranks: Ranks = field(default_factory=Ranks)
     epoch: int = 0
     step: int = 0
-    running: RunningMean = field(default_factory=RunningMean)
+    running: RunningMean = field(init=False)
     seconds: float = 0.0
     waited: float = 0.0
     best: list[float] = field(default_factory=list)
@@ -49,6 +52,9 @@ class State:
     decays: int = 0
     scaler: GradScaler = field(default_factory=lambda: GradScaler("cpu", enabled=False))
     keeps_gradients: bool = False
+
+    def __post_init__(self) -> None:
+        self.running = RunningMean(self.ranks)
 
     @property
     def device(self) -> torch.device:
@@ -68,7 +74,7 @@ class State:
             plateau_epochs: without a better one, after each of which the learning rate decays; None for never.
         """
         self.epoch += 1
-        self.step, self.running, self.seconds, self.waited = 0, RunningMean(), 0.0, 0.0
+        self.step, self.running, self.seconds, self.waited = 0, RunningMean(self.ranks), 0.0, 0.0
         is_best = not self.best or score > self.best
         self.stale = 0 if is_best else self.stale + 1
         if is_best:
@@ -125,7 +131,7 @@ class State:
             if name in content["gradients"]:
                 parameter.grad = content["gradients"][name].to(parameter.device)
         self.epoch, self.step = content["epoch"], content["step"]
-        self.running = RunningMean.from_dict(content["running"])
+        self.running = RunningMean.from_dict(content["running"], self.ranks)
         self.seconds, self.waited = content["seconds"], content["waited"]
         self.best, self.stale, self.decays = content["best"], content["stale"], content["decays"]
         torch.set_rng_state(content["rng"])

@@ -51,11 +51,12 @@ class Training:
 
     def __init__(self, session: Session, run: RunFolder, progress: Progress, stop: Stop) -> None:
         self.session = session
+        self.ranks = session.ranks
         self.state = session.state
         self.batches = session.batches
         self.run = run
         self.progress = progress
-        self.stop = stop
+        self.stop = self.ranks.share(stop)
         self.unsaved_best: bytes | None = None
         self.saved = (-1, -1)  # epoch, step
         self.saved_at = -math.inf
@@ -97,7 +98,7 @@ class Training:
             scores = self.write_predictions(outcome)
             if rows and not self.session.options.shuffle:
                 self.hint(unshuffled(rows[-1], self.training_images()))
-        if rows:
+        if rows and self.run.is_written:
             self.run.write_picture("loss.png", loss_curves(rows, self.run.path.name))
         if self.is_finished and self.state.epoch < self.session.options.epochs:
             self.progress.note(f"stopped: no epoch has been better than epoch {self.state.epoch - self.state.stale}")
@@ -116,11 +117,12 @@ class Training:
         state, network, optimizer, scaler = self.state, self.state.network, self.state.optimizer, self.state.scaler
         forward, loss_of = self.session.forward, self.session.loss_of
         rhythm, schedule = self.session.rhythm, self.session.schedule
-        clip_grad = self.session.options.clip_grad
+        seed, clip_grad = self.session.options.seed, self.session.options.clip_grad
         losses = Losses(self.session.device)
         began, waited = time.perf_counter() - state.seconds, state.waited
         network.train()
         for images, labels in self.batches.epoch(state.epoch, state.step):
+            self.ranks.seed(self.session.device, seed, state.epoch, state.step)
             if rhythm.clears(state.step):
                 optimizer.zero_grad()
             with self.session.autocast:
@@ -138,14 +140,15 @@ class Training:
                     state.average.update_parameters(network)
 
             state.step += 1
-            state.running.add(loss, logits, labels)
+            state.running.add(loss, logits, labels, len(self.batches.whole))
             losses.add(loss)
             if losses.due:
                 self.check(losses)
-            self.progress.step(len(labels))
-            if self.stop.signal:
+            self.progress.step(len(self.batches.whole))
+            if self.stop.poll():
                 break
         self.check(losses)
+        state.running.settle()
         state.seconds = time.perf_counter() - began
         state.waited = waited + self.batches.waited
 
@@ -181,7 +184,7 @@ class Training:
         self.refuse_bad_weights()
         self.run.append_metrics(row)
         if state.finish_epoch(score, self.session.schedule.plateau):
-            self.unsaved_best = encode(self.content())
+            self.unsaved_best = encode(self.content()) if self.run.is_written else None
         if time.monotonic() - self.saved_at >= self.seconds_between_saves:
             self.save()
         return row
@@ -223,7 +226,7 @@ class Training:
     def training_images(self) -> Outcome:
         """Run the network, as it is now, over the images that it was trained on, in plain order and unchanged."""
         options, rows = self.session.options, self.batches.subset
-        batches = Batches(self.session.cache, self.session.device, options.batch_size, rows=rows)
+        batches = Batches(self.session.cache, self.session.device, options.batch_size, rows=rows, ranks=self.ranks)
         label_map = torch.arange(len(self.session.cache.class_ids))
         outcome = evaluate(self.state.network, batches, label_map, autocast=self.session.autocast)
         assert outcome is not None  # nobody can ask it to stop

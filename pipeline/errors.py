@@ -16,7 +16,8 @@ PipelineError
 ├── CheckpointError          65
 │   ├── CheckpointDamaged    65
 │   └── CheckpointUnsafe     65  a pickle that would run code
-└── TrainingDiverged         76  the loss is NaN or infinite
+├── TrainingDiverged         76  the loss is NaN or infinite
+└── RankFailed                   another process of the same training failed, with that one's exit code
 """
 
 import os
@@ -164,6 +165,10 @@ class TrainingDiverged(PipelineError):
     """The loss became NaN or infinite."""
 
     exit_code = 76
+
+
+class RankFailed(PipelineError):
+    """Another process of the same training has failed, and has told of it: there is nothing to add."""
 
 
 def show_path(path: "str | bytes | os.PathLike[str]") -> str:

@@ -120,6 +120,36 @@ class EpochSampler(Sampler[int]):
         return self.count
 
 
+class PartsOfBatches(Sampler[list[int]]):
+    """Batches that are divided among processes, of which this one takes a part: batch by batch, and perhaps none.
+
+    Args:
+        sampler: the rows of all.
+        batch_size: B, of the whole batches.
+        drop_last: leave out the last, shorter batch.
+        part: which part, of how many; they are as even as it goes, the first ones longer.
+    """
+
+    def __init__(self, sampler: EpochSampler, batch_size: int, drop_last: bool, part: tuple[int, int]) -> None:
+        self.sampler = sampler
+        self.batch_size = batch_size
+        self.drop_last = drop_last
+        self.part = part
+
+    def __iter__(self) -> Iterator[list[int]]:
+        number, count = self.part
+        rows = torch.tensor(list(self.sampler), dtype=torch.int64)
+        for start in range(0, len(rows), self.batch_size):
+            rows_B = rows[start : start + self.batch_size]
+            if len(rows_B) == self.batch_size or not self.drop_last:
+                yield rows_B.tensor_split(count)[number].tolist()
+
+    def __len__(self) -> int:
+        """Batches of a whole epoch."""
+        whole, rest = divmod(len(self.sampler), self.batch_size)
+        return whole + (rest > 0 and not self.drop_last)
+
+
 def seeded_generator(*key: int) -> torch.Generator:
     """Return a CPU generator whose numbers follow from a tuple of integers, unlike those of neighbouring tuples."""
     digest = xxhash.xxh3_64_intdigest(repr(tuple(map(index, key))).encode())
@@ -136,6 +166,7 @@ def make_loader(
     pin_memory: bool | None = None,
     rows: Tensor | None = None,
     stored: bool = False,
+    part: tuple[int, int] = (0, 1),
     **options: Any,
 ) -> DataLoader[Sample]:
     """Return a torch DataLoader of (images (B, 3, S, S) float32 normalized, labels (B,) int64).
@@ -154,18 +185,21 @@ def make_loader(
         rows: (M,) int64, the part of the cache that is read; None for all of it.
         stored: give images as they are stored, those of a uint8 cache as uint8: a quarter of the bytes on the way to a
             GPU, where `pipeline.cache.normalize` makes of them what the network sees, to the bit.
+        part: (rank, ranks): each batch of B is divided among so many processes, and this one reads its part of it.
         options: passed on to the DataLoader (`multiprocessing_context`, `persistent_workers`, ...).
     """
     if pin_memory is None:
         pin_memory = torch.cuda.is_available()
     pinned = stored and pin_memory and workers == 0  # at once; else torch copies the batch there
+    sampler = EpochSampler(cache.num_images if rows is None else torch.as_tensor(rows), shuffle, index(seed))
+    if part[1] > 1:
+        options |= {"batch_sampler": PartsOfBatches(sampler, batch_size, drop_last, part)}
+    else:
+        options |= {"batch_size": batch_size, "sampler": sampler, "drop_last": drop_last}
     return DataLoader(
         CacheDataset(cache, stored, pinned),
-        batch_size=batch_size,
-        sampler=EpochSampler(cache.num_images if rows is None else torch.as_tensor(rows), shuffle, index(seed)),
         num_workers=workers,
         collate_fn=collate,
-        drop_last=drop_last,
         pin_memory=pin_memory and not pinned,
         generator=torch.Generator().manual_seed(0),  # workers' base seed: leaves torch's global one alone
         **options,

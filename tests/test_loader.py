@@ -53,6 +53,25 @@ def test_without_shuffling_rows_come_in_their_order(cache: TensorCache) -> None:
     assert rows_of(loader, cache) == rows_of(loader, cache) == list(range(8))
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize(("batch_size", "drop_last"), [(3, False), (7, False), (3, True), (2, False)])
+def test_parts_of_batches_are_those_of_the_whole_ones(
+    cache: TensorCache, batch_size: int, drop_last: bool, workers: int
+) -> None:
+    ranks = 2
+    wholes = list(make_loader(cache, batch_size, drop_last=drop_last))
+    loaders = [
+        make_loader(cache, batch_size, workers=workers, drop_last=drop_last, part=(rank, ranks))
+        for rank in range(ranks)
+    ]
+    assert [len(loader) for loader in loaders] == [len(wholes)] * ranks
+    for (images, labels), *parts in zip(wholes, *loaders, strict=True):
+        assert torch.equal(torch.cat([part[0] for part in parts]), images)
+        assert torch.equal(torch.cat([part[1] for part in parts]), labels)
+        lengths = [len(part[0]) for part in parts]
+        assert max(lengths) - min(lengths) <= 1
+
+
 def test_the_last_short_batch_is_left_out_where_asked_for(cache: TensorCache) -> None:
     assert [len(images) for images, _ in make_loader(cache, batch_size=3, drop_last=True)] == [3, 3]
     assert not list(make_loader(cache, batch_size=9, drop_last=True))

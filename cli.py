@@ -7,7 +7,7 @@ import os
 import shlex
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -324,10 +324,12 @@ def tell_result(result: "TrainResult | ManyResult") -> None:
         return
     if isinstance(result, ManyResult):
         click.echo(f"\n{result}\n\nall networks: {show_path(result.table)}\ncurves: {show_path(result.picture)}")
+        write_report(result.runs)
         return
     if result.scores is not None:
         click.echo(f"\n{result.scores}\n")
     click.echo(f"loss curve: {show_path(result.run / 'loss.png')}")
+    write_report([result.run])
 
 
 LR_FIND_OPTIONS = (
@@ -434,6 +436,38 @@ def predict_command(
             click.echo(answer_text(trained, answer))
     if failed:
         raise SystemExit(DONE_WITH_FAILURES)
+
+
+@cli.command("report", epilog=example("python cli.py report runs/example-modelnet-001"))
+@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="RUN...")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="The page.  [default: RUN/report.html, of several runs <first>-to-<last>.html beside them]",
+)
+def report_command(runs: tuple[Path, ...], out: Path | None) -> None:
+    """Show runs as one HTML page: curves, mistakes with their pictures, scores of each class, options, environment.
+
+    The page needs nothing outside itself, so that it can be sent, printed and kept. Runs that differ in their seeds
+    alone are taken together, others side by side.
+    """
+    write_report(runs, out)
+
+
+def write_report(runs: Sequence[Path], out: Path | None = None) -> None:
+    """Write the page of some runs and say where it is."""
+    from modelnet.page import render
+    from modelnet.report import gather
+    from pipeline.files import publish
+
+    page = render(gather(runs))
+    first, last = (Path(os.path.normpath(run.absolute())) for run in (runs[0], runs[-1]))
+    default = first / "report.html" if len(runs) == 1 else first.parent / f"{first.name}-to-{last.name}.html"
+    path = out or Path(os.path.relpath(default))
+    with output_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        publish(page, path)
+    click.echo(f"report: {show_path(path)}")
 
 
 def resume_options(ctx: click.Context) -> dict[str, Any]:

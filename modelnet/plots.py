@@ -9,6 +9,8 @@ from typing import Any
 from modelnet.finding import RateCurve
 from modelnet.runs import EpochRow
 
+NAMED_UP_TO, NUMBERED_UP_TO = 25, 10  # classes of a confusion matrix, that there is room for
+
 
 def loss_curves(rows: Sequence[EpochRow], title: str) -> bytes:
     """Draw loss and accuracy against the epoch, of training and validation where there is one.
@@ -65,12 +67,12 @@ def group_curves(groups: Mapping[str, Sequence[Sequence[EpochRow]]], title: str)
     for axes, measure, what in zip(
         figure.subplots(1, 2), ("loss", "acc"), ("cross-entropy loss", "accuracy"), strict=True
     ):
-        for group, color in _colors(groups).items():
+        for group, color in group_colors(groups).items():
             for part in parts:
                 label = f"{names[part]}: median, quartiles" if len(groups) == 1 else group
-                _draw_band(axes, groups[group], f"{part}_{measure}", label, color)
-        if len(groups) > _COLORED:
-            axes.plot([], [], color=_GREY, label=f"{len(groups) - _COLORED} others")
+                draw_band(axes, groups[group], f"{part}_{measure}", label, color)
+        if len(groups) > COLORED:
+            axes.plot([], [], color=GREY, label=f"{len(groups) - COLORED} others")
         of = "" if len(groups) == 1 else f"{names[parts[0]]}: "
         axes.set(xlabel="epoch", ylabel=f"{of}{what}", ylim=(0, 1.02 if measure == "acc" else None))
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -84,12 +86,12 @@ def group_curves(groups: Mapping[str, Sequence[Sequence[EpochRow]]], title: str)
     return _png(figure, title)
 
 
-_COLORED, _GREY = 8, "0.8"
+COLORED, GREY = 8, "0.8"
 
 
-def _colors(groups: Mapping[str, Sequence[Sequence[EpochRow]]]) -> dict[str, str | None]:
+def group_colors(groups: Mapping[str, Sequence[Sequence[EpochRow]]]) -> dict[str, str | None]:
     """Return a color for each group, in the order in which they are drawn; None for the next of the usual ones."""
-    if len(groups) <= _COLORED:
+    if len(groups) <= COLORED:
         return dict.fromkeys(groups)
 
     def ended(group: str) -> float:
@@ -97,10 +99,12 @@ def _colors(groups: Mapping[str, Sequence[Sequence[EpochRow]]]) -> dict[str, str
         return median(-row.train_loss if row.val_acc is None else row.val_acc for row in last)
 
     ranked = sorted(groups, key=ended)
-    return dict.fromkeys(ranked[:-_COLORED], _GREY) | dict.fromkeys(reversed(ranked[-_COLORED:]))
+    return dict.fromkeys(ranked[:-COLORED], GREY) | dict.fromkeys(reversed(ranked[-COLORED:]))
 
 
-def _draw_band(axes: Any, runs: Sequence[Sequence[EpochRow]], column: str, label: str, color: str | None) -> None:
+def draw_band(
+    axes: Any, runs: Sequence[Sequence[EpochRow]], column: str, label: str, color: str | None, style: str = "-"
+) -> None:
     """Draw the median of runs, and between their quartiles a band unless they are grey."""
     import numpy as np
 
@@ -112,8 +116,9 @@ def _draw_band(axes: Any, runs: Sequence[Sequence[EpochRow]], column: str, label
     if color is not None:
         axes.plot(epochs, middle, color=color, linewidth=0.8)
         return
-    (line,) = axes.plot(epochs, middle, label=label, marker="o" if length < 20 else "")
-    axes.fill_between(epochs, low, high, alpha=0.2, color=line.get_color(), linewidth=0)
+    (line,) = axes.plot(epochs, middle, label=label, marker="o" if length < 20 else "", linestyle=style)
+    if len(runs) > 1:
+        axes.fill_between(epochs, low, high, alpha=0.2, color=line.get_color(), linewidth=0)
 
 
 def rate_curve(curve: RateCurve, title: str) -> bytes:
@@ -137,8 +142,48 @@ def rate_curve(curve: RateCurve, title: str) -> bytes:
     return _png(figure, title)
 
 
+def confusion_picture(confusion: Sequence[Sequence[int]], names: Sequence[str], title: str) -> bytes:
+    """Draw the confusion matrix, each row by its shares; with the numbers and names where there is room for them.
+
+    Args:
+        confusion: [true label][predicted label], numbers of images.
+        names: of the classes.
+        title: of the picture.
+
+    Returns:
+        A PNG.
+    """
+    import numpy as np
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    counts_CC = np.array(confusion)
+    shares_CC = counts_CC / np.maximum(counts_CC.sum(1, keepdims=True), 1)
+    side = min(3 + 0.45 * len(names), 12)
+    figure = Figure(figsize=(side + 1, side), dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    image = axes.imshow(shares_CC, cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
+    figure.colorbar(image, ax=axes, label="share of the true class", shrink=0.8)
+    axes.set(xlabel="predicted class", ylabel="true class")
+    if len(names) <= NAMED_UP_TO:
+        shown = [_plain_text(name if len(name) <= 20 else f"{name[:19]}…") for name in names]
+        axes.set_xticks(range(len(names)), shown, rotation=90 if len(names) > 4 else 0)
+        axes.set_yticks(range(len(names)), shown)
+    if len(names) <= NUMBERED_UP_TO:
+        for (true, said), count in np.ndenumerate(counts_CC):
+            color = "white" if shares_CC[true, said] > 0.5 else "black"
+            axes.text(said, true, f"{count}", ha="center", va="center", color=color)
+    return _png(figure, title)
+
+
 def _png(figure: Any, title: str) -> bytes:
-    figure.suptitle(title.encode("ascii", "replace").decode().replace("$", r"\$"))  # the font has no others; no maths
+    figure.suptitle(_plain_text(title))
     png = io.BytesIO()
     figure.savefig(png, format="png")
     return png.getvalue()
+
+
+def _plain_text(text: str) -> str:
+    """Return a text that can be drawn: the font has no other letters, and nothing in a name is mathematics."""
+    return text.encode("ascii", "replace").decode().replace("$", r"\$")

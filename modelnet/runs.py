@@ -7,6 +7,8 @@
     scores.json       how good these are, class by class
     checkpoints/      last.pt, the one before it as previous.pt, best.pt
     loss.png          the curves
+    confusion.png     what was taken for what, of the validation images
+    report.html       all of it, to be looked at
     group.csv, seeds.png   of the first of many that were trained together: all of them
 
 Nothing in it holds the folder's own path, so that it can be moved as a whole.
@@ -22,7 +24,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from modelnet import checkpoint
 from pipeline import files
@@ -57,6 +59,27 @@ class EpochRow:
 
 
 _COLUMNS = [field.name for field in fields(EpochRow)]
+
+
+class Prediction(NamedTuple):
+    """A line of predictions.csv: a validation image, and what the network says of it.
+
+    Attributes:
+        class_id, file, sha256: the image, and its content; the class as text.
+        predicted: the most probable class, as text.
+        correct: whether that is the image's class.
+        p_predicted, p_true: probabilities of these classes.
+        loss: cross-entropy.
+    """
+
+    class_id: str
+    file: str
+    sha256: str
+    predicted: str
+    correct: bool
+    p_predicted: float
+    p_true: float
+    loss: float
 
 
 class RunFolder:
@@ -200,6 +223,36 @@ class RunFolder:
         """Publish predictions.csv."""
         self._publish("predictions.csv", _csv_text([header, *rows]).encode("utf-8", "surrogateescape"))
 
+    def read_predictions(self) -> list[Prediction]:
+        """Return predictions.csv, in its order; empty where the run has not written it.
+
+        Raises:
+            RunError: it is not the table that this program writes.
+        """
+        path = self.path / "predictions.csv"
+        if not path.exists():
+            return []
+        try:
+            text = path.read_bytes().decode("utf-8", "surrogateescape")
+            return [_prediction(line) for line in csv.DictReader(io.StringIO(text, newline=""))]
+        except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
+            raise RunError("the run cannot be read", path, f"it is not a table of predictions ({error})") from error
+
+    def read_scores(self) -> dict[str, Any] | None:
+        """Return what `write_scores` was given; None where there is no such file.
+
+        Raises:
+            RunError: it cannot be read.
+        """
+        path = self.path / "scores.json"
+        try:
+            scores: dict[str, Any] = json.loads(path.read_bytes())
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            raise RunError("the run cannot be read", path, str(error)) from error
+        return scores
+
     def write_scores(self, scores: dict[str, Any]) -> None:
         """Publish scores.json."""
         self._publish("scores.json", _json_text(scores).encode())
@@ -307,6 +360,20 @@ def _clean_aside(path: Path) -> Iterator[Path]:
         with suppress(OSError):
             files.remove(aside)
         raise
+
+
+def _prediction(line: dict[str, str]) -> Prediction:
+    """Read a line of predictions.csv; raises KeyError, TypeError or ValueError where it is none."""
+    return Prediction(
+        line["class_id"],
+        line["file"],
+        line["sha256"],
+        line["predicted"],
+        {"0": False, "1": True}[line["correct"]],
+        float(line["p_predicted"]),
+        float(line["p_true"]),
+        float(line["loss"]),
+    )
 
 
 def _json_text(values: dict[str, Any]) -> str:

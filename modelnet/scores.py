@@ -1,5 +1,6 @@
 """How good a network is, class by class: precision, recall, F1, the confusion matrix, and the text that shows them."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -58,6 +59,15 @@ class Scores:
         """Return plain JSON values."""
         return asdict(self)
 
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "Scores":
+        """Build from `to_dict`'s values.
+
+        Raises:
+            KeyError, TypeError: they are not such.
+        """
+        return cls(**(values | {"classes": [ClassScore(**one) for one in values["classes"]]}))
+
     def __str__(self) -> str:
         """Return a table of the classes, the confusion matrix where it is small, and a line of the whole."""
         names = [show_path(score.name or str(score.id)) for score in self.classes]
@@ -83,18 +93,39 @@ def score(outcome: Outcome, class_ids: Sequence[ClassId], class_names: Sequence[
     """
     count = len(class_ids)
     confusion_CC = confusion_matrix(outcome.labels_N, outcome.logits_NC.argmax(1), count)
-    right, true, said = confusion_CC.diagonal().tolist(), confusion_CC.sum(1).tolist(), confusion_CC.sum(0).tolist()
-    classes = [
-        ClassScore(
-            id, name, true[k], _ratio(right[k], said[k]), _ratio(right[k], true[k]), _f1(right[k], true[k], said[k])
-        )
-        for k, (id, name) in enumerate(zip(class_ids, class_names, strict=True))
-    ]
+    classes = class_scores(confusion_CC.tolist(), class_ids, class_names)
     top5 = None
     if count >= TOP5_FROM:
         among = (outcome.logits_NC.topk(5, dim=1).indices == outcome.labels_N[:, None]).any(1)
         top5 = among.double().mean().item()
     return Scores(len(outcome.labels_N), outcome.loss, outcome.accuracy, top5, classes, confusion_CC.tolist())
+
+
+def class_scores(
+    confusion: Sequence[Sequence[int]], class_ids: Sequence[ClassId], class_names: Sequence[str]
+) -> list[ClassScore]:
+    """Say how good a network is at each class, given [true label][predicted label], numbers of images."""
+    right = [row[k] for k, row in enumerate(confusion)]
+    true, said = list(map(sum, confusion)), list(map(sum, zip(*confusion, strict=True)))
+    return [
+        ClassScore(
+            id, name, true[k], _ratio(right[k], said[k]), _ratio(right[k], true[k]), _f1(right[k], true[k], said[k])
+        )
+        for k, (id, name) in enumerate(zip(class_ids, class_names, strict=True))
+    ]
+
+
+def accuracy_interval(correct: float, images: int) -> tuple[float, float]:
+    """Return the 95 % interval of an accuracy, as Wilson gives it: which true accuracies go together with it.
+
+    Args:
+        correct: images that were classified right.
+        images: of them, at least 1.
+    """
+    z, share = 1.959963984540054, correct / images
+    middle = share + z**2 / (2 * images)
+    half = z * math.sqrt(share * (1 - share) / images + z**2 / (4 * images**2))
+    return (middle - half) / (1 + z**2 / images), (middle + half) / (1 + z**2 / images)
 
 
 def confusion_matrix(true_N: Tensor, predicted_N: Tensor, classes: int) -> Tensor:

@@ -17,7 +17,7 @@ from modelnet.evaluation import PREDICTION_COLUMNS, Outcome, evaluate, predictio
 from modelnet.hints import GUESSING_AFTER, guessing, unshuffled
 from modelnet.interrupt import Stop
 from modelnet.metrics import Losses
-from modelnet.plots import loss_curves
+from modelnet.plots import confusion_picture, loss_curves
 from modelnet.progress import Progress
 from modelnet.runs import EpochRow, RunFolder
 from modelnet.scores import Scores, score
@@ -221,6 +221,8 @@ class Training:
         )
         scores = score(outcome, cache.class_ids, cache.class_names)
         self.run.write_scores(scores.to_dict())
+        names = [one.name or str(one.id) for one in scores.classes]
+        self.run.write_picture("confusion.png", confusion_picture(scores.confusion, names, self.run.path.name))
         return scores
 
     def training_images(self) -> Outcome:

@@ -47,7 +47,10 @@ def test_training_from_the_default_cache_prints_a_line_an_epoch(
         r"epoch 2/2: training loss 0\.\d{4}, accuracy \d+\.\d% \| [\d,]+ images/s, \d+\.\d\d s waiting for data",
         lines[3],
     )
-    assert lines[4] == "loss curve: runs/photos-modelnet-001/loss.png"
+    assert lines[4:] == [
+        "loss curve: runs/photos-modelnet-001/loss.png",
+        "report: runs/photos-modelnet-001/report.html",
+    ]
     assert (tmp_path / "runs/photos-modelnet-001/loss.png").read_bytes()[:4] == b"\x89PNG"
 
 

@@ -238,15 +238,15 @@ def test_the_command_prints_a_table_and_a_sentence(cache_path: Path, tmp_path: P
     )
     assert ended.code == 0, ended.stderr
     lines = ended.stdout.splitlines()
-    assert lines[-2:] == ["all networks: runs/s-seed-0/group.csv", "curves: runs/s-seed-0/seeds.png"]
+    assert lines[-3:-1] == ["all networks: runs/s-seed-0/group.csv", "curves: runs/s-seed-0/seeds.png"]
     assert (tmp_path / "runs/s-seed-0/seeds.png").read_bytes()[:4] == b"\x89PNG"
-    table = [line.split() for line in lines[-12:-5]]
+    table = [line.split() for line in lines[-13:-6]]
     assert table[0] == ["seed", "train_loss", "train_acc", "run"]
     assert [row[0] for row in table[1:4]] == ["0", "1", "2"] and table[3][-1] == "s-seed-2"
     losses = sorted(float(row[1]) for row in table[1:4])
     assert table[5][:2] == ["median", f"{losses[1]:.4f}"]
     low = sum(loss < 0.5 * 0.6931 for loss in losses)
-    assert lines[-4] == f"converged in {low} of 3 starts"
+    assert lines[-5] == f"converged in {low} of 3 starts"
 
 
 def test_a_sweep_that_is_stopped_goes_on_from_its_table(cache_path: Path, tmp_path: Path, run_cli: RunCli) -> None:
@@ -264,8 +264,8 @@ def test_a_sweep_that_is_stopped_goes_on_from_its_table(cache_path: Path, tmp_pa
     ended = run_cli("train", "--resume", table, "--epochs", more)
     assert ended.code == 0, ended.stderr
     lines = ended.stdout.splitlines()
-    assert lines[-4].startswith("lowest median training loss: ")
-    settings = [line.split("   ")[0] for line in lines[-10:-6]]
+    assert lines[-5].startswith("lowest median training loss: ")
+    settings = [line.split("   ")[0] for line in lines[-11:-7]]
     assert settings == [f"lr={lr} weight-decay={wd}" for lr in (0.01, 0.05) for wd in (0.0, 0.1)]
-    assert all("of 2" in line for line in lines[-10:-6])
+    assert all("of 2" in line for line in lines[-11:-7])
     assert {line["epochs"] for line in read_table(tmp_path / table)} == {more}

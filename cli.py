@@ -449,9 +449,12 @@ def report_command(runs: tuple[Path, ...], out: Path | None) -> None:
     """Show runs as one HTML page: curves, mistakes with their pictures, scores of each class, options, environment.
 
     The page needs nothing outside itself, so that it can be sent, printed and kept. Runs that differ in their seeds
-    alone are taken together, others side by side.
+    alone are taken together, others side by side. A group.csv stands for all the runs that it names.
     """
-    write_report(runs, out)
+    from modelnet.runs import RunFolder
+
+    groups = [RunFolder.read_group(run) if run.suffix == ".csv" else [run] for run in runs]
+    write_report([run for group in groups for run in group], out)
 
 
 def write_report(runs: Sequence[Path], out: Path | None = None) -> None:

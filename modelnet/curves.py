@@ -9,8 +9,7 @@ from modelnet.plots import COLORED, GREY, draw_band, group_colors
 from modelnet.runs import EpochRow
 
 MEASURES = {"loss": "cross-entropy loss", "acc": "accuracy"}
-
-_PARTS = {"train": "training (running mean)", "val": "validation"}
+PARTS = {"train": "training (running mean)", "val": "validation"}
 _COLORS = ["#1f77b4", "#c2410c", "#15803d", "#9333ea", "#0e7490", "#a16207", "#be185d", "#64748b"]  # on light and dark
 
 
@@ -51,22 +50,28 @@ def _for_a_page(svg: str) -> str:
     return svg.replace("#000000", "currentColor")
 
 
+def parts_shown(groups: Mapping[str, Sequence[Sequence[EpochRow]]]) -> list[str]:
+    """Return what is drawn: "train" and "val" of one group; of several, the one that they can be compared by."""
+    validated = all(rows[0].val_loss is not None for runs in groups.values() for rows in runs)
+    parts = ["train", "val"] if validated else ["train"]
+    return parts if len(groups) == 1 else parts[-1:]
+
+
 def _draw_curves(axes: Any, groups: Mapping[str, Sequence[Sequence[EpochRow]]], measure: str) -> None:
-    """Draw training and validation of one group, or of several whichever of these tells how good they are."""
+    """Draw groups of runs by their medians and quartiles."""
     from matplotlib.ticker import MaxNLocator
 
     axes.set_prop_cycle(color=_COLORS)
-    validated = next(iter(groups.values()))[0][0].val_loss is not None
-    parts = ["train", "val"] if validated else ["train"]
+    parts = parts_shown(groups)
     for group, color in group_colors(groups).items():
-        for part in parts if len(groups) == 1 else parts[-1:]:
+        for part in parts:
             median = "" if len(groups[group]) == 1 else ", median and quartiles"
-            label = f"{_PARTS[part]}{median}" if len(groups) == 1 else f"group {group}{median}"
+            label = f"{PARTS[part]}{median}" if len(groups) == 1 else f"group {group}{median}"
             style = "--" if part != parts[-1] else "-"
             draw_band(axes, groups[group], f"{part}_{measure}", label, color, style)
     if len(groups) > COLORED:
         axes.plot([], [], color=GREY, label=f"{len(groups) - COLORED} other groups")
-    of = "" if len(groups) == 1 else f"{_PARTS[parts[-1]]}: "
+    of = "" if len(groups) == 1 else f"{PARTS[parts[-1]]}: "
     top = 1.02 if measure == "acc" else 1.05 * axes.get_ylim()[1]
     axes.set(xlabel="epoch", ylabel=f"{of}{MEASURES[measure]}", ylim=(0, top))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from modelnet.curves import MEASURES, curves_svg
+from modelnet.curves import MEASURES, PARTS, curves_svg, parts_shown
 from modelnet.mistakes import Mistake
 from modelnet.page_tables import Table, class_tables, confused_pairs, environment_table, matrix, option_tables, percent
 from modelnet.report import Group, Report, Run
@@ -200,11 +200,10 @@ def _curves(report: Report) -> list[Curve]:
     for measure, name in MEASURES.items():
         said = []
         for label, runs in groups.items():
-            for part, called in (("train", "training (running mean)"), ("val", "validation")):
+            for part in parts_shown(groups):
                 firsts, lasts = ([getattr(rows[i], f"{part}_{measure}") for rows in runs] for i in (0, -1))
-                if None not in firsts + lasts:
-                    group = f"group {label}, " if label else ""
-                    said.append(f"{group}{called} from {median(firsts):.3g} to {median(lasts):.3g}")
+                group = f"group {label}, " if label else ""
+                said.append(f"{group}{PARTS[part]} from {median(firsts):.3g} to {median(lasts):.3g}")
         alt = f"{name} against the epoch: {'; '.join(said)}"
         curves.append(Curve(name[0].upper() + name[1:], Markup(curves_svg(groups, measure)), alt))
     return curves

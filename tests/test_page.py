@@ -143,6 +143,15 @@ def test_groups_are_shown_side_by_side() -> None:
     assert "A 1 50.0% – 0.2000 1 of 1 B 1 50.0% – 0.6000 0 of 1" in text
 
 
+def test_of_many_groups_the_tables_are_folded_away() -> None:
+    def folded(count: int) -> int:
+        return len(
+            Page([make_run(f"g{count}-{i}", [0.7], ANSWERS, lr=0.01 * (i + 1)) for i in range(count)]).all("details")
+        )
+
+    assert folded(9) == folded(3) + 2
+
+
 def test_a_thousand_classes_stay_readable_and_small() -> None:
     page = Page([many_classes()])
     assert len(page.bytes) < 400_000
@@ -180,5 +189,7 @@ def test_the_command_writes_a_page_beside_the_runs_or_where_it_is_told() -> None
     assert (
         Path("runs/a/report.html").read_bytes() == Path("new/x.html").read_bytes() == render(gather([Path("runs/a")]))
     )
+    Path("runs/a/group.csv").write_text("run\na\nb\n")
+    assert typed("runs/a/group.csv") == "report: runs/a-to-b.html\n"
     wrong = CliRunner().invoke(cli, ["report", "runs"])
     assert isinstance(wrong.exception, RunError)

@@ -10,7 +10,7 @@ from modelnet.runs import EpochRow
 
 MEASURES = {"loss": "cross-entropy loss", "acc": "accuracy"}
 PARTS = {"train": "training (running mean)", "val": "validation"}
-_COLORS = ["#1f77b4", "#c2410c", "#15803d", "#9333ea", "#0e7490", "#a16207", "#be185d", "#64748b"]  # on light and dark
+_COLORS = ["#1f77b4", "#c2410c", "#15803d", "#9333ea", "#be185d", "#a16207", "#64748b", "#0e9f9f"]  # on light and dark
 
 
 def curves_svg(groups: Mapping[str, Sequence[Sequence[EpochRow]]], measure: str) -> str:
@@ -65,15 +65,14 @@ def _draw_curves(axes: Any, groups: Mapping[str, Sequence[Sequence[EpochRow]]], 
     parts = parts_shown(groups)
     for group, color in group_colors(groups).items():
         for part in parts:
-            median = "" if len(groups[group]) == 1 else ", median and quartiles"
-            label = f"{PARTS[part]}{median}" if len(groups) == 1 else f"group {group}{median}"
+            label = PARTS[part] if len(groups) == 1 else f"group {group}"
             style = "--" if part != parts[-1] else "-"
             draw_band(axes, groups[group], f"{part}_{measure}", label, color, style)
     if len(groups) > COLORED:
-        axes.plot([], [], color=GREY, label=f"{len(groups) - COLORED} other groups")
+        axes.plot([], [], color=GREY, label=f"{len(groups) - COLORED} others")
     of = "" if len(groups) == 1 else f"{PARTS[parts[-1]]}: "
     top = 1.02 if measure == "acc" else 1.05 * axes.get_ylim()[1]
     axes.set(xlabel="epoch", ylabel=f"{of}{MEASURES[measure]}", ylim=(0, top))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
-    axes.legend(frameon=False, fontsize="small")
+    axes.legend(frameon=False, fontsize="small", ncols=2 if len(groups) > 4 else 1)

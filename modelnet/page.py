@@ -11,7 +11,16 @@ from markupsafe import Markup
 
 from modelnet.curves import MEASURES, PARTS, curves_svg, parts_shown
 from modelnet.mistakes import Mistake
-from modelnet.page_tables import Table, class_tables, confused_pairs, environment_table, matrix, option_tables, percent
+from modelnet.page_tables import (
+    Table,
+    class_tables,
+    confused_pairs,
+    differing_options,
+    environment_table,
+    matrix,
+    option_tables,
+    percent,
+)
 from modelnet.report import Group, Report, Run
 from modelnet.scores import accuracy_interval
 from pipeline.errors import show_path
@@ -154,13 +163,14 @@ def _seconds(run: Run) -> str:
 
 
 def _group_table(groups: Sequence[Group]) -> Table:
-    rows = []
-    for group in groups:
+    rows, options = [], differing_options(groups)
+    for number, group in enumerate(groups):
         ends = [run.rows[-1] for run in group.started]
         accuracies = [row.val_acc for row in ends if row.val_acc is not None]
         rows.append(
             [
                 group.label,
+                *(values[number] for values in options.values()),
                 str(len(group.runs)),
                 percent(median(accuracies)) if accuracies else "–",
                 f"{percent(min(accuracies))} to {percent(max(accuracies))}" if len(accuracies) > 1 else "–",
@@ -168,7 +178,15 @@ def _group_table(groups: Sequence[Group]) -> Table:
                 f"{sum(run.converged for run in group.runs)} of {len(group.runs)}",
             ]
         )
-    header = ["group", "runs", "validation accuracy, median", "lowest to highest", "training loss, median", "converged"]
+    header = [
+        "group",
+        *options,
+        "runs",
+        "validation accuracy, median",
+        "lowest to highest",
+        "training loss, median",
+        "converged",
+    ]
     return Table("The groups at their last epochs", header, rows)
 
 
@@ -205,7 +223,8 @@ def _curves(report: Report) -> list[Curve]:
                 group = f"group {label}, " if label else ""
                 said.append(f"{group}{PARTS[part]} from {median(firsts):.3g} to {median(lasts):.3g}")
         alt = f"{name} against the epoch: {'; '.join(said)}"
-        curves.append(Curve(name[0].upper() + name[1:], Markup(curves_svg(groups, measure)), alt))
+        several = " (medians; the bands lie between the quartiles)" if max(map(len, groups.values())) > 1 else ""
+        curves.append(Curve(f"{name[0].upper()}{name[1:]}{several}", Markup(curves_svg(groups, measure)), alt))
     return curves
 
 

@@ -115,45 +115,44 @@ def _balance(run: Run) -> str:
     )
 
 
-def option_tables(groups: Sequence[Group]) -> list[Table]:
-    """Return tables of the options: those in which the groups differ, those that are not at their defaults, the others.
-
-    An option that varies within a group is shown with all its values.
-    """
-    labels = [f"group {group.label}" if group.label else "value" for group in groups]
-    differing, changed, others = [], [], []
+def differing_options(groups: Sequence[Group]) -> dict[str, list[str]]:
+    """Return the options in which the groups differ, with the value of each group."""
+    differing = {}
     for option in fields(TrainOptions):
         values = [_values(group.runs, option.name) for group in groups]
-        row = [f"--{option.name.replace('_', '-')}", *values]
-        default = _shown(None, option.name, option.default)
         if len(set(values)) > 1 and option.name not in OF_ONE_START + PLACES:
-            differing.append([*row, default])
-        elif any(getattr(run.options, option.name) != option.default for group in groups for run in group.runs):
-            changed.append([*_merged(row), default])
+            differing[_flag(option.name)] = values
+    return differing
+
+
+def option_tables(groups: Sequence[Group]) -> list[Table]:
+    """Return tables of the options: those that are not at their defaults, and the others; each with all its values."""
+    changed, others = [], []
+    runs = [run for group in groups for run in group.runs]
+    for option in fields(TrainOptions):
+        if option.name == "name":
+            continue
+        shown = [_flag(option.name), _values(runs, option.name)]
+        if any(getattr(run.options, option.name) != option.default for run in runs):
+            changed.append([*shown, _shown(None, option.name, option.default)])
         else:
-            others.append(_merged(row))
+            others.append(shown)
     return [
-        Table(caption, header, rows, numbers=False)
-        for caption, header, rows in (
-            ("Options in which the groups differ", ["option", *labels, "default"], differing),
-            ("Options not at their defaults", ["option", "value", "default"], changed),
-            ("Options at their defaults", ["option", "value"], others),
-        )
-        if rows
+        Table("Options not at their defaults", ["option", "value", "default"], changed, numbers=False),
+        Table("Options at their defaults", ["option", "value"], others, numbers=False),
     ]
 
 
-def _merged(row: list[str]) -> list[str]:
-    """Put the values of all groups into one cell."""
-    return [row[0], "; ".join(dict.fromkeys(row[1:]))]
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
 
 
 def _values(runs: Iterable[Run], name: str) -> str:
-    values = list(dict.fromkeys(getattr(run.options, name) for run in runs))
-    if len(values) > 2 and type(values[0]) is int and values == list(range(values[0], values[0] + len(values))):
-        return f"{values[0]} to {values[-1]}"
-    options = next(iter(runs)).options
-    return ", ".join(_shown(options, name, value) for value in values)
+    values = {getattr(run.options, name): run.options for run in runs}
+    whole = list(values)
+    if len(whole) > 2 and type(whole[0]) is int and whole == list(range(whole[0], whole[0] + len(whole))):
+        return f"{whole[0]} to {whole[-1]}"
+    return ", ".join(_shown(options, name, value) for value, options in values.items())
 
 
 def _shown(options: TrainOptions | None, name: str, value: Any) -> str:

@@ -139,8 +139,9 @@ def test_a_group_is_shown_by_medians_and_how_many_starts_converged() -> None:
 
 def test_groups_are_shown_side_by_side() -> None:
     text = Page([make_run("a", [0.7, 0.2], ANSWERS), make_run("b", [0.7, 0.6], ANSWERS, lr=0.5)]).text
-    assert "--lr 0.008 (0.001 × batch size 8) 0.5 0.001 × batch size" in text
-    assert "A 1 50.0% – 0.2000 1 of 1 B 1 50.0% – 0.6000 0 of 1" in text
+    assert "group lr runs validation accuracy, median" in text
+    assert "A 0.008 (0.001 × batch size 8) 1 50.0% – 0.2000 1 of 1 B 0.5 1 50.0% – 0.6000 0 of 1" in text
+    assert "--lr 0.008 (0.001 × batch size 8), 0.5 0.001 × batch size" in text
 
 
 def test_of_many_groups_the_tables_are_folded_away() -> None:

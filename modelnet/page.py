@@ -180,7 +180,7 @@ def _group_table(groups: Sequence[Group]) -> Table:
         )
     header = [
         "group",
-        *options,
+        *(flag.removeprefix("--") for flag in options),
         "runs",
         "validation accuracy, median",
         "lowest to highest",

@@ -221,8 +221,9 @@ class Training:
         )
         scores = score(outcome, cache.class_ids, cache.class_names)
         self.run.write_scores(scores.to_dict())
-        names = [one.name or str(one.id) for one in scores.classes]
-        self.run.write_picture("confusion.png", confusion_picture(scores.confusion, names, self.run.path.name))
+        if self.run.is_written:
+            names = [one.name or str(one.id) for one in scores.classes]
+            self.run.write_picture("confusion.png", confusion_picture(scores.confusion, names, self.run.path.name))
         return scores
 
     def training_images(self) -> Outcome:

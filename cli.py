@@ -4,6 +4,7 @@ A command parses, calls and prints. Nothing heavy is imported before a command n
 """
 
 import os
+import re
 import shlex
 import signal
 import sys
@@ -29,6 +30,23 @@ DEFAULT_CACHES = Path("data/cache")
 DONE_WITH_FAILURES, INTERRUPTED, TERMINATED, BUG = 3, 130, 143, 1
 
 SOURCE = click.Path(path_type=Path)
+
+
+def choice_options(command: Any) -> Any:
+    """Add the options that say which part of a source is meant."""
+    for option in (
+        click.option("--per-class", type=click.IntRange(1), metavar="N", help="Images of each class at most."),
+        click.option(
+            "--class",
+            "merged",
+            multiple=True,
+            metavar="NAME=FOLDER,...",
+            help="A class made of several folders; may be given again for another class.",
+        ),
+        click.option("--classes", metavar="FOLDER,...", help="Only these class folders.  [default: all]"),
+    ):
+        command = option(command)
+    return command
 
 
 class Terminated(BaseException):
@@ -81,6 +99,7 @@ def cli(ctx: click.Context, debug: bool) -> None:
 
 @cli.command("build-cache", epilog=example("python cli.py build-cache data/example"))
 @click.argument("source", type=SOURCE)
+@choice_options
 @click.option("--out", type=click.Path(path_type=Path), help="The cache.  [default: data/cache/<SOURCE>.h5]")
 @click.option("--size", default=224, help="Side of the square images, in pixels.")
 @click.option("--mean", nargs=3, type=float, default=(0.5, 0.5, 0.5), help="Per channel, on the 0..1 scale.")
@@ -100,6 +119,9 @@ def cli(ctx: click.Context, debug: bool) -> None:
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
 def build_cache_command(
     source: Path,
+    classes: str | None,
+    merged: tuple[str, ...],
+    per_class: int | None,
     out: Path | None,
     workers: int | None,
     strict: bool,
@@ -110,21 +132,27 @@ def build_cache_command(
 ) -> None:
     """Decode SOURCE, a folder with a folder of images per class, into one HDF5 tensor cache.
 
+    SOURCE may also be a tar or zip of class folders, ImageNet's tar of a tar per class, a folder of such archives, or
+    of WebDataset shards; nothing is unpacked. A folder within an archive is written photos.zip/train.
+
     A cache that is up to date is left alone; otherwise only what changed is decoded, and an interrupted build goes
     on where it stopped.
     """
     from pipeline.build import build_cache
+    from pipeline.classes import parse_choice
     from pipeline.plan import plan_build
     from pipeline.recipe import Recipe
 
     path = out or default_cache(source)
     with usage_errors():
         checked = Recipe(**recipe)
+        choice = parse_choice(classes, merged, per_class)
     if dry_run:
-        click.echo(plan_build(source, path, checked, workers, rebuild))
+        click.echo(plan_build(source, path, checked, workers, rebuild, choice))
         return
+    recipe |= {"choice": choice, "workers": workers, "rebuild": rebuild, "wait": wait}
     with progress_bar("decode", " images") as progress:
-        report = build_cache(source, path, workers=workers, rebuild=rebuild, wait=wait, progress=progress, **recipe)
+        report = build_cache(source, path, progress=progress, **recipe)
     click.echo(report)
     if strict and report.failed:
         raise SystemExit(DONE_WITH_FAILURES)
@@ -133,15 +161,24 @@ def build_cache_command(
 @cli.command("info", epilog=example("python cli.py info data/cache/example.h5"))
 @click.argument("cache", type=click.Path(path_type=Path))
 @click.option("--check", type=SOURCE, metavar="SOURCE", help="Say whether SOURCE still matches.")
+@choice_options
 @click.option("--json", "as_json", is_flag=True, help="For scripts.")
-def info_command(cache: Path, check: Path | None, as_json: bool) -> None:
-    """Show what is in CACHE: classes with counts, recipe, bytes, fingerprint, what failed, what looks alike."""
+def info_command(
+    cache: Path, check: Path | None, classes: str | None, merged: tuple[str, ...], per_class: int | None, as_json: bool
+) -> None:
+    """Show what is in CACHE: classes with counts, recipe, bytes, fingerprint, what failed, what looks alike.
+
+    --classes, --class and --per-class say which part of SOURCE is compared with it, as they do to build-cache.
+    """
     import json
 
+    from pipeline.classes import parse_choice
     from pipeline.describe import check_source, describe_cache
 
+    with usage_errors():
+        choice = parse_choice(classes, merged, per_class)
     info = describe_cache(cache)
-    differs = {} if check is None else {"source_differs": check_source(cache, check)}
+    differs = {} if check is None else {"source_differs": check_source(cache, check, choice)}
     click.echo(json.dumps(info.to_dict() | differs, indent=2) if as_json else info)
     if check and not as_json:
         click.echo(f"source: {differs['source_differs'] or 'matches'}")
@@ -539,7 +576,8 @@ class EpochLines(Progress):
 def default_cache(source: Path) -> Path:
     """Name the cache of a source: its own name, with its parent's for train, val and test."""
     place = Path(os.path.normpath(source.absolute()))
-    name = f"{place.parent.name}-{place.name}" if place.name in ("train", "val", "test") else place.name
+    own, parent = (re.sub(r"\.(tar|zip)$", "", name, flags=re.IGNORECASE) for name in (place.name, place.parent.name))
+    name = f"{parent}-{own}" if own in ("train", "val", "test") else own
     return DEFAULT_CACHES / f"{name or 'cache'}.h5"
 
 

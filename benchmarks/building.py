@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import shutil
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,9 @@ from benchmarks.timing import interleave, seconds
 from pipeline import build_cache, files
 from pipeline.decode import decode
 from pipeline.format import IMAGES_OFFSET
+from pipeline.places import read_image
 from pipeline.recipe import Recipe, StoredType
-from pipeline.scan import scan_folder
-from pipeline.sources import read_image
+from pipeline.scan import scan_source
 from pipeline.workers import Item, Job, fill_rows
 
 IMAGES = 1024
@@ -33,6 +34,8 @@ def measure(work: Workplace) -> list[Table]:
     for dtype in DTYPES:
         measures[f"ours, {dtype}"] = building.of(building.ours(dtype))
         measures[_bare(dtype)] = building.of(building.bare(dtype))
+    archive = pack(photos, work.folder / "photos-to-build.tar")
+    measures["ours, uint8, from a tar"] = building.of(building.ours("uint8", archive))
     measures["decode + resize alone"] = building.of(building.decode)
     measures["decode + resize alone, Pillow"] = building.of(building.decode_plainly)
     for peer in peers:
@@ -68,11 +71,23 @@ def _bare(dtype: StoredType) -> str:
     return f"bare processes, {dtype}"
 
 
+def pack(photos: Path, path: Path) -> Path:
+    """Write a tar of class tars, as ImageNet is distributed."""
+    with tarfile.open(path, "w") as outer:
+        for folder in sorted(photos.iterdir()):
+            inner = path.with_name(f"{folder.name}.tar")
+            with tarfile.open(inner, "w", dereference=True) as archive:
+                archive.add(folder, ".")
+            outer.add(inner, inner.name)
+            inner.unlink()
+    return path
+
+
 class Building:
     """Ways to build from one folder, each into a place that is deleted afterwards."""
 
     def __init__(self, photos: Path, place: Path) -> None:
-        scan = scan_folder(photos)
+        scan = scan_source(photos)
         self.photos = photos
         self.place = place
         self.images = Photographs(photos)
@@ -90,9 +105,9 @@ class Building:
 
         return measured
 
-    def ours(self, dtype: StoredType) -> Callable[[Path], object]:
+    def ours(self, dtype: StoredType, source: Path | None = None) -> Callable[[Path], object]:
         """The project's own."""
-        return lambda path: build_cache(self.photos, path, dtype=dtype)
+        return lambda path: build_cache(source or self.photos, path, dtype=dtype)
 
     def peer(self, peer: Peer) -> Callable[[Path], object]:
         """Another's."""

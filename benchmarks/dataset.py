@@ -17,7 +17,7 @@ from pipeline.format import IMAGES_OFFSET
 from pipeline.freshness import write_stats
 from pipeline.ledger import DONE, Ledger
 from pipeline.recipe import Recipe, StoredType
-from pipeline.scan import scan_folder
+from pipeline.scan import scan_source
 from pipeline.sources import Scan
 from pipeline.stored import StoredCache, row_hash
 from pipeline.unfinished import Unfinished
@@ -71,7 +71,7 @@ class Workplace:
 
 def replicate(source: Path, target: Path, images: int) -> Path:
     """Link the images of a source, round and round, until there are `images` of them."""
-    scan = scan_folder(source)
+    scan = scan_source(source)
     order = np.random.default_rng(0).permutation(len(scan.names)).tolist()  # any number of them has every class
     for place, candidate in enumerate(islice(cycle(order), images)):
         found = Path(os.fsdecode(scan.path(candidate))).absolute()
@@ -85,7 +85,7 @@ class Photographs(Dataset[tuple[NDArray[np.uint8], int]]):
     """Index -> ((S, S, 3) uint8, label), decoded as anybody does it: Pillow, RGB, bilinear."""
 
     def __init__(self, source: Path, size: int = 224) -> None:
-        scan = scan_folder(source)
+        scan = scan_source(source)
         self.paths = [scan.path(candidate) for candidate in range(len(scan.names))]
         self.labels = scan.labels.tolist()
         self.size = size

@@ -15,7 +15,7 @@ from benchmarks.dataset import Workplace, draw_cache, invented_scan, replicate
 from benchmarks.tables import Table
 from benchmarks.timing import number
 from pipeline.recipe import Recipe
-from pipeline.scan import scan_folder
+from pipeline.scan import scan_source
 
 CLI = Path(__file__).resolve().parent.parent / "cli.py"
 FEW, MANY = 1_000, 100_000
@@ -66,7 +66,7 @@ def building(work: Workplace, rows: int) -> int:
 
 
 def _shrink(source: Path, target: Path, count: int = 64) -> None:
-    scan = scan_folder(source)
+    scan = scan_source(source)
     for candidate in range(0, len(scan.names), max(1, len(scan.names) // count)):
         place = target / str(scan.labels[candidate]) / f"{candidate}.jpg"
         place.parent.mkdir(parents=True, exist_ok=True)

@@ -24,7 +24,7 @@ from pipeline import TensorCache
 from pipeline.describe import check_source
 from pipeline.format import IMAGES_OFFSET
 from pipeline.recipe import Recipe, StoredType
-from pipeline.scan import scan_folder
+from pipeline.scan import scan_source
 
 ROWS, FEW = 1_281_167, 10_000
 CLASSES = 1000
@@ -110,7 +110,7 @@ def freshness(work: Workplace, sizes: list[int]) -> Table:
         content = make_files(folder, count)
         path = work.folder / f"files-{count}.h5"
         recipe = Recipe(size=1, dtype="uint8")
-        draw_cache(path, scan_folder(folder), recipe, hashlib.sha256(content).digest())
+        draw_cache(path, scan_source(folder), recipe, hashlib.sha256(content).digest())
         if why := check_source(path, folder):
             raise RuntimeError(f"the drawn cache should be fresh: {why}")
         times = interleave({"check": partial(seconds, partial(check_source, path, folder))}, rounds, 0)

@@ -24,8 +24,9 @@ from pipeline import TensorCache
 from pipeline.decode import Undecodable, decode
 from pipeline.errors import CacheStale, CheckpointError, OptionsError, RunError, show_path
 from pipeline.normalize import normalize
+from pipeline.places import read_image
 from pipeline.recipe import Recipe, pixels_to_row
-from pipeline.sources import SUFFIXES, ClassId, read_image
+from pipeline.sources import SUFFIXES, ClassId
 
 BATCH_SIZE = 32
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pipeline.build import build_cache
     from pipeline.cache import TensorCache
+    from pipeline.classes import Choice
     from pipeline.loader import make_loader
     from pipeline.recipe import Recipe
     from pipeline.report import BuildReport
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "BuildReport": "report",
+    "Choice": "classes",
     "Recipe": "recipe",
     "TensorCache": "cache",
     "build_cache": "build",
@@ -23,7 +25,7 @@ _HOMES = {
     "verify_cache": "verify",
 }
 
-__all__ = ["BuildReport", "Recipe", "TensorCache", "build_cache", "make_loader", "verify_cache"]
+__all__ = ["BuildReport", "Choice", "Recipe", "TensorCache", "build_cache", "make_loader", "verify_cache"]
 
 
 def __getattr__(name: str) -> Any:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline import freshness
+from pipeline.classes import Choice
 from pipeline.decode import decoder_identity
 from pipeline.describe import look_at
 from pipeline.errors import (
@@ -31,11 +32,12 @@ from pipeline.errors import (
 from pipeline.format import IMAGES_OFFSET, MAGIC, Header
 from pipeline.ledger import DONE, FAILED, PASSING, TODO, Ledger
 from pipeline.lock import build_lock
+from pipeline.places import UNSETTLED, Stat
 from pipeline.pool import run_items
 from pipeline.recipe import RGB, Recipe, StoredType
 from pipeline.report import BuildReport
-from pipeline.scan import scan_folder
-from pipeline.sources import UNSETTLED, Scan, Stat
+from pipeline.scan import scan_source
+from pipeline.sources import Scan
 from pipeline.stored import StoredCache
 from pipeline.unfinished import Unfinished
 from pipeline.workers import Item, Job
@@ -53,18 +55,20 @@ def build_cache(
     dtype: StoredType = "float32",
     exif_rotate: bool = False,
     max_megapixels: int = 64,
+    choice: Choice | None = None,
     workers: int | None = None,
     executor: Executor | None = None,
     rebuild: bool = False,
     wait: bool = False,
     progress: Progress | None = None,
 ) -> BuildReport:
-    """Decode a folder of images, a class a folder, into one HDF5 tensor cache; do only what is left to do.
+    """Decode a folder or archive of images, a class a folder, into one HDF5 tensor cache; do only what is left to do.
 
     Args:
-        source: the folder of class folders.
+        source: the folder of class folders, or an archive of them; see `scan_source`.
         path: the cache, created or replaced by one rename; readers of an old one keep it whole.
         size, mean, std, dtype, exif_rotate, max_megapixels: the recipe, see `Recipe`.
+        choice: which classes and how many images of each; None for all.
         workers: processes that decode; None for one a core.
         executor: runs the work instead, any `concurrent.futures.Executor` that sees the same files.
         rebuild: decode everything anew, and replace whatever cache is there.
@@ -85,12 +89,12 @@ def build_cache(
     source, path = Path(source), Path(path)
     decoder = decoder_identity()
     before = _identity(path)
-    scan = scan_folder(source, path)
+    scan = scan_source(source, path, choice)
     refuse_place(path)
     _make_folder(path.parent)
     with _storage_errors(path), build_lock(path, wait):
         if _identity(path) != before:  # built meanwhile, perhaps from a newer source than our look at it
-            scan = scan_folder(source, path)
+            scan = scan_source(source, path, choice)
         build = _Build(scan, path, recipe, decoder, rebuild)
         report = build.run(workers or os.cpu_count() or 1, executor, progress)
     report.seconds = time.monotonic() - start
@@ -255,10 +259,10 @@ class _Build:
         total, finished = len(ledger.state), len(ledger.state) - len(todo)
 
         def items() -> Iterator[Item]:
-            for candidate in todo.tolist():
+            for candidate in self.scan.in_reading_order(todo).tolist():
                 row = int(self.unfinished.rows[candidate])
                 candidates[row] = candidate
-                yield Item(row, self.scan.path(candidate), ledger.known_sha256(candidate))
+                yield Item(row, self.scan.place(candidate), ledger.known_sha256(candidate))
 
         if progress:
             progress(finished, total)

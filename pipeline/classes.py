@@ -1,41 +1,167 @@
-"""Which classes a source has for us, and what a person calls them."""
+"""Which classes of a source are cached, how many images of each, and what a person calls them."""
 
 import csv
+import io
 import os
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 
-from pipeline.errors import AccessDenied, SourceError
-from pipeline.sources import Scan
+import numpy as np
+import xxhash
+
+from pipeline.errors import AccessDenied, SourceError, show_path
+from pipeline.found import NAME_FILES, Files, Found
+from pipeline.places import Damaged, Place, read_image
 
 LONGEST_NAME = 200  # characters of a class's readable name
-NAME_FILES = (b"classes.csv", b"LOC_synset_mapping.txt")
+_SHOWN = 5
 
 
-def read_class_names(scan: Scan) -> None:
-    """Set what a person calls each class, from a `classes.csv` (id,name) or ImageNet's table of synsets.
+@dataclass(frozen=True)
+class Choice:
+    """Which classes of a source are cached, and how many images of each.
+
+    A class of several folders is as if they lay in a folder of its name: its images are named "folder/image".
+
+    Attributes:
+        classes: folders, each a class; where these and `merged` are empty, all folders are.
+        merged: classes made of folders: (name, folders).
+        per_class: images of each class at most; a hash of class and name decides which, so that images that are
+            added push out few, and a smaller number takes a part of what a larger one takes. None for all.
+
+    Raises:
+        ValueError: a folder or a class is named twice, or `per_class` is no number from 1.
+    """
+
+    classes: tuple[str, ...] = ()
+    merged: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    per_class: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.per_class is not None and self.per_class < 1:
+            raise ValueError(f"per_class is a number of images from 1, not {self.per_class}")
+        names = [*self.classes, *(name for name, _ in self.merged)]
+        folders = [*self.classes, *(folder for _, several in self.merged for folder in several)]
+        if "" in names or "" in folders or not all(folders for _, folders in self.merged):
+            raise ValueError("a class or folder without a name")
+        for kind, values in (("class", names), ("folder", folders)):
+            for value in values:
+                if values.count(value) > 1:
+                    raise ValueError(f"the {kind} {value} is asked for twice")
+                if "/" in value or value in (".", ".."):
+                    raise ValueError(f"the {kind} {value} is no name of a folder")
+
+    @property
+    def folders(self) -> frozenset[bytes] | None:
+        """The class folders to be read; None for all."""
+        folders = [*self.classes, *(folder for _, several in self.merged for folder in several)]
+        return frozenset(map(os.fsencode, folders)) if folders else None
+
+
+def parse_choice(classes: str | None, merged: Sequence[str], per_class: int | None) -> Choice:
+    """Read what was typed: "n03873416,n01728572", and for each class of several "snake=n01728572,n01740131".
+
+    Raises:
+        ValueError: it is not of that form.
+    """
+    for text in merged:
+        if "=" not in text:
+            raise ValueError(f"--class takes NAME=FOLDER,FOLDER,…, not {text!r}; for single folders there is --classes")
+    several = [text.partition("=") for text in merged]
+    return Choice(
+        classes=tuple(classes.split(",")) if classes is not None else (),
+        merged=tuple((name, tuple(folders.split(","))) for name, _, folders in several),
+        per_class=per_class,
+    )
+
+
+def refuse_missing(found: Found, choice: Choice, where: "str | os.PathLike[str]") -> None:
+    """See that every class that was asked for is there.
+
+    Raises:
+        SourceError: says which are not, and what there is.
+    """
+    missing = (choice.folders or frozenset()) - set(found.files)
+    if missing:
+        what = "class" if len(missing) == 1 else "classes"
+        there = _some(set(found.files) | found.unwanted) or "none"
+        why = f"it has no {what} {_some(missing)}; there are {there}"
+        raise SourceError("no images to read", where, why, "A class is the name of its folder")
+
+
+def _some(folders: Collection[bytes]) -> str:
+    more = f" and {len(folders) - _SHOWN} more" if len(folders) > _SHOWN else ""
+    return ", ".join(map(show_path, sorted(folders)[:_SHOWN])) + more
+
+
+def merge_classes(found: Found, choice: Choice) -> None:
+    """Leave in `found` the classes that were chosen, under their names; those of several folders put together."""
+    if choice.folders is None:
+        return
+    files = {os.fsencode(name): found.files[os.fsencode(name)] for name in choice.classes}
+    owners = {folder: name for name, folders in choice.merged for folder in folders}
+    for name, folders in choice.merged:
+        merged = files[os.fsencode(name)] = Files()
+        for folder in sorted(map(os.fsencode, folders)):
+            merged.add_all(found.files[folder], folder)
+    found.failed = [
+        f._replace(class_id=owners[str(f.class_id)], name=f"{f.class_id}/{f.name}") if str(f.class_id) in owners else f
+        for f in found.failed
+    ]
+    found.files = files
+
+
+def choose(folder: bytes, names: Sequence[bytes], count: int | None) -> list[int]:
+    """Return the positions, in order, of the `count` names that a hash of class and name puts first."""
+    if count is None or len(names) <= count:
+        return list(range(len(names)))
+    hashes = np.array([xxhash.xxh3_64_intdigest(folder + b"/" + name) for name in names], np.uint64)
+    chosen: list[int] = np.sort(np.argsort(hashes, kind="stable")[:count]).tolist()
+    return chosen
+
+
+def class_names(tables: Mapping[bytes, Place], folders: Sequence[bytes]) -> list[str]:
+    """Return what a person calls each class, empty where nothing says: from `classes.csv` or ImageNet's synsets.
 
     Raises:
         SourceError, AccessDenied: a table that is there and cannot be read.
     """
-    names: dict[str, str] = {}
-    table, synsets = (scan.root / os.fsdecode(name) for name in NAME_FILES)
+    place = next((tables[name] for name in NAME_FILES if name in tables), None)
+    if place is None:
+        return [""] * len(folders)
+    names = _read_table(place) if NAME_FILES[0] in tables else _read_synsets(place)
+    return [names.get(os.fsdecode(folder), "").replace("\0", "")[:LONGEST_NAME] for folder in folders]
+
+
+def _read_table(place: Place) -> dict[str, str]:
+    text = _text(place, "utf-8-sig")
     try:
-        if table.is_file():
-            with table.open(newline="", encoding="utf-8-sig") as file:
-                rows = csv.DictReader(file)
-                if not {"id", "name"} <= set(rows.fieldnames or ()):
-                    raise SourceError("class names cannot be read", table, "its first line is not id,name")
-                names = {row["id"].strip(): (row["name"] or "").strip() for row in rows if row["id"]}
-        elif synsets.is_file():
-            lines = synsets.read_text("utf-8").splitlines()
-            parts = (line.partition(" ") for line in lines)
-            names = {synset: words.split(",")[0].strip() for synset, _, words in parts}
+        rows = csv.DictReader(io.StringIO(text, newline=""))
+        if not {"id", "name"} <= set(rows.fieldnames or ()):
+            raise SourceError("class names cannot be read", _where(place), "its first line is not id,name")
+        return {row["id"].strip(): (row["name"] or "").strip() for row in rows if row["id"]}
+    except csv.Error as error:
+        raise SourceError("class names cannot be read", _where(place), f"not a table: {error}") from error
+
+
+def _read_synsets(place: Place) -> dict[str, str]:
+    parts = (line.partition(" ") for line in _text(place, "utf-8").splitlines())
+    return {synset: words.split(",")[0].strip() for synset, _, words in parts}
+
+
+def _text(place: Place, encoding: str) -> str:
+    where = _where(place)
+    try:
+        return read_image(place)[0].decode(encoding)
     except PermissionError as error:
-        raise AccessDenied("class names cannot be read", error.filename, "permission denied") from error
+        raise AccessDenied("class names cannot be read", where, "permission denied") from error
     except OSError as error:
-        raise SourceError("class names cannot be read", error.filename, error.strerror or str(error)) from error
-    except (UnicodeDecodeError, csv.Error) as error:
-        path = table if table.is_file() else synsets
-        raise SourceError("class names cannot be read", path, f"not a table in UTF-8: {error}") from error
-    scan.class_names = [
-        names.get(os.fsdecode(folder), "").replace("\0", "")[:LONGEST_NAME] for folder in scan.class_folders
-    ]
+        raise SourceError("class names cannot be read", where, error.strerror or str(error)) from error
+    except Damaged as damaged:
+        raise SourceError("class names cannot be read", where, damaged.reason) from damaged
+    except UnicodeDecodeError as error:
+        raise SourceError("class names cannot be read", where, f"not a table in UTF-8: {error}") from error
+
+
+def _where(place: Place) -> str:
+    return os.fsdecode(place if isinstance(place, bytes) else place.archive)

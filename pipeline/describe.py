@@ -5,10 +5,11 @@ from pathlib import Path
 import numpy as np
 
 from pipeline import freshness
+from pipeline.classes import Choice
 from pipeline.decode import decoder_identity
 from pipeline.ledger import Ledger
 from pipeline.report import CacheInfo, Look, image_name
-from pipeline.scan import scan_folder
+from pipeline.scan import scan_source
 from pipeline.similar import exact_groups
 from pipeline.stored import StoredCache
 
@@ -48,13 +49,13 @@ def look_at(stored: StoredCache) -> Look:
     )
 
 
-def check_source(path: Path, source: Path) -> str:
+def check_source(path: Path, source: Path, choice: Choice | None = None) -> str:
     """Say how a source differs from a cache, in one line; empty where it matches. Decodes nothing.
 
     Raises:
         SourceError, AccessDenied, and what `describe_cache` raises.
     """
     stored = StoredCache(path)
-    ledger = Ledger(scan_folder(source, path))
+    ledger = Ledger(scan_source(source, path, choice))
     stats = freshness.read_stats(stored)
     return str(freshness.compare(ledger, stored, stored.header.recipe, decoder_identity(), stats))

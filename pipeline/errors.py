@@ -2,6 +2,7 @@
 
 PipelineError
 ├── SourceError              66  input missing or empty
+│   └── ArchiveDamaged       65  an archive that ends early, or is none
 ├── OutputError              73  the output cannot be created there
 ├── StorageError             74  reading or writing failed half-way
 ├── AccessDenied             77  the system refused permission
@@ -67,6 +68,12 @@ class SourceError(PipelineError):
     """The images asked for are not there."""
 
     exit_code = 66
+
+
+class ArchiveDamaged(SourceError):
+    """An archive of images ends early, is damaged, or is none; what is whole of it is not taken for all."""
+
+    exit_code = 65
 
 
 class OutputError(PipelineError):

@@ -3,39 +3,80 @@
 import os
 from array import array
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import show_path
-from pipeline.sources import SUFFIXES, Failed, Stat
+from pipeline.places import Place, Stat
+from pipeline.sources import MEMBER_COLUMNS, SUFFIXES, Failed
 
 OUTSIDE = "outside a class folder"
 NOT_REGULAR = "not a regular file"
+ARCHIVE_SUFFIXES = (b".tar", b".zip")
+NAME_FILES = (b"classes.csv", b"LOC_synset_mapping.txt")
 
 
 class Files:
-    """The images of one class folder, in columns."""
+    """The images of one class, in columns: as they were met, and then in order."""
 
     def __init__(self) -> None:
         self.names: list[bytes] = []
         self.stats = array("q")
+        self.members = array("q")
 
-    def sorted(self) -> tuple[list[bytes], NDArray[np.int64]]:
-        """Return names in byte order and their (n, 4) stats."""
+    def add(self, name: bytes, found: Stat, member: Iterable[int] = ()) -> None:
+        """Note an image; `member` is a row of `Scan.members`, for one in an archive."""
+        self.names.append(name)
+        self.stats.extend(found)
+        self.members.extend(member)
+
+    def add_all(self, other: "Files", below: bytes) -> None:
+        """Take over the images of another folder, which is a folder in this class."""
+        self.names += [below + b"/" + name for name in other.names]
+        self.stats += other.stats
+        self.members += other.members
+
+    def in_order(self) -> list[int]:
+        """Return the positions of the images by the bytes of their names; of equal names, the last counts."""
         order = sorted(range(len(self.names)), key=self.names.__getitem__)
-        return [self.names[i] for i in order], np.array(self.stats, np.int64).reshape(-1, len(Stat._fields))[order]
+        last = [self.names[i] != self.names[j] for i, j in pairwise(order)] + [True]
+        return [i for i, wanted in zip(order, last, strict=False) if wanted]
+
+    def columns(self, order: list[int]) -> tuple[list[bytes], NDArray[np.int64], NDArray[np.int64]]:
+        """Return names, (n, 4) stats and (n, 6) members of these positions; (0, 6) for plain files."""
+        stats = np.array(self.stats, np.int64).reshape(-1, len(Stat._fields))[order]
+        members = np.array(self.members, np.int64).reshape(-1, MEMBER_COLUMNS)
+        return [self.names[i] for i in order], stats, members[order] if len(members) else members
 
 
 @dataclass
 class Found:
-    """Images by class folder, and what else there was; see `Scan`."""
+    """Images by class folder, and what else there was; see `Scan`.
+
+    `tables` are the places of files with readable names, by their own name; `nearby`
+    archives that lie beside class folders; `unwanted` classes that were not asked for; `labelled` where
+    something else than folders says what the classes are.
+    """
 
     files: dict[bytes, Files] = field(default_factory=dict)
+    archives: list[tuple[bytes, Stat]] = field(default_factory=list)
+    tables: dict[bytes, Place] = field(default_factory=dict)
+    nearby: list[bytes] = field(default_factory=list)
+    unwanted: set[bytes] = field(default_factory=set)
+    labelled: bool = False
     left_out: Counter[str] = field(default_factory=Counter)
     left_out_named: list[tuple[str, str]] = field(default_factory=list)
     failed: list[Failed] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    def leave_out(self, reason: str, name: bytes) -> None:
+        """Note a file that may have been meant as an image."""
+        self.left_out[reason] += 1
+        self.left_out_named.append((os.fsdecode(name), reason))
 
 
 def hidden(name: bytes) -> bool:

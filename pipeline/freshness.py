@@ -20,11 +20,13 @@ from pipeline import files
 from pipeline.errors import show_path
 from pipeline.format import VERSION, Header
 from pipeline.ledger import Ledger
+from pipeline.places import Damaged, Place, Stat, hash_image, read_image
 from pipeline.recipe import Recipe
-from pipeline.sources import Failed, Scan, Stat, hash_image, read_image
+from pipeline.sources import Failed, Scan
 from pipeline.stored import StoredCache
 
 _STAT_MAGIC = b"MNSTAT2\n"
+_CLASSES_SHOWN = 5
 _TICK_NS = 10**7  # Linux stamps files in steps of up to 10 ms
 
 
@@ -117,7 +119,9 @@ def _other_differences(scan: Scan, cache: StoredCache, recipe: Recipe, decoder: 
     for kind, folders in (("new", new - old), ("gone", old - new)):
         if folders:
             word = "class" if len(folders) == 1 else "classes"
-            differences.append(f"{word} {', '.join(map(show_path, sorted(folders)))} {kind}")
+            shown = ", ".join(map(show_path, sorted(folders)[:_CLASSES_SHOWN]))
+            more = f" and {len(folders) - _CLASSES_SHOWN} more" if len(folders) > _CLASSES_SHOWN else ""
+            differences.append(f"{word} {shown}{more} {kind}")
     if old == new and cache.class_names != scan.class_names:
         differences.append("class names changed")
     return differences
@@ -170,8 +174,9 @@ def _know_contents(
 
 
 def _hash_files(ledger: Ledger, candidates: list[int]) -> None:
+    candidates = ledger.scan.in_reading_order(np.array(candidates, np.int64)).tolist()
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:  # hashing releases the interpreter's lock
-        hashes = pool.map(hash_image, map(ledger.scan.path, candidates))
+        hashes = pool.map(hash_image, map(ledger.scan.place, candidates))
         for candidate, found in zip(candidates, hashes, strict=True):
             if found:
                 ledger.know(candidate, *found)
@@ -188,17 +193,19 @@ def _compare_failed(
             if ledger.known_sha256(candidate).hex() != old[place].source_sha256:
                 verdict.changes["changed", name] += 1
                 continue
-        elif old[place].source_sha256 or _can_be_read(ledger.scan.path(candidate)):
+        elif old[place].source_sha256 or _can_be_read(ledger.scan.place(candidate)):
             verdict.changes["to be tried again", name] += 1
             continue
         verdict.failures[candidate] = old[place]
 
 
-def _can_be_read(path: bytes) -> bool:
+def _can_be_read(place: Place) -> bool:
     try:
-        read_image(path)
+        read_image(place)
     except (OSError, MemoryError):
         return False
+    except Damaged:  # which is another failure than before
+        return True
     return True
 
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import xxhash
 
 from pipeline import files
-from pipeline.sources import Stat
+from pipeline.places import Stat
 
 
 class Entry(NamedTuple):

@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.journal import Entry
+from pipeline.places import Stat
 from pipeline.similar import exact_groups, near_pairs
-from pipeline.sources import Failed, Scan, Stat
+from pipeline.sources import Failed, Scan
 from pipeline.workers import Result
 
 TODO, DONE, FAILED, PASSING = 0, 1, 2, 3

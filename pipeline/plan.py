@@ -12,13 +12,15 @@ import numpy as np
 
 from pipeline import freshness
 from pipeline.build import open_old_cache, refuse_other_photographs, refuse_place
+from pipeline.classes import Choice
 from pipeline.decode import Undecodable, decode, decoder_identity
 from pipeline.errors import show_bytes, show_path
 from pipeline.ledger import Ledger
+from pipeline.places import Damaged, read_image
 from pipeline.recipe import Recipe
 from pipeline.report import class_table, failed_lines, left_out_lines
-from pipeline.scan import scan_folder
-from pipeline.sources import Scan, read_image
+from pipeline.scan import scan_source
+from pipeline.sources import Scan
 from pipeline.unfinished import room_needed
 
 _TRIAL_SECONDS = 0.5
@@ -59,13 +61,20 @@ class Plan:
         yield f"would take about {self.seconds:.0f} s" if self.seconds else "nothing would be decoded"
 
 
-def plan_build(source: Path, path: Path, recipe: Recipe, workers: int | None = None, rebuild: bool = False) -> Plan:
+def plan_build(
+    source: Path,
+    path: Path,
+    recipe: Recipe,
+    workers: int | None = None,
+    rebuild: bool = False,
+    choice: Choice | None = None,
+) -> Plan:
     """Look at source and cache as `build_cache` would; write nothing.
 
     Raises:
         SourceError, AccessDenied, OutputError: as `build_cache`.
     """
-    scan = scan_folder(source, path)
+    scan = scan_source(source, path, choice)
     refuse_place(path)
     ledger = Ledger(scan)
     todo = len(scan.names)
@@ -107,8 +116,8 @@ def _seconds_an_image(scan: Scan, recipe: Recipe) -> float:
     done, spent = 0, 0.0
     for row in rows.tolist():
         done += 1
-        with suppress(OSError, Undecodable, MemoryError):
-            decode(read_image(scan.path(row))[0], recipe)
+        with suppress(OSError, Undecodable, Damaged, MemoryError):
+            decode(read_image(scan.place(row))[0], recipe)
         spent = time.monotonic() - start
         if spent > _TRIAL_SECONDS:
             break

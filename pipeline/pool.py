@@ -7,7 +7,8 @@ from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future
 from contextlib import contextmanager
 from itertools import islice
 
-from pipeline.errors import WorkerDied, show_path
+from pipeline.errors import WorkerDied
+from pipeline.places import show_place
 from pipeline.signals import held_signals
 from pipeline.workers import SECONDS_AN_IMAGE, Item, Job, LocalPool, Result, fill_rows, local_pool
 
@@ -127,7 +128,7 @@ def _one_by_one(job: Job, suspects: Sequence[Item], answer_signals: Callable[[],
             yield from _run(pool, job, iter([[item]]), 1, crashed, answer_signals)
         crashes = crashes + 1 if crashed else 0
         if crashes > CRASHES_IN_A_ROW:
-            why = f"{crashes} workers died one after another, the last at {show_path(item.path)}"
+            why = f"{crashes} workers died one after another, the last at {show_place(item.place)}"
             raise WorkerDied("the build stopped", job.target, why, _GO_ON)
         if crashed:
             yield [Result(item.row, "passing", reason=_CRASHED)]

@@ -1,50 +1,106 @@
 """From a source to its candidates in the cache's order, without opening an image."""
 
 import os
+import stat
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
 
-from pipeline.classes import read_class_names
+from pipeline.archives import find_in_archives
+from pipeline.classes import Choice, choose, class_names, merge_classes, refuse_missing
 from pipeline.errors import AccessDenied, SourceError, show_path
-from pipeline.found import OUTSIDE, Found
+from pipeline.found import NAME_FILES, OUTSIDE, Found
+from pipeline.layout import KAGGLE
 from pipeline.sources import SUFFIXES, Scan, class_ids_of, class_order
 from pipeline.walk import walk_folder
 
 
-def scan_folder(root: Path, output: Path | None = None) -> Scan:
-    """List the images below `root`, a class a folder, following links but visiting each real folder once.
+def scan_source(source: Path, output: Path | None = None, choice: Choice | None = None) -> Scan:
+    """List the images of a source, a class a folder; of an archive, as if it had been unpacked.
 
     Args:
-        root: the folder of class folders.
+        source: a folder of class folders; a tar or zip, a folder of them, or a folder within one (photos.zip/train).
         output: the cache to be built; it and the files beside it are no part of the source.
+        choice: of classes and images; None for all.
 
     Raises:
-        SourceError: no such folder, no images, or folders of folders (train/ and val/).
+        SourceError: no such source, no images or not the classes asked for, or folders of folders (train/ and val/).
+        ArchiveDamaged: an archive that is not whole.
         AccessDenied: a folder that may not be read: a class lost in silence would be worse.
+        StorageError: the disk failed.
     """
-    scan = Scan(root)
-    try:
-        there = root.exists()
-    except PermissionError as error:
-        raise AccessDenied("no images to read", root, "permission denied") from error
-    except OSError as error:
-        raise SourceError("no images to read", root, error.strerror or str(error)) from error
-    if not there:
-        raise SourceError("no images to read", root, "there is no such folder", "Give a folder of class folders")
-    if not root.is_dir():
-        raise SourceError("no images to read", root, "this is a file", "Give a folder of class folders")
-    found = walk_folder(os.fsencode(root), output)
+    choice = choice or Choice()
+    root, inside = _find(source)
+    if root.is_dir():
+        found, root = _find_in_folder(root, output, choice)
+    else:
+        found = find_in_archives([os.fsencode(root)], inside, choice.folders)
+        _look_for_tables(found, root.parent)
+    refuse_missing(found, choice, source)
+    _refuse_nothing(source, found)
+    if not found.labelled:
+        _refuse_folders_of_folders(source, found)
+    merge_classes(found, choice)
+    scan = Scan(root, archives=found.archives)
     scan.left_out, scan.left_out_named, scan.failed = found.left_out, found.left_out_named, found.failed
-    _refuse_nothing(root, found)
-    _refuse_folders_of_folders(root, found)
     scan.class_folders = class_order(list(found.files))
     scan.class_ids = class_ids_of(scan.class_folders)
-    read_class_names(scan)
+    scan.class_names = class_names(found.tables, scan.class_folders)
+    scan.class_places = [b"" if os.fsdecode(f) in dict(choice.merged) else f for f in scan.class_folders]
+    scan.warnings = found.warnings
+    _count(scan.left_out, "class not asked for", len(found.unwanted))
     _warn_of_classes(scan, found)
-    _fill_columns(scan, found)
+    _fill_columns(scan, found, choice)
     return scan
+
+
+def _find(source: Path) -> tuple[Path, bytes]:
+    """Return the folder or archive that a source is or lies in, and the folder within the archive."""
+    what, advice = "no images to read", "Give a folder of class folders, or a tar or zip of them"
+    inside: list[str] = []
+    for place in (source, *source.parents):
+        try:
+            found = place.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            inside.insert(0, place.name)
+            continue
+        except PermissionError as error:
+            raise AccessDenied(what, source, "permission denied") from error
+        except OSError as error:
+            raise SourceError(what, source, error.strerror or str(error)) from error
+        if stat.S_ISDIR(found.st_mode) and inside:
+            break
+        if not stat.S_ISDIR(found.st_mode) and not stat.S_ISREG(found.st_mode):
+            raise SourceError(what, source, "it is neither a folder nor a regular file", advice)
+        return place, os.fsencode("/".join(inside))
+    raise SourceError(what, source, "there is no such folder or archive", advice)
+
+
+def _find_in_folder(root: Path, output: Path | None, choice: Choice) -> tuple[Found, Path]:
+    """Walk a folder; where it has no images in folders, look into the archives in it."""
+    folder = root / os.fsdecode(KAGGLE)
+    folder = folder if folder.is_dir() else root
+    found = walk_folder(os.fsencode(folder), output, choice.folders)
+    if not found.failed and not any(files.names for files in found.files.values()):
+        archives = sorted(found.nearby)
+        if archives:
+            tables = found.tables
+            found = find_in_archives(archives, wanted=choice.folders, part=True)
+            found.tables |= tables
+    if folder != root:
+        _look_for_tables(found, root)
+    whole = folder.absolute()
+    if whole.parts[-4:] == Path(os.fsdecode(KAGGLE)).parts:
+        _look_for_tables(found, whole.parents[3])
+    return found, folder
+
+
+def _look_for_tables(found: Found, folder: Path) -> None:
+    """Take the tables of names that lie around a source which has none."""
+    if not found.tables:
+        paths = {name: os.path.join(os.fsencode(folder), name) for name in NAME_FILES}
+        found.tables = {name: path for name, path in paths.items() if os.path.isfile(path)}
 
 
 def _refuse_nothing(root: Path, found: Found) -> None:
@@ -86,15 +142,27 @@ def _warn_of_classes(scan: Scan, found: Found) -> None:
         scan.warnings.append(f"classes {' and '.join(same)} differ only in case; they are kept apart")
 
 
-def _fill_columns(scan: Scan, found: Found) -> None:
+def _fill_columns(scan: Scan, found: Found, choice: Choice) -> None:
     counts = []
-    stats = []
+    stats, members = [], []
     for folder in scan.class_folders:
-        names, folder_stats = found.files.pop(folder).sorted()
+        files = found.files.pop(folder)
+        order = files.in_order()
+        _count(scan.left_out, "replaced by a later member of the same name", len(files.names) - len(order))
+        chosen = [order[i] for i in choose(folder, [files.names[i] for i in order], choice.per_class)]
+        _count(scan.left_out, f"not among the {choice.per_class} chosen of its class", len(order) - len(chosen))
+        names, class_stats, class_members = files.columns(chosen)
         counts.append(len(names))
         scan.names += names
-        stats.append(folder_stats)
+        stats.append(class_stats)
+        members.append(class_members)
     scan.labels = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
     scan.stats = np.concatenate(stats) if stats else scan.stats
+    scan.members = np.concatenate(members) if members else scan.members
     ids = {os.fsdecode(f): class_id for f, class_id in zip(scan.class_folders, scan.class_ids, strict=True)}
     scan.failed = [f._replace(class_id=ids.get(str(f.class_id), f.class_id)) for f in scan.failed]
+
+
+def _count(left_out: Counter[str], reason: str, count: int) -> None:
+    if count:
+        left_out[reason] += count

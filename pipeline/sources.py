@@ -1,15 +1,11 @@
-"""What a source is: classes, candidates in columns, and how the bytes of one are read.
+"""What a source is: its classes, and its candidates in columns.
 
 All paths are bytes inside, so that a name that is not UTF-8 works like any other. Names and stat data are kept in
 columns, not objects: a million images are a million short byte strings and one array.
 """
 
-import errno
-import hashlib
 import os
 import re
-import stat
-import time
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,8 +14,11 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.places import Member, Place, Stat
+
 SUFFIXES = (b".jpg", b".jpeg", b".jpe", b".jfif", b".png")
-MAX_FILE_BYTES = 2**29
+
+MEMBER_COLUMNS = len(Member._fields) - 1  # archive's position for its path and stat data
 
 ClassId = int | str
 
@@ -40,27 +39,6 @@ class Failed(NamedTuple):
     source_sha256: str = ""
 
 
-class ChangedWhileReading(OSError):
-    """Somebody wrote to the file between the first and the last byte that was read, twice."""
-
-
-class Stat(NamedTuple):
-    """What the file system says of a file; equal stats mean equal content, `UNSETTLED` equals nothing.
-
-    The inode tells files apart that were written within one tick of the clock and then changed places by a rename of
-    their folders, which leaves no trace in a file's own times.
-    """
-
-    size: int
-    mtime_ns: int
-    ctime_ns: int
-    inode: int
-
-
-UNSETTLED = Stat(-1, -1, -1, -1)
-_SETTLES_NS = 2 * 10**9  # a file changed so shortly ago may change again within one tick of its time stamps
-
-
 @dataclass
 class Scan:
     """What a look at the source found, without opening an image.
@@ -74,6 +52,10 @@ class Scan:
         labels: (M,) int32, each candidate's class position.
         names: (M,) path below the class folder, bytes, '/'-separated.
         stats: (M, 4) int64, size, times and inode of each; -1 where they could not be read.
+        class_places: (C,) the folder that a class's names start from, below `root`: its own, or none where the names
+            begin with several.
+        archives: path and stat data of the archives that the candidates are members of; none for plain files.
+        members: (M, 6) int64, of each the archive's position and the rest of its `Member`; (0, 6) for plain files.
         left_out: how many files, by reason.
         left_out_named: those that may have been meant as images, with the reason.
         failed: files that are candidates by name but lead nowhere.
@@ -87,6 +69,9 @@ class Scan:
     labels: NDArray[np.int32] = field(default_factory=lambda: np.empty(0, np.int32))
     names: list[bytes] = field(default_factory=list)
     stats: NDArray[np.int64] = field(default_factory=lambda: np.empty((0, len(Stat._fields)), np.int64))
+    class_places: list[bytes] = field(default_factory=list)
+    archives: list[tuple[bytes, Stat]] = field(default_factory=list)
+    members: NDArray[np.int64] = field(default_factory=lambda: np.empty((0, MEMBER_COLUMNS), np.int64))
     left_out: Counter[str] = field(default_factory=Counter)
     left_out_named: list[tuple[str, str]] = field(default_factory=list)
     failed: list[Failed] = field(default_factory=list)
@@ -97,68 +82,23 @@ class Scan:
         """Files looked at: candidates, left out and failed."""
         return len(self.names) + self.left_out.total() + len(self.failed)
 
+    def place(self, row: int) -> Place:
+        """Say where the bytes of candidate `row` are."""
+        if len(self.members):
+            archive, *rest = self.members[row].tolist()
+            return Member(*self.archives[archive], *rest)
+        return self.path(row)
+
     def path(self, row: int) -> bytes:
-        """Return the path of candidate `row`."""
-        return os.path.join(os.fsencode(self.root), self.class_folders[self.labels[row]], self.names[row])
+        """Return the path of candidate `row`, where candidates are plain files."""
+        return os.path.join(os.fsencode(self.root), self.class_places[self.labels[row]], self.names[row])
 
-
-def read_image(path: bytes) -> tuple[bytes, Stat]:
-    """Read a file whole, sure that it did not change meanwhile.
-
-    Opening never blocks (a FIFO), and what is not a regular file is refused.
-
-    Returns:
-        The content, and the stat data by which it may be taken for unchanged later: `UNSETTLED` where the file is
-        so new that it could still change without a trace in them.
-
-    Raises:
-        OSError: it cannot be read; `ChangedWhileReading` where the second try failed too.
-    """
-    for _ in range(2):
-        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        try:
-            before = os.fstat(fd)
-            if not stat.S_ISREG(before.st_mode):
-                raise OSError(errno.EINVAL, "not a regular file")
-            if before.st_size > MAX_FILE_BYTES:
-                raise OSError(errno.EFBIG, f"{before.st_size} bytes; at most {MAX_FILE_BYTES} are read")
-            data = _read(fd, before.st_size)
-            after = os.fstat(fd)
-        finally:
-            os.close(fd)
-        if stat_of(before) == stat_of(after) and len(data) == after.st_size:
-            settled = after.st_ctime_ns < time.time_ns() - _SETTLES_NS
-            return data, stat_of(after) if settled else UNSETTLED
-    raise ChangedWhileReading(errno.EAGAIN, "changed while reading")
-
-
-def _read(fd: int, size: int) -> bytes:
-    """Read up to `size` bytes, and one more where the file has grown."""
-    parts = []
-    while size and (part := os.read(fd, size)):
-        parts.append(part)
-        size -= len(part)
-    parts.append(os.read(fd, 1))
-    return b"".join(part for part in parts if part) if len(parts) != 2 or parts[1] else parts[0]
-
-
-def hash_image(path: bytes) -> tuple[bytes, Stat] | None:
-    """Return a file's SHA-256 and stat, or None where it cannot be read now."""
-    try:
-        data, found = read_image(path)
-    except (OSError, MemoryError):
-        return None
-    return hashlib.sha256(data).digest(), found
-
-
-def _signed(number: int) -> int:
-    """Fit an unsigned 64-bit number into the signed columns."""
-    return number - 2**64 if number >= 2**63 else number
-
-
-def stat_of(result: os.stat_result) -> Stat:
-    """Keep what decides whether a file has to be read again."""
-    return Stat(result.st_size, result.st_mtime_ns, result.st_ctime_ns, _signed(result.st_ino))
+    def in_reading_order(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Order candidates as they lie in their archives, so that each is read from its beginning to its end."""
+        if not len(self.members):
+            return rows
+        archives, offsets = self.members[rows, 0], self.members[rows, 1]
+        return rows[np.lexsort((offsets, archives))]
 
 
 def class_order(folders: list[bytes]) -> list[bytes]:

@@ -17,10 +17,10 @@ from pipeline.format import IMAGES_OFFSET, USER_BLOCK, VERSION, Extent, Header
 from pipeline.freshness import fingerprint
 from pipeline.journal import Entry, Journal, belongs_to, read_journal
 from pipeline.ledger import DONE, FAILED, TODO, Ledger
+from pipeline.places import Stat, hash_image
 from pipeline.recipe import Recipe
 from pipeline.signals import held_signals
 from pipeline.similar import MOST_PAIRS
-from pipeline.sources import Stat, hash_image
 from pipeline.stored import outside_digest
 
 _BYTES_A_TABLE_ROW = 8 + 8 + 32 + 8 + 64  # labels, row_hash, source_sha256, image_hash, perhaps a remark
@@ -216,7 +216,7 @@ class Unfinished:
         self, ledger: Ledger, candidate: int, moved: dict[bytes, Entry], found: dict[int, list[int]]
     ) -> None:
         """Keep the row of a file that was renamed, or moved to another class, since it was decoded."""
-        content = hash_image(ledger.scan.path(candidate))
+        content = hash_image(ledger.scan.place(candidate))
         entry = moved.get(content[0]) if content else None
         if content and entry:
             ledger.restore(candidate, entry)
@@ -272,7 +272,7 @@ def _same_content(ledger: Ledger, candidate: int, entry: Entry) -> bool:
     if not known:
         if entry.stat == Stat(*ledger.scan.stats[candidate].tolist()):
             return True
-        found = hash_image(ledger.scan.path(candidate))
+        found = hash_image(ledger.scan.place(candidate))
         if found is None:
             return False
         ledger.know(candidate, *found)

@@ -3,29 +3,39 @@
 import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from pipeline.classes import NAME_FILES
 from pipeline.errors import AccessDenied, StorageError
 from pipeline.format import MAGIC, SIDE_FILES
-from pipeline.found import NOT_REGULAR, OUTSIDE, Files, Found, hidden, not_an_image_name
-from pipeline.sources import Failed, stat_of
+from pipeline.found import (
+    ARCHIVE_SUFFIXES,
+    NAME_FILES,
+    NOT_REGULAR,
+    OUTSIDE,
+    Files,
+    Found,
+    hidden,
+    not_an_image_name,
+)
+from pipeline.places import stat_of
+from pipeline.sources import Failed
 
 
-def walk_folder(root: bytes, output: Path | None) -> Found:
+def walk_folder(root: bytes, output: Path | None, wanted: Container[bytes] | None = None) -> Found:
     """List the images below `root`, a class a folder, following links but visiting each real folder once.
 
     Args:
         root: the folder of class folders.
         output: the cache to be built; it and the files beside it are no part of the source.
+        wanted: the class folders to look into; None for all.
 
     Raises:
         AccessDenied: a folder that may not be read: a class lost in silence would be worse.
         StorageError: the disk failed.
     """
-    walk = _Walk(output)
+    walk = _Walk(output, wanted)
     walk.look(root)
     return walk.found
 
@@ -39,7 +49,8 @@ class _Folder(NamedTuple):
 class _Walk:
     """One walk over the tree: images by class folder, each real directory once, real ones before linked ones."""
 
-    def __init__(self, output: Path | None) -> None:
+    def __init__(self, output: Path | None, wanted: Container[bytes] | None) -> None:
+        self.wanted = wanted
         self.found = Found()
         self.output = None if output is None else os.fsencode(os.path.realpath(output.parent) / Path(output.name))
         self.visited: set[tuple[int, int]] = set()
@@ -52,10 +63,14 @@ class _Walk:
         linked: list[_Folder] = []
         for entry in _entries(root):
             if not _is_folder(entry):
-                if entry.name not in NAME_FILES and not self._is_ours(entry):
+                if entry.name in NAME_FILES:
+                    self.found.tables[entry.name] = entry.path
+                elif not self._is_ours(entry):
                     self._leave_out_at_top(entry)
             elif hidden(entry.name):
                 self.found.left_out["hidden folder"] += 1
+            elif self.wanted is not None and entry.name not in self.wanted:
+                self.found.unwanted.add(entry.name)
             else:
                 (linked if entry.is_symlink() else real).append(_Folder(entry.name, entry.path, b""))
         real, linked = sorted(real), sorted(linked)
@@ -108,21 +123,18 @@ class _Walk:
             self._fail(class_folder, name, error.strerror or str(error))
         else:
             if stat.S_ISREG(result.st_mode):
-                self.found.files[class_folder].names.append(name)
-                self.found.files[class_folder].stats.extend(stat_of(result))
+                self.found.files[class_folder].add(name, stat_of(result))
             else:
-                self._leave_out(NOT_REGULAR, os.path.join(class_folder, name))
+                self.found.leave_out(NOT_REGULAR, os.path.join(class_folder, name))
 
     def _leave_out_at_top(self, entry: "os.DirEntry[bytes]") -> None:
         reason = not_an_image_name(entry.name)
         if reason:
             self.found.left_out[reason] += 1
+            if entry.name.lower().endswith(ARCHIVE_SUFFIXES) and not hidden(entry.name) and _is_file(entry):
+                self.found.nearby.append(entry.path)
         else:
-            self._leave_out(OUTSIDE, entry.name)
-
-    def _leave_out(self, reason: str, name: bytes) -> None:
-        self.found.left_out[reason] += 1
-        self.found.left_out_named.append((os.fsdecode(name), reason))
+            self.found.leave_out(OUTSIDE, entry.name)
 
     def _fail(self, class_folder: bytes, name: bytes, reason: str) -> None:
         self.found.failed.append(Failed(os.fsdecode(class_folder), os.fsdecode(name), reason, passing=True))
@@ -163,4 +175,11 @@ def _is_folder(entry: "os.DirEntry[bytes]") -> bool:
     try:
         return entry.is_dir()
     except OSError:  # a loop of links
+        return False
+
+
+def _is_file(entry: "os.DirEntry[bytes]") -> bool:
+    try:
+        return entry.is_file()
+    except OSError:
         return False

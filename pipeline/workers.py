@@ -26,9 +26,9 @@ from numpy.typing import NDArray
 
 from pipeline import files
 from pipeline.decode import Undecodable, decode
+from pipeline.places import Damaged, Place, Stat, read_image
 from pipeline.recipe import Recipe, pixels_to_row, row_to_pixels
 from pipeline.similar import image_hash
-from pipeline.sources import Stat, read_image
 from pipeline.stored import StoredCache, row_hash
 
 SECONDS_AN_IMAGE = 60
@@ -43,7 +43,7 @@ class Item(NamedTuple):
     """
 
     row: int
-    path: bytes
+    place: Place
     source_sha256: bytes = b""
 
 
@@ -106,13 +106,16 @@ def _fill_row(job: Job, fd: int, donor: "Donor | None", item: Item) -> Result:
         row, looks, remarks = donor.find(sha256, job.recipe)
     if row is None:
         try:
-            data, found = read_image(item.path)
+            data, found = read_image(item.place)
         except OSError as error:
             if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
                 raise
             return Result(item.row, "passing", reason=_why(error))
         except MemoryError:
             return Result(item.row, "passing", reason="no memory to read it")
+        except Damaged as damaged:
+            sha256 = hashlib.sha256(damaged.stored).digest()
+            return Result(item.row, "failed", sha256, damaged.found, reason=damaged.reason)
         sha256 = hashlib.sha256(data).digest()
         if donor and sha256 != item.source_sha256:
             row, looks, remarks = donor.find(sha256, job.recipe)

@@ -291,7 +291,11 @@ def make_failures(folder: Path, cache_path: Path) -> None:
 
 
 FAILURES: list[tuple[tuple[str, ...], int, str]] = [
-    (("build-cache", "missing"), 66, r"no images to read: missing: there is no such folder\. Give a folder of"),
+    (
+        ("build-cache", "missing"),
+        66,
+        r"no images to read: missing: there is no such folder or archive\. Give a folder of",
+    ),
     (("build-cache", "text.h5"), 66, r"no images to read: text\.h5: this is a file"),
     (("build-cache", "empty"), 66, r"no images to read: empty: no files ending in \.jpg, \.jpeg"),
     (("build-cache", "."), 66, r"no classes to read: \.: its folders .* hold only folders of images"),

@@ -9,7 +9,7 @@ import pytest
 from conftest import SIZE, InThisProcess, save_jpeg, settle
 from PIL import Image
 
-from pipeline import build, freshness, sources, workers
+from pipeline import build, freshness, places, workers
 from pipeline.build import build_cache
 from pipeline.cache import TensorCache
 from pipeline.decode import Decoded, decode
@@ -264,13 +264,13 @@ def test_a_rebuild_decodes_everything_and_gives_the_same_bytes(photos: Path, out
 def count_reads(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     """Note every image that is read from now on, by this process."""
     read: list[bytes] = []
-    real = sources.read_image
+    real = places.read_image
 
     def noting(path: bytes) -> Any:
         read.append(path)
         return real(path)
 
-    for module in (sources, workers, freshness):
+    for module in (places, workers, freshness):
         monkeypatch.setattr(module, "read_image", noting)
     return read
 
@@ -519,11 +519,11 @@ def test_files_of_equal_size_and_times_that_trade_places_are_told_apart(
     assert len(sizes) == 1
     time.sleep(2.1)
 
-    class SameTimes(sources.Stat):
+    class SameTimes(places.Stat):
         def __new__(cls, size: int, *times_and_inode: int) -> "SameTimes":
             return super().__new__(cls, size, 1, 2, times_and_inode[-1])
 
-    monkeypatch.setattr(sources, "Stat", SameTimes)
+    monkeypatch.setattr(places, "Stat", SameTimes)
     rebuilt(photos, out, executor=InThisProcess())
     swap_classes(photos)
     report = rebuilt(photos, out)

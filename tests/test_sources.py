@@ -13,9 +13,9 @@ from pipeline.build import build_cache
 from pipeline.cache import TensorCache
 from pipeline.decode import decode
 from pipeline.errors import AccessDenied, SourceError
+from pipeline.places import UNSETTLED, ChangedWhileReading, read_image, stat_of
 from pipeline.recipe import Recipe, pixels_to_row
-from pipeline.scan import scan_folder
-from pipeline.sources import UNSETTLED, ChangedWhileReading, read_image, stat_of
+from pipeline.scan import scan_source
 
 _real_read_image = read_image
 
@@ -26,7 +26,7 @@ def picture(path: Path, seed: int = 0) -> Path:
 
 
 def candidates(root: Path) -> list[tuple[object, str]]:
-    scan = scan_folder(root)
+    scan = scan_source(root)
     return [(scan.class_ids[label], os.fsdecode(name)) for label, name in zip(scan.labels, scan.names, strict=True)]
 
 
@@ -36,10 +36,10 @@ def candidates(root: Path) -> list[tuple[object, str]]:
 def test_a_source_that_is_not_there_or_is_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
 
-    with pytest.raises(SourceError, match="there is no such folder") as missing:
-        scan_folder(tmp_path / "missing")
-    with pytest.raises(SourceError, match="this is a file"):
-        scan_folder(tmp_path / "file")
+    with pytest.raises(SourceError, match="there is no such folder or archive") as missing:
+        scan_source(tmp_path / "missing")
+    with pytest.raises(SourceError, match="this is a file, and no tar or zip"):
+        scan_source(tmp_path / "file")
     assert missing.value.exit_code == 66 and missing.value.path == tmp_path / "missing"
 
 
@@ -48,12 +48,12 @@ def test_a_source_without_images_is_refused_with_the_suffixes_looked_for(tmp_pat
     (tmp_path / "1" / "notes.txt").write_text("x")
 
     with pytest.raises(SourceError, match=r"no files ending in \.jpg, \.jpeg, \.jpe, \.jfif, \.png") as refused:
-        scan_folder(tmp_path)
+        scan_source(tmp_path)
     assert refused.value.exit_code == 66
 
     picture(tmp_path / "a.jpg")
     with pytest.raises(SourceError, match="images lie directly in it"):
-        scan_folder(tmp_path)
+        scan_source(tmp_path)
 
 
 def test_a_source_in_which_nothing_decodes_gives_no_file(tmp_path: Path) -> None:
@@ -73,7 +73,7 @@ def test_folders_of_folders_of_images_are_not_taken_for_classes(names: tuple[str
         picture(tmp_path / name / "cats" / "a.jpg")
 
     with pytest.raises(SourceError, match=r"looks like train/ and val/.*Build each: build-cache") as refused:
-        scan_folder(tmp_path)
+        scan_source(tmp_path)
     assert refused.value.exit_code == 66
 
 
@@ -100,7 +100,7 @@ def test_class_ids_are_integers_in_numeric_order_where_all_are_and_else_strings_
     for folder in folders:
         picture(tmp_path / folder / "a.jpg")
 
-    scan = scan_folder(tmp_path)
+    scan = scan_source(tmp_path)
 
     assert scan.class_ids == class_ids
     assert [os.fsdecode(folder) for folder in scan.class_folders] == list(map(str, class_ids))
@@ -119,8 +119,8 @@ def test_an_empty_class_keeps_its_place_and_a_person_is_told(photos: Path, tmp_p
 def test_a_folder_that_holds_our_own_caches_is_no_class(photos: Path) -> None:
     build_cache(photos, photos / "caches" / "c.h5", size=8, workers=1)
 
-    assert scan_folder(photos, photos / "caches" / "c.h5").class_ids == [1, 2]
-    assert scan_folder(photos, photos / "caches" / "d.h5").class_ids == [1, 2]  # whatever cache is being built
+    assert scan_source(photos, photos / "caches" / "c.h5").class_ids == [1, 2]
+    assert scan_source(photos, photos / "caches" / "d.h5").class_ids == [1, 2]  # whatever cache is being built
 
 
 @pytest.mark.parametrize(
@@ -134,7 +134,7 @@ def test_a_folder_that_holds_our_own_caches_is_no_class(photos: Path) -> None:
 def test_readable_names_come_from_a_table_in_the_source(name: str, text: str, photos: Path) -> None:
     (photos / name).write_text(text, encoding="utf-8", newline="")
 
-    scan = scan_folder(photos)
+    scan = scan_source(photos)
 
     assert scan.class_names == ["paddle", "snake"]
     assert scan.left_out.total() == 0
@@ -145,7 +145,7 @@ def test_a_table_of_names_that_cannot_be_read_is_refused_rather_than_ignored(dat
     (photos / "classes.csv").write_bytes(data)
 
     with pytest.raises(SourceError, match="class names cannot be read"):
-        scan_folder(photos)
+        scan_source(photos)
 
 
 # --- 12 to 16: what is no image ----------------------------------------------------------------------------------
@@ -160,7 +160,7 @@ def test_suffixes_count_in_any_case_and_the_rest_is_left_out_by_suffix(tmp_path:
     picture(tmp_path / "__MACOSX" / "1" / "a.jpg")
     picture(tmp_path / "above.jpg")
 
-    scan = scan_folder(tmp_path)
+    scan = scan_source(tmp_path)
 
     assert [name for _, name in candidates(tmp_path)] == ["a.JPG", "b.jpeg", "c.Jpe", "d.JFIF", "e.PnG"]
     assert scan.left_out == {
@@ -183,7 +183,7 @@ def test_real_folders_are_read_before_links_to_them_whatever_their_names(tmp_pat
     (tmp_path / "2" / "again").symlink_to("deep")
     (tmp_path / "2" / "deep" / "up").symlink_to("..")
 
-    scan = scan_folder(tmp_path)
+    scan = scan_source(tmp_path)
 
     assert candidates(tmp_path) == [(2, "a.jpg"), (2, "deep/b.jpg")]
     assert scan.left_out == {"link to a folder that is read already": 3}
@@ -437,4 +437,4 @@ def test_train_and_val_are_two_sources_even_where_a_stray_image_lies_in_one(tmp_
     save_jpeg(tmp_path / "train" / "cover.jpg", 20, 20, 2)
 
     with pytest.raises(SourceError, match=r"looks like .*train/.*Build each: build-cache"):
-        scan_folder(tmp_path)
+        scan_source(tmp_path)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from modelnet.runs import EpochRow
     from modelnet.training import TrainResult
 
-DEFAULT_CACHES = Path("data/cache")
+DEFAULT_CACHES, DEFAULT_FEATURES = Path("data/cache"), Path("data/features")
 DONE_WITH_FAILURES, INTERRUPTED, TERMINATED, BUG = 3, 130, 143, 1
 
 SOURCE = click.Path(path_type=Path)
@@ -117,7 +117,15 @@ def cli(ctx: click.Context, debug: bool) -> None:
 @click.option("--rebuild", is_flag=True, help="Decode everything anew, and replace whatever cache is there.")
 @click.option("--wait", is_flag=True, help="Wait for another build of the same cache.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
+@click.option(
+    "--features", metavar="NETWORK", help="Cache what this frozen network makes of the images: resnet18, say."
+)
+@click.option("--weights", type=click.Path(path_type=Path), help="Of --features: a local file with its weights.")
+@click.option("--device", default="auto", help="Of --features: auto, cpu, cuda or cuda:1.")
+@click.pass_context
 def build_cache_command(
+    ctx: click.Context,
+    /,
     source: Path,
     classes: str | None,
     merged: tuple[str, ...],
@@ -128,6 +136,9 @@ def build_cache_command(
     rebuild: bool,
     wait: bool,
     dry_run: bool,
+    features: str | None,
+    weights: Path | None,
+    device: str,
     **recipe: Any,
 ) -> None:
     """Decode SOURCE, a folder with a folder of images per class, into one HDF5 tensor cache.
@@ -137,25 +148,59 @@ def build_cache_command(
 
     A cache that is up to date is left alone; otherwise only what changed is decoded, and an interrupted build goes
     on where it stopped.
+
+    With --features, SOURCE is such a cache (or a folder, whose cache is built first), and what comes of it is a cache
+    in data/features/ that train --model linear takes: a row is the input of the network's last layer.
     """
     from pipeline.build import build_cache
     from pipeline.classes import parse_choice
+    from pipeline.format import is_cache
     from pipeline.plan import plan_build
     from pipeline.recipe import Recipe
 
-    path = out or default_cache(source)
+    check_feature_options(ctx, features, weights, dry_run, is_cache(source))
+    path = default_cache(source) if features or out is None else out
     with usage_errors():
         checked = Recipe(**recipe)
         choice = parse_choice(classes, merged, per_class)
     if dry_run:
         click.echo(plan_build(source, path, checked, workers, rebuild, choice))
         return
+    if features and weights and is_cache(source):
+        cache_features(source, out, features, weights, device, rebuild=rebuild, wait=wait)
+        return
     recipe |= {"choice": choice, "workers": workers, "rebuild": rebuild, "wait": wait}
     with progress_bar("decode", " images") as progress:
         report = build_cache(source, path, progress=progress, **recipe)
     click.echo(report)
+    if features and weights:
+        cache_features(path, out, features, weights, device, rebuild=rebuild, wait=wait)
     if strict and report.failed:
         raise SystemExit(DONE_WITH_FAILURES)
+
+
+def check_feature_options(
+    ctx: click.Context, features: str | None, weights: Path | None, dry_run: bool, of_cache: bool
+) -> None:
+    """Refuse options of build-cache that do not go together."""
+    if bool(features) != bool(weights):
+        raise click.UsageError("--features and --weights go together: a network, and a file with its weights")
+    if features and dry_run:
+        raise click.UsageError("--dry-run looks at images, not at --features")
+    if features and of_cache:
+        typed = [name for name in ctx.params if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE]
+        if wrong := set(typed) - {"source", "out", "features", "weights", "device", "rebuild", "wait"}:
+            flags = ", ".join(sorted(max(p.opts, key=len) for p in ctx.command.params if p.name in wrong))
+            raise click.UsageError(f"the images of a cache are as they are; leave out {flags}")
+
+
+def cache_features(images: Path, out: Path | None, model: str, weights: Path, device: str, **how: bool) -> None:
+    """Write the cache of features of a cache of images, and print what became of it."""
+    from modelnet.backbone import build_features
+
+    path = out or DEFAULT_FEATURES / f"{images.stem}-{model.replace(':', '-')}.h5"
+    with progress_bar("features", " images") as progress:
+        click.echo(build_features(images, path, model, weights, device, progress=progress, **how))
 
 
 @cli.command("info", epilog=example("python cli.py info data/cache/example.h5"))
@@ -210,7 +255,11 @@ def verify_command(cache: Path) -> None:
     default=8,
     help="Images that go through the network at once: of all ranks together under torchrun.",
 )
-@click.option("--model", default="modelnet", help="modelnet, a torchvision classifier: resnet18, say; or timm:NAME.")
+@click.option(
+    "--model",
+    default="modelnet",
+    help="modelnet, a torchvision classifier: resnet18, say; or timm:NAME; linear on features.",
+)
 @click.option("--weights", type=click.Path(path_type=Path), help="A local file with weights to start from.")
 @click.option("--accumulate", type=click.IntRange(1), default=1, help="Batches a step, their gradients added up.")
 @click.option(
@@ -449,9 +498,16 @@ def evaluate_command(run: Path, cache: Path | None, checkpoint: str, device: str
 @click.option("-k", "--top-k", type=click.IntRange(1), default=3, help="Classes an image, the most probable first.")
 @CHECKPOINT
 @DEVICE
+@click.option("--weights", type=click.Path(path_type=Path), help="Of the frozen network, where RUN is of features.")
 @click.option("--json", "as_json", is_flag=True, help="For scripts: a line an image.")
 def predict_command(
-    run: Path, images: tuple[Path, ...], top_k: int, checkpoint: str, device: str, as_json: bool
+    run: Path,
+    images: tuple[Path, ...],
+    top_k: int,
+    checkpoint: str,
+    device: str,
+    weights: Path | None,
+    as_json: bool,
 ) -> None:
     """Say what the network of RUN sees in images, prepared bit for bit as those that it was trained on.
 
@@ -461,7 +517,7 @@ def predict_command(
 
     from modelnet.trained import Trained, answer_dict, answer_text, predict
 
-    trained = Trained.load(run, checkpoint, device)
+    trained = Trained.load(run, checkpoint, device).on_images(weights)
     failed = False
     for answer in predict(trained, images, top_k):
         failed |= bool(answer.error)

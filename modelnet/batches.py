@@ -79,7 +79,7 @@ class Batches:
     @property
     def stored_bytes(self) -> int:
         """Bytes that its images take as they are stored."""
-        return len(self.subset) * self.cache.recipe.row_bytes
+        return len(self.subset) * self.cache.images[0].nbytes
 
     def preload(self) -> None:
         """Copy all images to the device, as they are stored; from then on nothing is read."""

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from pipeline import TensorCache
 from pipeline.errors import CacheMissing, CacheStale, OptionsError, SourceError, show_path
+from pipeline.features import Features
 from pipeline.recipe import Recipe
 from pipeline.sources import ClassId
 
@@ -60,13 +61,17 @@ def class_counts(cache: TensorCache, rows: Tensor | None = None) -> Tensor:
 
 
 def match_labels(
-    class_ids: list[ClassId], recipe: Recipe, other: TensorCache, what: str = "the training set"
+    class_ids: list[ClassId],
+    recipe: Recipe,
+    other: TensorCache,
+    features: Features | None = None,
+    what: str = "the training set",
 ) -> Tensor:
     """Return what a label of `other` is called in the first set: classes are the same where their ids are.
 
     Args:
         class_ids: of the first set, by label.
-        recipe: of the first set.
+        recipe, features: of the first set.
         other: the second cache.
         what: the first set, for messages.
 
@@ -76,6 +81,8 @@ def match_labels(
     Raises:
         CacheStale: a class that the first set does not have, or images prepared otherwise.
     """
+    if different := different_features(features, other):
+        raise CacheStale("the caches do not go together", other.path, f"{what} has {different}")
     differences = same_images(recipe).differences(same_images(other.recipe))
     if differences:
         reason = f"its images are prepared otherwise than those of {what}: {', '.join(differences)}"
@@ -87,6 +94,14 @@ def match_labels(
         reason = f"class {_shown(unknown)} is unknown to {what}, which has {_shown(class_ids)}"
         raise CacheStale("the caches do not go together", other.path, reason)
     return torch.tensor([known.index(str(class_id)) for class_id in other.class_ids])
+
+
+def different_features(features: Features | None, other: TensorCache) -> str:
+    """Say how the rows of one set and those of another are not of a kind: "images, and it holds features"; or ""."""
+    mine, theirs = (None if values is None else values.network for values in (features, other.features))
+    if mine == theirs:
+        return ""
+    return f"{features or 'images'}, and it holds {other.features or 'images'}"
 
 
 def same_images(recipe: Recipe) -> Recipe:

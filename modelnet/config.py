@@ -56,6 +56,7 @@ def describe_images(batches: Batches) -> dict[str, Any]:
             for class_id, name, count in zip(cache.class_ids, cache.class_names, counts, strict=True)
         ],
         "recipe": cache.recipe.to_dict(),
+        "features": None if cache.features is None else cache.features.to_dict(),
     }
 
 

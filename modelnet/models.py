@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from modelnet.network import ModelNet
 from pipeline.errors import CheckpointError, CheckpointUnsafe, OptionsError, RunError
 
-MODELNET, TIMM = "modelnet", "timm:"
+MODELNET, LINEAR, TIMM = "modelnet", "linear", "timm:"
 
 _AUXILIARY = ("googlenet", "inception_v3")  # would give a second and third answer in training
 
@@ -21,19 +21,22 @@ def build_network(name: str, classes: int, size: int) -> nn.Module:
     """Make the network of that name, its weights drawn from torch's global generator.
 
     Args:
-        name: "modelnet", or that of a torchvision classifier, as "resnet18", or one of timm's, as "timm:resnet18".
+        name: "modelnet", or that of a torchvision classifier, as "resnet18", or one of timm's, as "timm:resnet18";
+            "linear" takes features instead of images.
         classes: C, the number of classes.
-        size: S, the side of the images in pixels.
+        size: S, the side of the images in pixels; for "linear" D, numbers an image.
 
     Raises:
         OptionsError: no such network, or one that cannot take images of that size.
     """
     if name == MODELNET:
         return ModelNet(classes, size)
+    if name == LINEAR:
+        return nn.Linear(size, classes)
     known, make = _timm(size) if name.startswith(TIMM) else _torchvision(size)
     if name not in known:
-        some = [MODELNET, "resnet18", "and torchvision's other classifiers"]
-        near = get_close_matches(name, [MODELNET, *known]) or some
+        some = [MODELNET, LINEAR, "resnet18", "and torchvision's other classifiers"]
+        near = get_close_matches(name, [MODELNET, LINEAR, *known]) or some
         raise OptionsError("no such network", None, repr(name), f"There is {', '.join(near)}")
     try:
         network = make(name, classes)

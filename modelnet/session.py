@@ -14,7 +14,7 @@ from modelnet.caches import match_labels, open_to_train, pair_warnings
 from modelnet.compiling import compile_network
 from modelnet.device import autocast, choose_device, memory_errors
 from modelnet.initialization import initialize
-from modelnet.models import build_network, load_weights
+from modelnet.models import LINEAR, build_network, load_weights
 from modelnet.optimization import Schedule, build_loss, build_optimizer, running_mean_of_weights
 from modelnet.options import TrainOptions
 from modelnet.preload import check_room
@@ -58,6 +58,7 @@ class Session:
         self.ranks = ranks = ranks or Ranks()
         self._check_batch_size()
         self.cache = open_to_train(find(options.cache, run))
+        check_content(self.cache, options)
         self.device = choose_device(options.device, ranks)
         self.autocast = autocast(options, self.device)
         self.state = initial_state(self.cache, options, self.device, ranks)
@@ -89,7 +90,7 @@ class Session:
         self.val = self._open_val(run, progress)
         self.val_batches = None
         if self.val is not None:
-            self.label_map = match_labels(self.cache.class_ids, self.cache.recipe, self.val)
+            self.label_map = match_labels(self.cache.class_ids, self.cache.recipe, self.val, self.cache.features)
             rows = None if self.split is None else self.split.val
             self.val_batches = Batches(
                 self.val, self.device, options.batch_size, workers=options.workers, rows=rows, ranks=ranks
@@ -123,7 +124,7 @@ class Session:
         whole = min(batches.batch_size, len(batches.subset))
         graphs = self.device.type == "cuda" and not self.rhythm.keeps_gradients
         with memory_errors(self.device):
-            return compile_network(network, (whole, *self.cache.recipe.row_shape), self.autocast, graphs)
+            return compile_network(network, (whole, *self.cache.row_shape), self.autocast, graphs)
 
     def _preload(self, progress: Progress) -> None:
         parts = [part for part in (self.batches, self.val_batches) if part is not None]
@@ -175,6 +176,23 @@ class Session:
         return val
 
 
+def check_content(cache: TensorCache, options: TrainOptions) -> None:
+    """Refuse a network that does not take what a cache holds, images or features.
+
+    Raises:
+        OptionsError: says what to give instead.
+    """
+    takes_features = options.model == LINEAR
+    if cache.features is None and takes_features:
+        advice = "Make one: build-cache CACHE --features resnet18 --weights FILE"
+        raise OptionsError("--model linear takes features", cache.path, "it holds images", advice)
+    if cache.features is not None and not takes_features:
+        reason = f"it holds features, which {options.model} does not take"
+        raise OptionsError("not a cache of images", cache.path, reason, "Give --model linear")
+    if cache.features is not None and options.augment:
+        raise OptionsError("--augment changes images", cache.path, "it holds features", "Leave it out")
+
+
 def build_augmentation(options: TrainOptions, recipe: Recipe) -> Augmentation | None:
     """Return what is done to training images, or None."""
     if not options.augment:
@@ -185,7 +203,7 @@ def build_augmentation(options: TrainOptions, recipe: Recipe) -> Augmentation | 
 def initial_state(cache: TensorCache, options: TrainOptions, device: torch.device, ranks: Ranks | None = None) -> State:
     """Make the network, with the weights that follow from the seed, and its optimizer."""
     torch.manual_seed(options.seed)
-    network = build_network(options.model, len(cache.class_ids), cache.recipe.size)
+    network = build_network(options.model, len(cache.class_ids), cache.row_shape[-1])
     initialize(network, options.init)
     with memory_errors(device):
         network.to(device)

@@ -8,12 +8,13 @@ from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 from torch.optim.swa_utils import AveragedModel
 
-from modelnet.caches import same_images
+from modelnet.caches import different_features, same_images
 from modelnet.metrics import RunningMean
 from modelnet.options import TrainOptions
 from modelnet.ranks import Ranks
 from pipeline import TensorCache
 from pipeline.errors import CheckpointError
+from pipeline.features import Features
 from pipeline.recipe import Recipe
 
 FORMAT = 5
@@ -92,8 +93,9 @@ class State:
         """Return a checkpoint's content: tensors and plain values."""
         return {
             "format": FORMAT,
-            "model": {"name": options.model, "classes": len(cache.class_ids), "size": cache.recipe.size},
+            "model": {"name": options.model, "classes": len(cache.class_ids), "size": cache.row_shape[-1]},
             "recipe": cache.recipe.to_dict(),
+            "features": None if cache.features is None else cache.features.to_dict(),
             "class_ids": cache.class_ids,
             "class_names": cache.class_names,
             "fingerprint": cache.fingerprint,
@@ -145,6 +147,16 @@ def evaluated_weights(content: dict[str, Any]) -> dict[str, Tensor]:
     return weights
 
 
+def features_of(content: dict[str, Any]) -> Features | None:
+    """Return what a network was trained on where that was no images.
+
+    Raises:
+        ValueError: the checkpoint says something else there.
+    """
+    values = content.get("features")
+    return None if values is None else Features.from_dict(values)
+
+
 def check_format(content: dict[str, Any], path: str) -> None:
     """Refuse a checkpoint of another format.
 
@@ -167,6 +179,8 @@ def check_fits(content: dict[str, Any], cache: TensorCache, path: str) -> None:
     if content["class_ids"] != cache.class_ids:
         trained, there = (", ".join(map(str, ids)) for ids in (content["class_ids"], cache.class_ids))
         raise CheckpointError(what, path, f"it was trained on classes {trained}; the cache has {there}", advice)
+    if different := different_features(features_of(content), cache):
+        raise CheckpointError(what, path, f"it was trained on {different}", advice)
     differences = same_images(Recipe.from_dict(content["recipe"])).differences(same_images(cache.recipe))
     if differences:
         reason = f"the cache's images are prepared otherwise: {', '.join(differences)}"

@@ -2,13 +2,14 @@
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from modelnet.backbone import Backbone
 from modelnet.batches import Batches, worker_deaths
 from modelnet.caches import match_labels
 from modelnet.device import autocast, choose_device, memory_errors
@@ -19,10 +20,11 @@ from modelnet.runs import RunFolder
 from modelnet.scores import Scores, score
 from modelnet.session import find
 from modelnet.split import split_by_content
-from modelnet.state import check_format, evaluated_weights
+from modelnet.state import check_format, evaluated_weights, features_of
 from pipeline import TensorCache
 from pipeline.decode import Undecodable, decode
 from pipeline.errors import CacheStale, CheckpointError, OptionsError, RunError, show_path
+from pipeline.features import Features
 from pipeline.normalize import normalize
 from pipeline.places import read_image
 from pipeline.recipe import Recipe, pixels_to_row
@@ -40,6 +42,7 @@ class Trained:
         network: in evaluation mode; with a running mean of the weights, that one.
         class_ids, class_names: by the network's label.
         recipe: how an image becomes a tensor.
+        features: what the network takes instead of images, or None.
         options: of the run.
         device: of the network.
     """
@@ -51,6 +54,7 @@ class Trained:
     recipe: Recipe
     options: TrainOptions
     device: torch.device
+    features: Features | None = None
 
     @classmethod
     def load(cls, run: Path, checkpoint: str = "last", device: str = "auto") -> "Trained":
@@ -76,11 +80,39 @@ class Trained:
             network = build_network(**content["model"])
             network.load_state_dict(evaluated_weights(content))
             recipe, options = Recipe.from_dict(content["recipe"]), TrainOptions.from_dict(content["options"])
+            features = features_of(content)
         except (RuntimeError, ValueError, KeyError, TypeError) as error:
             raise CheckpointError("the checkpoint cannot be used", path, str(error)) from error
         with memory_errors(chosen):
             network.to(chosen).eval()
-        return cls(run, network, content["class_ids"], content["class_names"], recipe, options, chosen)
+        return cls(run, network, content["class_ids"], content["class_names"], recipe, options, chosen, features)
+
+    def on_images(self, weights: Path | None) -> "Trained":
+        """Return the network behind the frozen one whose features it was trained on; itself where there is none.
+
+        Args:
+            weights: a file with those of the frozen network, which are not kept in the run.
+
+        Raises:
+            RunError: they are needed, and not given or not there.
+            CheckpointError: they are others.
+            OptionsError: they are given, and not needed.
+        """
+        if self.features is None:
+            if weights is not None:
+                raise OptionsError("--weights are not needed", self.run, "its network takes images", "Leave them out")
+            return self
+        name, digest = self.features.model, self.features.weights
+        if weights is None:
+            reason = f"it was trained on features of {name}, whose weights are not kept here"
+            raise RunError("weights are needed", self.run, reason, f"Give --weights, those with digest {digest[:8]}")
+        backbone = Backbone(name, weights, self.recipe.size, str(self.device))
+        if backbone.digest != digest:
+            reason = (
+                f"their digest is {backbone.digest[:8]}, and {self.run.name} was trained on features by {digest[:8]}"
+            )
+            raise CheckpointError("the weights are others", weights, reason)
+        return replace(self, network=nn.Sequential(backbone.network, self.network).eval())
 
     def evaluate(self, cache: Path | None = None, workers: int = 0) -> Scores:
         """Say how good the network is on the images of a cache.
@@ -99,7 +131,7 @@ class Trained:
             opened, rows = TensorCache(cache), None
         if opened.num_images == 0:
             raise OptionsError("nothing to evaluate on", opened.path, "it holds no images", "Give another --cache")
-        label_map = match_labels(self.class_ids, self.recipe, opened, f"run {self.run.name}")
+        label_map = match_labels(self.class_ids, self.recipe, opened, self.features, f"run {self.run.name}")
         batches = Batches(opened, self.device, self.options.batch_size, workers=workers, rows=rows)
         with worker_deaths(opened.path), memory_errors(self.device):
             outcome = evaluate(self.network, batches, label_map, autocast=autocast(self.options, self.device))

@@ -91,8 +91,8 @@ def build_cache(
     before = _identity(path)
     scan = scan_source(source, path, choice)
     refuse_place(path)
-    _make_folder(path.parent)
-    with _storage_errors(path), build_lock(path, wait):
+    make_folder(path.parent)
+    with storage_errors(path), build_lock(path, wait):
         if _identity(path) != before:  # built meanwhile, perhaps from a newer source than our look at it
             scan = scan_source(source, path, choice)
         build = _Build(scan, path, recipe, decoder, rebuild)
@@ -125,7 +125,12 @@ def refuse_place(path: Path) -> None:
         raise OutputError("the cache cannot be created", path, f"there is {kind} of that name", "Give another --out")
 
 
-def _make_folder(path: Path) -> None:
+def make_folder(path: Path) -> None:
+    """Make the folder that a cache is to be in.
+
+    Raises:
+        OutputError, AccessDenied: it cannot be made.
+    """
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -138,7 +143,7 @@ def _no_place(path: Path, error: OSError) -> AccessDenied | OutputError:
 
 
 @contextmanager
-def _storage_errors(path: Path) -> Iterator[None]:
+def storage_errors(path: Path) -> Iterator[None]:
     """Say what an OSError of a file operation means for the build."""
     try:
         yield
@@ -181,6 +186,17 @@ def open_old_cache(path: Path, rebuild: bool) -> tuple[StoredCache | None, str]:
         return None, f"the cache was damaged: {error.reason}"
 
 
+def refuse_other_content(old: StoredCache, content: str) -> None:
+    """Keep a cache of something else: features where images are to be, or images where features are.
+
+    Raises:
+        OutputError: it is none of `content`.
+    """
+    if old.header.content != content:
+        why = f"holds {old.header.content}, not {content}"
+        raise OutputError("the cache would be lost", old.path, why, "Give another --out, or --rebuild to replace it")
+
+
 def refuse_other_photographs(old: StoredCache, verdict: freshness.Verdict) -> None:
     """Keep the cache of another source.
 
@@ -211,6 +227,8 @@ class _Build:
         old, why = open_old_cache(self.path, self.rebuild)
         donor = None
         if old is not None:
+            if not self.rebuild:
+                refuse_other_content(old, "images")
             stats = freshness.read_stats(old)
             damaged = freshness.damaged_rows(old) if stats is None else []
             verdict = freshness.compare(self.ledger, old, self.recipe, self.decoder, stats, damaged)

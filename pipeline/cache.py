@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.errors import CacheDamaged, CacheStale, PipelineError
+from pipeline.features import Features
 from pipeline.memory import BatchMemory
 from pipeline.normalize import normalize_rows
 from pipeline.recipe import Recipe
@@ -52,7 +53,7 @@ class TensorCache(Mapping[str, Mapping[ClassId, Tensor]]):
         self._unchecked = np.full(stored.num_images, self.verify != "off")
         self._memory = BatchMemory()
         self._labels = stored.table("labels").astype(np.int64)
-        self._row_shape = stored.header.recipe.row_shape
+        self.row_shape = stored.header.row_shape  # (3, S, S), or (D,) of features
 
     @property
     def num_images(self) -> int:
@@ -63,6 +64,11 @@ class TensorCache(Mapping[str, Mapping[ClassId, Tensor]]):
     def recipe(self) -> Recipe:
         """How every image became a tensor."""
         return self.stored.header.recipe
+
+    @property
+    def features(self) -> Features | None:
+        """What the rows are where they are no images, but what a network made of them; else None."""
+        return self.stored.header.features
 
     @property
     def fingerprint(self) -> str:
@@ -111,7 +117,7 @@ class TensorCache(Mapping[str, Mapping[ClassId, Tensor]]):
             rows: (B,) int64.
 
         Returns:
-            (B, 3, S, S) float32, owned by the caller.
+            (B, 3, S, S) float32, owned by the caller; (B, D) of features.
 
         Raises:
             CacheDamaged: a row is not what was written; names row, class and file.
@@ -121,14 +127,14 @@ class TensorCache(Mapping[str, Mapping[ClassId, Tensor]]):
             return self.read_stored(rows)
         if self._has_unchecked(rows):
             self._check(rows)
-        images_BCHW = self._memory.empty((len(rows), *self._row_shape), torch.float32)
+        images_BCHW = self._memory.empty((len(rows), *self.row_shape), torch.float32)
         normalize_rows(self.images, rows, self.recipe, images_BCHW)
         return images_BCHW
 
     def read_stored(self, rows: Tensor, out: Tensor | None = None) -> Tensor:
         """Gather rows into a tensor of the stored dtype, checked: (B, 3, S, S); into `out` where there is one."""
         if out is None:
-            out = self._memory.empty((len(rows), *self._row_shape), self.images.dtype)
+            out = self._memory.empty((len(rows), *self.row_shape), self.images.dtype)
         if not self._has_unchecked(rows):
             return torch.index_select(self.images, 0, rows, out=out)
         self._check(rows, out.numpy())
@@ -210,10 +216,8 @@ class TensorCache(Mapping[str, Mapping[ClassId, Tensor]]):
     __eq__, __hash__ = object.__eq__, object.__hash__  # a Mapping's would compare every image
 
     def __repr__(self) -> str:
-        size = self.recipe.size
-        return (
-            f"TensorCache({str(self.path)!r}: {self.num_images} images, {len(self.class_ids)} classes, {size} × {size})"
-        )
+        shape = " × ".join(map(str, self.row_shape[-2:])) + ("" if self.features is None else " numbers each")
+        return f"TensorCache({str(self.path)!r}: {self.num_images} images, {len(self.class_ids)} classes, {shape})"
 
     def __getstate__(self) -> dict[str, Any]:
         return {

@@ -28,6 +28,7 @@ def describe_cache(path: Path) -> CacheInfo:
         counts=np.diff(stored.class_starts).tolist(),
         images=stored.num_images,
         recipe=stored.header.recipe,
+        features=stored.header.features,
         decoder=stored.header.decoder,
         fingerprint=stored.header.fingerprint,
         file_bytes=stored.header.file_size,

@@ -10,6 +10,7 @@ import math
 import os
 import stat
 import struct
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +21,7 @@ import xxhash
 
 from pipeline import files
 from pipeline.errors import AccessDenied, CacheDamaged, CacheError, CacheMissing, CacheUnsafe, StorageError, WorkerDied
+from pipeline.features import Features
 from pipeline.recipe import Recipe
 
 MAGIC = b"\x93MNCACHE"
@@ -88,14 +90,15 @@ class Header:
     """What the JSON header says.
 
     Attributes:
-        recipe: how each image became a row.
+        recipe: how each image became a row, or what the features were made of.
         decoder: identity of the decoder, 32 hexadecimal digits.
         fingerprint: of sources, recipe, decoder and format version; 64 hexadecimal digits.
-        content: "images".
+        content: "images" or "features".
         shard: {"index", "count", "set"} or None.
         extents: by dataset name; "images" and every name of `TABLE_NAMES`.
         file_size: exact size of the file in bytes.
         digest: xxh3-128 of every byte outside header and images, 32 hexadecimal digits.
+        features: what the rows are where they are no images, else None.
     """
 
     recipe: Recipe
@@ -106,6 +109,18 @@ class Header:
     extents: dict[str, Extent]
     file_size: int
     digest: str
+    features: Features | None = None
+
+    @property
+    def row_shape(self) -> tuple[int, ...]:
+        """(3, S, S), or (D,) of features."""
+        return self.recipe.row_shape if self.features is None else (self.features.length,)
+
+    @property
+    def row_dtype(self) -> str:
+        """Of the rows, as NumPy writes it."""
+        name = self.recipe.dtype if self.features is None else "float32"
+        return np.dtype(name).newbyteorder("<").str
 
     @property
     def num_images(self) -> int:
@@ -124,6 +139,8 @@ class Header:
             "recipe": self.recipe.to_dict(),
             "shard": self.shard,
         }
+        if self.features is not None:
+            values["features"] = self.features.to_dict()
         text = json.dumps(values, sort_keys=True, separators=(",", ":")).encode("ascii")
         start = _PREFIX.pack(MAGIC, VERSION, len(text)) + text
         start += xxhash.xxh3_128_digest(start)
@@ -135,6 +152,13 @@ class Header:
     def encoded_size(self) -> int:
         """Bytes of `encode()`: the digest covers what comes behind them."""
         return len(self.encode())
+
+
+def is_cache(path: Path) -> bool:
+    """Say whether a file begins as a cache does."""
+    with suppress(OSError), path.open("rb") as file:
+        return file.read(len(MAGIC)) == MAGIC
+    return False
 
 
 def table_extents(counts: dict[str, int], widths: dict[str, int]) -> list[tuple[str, str, tuple[int, ...], int]]:
@@ -262,11 +286,12 @@ def _parse(values: Any) -> Header:
         extents=extents,
         file_size=values["file_size"],
         digest=str(values["digest"]),
+        features=Features.from_dict(values["features"]) if "features" in values else None,
     )
     for digits, length in ((header.decoder, 32), (header.fingerprint, 64), (header.digest, 32)):
         if len(digits) != length or not set(digits) <= set("0123456789abcdef"):
             raise ValueError(f"{digits!r} is no digest")
-    if header.content != "images":
+    if header.content != ("images" if header.features is None else "features"):
         raise ValueError(f"content {header.content!r} is not known")
     _check_shapes(header)
     return header
@@ -276,8 +301,7 @@ def _check_shapes(header: Header) -> None:
     if list(header.extents) != ["images", *TABLE_NAMES]:
         raise ValueError(f"datasets {', '.join(header.extents)}")
     images = header.extents["images"]
-    expected = np.dtype(header.recipe.dtype).newbyteorder("<").str
-    if images.count < 1 or images.row_shape != header.recipe.row_shape or images.dtype != expected:
+    if images.count < 1 or images.row_shape != header.row_shape or images.dtype != header.row_dtype:
         raise ValueError("images do not fit the recipe")
     counts = {name: header.extents[name].count for name in ("images", "classes", "failed", "remarks", "alike")}
     if counts["classes"] < 1:

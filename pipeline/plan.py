@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from pipeline import freshness
-from pipeline.build import open_old_cache, refuse_other_photographs, refuse_place
+from pipeline.build import open_old_cache, refuse_other_content, refuse_other_photographs, refuse_place
 from pipeline.classes import Choice
 from pipeline.decode import Undecodable, decode, decoder_identity
 from pipeline.errors import show_bytes, show_path
@@ -81,6 +81,8 @@ def plan_build(
     old, damage = open_old_cache(path, rebuild)
     state = damage or "not there yet"
     if old is not None:
+        if not rebuild:
+            refuse_other_content(old, "images")
         stats = freshness.read_stats(old)
         damaged = freshness.damaged_rows(old) if stats is None else []
         verdict = freshness.compare(ledger, old, recipe, decoder_identity(), stats, damaged)

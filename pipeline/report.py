@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import show_bytes, show_path
+from pipeline.features import Features
 from pipeline.recipe import Recipe
 from pipeline.sources import ClassId, Failed
 
@@ -132,6 +133,7 @@ class CacheInfo:
     file_bytes: int
     failed: list[Failed]
     look: Look
+    features: Features | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""
@@ -141,6 +143,7 @@ class CacheInfo:
             "images": self.images,
             "classes": [{"id": class_id, "name": name, "images": count} for class_id, name, count in names],
             "recipe": self.recipe.to_dict(),
+            "features": None if self.features is None else self.features.to_dict(),
             "decoder": self.decoder,
             "fingerprint": self.fingerprint,
             "file_bytes": self.file_bytes,
@@ -155,6 +158,7 @@ class CacheInfo:
             f"{show_path(self.path)}: {self.images} images, {show_bytes(self.file_bytes)}",
             f"recipe: {recipe.size} × {recipe.size} RGB, mean {mean}, std {std}, stored as {recipe.dtype}"
             + (", turned as EXIF says" if recipe.exif_rotate else ""),
+            *([] if self.features is None else [f"features: {self.features}", f"of images: {self.features.images}"]),
             f"fingerprint: {self.fingerprint}",
             *class_table(self.class_ids, self.class_names, self.counts),
             *failed_lines(self.failed),

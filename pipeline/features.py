@@ -1,0 +1,73 @@
+"""What a row of a cache of features is: what a frozen network makes of an image of another cache."""
+
+import string
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Features:
+    """How the images of a cache became numbers. Equal features of equal images are equal, up to rounding.
+
+    Attributes:
+        model: name of the network.
+        layer: of it, whose input the numbers are.
+        length: D, numbers an image.
+        weights: SHA-256 of the network's weights, 64 hexadecimal digits.
+        images: fingerprint of the cache of images.
+
+    Raises:
+        ValueError: a value that no features could have.
+    """
+
+    model: str
+    layer: str
+    length: int
+    weights: str
+    images: str
+
+    def __post_init__(self) -> None:
+        if type(self.length) is not int or not 1 <= self.length < 2**31:
+            raise ValueError(f"length is a number of numbers, not {self.length!r}")
+        if not all(isinstance(name, str) and name for name in (self.model, self.layer)):
+            raise ValueError(f"model and layer are names, not {self.model!r} and {self.layer!r}")
+        for digits in (self.weights, self.images):
+            if not isinstance(digits, str) or len(digits) != 64 or not set(digits) <= set(string.hexdigits.lower()):
+                raise ValueError(f"{digits!r} is no digest")
+
+    @property
+    def network(self) -> tuple[str, str, int, str]:
+        """What features of different images have in common where they go together."""
+        return self.model, self.layer, self.length, self.weights
+
+    def __str__(self) -> str:
+        """Name them: "512 numbers an image: resnet18 before fc, weights 1a2b3c4d"."""
+        return f"{self.length} numbers an image: {self.model} before {self.layer}, weights {self.weights[:8]}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Any) -> "Features":
+        """Build from `to_dict`'s values.
+
+        Raises:
+            ValueError: a missing, unknown or impossible value.
+        """
+        if not isinstance(values, dict) or set(values) != {field.name for field in fields(cls)}:
+            raise ValueError(f"features have {', '.join(f.name for f in fields(cls))}, not {values!r}")
+        return cls(**values)
+
+    def differences(self, other: "Features") -> list[str]:
+        """Say what `other` has otherwise, one phrase a value."""
+        found = [
+            f"{name} {getattr(self, name)} → {getattr(other, name)}"
+            for name in ("model", "layer", "length")
+            if getattr(self, name) != getattr(other, name)
+        ]
+        if self.weights != other.weights and self.model == other.model:
+            found.append(f"weights {self.weights[:8]} → {other.weights[:8]}")
+        if self.images != other.images:
+            found.append("the cache of images has changed")
+        return found

@@ -47,7 +47,8 @@ def features_path(cache_path: Path, weights: Path) -> Path:
 @pytest.fixture(autouse=True)
 def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("modelnet.training.loss_curves", lambda rows, title: b"")
+    for drawing in ("loss_curves", "confusion_picture"):
+        monkeypatch.setattr(f"modelnet.training.{drawing}", lambda *of: b"")
 
 
 def digest(path: Path) -> str:

@@ -33,8 +33,8 @@ COMMON: dict[str, Any] = {"device": "cpu", "epochs": 4, "lr": 0.01, "threads": 1
 @pytest.fixture(autouse=True)
 def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("modelnet.training.loss_curves", lambda rows, title: b"")
-    monkeypatch.setattr("modelnet.many.group_curves", lambda curves, title: b"")
+    for drawing in ("training.loss_curves", "training.confusion_picture", "many.group_curves"):
+        monkeypatch.setattr(f"modelnet.{drawing}", lambda *of: b"")
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

@@ -39,7 +39,8 @@ COLUMNS = ["epoch", "train_loss", "train_acc", "val_loss", "val_acc", "lr", "ima
 def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Run folders go below the current folder. One thread: others may be using the cores."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("modelnet.training.loss_curves", lambda rows, title: b"")  # drawing takes longer than training
+    for drawing in ("loss_curves", "confusion_picture"):  # takes longer than training
+        monkeypatch.setattr(f"modelnet.training.{drawing}", lambda *of: b"")
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -193,6 +194,7 @@ def test_a_run_folder_holds_what_was_done_and_what_came_of_it(cache_path: Path) 
         "checkpoints/last.pt",
         "checkpoints/previous.pt",
         "config.json",
+        "confusion.png",
         "loss.png",
         "metrics.csv",
         "predictions.csv",

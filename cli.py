@@ -332,6 +332,7 @@ def verify_command(cache: Path) -> None:
 @click.option(
     "--threads", type=click.IntRange(1), help="PyTorch's threads on the CPU.  [default: 1 per 16 images of a batch]"
 )
+@click.option("--tensorboard/--no-tensorboard", help="Write every epoch for TensorBoard too, in RUN/tensorboard.")
 @click.option("--name", help="Of the run folder in runs/.  [default: <cache>-<model>-001, counted up]")
 @click.option(
     "--resume",

@@ -89,6 +89,7 @@ class TrainOptions:
         preload: keep all images in the memory of the device, as they are stored.
         workers: processes that read batches; 0 reads in the main process, the fastest for a cache in memory.
         threads: of PyTorch on the CPU; None is one for every 16 images of a batch, at most PyTorch's own number.
+        tensorboard: write every epoch for TensorBoard too, which has to be installed.
         name: of the run folder; None counts up `<cache>-<model>-001`.
 
     Raises:
@@ -133,6 +134,7 @@ class TrainOptions:
     preload: bool = False
     workers: int = 0
     threads: int | None = None
+    tensorboard: bool = False
     name: str | None = None
 
     def __post_init__(self) -> None:

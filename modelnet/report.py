@@ -17,7 +17,7 @@ from pipeline.errors import RunError, show_path
 
 MISTAKES = 12  # shown of each kind
 
-OF_ONE_START = ("seed", "data_seed", "name", "device", "workers", "threads")
+OF_ONE_START = ("seed", "data_seed", "name", "device", "preload", "compile", "workers", "threads", "tensorboard")
 PLACES = ("cache", "val")  # fingerprints say which caches these are, wherever they lie
 
 

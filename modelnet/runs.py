@@ -9,6 +9,7 @@
     loss.png          the curves
     confusion.png     what was taken for what, of the validation images
     report.html       all of it, to be looked at
+    tensorboard/      every epoch for TensorBoard, where that was asked for
     group.csv, seeds.png   of the first of many that were trained together: all of them
 
 Nothing in it holds the folder's own path, so that it can be moved as a whole.

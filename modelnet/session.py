@@ -23,6 +23,7 @@ from modelnet.ranks import Ranks
 from modelnet.rhythm import Rhythm
 from modelnet.split import split_by_content, split_warnings
 from modelnet.state import State
+from modelnet.tensorboard import require_tensorboard
 from pipeline import TensorCache
 from pipeline.errors import CacheStale, OptionsError, show_bytes, show_path
 from pipeline.recipe import Recipe
@@ -55,6 +56,8 @@ class Session:
         self, options: TrainOptions, progress: Progress, run: Path | None = None, ranks: Ranks | None = None
     ) -> None:
         self.options = options
+        if options.tensorboard:
+            require_tensorboard()
         self.ranks = ranks = ranks or Ranks()
         self._check_batch_size()
         self.cache = open_to_train(find(options.cache, run))

@@ -20,7 +20,19 @@ OWN = (
 _NEEDED = {"model": MODELNET, "amp": False, "compile": False}  # half-size numbers are not the same in a stack
 _FIXED = (
     *_NEEDED,
-    *("cache", "val", "val_fraction", "amp_dtype", "weights", "device", "preload", "workers", "threads", "name"),
+    *(
+        "cache",
+        "val",
+        "val_fraction",
+        "amp_dtype",
+        "weights",
+        "device",
+        "preload",
+        "workers",
+        "threads",
+        "tensorboard",
+        "name",
+    ),
     *("seed", "data_seed"),
 )
 _TYPES = {field.name: field.type for field in fields(TrainOptions)}

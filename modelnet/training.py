@@ -22,6 +22,7 @@ from modelnet.progress import Progress
 from modelnet.runs import EpochRow, RunFolder
 from modelnet.scores import Scores, score
 from modelnet.session import Session
+from modelnet.tensorboard import TensorBoard
 from pipeline.errors import TrainingDiverged
 
 NAMES_SHOWN = 16
@@ -61,6 +62,7 @@ class Training:
         self.saved = (-1, -1)  # epoch, step
         self.saved_at = -math.inf
         self.seconds_between_saves = SECONDS_BETWEEN_SAVES
+        self.tensorboard: TensorBoard | None = None
 
     def run_epochs(self, rows: list[EpochRow]) -> TrainResult:
         """Train the epochs that are left, and write down what came of it.
@@ -94,6 +96,8 @@ class Training:
         """
         scores = None
         self.save()
+        if self.tensorboard is not None:
+            self.tensorboard.close()
         if self.is_finished:
             scores = self.write_predictions(outcome)
             if rows and not self.session.options.shuffle:
@@ -183,11 +187,18 @@ class Training:
         score = [-running.loss] if outcome is None else [outcome.accuracy, -outcome.loss]
         self.refuse_bad_weights()
         self.run.append_metrics(row)
+        self.show(row)
         if state.finish_epoch(score, self.session.schedule.plateau):
             self.unsaved_best = encode(self.content()) if self.run.is_written else None
         if time.monotonic() - self.saved_at >= self.seconds_between_saves:
             self.save()
         return row
+
+    def show(self, row: EpochRow) -> None:
+        """Write an epoch for TensorBoard, where that is asked for."""
+        if self.session.options.tensorboard and self.run.is_written:
+            self.tensorboard = self.tensorboard or TensorBoard(self.run.path, row.epoch)
+            self.tensorboard.add(row)
 
     def save(self) -> None:
         """Save the state, unless it is saved already; one whose weights are no numbers never is."""

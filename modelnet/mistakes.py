@@ -98,6 +98,8 @@ def read_pictures(run: Path, options: TrainOptions, fingerprint: str, images: It
         return Pictures({}, str(error))
     if cache.fingerprint != fingerprint:
         return Pictures({}, f"{show_path(cache.path)} has changed since the run")
+    if cache.features is not None:
+        return Pictures({}, f"{show_path(cache.path)} holds features, not images")
     jpegs, missing = {}, ""
     labels = {str(class_id): label for label, class_id in enumerate(cache.class_ids)}
     for image in images:

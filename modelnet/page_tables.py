@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from modelnet.options import TrainOptions
 from modelnet.report import OF_ONE_START, PLACES, Group, Run
 from pipeline.errors import show_path
+from pipeline.features import Features
 
 MATRIX_UP_TO = 20  # classes; with more, the pairs that are most often confused are shown instead
 PAIRS = 20
@@ -185,5 +186,7 @@ def _environment(run: Run) -> dict[str, str]:
     for side, (images, path) in sides.items():
         recipe = images.get("recipe", {})
         size = f", {recipe['size']} × {recipe['size']}, {recipe['dtype']}" if recipe else ""
+        if images.get("features"):
+            size = f", {Features.from_dict(images['features'])}"
         shown[side] = f"{images['images']:,} of {show_path(path)}{size}, fingerprint {images['fingerprint'][:16]}"
     return {name: show_path(value) for name, value in shown.items()}

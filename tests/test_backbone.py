@@ -11,6 +11,8 @@ from torchvision import models
 
 from modelnet import TrainOptions, train
 from modelnet.backbone import Backbone, build_features
+from modelnet.page import render
+from modelnet.report import gather
 from modelnet.trained import Trained, predict
 from pipeline import TensorCache, build_cache
 from pipeline.describe import describe_cache
@@ -211,3 +213,10 @@ def test_the_command_builds_images_and_features_and_says_what_is_out_of_date(
     assert "is up to date; nothing was computed" in again.stdout
     wrong = run_cli("build-cache", "data/cache/photos.h5", "--size", "32", *features)
     assert (wrong.code, "leave out --size" in wrong.stderr) == (2, True)
+
+
+def test_a_report_of_a_linear_probe_has_no_pictures_and_says_so(features_path: Path) -> None:
+    options = TrainOptions(features_path, val=features_path, model="linear", epochs=1, lr=1e-9, threads=1, device="cpu")
+    page = render(gather([train(options).run])).decode()
+    assert f"Pictures are missing: {features_path} holds features, not images." in page
+    assert "512 numbers an image: resnet18 before fc" in page and "<img" not in page

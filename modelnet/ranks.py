@@ -108,7 +108,7 @@ class Ranks:
             return "cpu"
         return f"cuda:{self.local}" if name in ("auto", "cuda") else name
 
-    def replicate(self, network: nn.Module, device: torch.device) -> nn.Module:
+    def replicate(self, network: nn.Module, device: torch.device, row_shape: tuple[int, ...]) -> nn.Module:
         """Return what to call in training: after `backward` every rank has the gradient of the whole batch, averaged.
 
         BatchNorm takes mean and variance of the whole batch too, so that the number of ranks makes no difference.
@@ -116,13 +116,21 @@ class Ranks:
         Args:
             network: on the device; its BatchNorm layers are changed in place.
             device: of this rank.
+            row_shape: of an image.
         """
         if self.size == 1:
             return network
         from torch.nn.parallel import DistributedDataParallel
 
         share_statistics(network)
-        return DistributedDataParallel(network, device_ids=[device] if device.type == "cuda" else None)
+        parallel = DistributedDataParallel(network, device_ids=[device] if device.type == "cuda" else None)
+        # The first pass decides in which order gradients are added up, and is itself done in another: so it is one
+        # that counts for nothing, and a run that is resumed has the order of one that never stopped.
+        network.eval()
+        parallel(torch.zeros(1, *row_shape, device=device)).sum().backward()
+        network.zero_grad()
+        network.train()
+        return parallel
 
     def seed(self, device: torch.device, *key: int) -> None:
         """Seed the generator that dropout draws from, for one step, unlike that of any other step or rank.

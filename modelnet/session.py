@@ -120,7 +120,7 @@ class Session:
         """Return the network, compiled where that was asked for, or as one of several ranks calls it."""
         network, batches = self.state.network, self.batches
         if not self.options.compile:
-            return self.ranks.replicate(network, self.device)
+            return self.ranks.replicate(network, self.device, self.cache.row_shape)
         if self.ranks.size > 1:
             reason = f"{self.ranks.size} ranks train together"
             raise OptionsError("--compile is for one process", None, reason, "Leave it out")

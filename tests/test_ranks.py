@@ -276,6 +276,40 @@ def test_batchnorm_of_ranks_is_that_of_the_whole_batch() -> None:
         assert a[4:] == b[4:]
 
 
+class Backwards(nn.Module):
+    """Has its layers in another order than it uses them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.last, self.first = nn.Linear(500, 10), nn.Linear(100, 500)
+
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = self.last(self.first(values).relu())
+        return out
+
+
+def test_the_first_step_adds_gradients_up_in_the_order_of_all_others() -> None:
+    """Else a run that is resumed, whose first step is not the first, would end with other last digits."""
+
+    def work(ranks: Ranks) -> bool:
+        torch.manual_seed(0)
+        network = Backwards()
+        forward = ranks.replicate(network, torch.device("cpu"), (100,))
+        assert network.first.weight.grad is None and network.training
+        torch.manual_seed(ranks.rank)
+        values, gradients = torch.randn(4, 100), []
+        for _ in range(3):
+            network.zero_grad()
+            forward(values).square().sum().backward()
+            gradients.append(
+                [parameter.grad.clone() for parameter in network.parameters() if parameter.grad is not None]
+            )
+        first, *others = gradients
+        return len(first) == 4 and all(all(map(torch.equal, first, other)) for other in others)
+
+    assert in_ranks(work, size=3) == [True] * 3
+
+
 def torchrun(*arguments: str, cwd: Path) -> "subprocess.Popen[str]":
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", str(REPOSITORY / "cli.py")]
     return subprocess.Popen(

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, Self
 
@@ -565,6 +566,24 @@ def write_report(runs: Sequence[Path], out: Path | None = None) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         publish(page, path)
     click.echo(f"report: {show_path(path)}")
+
+
+@cli.command("compare", epilog=example("python cli.py compare runs/example-modelnet-001 runs/example-modelnet-002"))
+@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="RUN... [vs RUN...]")
+@click.option("--json", "as_json", is_flag=True, help="For scripts, with every image that flipped.")
+def compare_command(runs: tuple[Path, ...], as_json: bool) -> None:
+    """Say whether runs that were validated on the same images differ beyond chance, and in which options.
+
+    Runs that differ in --seed and --data-seed alone are taken together. "vs" between runs says otherwise which belong
+    together: compare runs/old-* vs runs/new-*
+    """
+    import json
+
+    from modelnet.comparing import compare_groups, compare_runs
+
+    groups = [list(group) for between, group in groupby(runs, Path("vs").__eq__) if not between]
+    compared = compare_runs(runs) if Path("vs") not in runs else compare_groups(groups)
+    click.echo(json.dumps(compared.to_dict(), indent=2) if as_json else compared)
 
 
 def resume_options(ctx: click.Context) -> dict[str, Any]:

@@ -7,6 +7,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from modelnet.comparing import compare_groups, compare_runs
+    from modelnet.comparison import Comparison
     from modelnet.many import train_many
     from modelnet.network import ModelNet
     from modelnet.options import TrainOptions
@@ -15,17 +17,32 @@ if TYPE_CHECKING:
     from modelnet.training import TrainResult
 
 _HOMES = {
+    "Comparison": "comparison",
     "ModelNet": "network",
     "TrainOptions": "options",
     "TrainResult": "training",
     "Trained": "trained",
+    "compare_groups": "comparing",
+    "compare_runs": "comparing",
     "predict": "trained",
     "resume": "starting",
     "train": "starting",
     "train_many": "many",
 }
 
-__all__ = ["ModelNet", "TrainOptions", "TrainResult", "Trained", "predict", "resume", "train", "train_many"]
+__all__ = [
+    "Comparison",
+    "ModelNet",
+    "TrainOptions",
+    "TrainResult",
+    "Trained",
+    "compare_groups",
+    "compare_runs",
+    "predict",
+    "resume",
+    "train",
+    "train_many",
+]
 
 
 def __getattr__(name: str) -> Any:

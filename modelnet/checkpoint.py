@@ -9,7 +9,6 @@ import pickle
 from pathlib import Path
 from typing import Any
 
-import torch
 import xxhash
 
 from pipeline.errors import CheckpointDamaged, CheckpointUnsafe
@@ -21,6 +20,8 @@ _ZIP = b"PK\x03\x04"
 
 def encode(content: dict[str, Any]) -> bytes:
     """Return the bytes of a checkpoint that holds `content`: dictionaries, lists, tensors, numbers, text, None."""
+    import torch  # here: who only reads a run's numbers need not wait for it
+
     buffer = io.BytesIO()
     torch.save(content, buffer)
     body = buffer.getvalue()[:-2] + _COMMENT_BYTES.to_bytes(2, "little")  # a zip archive ends in its comment's length
@@ -40,6 +41,8 @@ def decode(data: bytes, path: Path) -> dict[str, Any]:
         CheckpointDamaged: the bytes are not those that were written.
         CheckpointUnsafe: a pickle of something else, which might run code, or no checkpoint at all.
     """
+    import torch
+
     body, comment = data[:-_COMMENT_BYTES], data[-_COMMENT_BYTES:]
     if comment.startswith(_LABEL) and comment != _LABEL + xxhash.xxh3_128_hexdigest(body).encode():
         raise CheckpointDamaged("the checkpoint is damaged", path, "its digest does not fit its bytes")

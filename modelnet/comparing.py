@@ -114,7 +114,7 @@ def _are_of_the_end(predictions: list[Prediction], rows: list[EpochRow]) -> bool
 def _facts(options: TrainOptions, config: dict[str, Any]) -> dict[str, str]:
     """Return what results depend on, as text."""
     values = options.to_dict() | {"lr": f"{options.learning_rate:g}"}
-    facts = {name: str(value) for name, value in values.items() if name not in _PLACES}
+    facts = {name: "-" if value in (None, "") else str(value) for name, value in values.items() if name not in _PLACES}
     cache = config["cache"]
     facts["training images"] = f"{cache['images']} of {cache['fingerprint'][:8]}"
     facts |= {name: str(value) for name, value in cache["recipe"].items()}
@@ -277,7 +277,9 @@ def _luck(sides: list[Side]) -> list[str]:
         fixed = {label: seeds[0] for label, seeds in values.items() if len(seeds) == 1}
         if varied:
             notes.append(f"{name} varied in {', '.join(varied)}: luck with {what} is in the interval")
-        if fixed:
+        if len(set(fixed.values())) == 1:
+            notes.append(f"{name} {min(fixed.values())} in {', '.join(fixed)}: luck with {what} is not in the interval")
+        elif fixed:
             shown = ", ".join(f"{label}: {seed}" for label, seed in fixed.items())
-            notes.append(f"one {name} each ({shown}): luck with {what} is not in the interval")
+            notes.append(f"one {name} each ({shown}): luck with {what} is not in the interval, and may differ")
     return notes

@@ -127,7 +127,7 @@ class Comparison:
     def _pair_text(self, pair: Pair) -> str:
         lines = [
             f"{pair.second} against {pair.first}",
-            f"  accuracy  {_points(pair.accuracy)}",
+            f"  accuracy  {_points(pair)}",
             f"  loss      {_signed(pair.loss, 1, 4)}",
         ]
         if pair.mcnemar is not None:
@@ -215,9 +215,10 @@ def _right(right: float) -> str:
     return "right" if right else "wrong"
 
 
-def _points(difference: Difference) -> str:
-    text = _signed(difference, 100, 1).replace(" (", " points (", 1)
-    return f"{text}, p = {show_p(difference.p)}"
+def _points(pair: Pair) -> str:
+    difference = _signed(pair.accuracy, 100, 1).replace(" (", " points (", 1)
+    holm = f" ({show_p(pair.p_adjusted)} by Holm's rule)" if pair.p_adjusted != pair.accuracy.p else ""
+    return f"{difference}, p = {show_p(pair.accuracy.p)}{holm}"
 
 
 def _signed(difference: Difference, scale: int, digits: int) -> str:

@@ -8,7 +8,7 @@ import re
 import shlex
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import groupby
@@ -546,10 +546,15 @@ def report_command(runs: tuple[Path, ...], out: Path | None) -> None:
     The page needs nothing outside itself, so that it can be sent, printed and kept. Runs that differ in their seeds
     alone are taken together, others side by side. A group.csv stands for all the runs that it names.
     """
+    write_report(named_runs(runs), out)
+
+
+def named_runs(paths: Iterable[Path]) -> list[Path]:
+    """Return the runs that are meant: a group.csv stands for those that it names."""
     from modelnet.runs import RunFolder
 
-    groups = [RunFolder.read_group(run) if run.suffix == ".csv" else [run] for run in runs]
-    write_report([run for group in groups for run in group], out)
+    groups = [RunFolder.read_group(path) if path.suffix == ".csv" else [path] for path in paths]
+    return [run for group in groups for run in group]
 
 
 def write_report(runs: Sequence[Path], out: Path | None = None) -> None:
@@ -575,14 +580,14 @@ def compare_command(runs: tuple[Path, ...], as_json: bool) -> None:
     """Say whether runs that were validated on the same images differ beyond chance, and in which options.
 
     Runs that differ in --seed and --data-seed alone are taken together. "vs" between runs says otherwise which belong
-    together: compare runs/old-* vs runs/new-*
+    together: compare runs/old-* vs runs/new-*. A group.csv stands for all the runs that it names.
     """
     import json
 
     from modelnet.comparing import compare_groups, compare_runs
 
-    groups = [list(group) for between, group in groupby(runs, Path("vs").__eq__) if not between]
-    compared = compare_runs(runs) if Path("vs") not in runs else compare_groups(groups)
+    groups = [named_runs(group) for between, group in groupby(runs, Path("vs").__eq__) if not between]
+    compared = compare_groups(groups) if Path("vs") in runs else compare_runs(named_runs(runs))
     click.echo(json.dumps(compared.to_dict(), indent=2) if as_json else compared)
 
 

@@ -9,14 +9,12 @@ from typing import Any
 import numpy as np
 
 from modelnet.comparison import Comparison, Flip, Pair, Side, show_seeds, verdict
-from modelnet.options import TrainOptions
+from modelnet.options import OF_ONE_START, PLACES, TrainOptions
 from modelnet.runs import EpochRow, Prediction, RunFolder
 from modelnet.significance import Values, holm, mcnemar, paired_bootstrap, paired_bootstrap_of_two
 from pipeline.errors import OptionsError, RunError, show_path
 
 _SEEDS = ("seed", "data_seed")
-_PLACES = ("cache", "val", "name")  # where things are, not what they are
-_HOW = ("device", "workers", "threads", "preload", "compile")  # no result depends on them, rounding aside
 
 
 @dataclass(frozen=True)
@@ -31,7 +29,7 @@ class _Run:
     @property
     def kind(self) -> str:
         """What two runs have in common that differ in their seeds alone."""
-        left_out = (*_SEEDS, *_HOW, "commit", "torch")
+        left_out = (*OF_ONE_START, "commit", "torch")
         return json.dumps({name: value for name, value in self.facts.items() if name not in left_out})
 
 
@@ -114,7 +112,11 @@ def _are_of_the_end(predictions: list[Prediction], rows: list[EpochRow]) -> bool
 def _facts(options: TrainOptions, config: dict[str, Any]) -> dict[str, str]:
     """Return what results depend on, as text."""
     values = options.to_dict() | {"lr": f"{options.learning_rate:g}"}
-    facts = {name: "-" if value in (None, "") else str(value) for name, value in values.items() if name not in _PLACES}
+    facts = {
+        name: "-" if value in (None, "") else str(value)
+        for name, value in values.items()
+        if name not in (*PLACES, "name")
+    }
     cache = config["cache"]
     facts["training images"] = f"{cache['images']} of {cache['fingerprint'][:8]}"
     facts |= {name: str(value) for name, value in cache["recipe"].items()}

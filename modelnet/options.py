@@ -41,6 +41,9 @@ _FROM_0_TO = {
     "crop_scale": 1.0,
     "color_jitter": 1.0,
 }
+# What runs of the same kind may differ in; and paths, for which fingerprints stand.
+OF_ONE_START = ("seed", "data_seed", "name", "device", "preload", "compile", "workers", "threads", "tensorboard")
+PLACES = ("cache", "val")
 DEVICE = re.compile(r"auto|cpu|cuda(:\d{1,3})?")
 
 

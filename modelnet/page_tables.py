@@ -5,8 +5,8 @@ from dataclasses import MISSING, dataclass, fields
 from statistics import median
 from typing import Any, NamedTuple
 
-from modelnet.options import TrainOptions
-from modelnet.report import OF_ONE_START, PLACES, Group, Run
+from modelnet.options import OF_ONE_START, PLACES, TrainOptions
+from modelnet.report import Group, Run
 from pipeline.errors import show_path
 from pipeline.features import Features
 

@@ -10,15 +10,12 @@ from typing import Any
 
 from modelnet.hints import GUESSING_AFTER, converged_below, guessing
 from modelnet.mistakes import Mistake, Pictures, find_mistakes, read_pictures
-from modelnet.options import TrainOptions
+from modelnet.options import OF_ONE_START, PLACES, TrainOptions
 from modelnet.runs import EpochRow, Prediction, RunFolder
 from modelnet.scores import ClassScore, Scores, accuracy_interval, class_scores
 from pipeline.errors import RunError, show_path
 
 MISTAKES = 12  # shown of each kind
-
-OF_ONE_START = ("seed", "data_seed", "name", "device", "preload", "compile", "workers", "threads", "tensorboard")
-PLACES = ("cache", "val")  # fingerprints say which caches these are, wherever they lie
 
 
 @dataclass(frozen=True)

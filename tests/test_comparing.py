@@ -213,16 +213,16 @@ def test_seeds_are_shown_as_they_are_given() -> None:
 
 def test_the_command_compares_what_train_left(cache_path: Path, tmp_path: Path, run_cli: RunCli) -> None:
     options: dict[str, Any] = {"val": cache_path, "batch_size": 4, "epochs": 2, "threads": 1}
-    runs = [
-        run
+    groups = [
+        train_many(TrainOptions(cache_path, lr=lr, name=name, **options), [0, 1, 2])
         for name, lr in (("slow", 0.001), ("fast", 0.05))
-        for run in train_many(TrainOptions(cache_path, lr=lr, name=name, **options), [0, 1, 2]).runs
     ]
+    runs = [run for group in groups for run in group.runs]
     ended = run_cli("compare", *runs)
     assert ended.code == 0, ended.stderr
     assert ended.stdout == f"{compare_runs(runs)}\n"
     assert ended.stdout.splitlines()[0] == "A  runs/slow-seed-0 ... slow-seed-2"
     assert "B is better" in ended.stdout or "not distinguishable with 8 images and 3 + 3 runs" in ended.stdout
 
-    ended = run_cli("compare", runs[0], runs[3], "vs", runs[1], "--json")
-    assert json.loads(ended.stdout) == compare_groups([[runs[0], runs[3]], [runs[1]]]).to_dict()
+    ended = run_cli("compare", groups[0].table, runs[3], "vs", groups[1].runs[1], "--json")
+    assert json.loads(ended.stdout) == compare_groups([runs[:4], [runs[4]]]).to_dict()

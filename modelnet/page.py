@@ -9,8 +9,9 @@ from typing import NamedTuple
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from modelnet.comparison import Flip, show_p
 from modelnet.curves import MEASURES, PARTS, curves_svg, parts_shown
-from modelnet.mistakes import Mistake
+from modelnet.mistakes import ImageKey, Mistake
 from modelnet.page_tables import (
     Table,
     class_tables,
@@ -19,10 +20,12 @@ from modelnet.page_tables import (
     environment_table,
     matrix,
     option_tables,
+    pair_table,
     percent,
 )
-from modelnet.report import Group, Report, Run
+from modelnet.report import Group, Report, flips_shown
 from modelnet.scores import accuracy_interval
+from modelnet.shown_run import Run
 from pipeline.errors import show_path
 
 
@@ -61,6 +64,7 @@ def render(report: Report) -> bytes:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["p_value"] = show_p
     page = environment.get_template("report.html.jinja").render(
         title=_title(report),
         about=_about(report),
@@ -69,7 +73,11 @@ def render(report: Report) -> bytes:
         group_table=_group_table(report.groups) if len(report.groups) > 1 else None,
         curves=_curves(report),
         galleries=[(one, [_picture(report, mistake) for mistake in one.mistakes]) for one in report.galleries],
+        comparison=report.comparison,
+        pair_table=None if report.comparison is None else pair_table(report.comparison),
+        flips=[_flip(report, flip) for flip in flips_shown(report.comparison)],
         missing=report.pictures.missing,
+        groups_have_several=any(len(group.runs) > 1 for group in report.groups),
         some_pictures=bool(report.pictures.jpegs),
         confusions=[(group.label, matrix(group), confused_pairs(group)) for group in report.groups if group.confusion],
         classes=[(group.label, *class_tables(group)) for group in report.groups],
@@ -92,6 +100,8 @@ def _about(report: Report) -> str:
     run = report.runs[0]
     images = f"{sum(run.counts):,} images of {len(run.classes):,} classes"
     many = f"{len(report.runs)} runs" if len(report.runs) > 1 else "One run"
+    if len(report.runs) == len(report.groups) > 1:
+        return f"{many}, side by side."
     if len(report.groups) > 1:
         return f"{many} in {len(report.groups)} groups; those of a group differ in their seeds alone."
     val = sum(run.val_counts or [])
@@ -171,7 +181,7 @@ def _group_table(groups: Sequence[Group]) -> Table:
             [
                 group.label,
                 *(values[number] for values in options.values()),
-                str(len(group.runs)),
+                show_path(group.runs[0].path.name) if len(group.runs) == 1 else f"{len(group.runs)} runs",
                 percent(median(accuracies)) if accuracies else "–",
                 f"{percent(min(accuracies))} to {percent(max(accuracies))}" if len(accuracies) > 1 else "–",
                 _four(median(row.train_loss for row in ends)) if ends else "–",
@@ -181,7 +191,7 @@ def _group_table(groups: Sequence[Group]) -> Table:
     header = [
         "group",
         *(flag.removeprefix("--") for flag in options),
-        "runs",
+        "of",
         "validation accuracy, median",
         "lowest to highest",
         "training loss, median",
@@ -229,17 +239,27 @@ def _curves(report: Report) -> list[Curve]:
 
 
 def _picture(report: Report, mistake: Mistake) -> Picture:
-    run = report.runs[0]
-    jpeg = report.pictures.jpegs.get(mistake.image)
+    classes = report.runs[0].classes
     runs = sum(bool(run.predictions) for run in report.runs)
     often = f"wrong in {mistake.runs} of {runs} runs, " if runs > 1 else ""
-    return Picture(
-        "" if jpeg is None else f"data:image/jpeg;base64,{b64encode(jpeg).decode()}",
-        show_path(mistake.image.file),
-        run.classes.get(mistake.image.class_id, show_path(mistake.image.class_id)),
-        run.classes.get(mistake.predicted, show_path(mistake.predicted)),
-        f"{often}{_sure(mistake.p_predicted)}",
-    )
+    said = classes.get(mistake.predicted, show_path(mistake.predicted))
+    return _pictured(report, mistake.image, said, f"{often}{_sure(mistake.p_predicted)}")
+
+
+def _flip(report: Report, flip: Flip) -> Picture:
+    first, second = (group.label for group in report.groups)
+    if len(report.runs) == 2:
+        detail = f"{first if flip.right_1 else second} is right, {second if flip.right_1 else first} is wrong"
+    else:
+        detail = f"right in {flip.right_1:.0%} of the runs of {first}, {flip.right_2:.0%} of {second}"
+    return _pictured(report, ImageKey(flip.class_id, flip.file), "", detail)
+
+
+def _pictured(report: Report, image: ImageKey, said: str, detail: str) -> Picture:
+    jpeg = report.pictures.jpegs.get(image)
+    source = "" if jpeg is None else f"data:image/jpeg;base64,{b64encode(jpeg).decode()}"
+    true = report.runs[0].classes.get(image.class_id, show_path(image.class_id))
+    return Picture(source, show_path(image.file), true, said, detail)
 
 
 def _sure(probability: float) -> str:

@@ -5,8 +5,11 @@ from dataclasses import MISSING, dataclass, fields
 from statistics import median
 from typing import Any, NamedTuple
 
+from modelnet.comparison import Comparison, show_p
 from modelnet.options import OF_ONE_START, PLACES, TrainOptions
-from modelnet.report import Group, Run
+from modelnet.report import Group
+from modelnet.shown_run import Run
+from modelnet.significance import Difference
 from pipeline.errors import show_path
 from pipeline.features import Features
 
@@ -74,6 +77,26 @@ def confused_pairs(group: Group) -> Table | None:
     ]
     header = ["true class", "predicted as", "images", "of the true class"]
     return Table("The pairs of classes most often confused", header, rows)
+
+
+def pair_table(comparison: Comparison) -> Table:
+    """Return how far each other side is above the first, and how far chance reaches."""
+    rows = [
+        [
+            f"{pair.second} against {pair.first}",
+            *_difference(pair.accuracy, 100, ".1f"),
+            show_p(pair.p_adjusted),
+            *_difference(pair.loss, 1, ".4f"),
+        ]
+        for pair in comparison.pairs
+    ]
+    header = ["", "accuracy, points", "95 % interval", "p", "loss", "95 % interval"]
+    return Table(f"Differences on the {comparison.images:,} validation images", header, rows)
+
+
+def _difference(difference: Difference, scale: int, shape: str) -> list[str]:
+    value, low, high = (f"{scale * x:+{shape}}" for x in (difference.value, difference.low, difference.high))
+    return [value, f"{low} to {high}"]
 
 
 def class_tables(group: Group) -> tuple[str, list[Table], Table | None]:

@@ -45,7 +45,7 @@ def _config(options: TrainOptions, classes: list[dict[str, Any]], val: list[int]
         "command": options.command(),
         "cache": images | {"classes": classes, "images": sum(one["images"] for one in classes)},
         "val": validated and images | {"fingerprint": "e" * 64, "classes": validated, "images": sum(val or [])},
-        "versions": {"python": "3.x"},
+        "versions": {"python": "3.x", "torch": "2.x"},
         "git_commit": "0123abcd",
         "device": "cpu",
         "device_name": "x86_64",
@@ -61,6 +61,6 @@ def _write_answers(run: RunFolder, predictions: list[Answer], classes: list[dict
     scores = class_scores(confusion, [one["id"] for one in classes], [one["name"] for one in classes])
     run.write_scores(Scores(len(predictions), loss, right / len(predictions), None, scores, confusion).to_dict())
     lines = (
-        [c, file, "00", said, int(c == said), p, 1 - p if c != said else p, 1.0] for c, file, said, p in predictions
+        [c, file, file, said, int(c == said), p, 1 - p if c != said else p, loss] for c, file, said, p in predictions
     )
     run.write_predictions(PREDICTION_COLUMNS, lines)

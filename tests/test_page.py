@@ -139,9 +139,23 @@ def test_a_group_is_shown_by_medians_and_how_many_starts_converged() -> None:
 
 def test_groups_are_shown_side_by_side() -> None:
     text = Page([make_run("a", [0.7, 0.2], ANSWERS), make_run("b", [0.7, 0.6], ANSWERS, lr=0.5)]).text
-    assert "group lr runs validation accuracy, median" in text
-    assert "A 0.008 (0.001 × batch size 8) 1 50.0% – 0.2000 1 of 1 B 0.5 1 50.0% – 0.6000 0 of 1" in text
+    assert "group lr of validation accuracy, median" in text
+    assert "A 0.008 (0.001 × batch size 8) a 50.0% – 0.2000 1 of 1 B 0.5 b 50.0% – 0.6000 0 of 1" in text
     assert "--lr 0.008 (0.001 × batch size 8), 0.5 0.001 × batch size" in text
+
+
+def test_a_comparison_is_in_words_and_numbers_with_the_images_that_flip() -> None:
+    right: list[Answer] = [("1", f"{i:03}", "1", 0.9) for i in range(100)]
+    wrong: list[Answer] = [("1", f"{i:03}", "2" if i < 40 else "1", 0.9) for i in range(100)]
+    text = Page([make_run("a", [1.0], right), make_run("b", [1.0], wrong, lr=0.1)]).text
+    assert "B against A: the network of A is better by 40.0 points" in text
+    assert "Only A is right about 40 images, only B about 0; McNemar's exact test: p = less than 0.0001." in text
+    assert "Differences on the 100 validation images" in text and "B against A -40.0 -" in text
+    assert "40 images that one group gets right and the other wrong. " in text
+    assert text.count("A is right, B is wrong") == 12
+    many = [make_run(f"s{i}", [1.0], wrong if i == 0 else right, lr=0.2, seed=i) for i in range(3)]
+    text = Page([Path("runs/b"), *many]).text
+    assert "right in 0% of the runs of A, 67% of B" in text
 
 
 def test_of_many_groups_the_tables_are_folded_away() -> None:

@@ -7,8 +7,9 @@ import pytest
 from made_runs import make_run
 
 from modelnet.options import TrainOptions
-from modelnet.report import Run, gather, group_runs
+from modelnet.report import flips_shown, gather, group_runs
 from modelnet.runs import EpochRow, RunFolder
+from modelnet.shown_run import Run
 from pipeline.errors import RunError
 
 
@@ -28,7 +29,7 @@ def test_runs_that_differ_in_their_seeds_alone_are_a_group() -> None:
         make_run("d", [0.7], classes=((1, "paddle", 6), (2, "snake", 2)), lr=0.1, seed=9),
         make_run("e", [0.7], momentum=0.9),
     ]
-    groups = group_runs([Run.read(path) for path in [*paths, Path("runs/../runs/a")]])
+    groups = group_runs([Run.read(path) for path in paths])
     assert [(g.label, [run.path.name for run in g.runs]) for g in groups] == [
         ("A", ["a", "c"]),
         ("B", ["b", "d"]),
@@ -59,13 +60,34 @@ def test_many_mistakes_are_shown_as_the_surest_and_the_least_sure() -> None:
     assert [m.image.file for m in unsure.mistakes] == [f"{i:02}" for i in range(12)]
 
 
+def test_mistakes_are_those_of_the_runs_that_were_validated() -> None:
+    report = gather([make_run("blind", [0.7]), make_run("seeing", [0.7], ANSWERS)])
+    assert [m.image.file for m in report.galleries[0].mistakes] == ["b", "d"]
+    assert any("it was trained without validation images" in note for note in report.notes)
+
+
 def test_runs_validated_on_other_images_show_no_mistakes_together() -> None:
     first, second = make_run("a", [0.7], ANSWERS), make_run("b", [0.7], ANSWERS, val_fraction=0.5)
     report = gather([first, second])
     assert report.galleries == []
-    assert report.notes == [
-        "The runs were not validated on the same images: their validation losses cannot be compared."
-    ]
+    assert report.notes[0].startswith("The runs were not validated on the same images")
+
+
+def test_runs_that_can_be_compared_are_and_of_others_it_is_said_why_not() -> None:
+    right = [("1", f"{i:03}", "1", 0.9) for i in range(60)] + [("2", f"{i:03}", "2", 0.9) for i in range(60, 100)]
+    wrong = [(c, file, "2" if i < 40 else said, p) for i, (c, file, said, p) in enumerate(right)]
+    good, bad = make_run("good", [0.7, 1.0], right, lr=0.1), make_run("bad", [0.7, 1.0], wrong, lr=0.2)
+    report = gather([good, bad, Path("runs/../runs/bad")])
+    assert report.comparison is not None and len(report.runs) == 2
+    assert report.comparison.pairs[0].verdict.startswith("the network of A is better by 40.0 points")
+    assert [flip.file for flip in flips_shown(report.comparison)] == [f"{i:03}" for i in range(12)]
+
+    seeds = [make_run(f"s{i}", [0.7, 1.0], right, seed=i) for i in range(3)]
+    assert gather(seeds).comparison is None and [group.label for group in gather(seeds).groups] == [""]
+    unfinished = make_run("unfinished", [0.7], epochs=5, lr=0.3)
+    refused = gather([*seeds, unfinished])
+    assert [group.label for group in refused.groups] == ["A", "B"] and refused.comparison is None
+    assert any(note.startswith("No comparison: the run cannot be compared: runs/unfinished") for note in refused.notes)
 
 
 def test_notes_say_what_the_numbers_hide() -> None:

@@ -140,6 +140,14 @@ class TensorCache(Mapping[str, Mapping[ClassId, Tensor]]):
         self._check(rows, out.numpy())
         return out
 
+    def in_memory(self, rows: Tensor) -> bool:
+        """Say whether rows, (B,) int64, are in the system's page cache, as far as it tells."""
+        return self.stored.in_memory(rows.numpy())
+
+    def will_need(self, rows: Tensor) -> None:
+        """Have the system begin to read rows, (B,) int64, from the disk; this does not wait for them."""
+        self.stored.will_need(rows.numpy())
+
     def _has_unchecked(self, rows: Tensor) -> bool:
         wanted = rows.numpy()
         if wanted.view(np.uint64).max(initial=0) >= self.num_images:

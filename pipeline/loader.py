@@ -1,6 +1,8 @@
 """Batches from a cache: a Dataset that gathers whole batches, and the DataLoader around it."""
 
+from collections import deque
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from operator import index
 from typing import Any, cast
 
@@ -89,13 +91,18 @@ class EpochSampler(Sampler[int]):
         rows: (M,) int64, the rows to go through, or N for all of 0..N-1.
         shuffle: random order; else as in `rows`.
         seed: of the order.
+        cache: what the rows are of; those that are not in memory are read ahead. None: nothing is.
     """
 
-    def __init__(self, rows: int | Tensor, shuffle: bool, seed: int) -> None:
+    _READ_AHEAD = 64 * 2**20  # bytes: enough requests at once for a disk, little of anybody's memory
+    _LOOKED_AT = 64  # rows, chosen by the order, that say whether an epoch's are in memory
+
+    def __init__(self, rows: int | Tensor, shuffle: bool, seed: int, cache: TensorCache | None = None) -> None:
         self.rows = rows if isinstance(rows, Tensor) else torch.arange(index(rows))
         self.count = len(self.rows)
         self.shuffle = shuffle
         self.seed = seed
+        self.cache = cache
         self.epoch = 0
         self.start = 0
 
@@ -113,11 +120,25 @@ class EpochSampler(Sampler[int]):
     def __iter__(self) -> Iterator[int]:
         order = self.order(self.epoch)[self.start :]
         self.epoch, self.start = self.epoch + 1, 0
-        return iter(order.tolist())
+        if self.cache is None or self.cache.in_memory(order[:: max(1, len(order) // self._LOOKED_AT)]):
+            return iter(order.tolist())
+        return self._read_ahead(order, self.cache)
 
     def __len__(self) -> int:
         """Rows of a whole epoch."""
         return self.count
+
+    def _read_ahead(self, order: Tensor, cache: TensorCache) -> Iterator[int]:
+        """Yield the rows of an order; the system reads the next few from the disk meanwhile."""
+        coming = iter(order.split(max(1, self._READ_AHEAD // cache.recipe.row_bytes // 4)))
+        waiting: deque[Tensor] = deque()
+        while True:
+            for rows in islice(coming, 4 - len(waiting)):
+                cache.will_need(rows)
+                waiting.append(rows)
+            if not waiting:
+                return
+            yield from waiting.popleft().tolist()
 
 
 class PartsOfBatches(Sampler[list[int]]):
@@ -191,7 +212,7 @@ def make_loader(
     if pin_memory is None:
         pin_memory = torch.cuda.is_available()
     pinned = stored and pin_memory and workers == 0  # at once; else torch copies the batch there
-    sampler = EpochSampler(cache.num_images if rows is None else torch.as_tensor(rows), shuffle, index(seed))
+    sampler = EpochSampler(cache.num_images if rows is None else torch.as_tensor(rows), shuffle, index(seed), cache)
     if part[1] > 1:
         options |= {"batch_sampler": PartsOfBatches(sampler, batch_size, drop_last, part)}
     else:

@@ -1,8 +1,11 @@
 """A cache file, opened and believed: header checked, tables checked, everything mapped. No torch, no HDF5 library."""
 
+import ctypes
 import json
 import mmap
 import os
+import sys
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,6 +19,7 @@ from pipeline.errors import CacheDamaged, CacheUnsafe, StorageError
 from pipeline.format import Extent, Header, open_cache, read_header
 from pipeline.sources import ClassId, Failed, class_ids_of, class_order
 
+_libc = ctypes.CDLL(None)
 _MAP_NORESERVE = 0x4000  # Linux: a private map larger than memory is refused without it
 
 
@@ -104,6 +108,32 @@ class StoredCache:
     def row_is_good(self, row: int) -> bool:
         """Check a row against its hash."""
         return bool(row_hash(self.images[row]) == self.table("row_hash")[row])
+
+    def in_memory(self, rows: NDArray[np.int64]) -> bool:
+        """Say whether the first page of each row is in the system's page cache; True where that cannot be told."""
+        if sys.platform != "linux":
+            return True
+        base, resident = np.frombuffer(self.map, np.uint8).ctypes.data, ctypes.c_ubyte()
+        for row in rows.tolist():
+            place = self._row_offset(row) // mmap.PAGESIZE * mmap.PAGESIZE
+            failed = _libc.mincore(ctypes.c_void_p(base + place), ctypes.c_size_t(1), ctypes.byref(resident))
+            if not failed and not resident.value & 1:
+                return False
+        return True
+
+    def will_need(self, rows: NDArray[np.int64]) -> None:
+        """Have the system begin to read rows from the disk; this does not wait for them."""
+        if hasattr(os, "posix_fadvise"):
+            for row in rows.tolist():
+                with suppress(OSError):  # advice that is not taken costs time only
+                    os.posix_fadvise(self.fd, self._row_offset(row), self._row_bytes, os.POSIX_FADV_WILLNEED)
+
+    def _row_offset(self, row: int) -> int:
+        return self.header.extents["images"].offset + row * self._row_bytes
+
+    @cached_property
+    def _row_bytes(self) -> int:
+        return self.images[:1].nbytes
 
     def describe(self, row: int) -> str:
         """Name a row for a person: "row 7 (class 2, a.jpg)"."""

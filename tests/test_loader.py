@@ -324,3 +324,40 @@ def test_rows_are_named_by_anything_that_is_a_whole_number(cache_path: Path) -> 
     for no_row in ("3", 3.0, None, slice(3)):
         with pytest.raises(TypeError, match="integer"):
             dataset[no_row]
+
+
+def test_rows_that_are_not_in_memory_are_announced_before_they_are_read(
+    cache_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = TensorCache(cache_path)
+    events: list[tuple[str, int]] = []
+    monkeypatch.setattr(cache, "in_memory", lambda rows: False)
+    monkeypatch.setattr(cache, "will_need", lambda rows: events.extend(("announced", row) for row in rows.tolist()))
+    monkeypatch.setattr(EpochSampler, "_READ_AHEAD", 4 * 2 * cache.recipe.row_bytes)
+    read_batch = cache.read_batch
+
+    def read(rows: torch.Tensor) -> Any:
+        events.extend(("read", row) for row in rows.tolist())
+        return read_batch(rows)
+
+    monkeypatch.setattr(cache, "read_batch", read)
+    for _ in make_loader(cache, batch_size=1, seed=3):
+        pass
+
+    order = EpochSampler(cache.num_images, True, 3).order(0).tolist()
+    assert [row for event, row in events if event == "read"] == order
+    assert [row for event, row in events if event == "announced"] == order, "each once, in the order of the epoch"
+    for row in order:
+        assert events.index(("announced", row)) < events.index(("read", row))
+    assert events[:8] == [("announced", row) for row in order[:8]], "several batches ahead"
+
+
+def test_rows_in_memory_are_not_announced(cache_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = TensorCache(cache_path)
+    rows = torch.arange(cache.num_images)
+    cache.will_need(rows)
+    cache.read(rows)
+    monkeypatch.setattr(cache, "will_need", lambda rows: pytest.fail("they are there already"))
+
+    assert cache.in_memory(rows)
+    assert sum(len(labels) for _, labels in make_loader(cache, batch_size=4)) == cache.num_images

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from pipeline import files, sources
+from pipeline import files, places
 from pipeline.build import build_cache
 from pipeline.errors import PipelineError
 from pipeline.ledger import DONE, Ledger
@@ -122,7 +122,7 @@ def cut(workspace: Path, recordings: list[Recorded], cuts: int) -> tuple[list[st
 @pytest.fixture(autouse=True)
 def settled(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let sources that were written just now count as settled, so that journals are taken at their word."""
-    monkeypatch.setattr(sources, "_SETTLES_NS", -(10**9))
+    monkeypatch.setattr(places, "_SETTLES_NS", -(10**9))
 
 
 def test_no_power_cut_leaves_anything_wrong(count: Callable[[int, int], int], workspace: Path) -> None:

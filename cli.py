@@ -301,10 +301,17 @@ def verify_command(cache: Path) -> None:
     "--augment",
     default="",
     metavar="KIND,...",
-    help="Change training images at random, anew each epoch: flip, crop, color, with commas.",
+    help="Change training images at random, anew each epoch: flip, crop, color, erase, mixup, cutmix, with commas.",
+)
+@click.option(
+    "--crop-size",
+    type=click.IntRange(1),
+    help="Side of a part of each image: anywhere in training, the middle otherwise.  [default: all of it]",
 )
 @click.option("--crop-scale", default=0.35, help="Smallest part of an image's area that crop keeps.")
 @click.option("--color-jitter", default=0.4, help="Most that color changes brightness, contrast and saturation by.")
+@click.option("--mixup-alpha", default=0.2, help="mixup draws an image's own part from Beta(alpha, alpha).")
+@click.option("--cutmix-alpha", default=1.0, help="The same of cutmix; 1 is uniform.")
 @click.option("--patience", type=click.IntRange(1), help="End after so many epochs without a better one.")
 @click.option("--init", type=click.Choice(CHOICES["init"]), default="default", help="How the weights start.")
 @click.option("--shuffle/--no-shuffle", default=True, help="A new order each epoch, or class after class.")
@@ -424,7 +431,7 @@ LR_FIND_OPTIONS = (
     *("cache", "val_fraction", "model", "weights", "init", "seed", "data_seed", "device", "workers", "threads"),
     *("amp", "amp_dtype", "preload"),
     *("batch_size", "opt", "momentum", "weight_decay", "smoothing", "class_weights"),
-    *("augment", "crop_scale", "color_jitter"),
+    *("augment", "crop_size", "crop_scale", "color_jitter", "mixup_alpha", "cutmix_alpha"),
 )
 
 

@@ -12,8 +12,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from modelnet.augmentation import Augmentation
+from modelnet.augmentation import Augmentation, center_crop
+from modelnet.device import send
 from modelnet.interrupt import leave_signals_to_the_main_process
+from modelnet.mixing import Mixing, Mixture, mix_images, mix_labels
 from modelnet.preload import Preloaded
 from modelnet.ranks import Ranks
 from modelnet.transfer import Lane, read_ahead
@@ -32,10 +34,11 @@ class Batches:
         batch_size, shuffle, seed, workers, drop_last, rows: as `make_loader` has them.
         augment: what is done to the images on the device, or None.
         ranks: the processes among which every batch is divided; this one reads its part.
+        crop_size: side, in pixels, of a part of each image: its middle, where `augment` chooses no other; None for all.
 
     Attributes:
         subset: (M,) int64, the rows that are read by all ranks, as they come without shuffling.
-        whole: (B,) int64, the rows of the whole batch of which a part came last.
+        whole: (B,) int64, the rows of the whole batch of which a part came last, and `number`, its epoch.
         waited: seconds spent waiting for batches since the epoch began.
     """
 
@@ -51,6 +54,7 @@ class Batches:
         rows: Tensor | None = None,
         augment: Augmentation | None = None,
         ranks: Ranks | None = None,
+        crop_size: int | None = None,
     ) -> None:
         options: dict[str, Any] = {}
         if workers:
@@ -61,6 +65,8 @@ class Batches:
         self.is_far = device.type == "cuda"
         self.workers = workers
         self.augment = augment
+        self.crop_size = crop_size
+        self.number = 0
         self.waited = 0.0
         self.preloaded: Preloaded | None = None
         self.ranks = ranks or Ranks()
@@ -93,7 +99,8 @@ class Batches:
     def epoch(self, number: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield (images (B, 3, S, S) float32, labels (B,) int64) of an epoch from batch `start` on.
 
-        With several ranks B is this one's part of the batch, which may be none of a last one.
+        With several ranks B is this one's part of the batch, which may be none of a last one. Where images are mixed,
+        labels are (B, C) float32: the part that each class has.
 
         Raises:
             WorkerDied: a reading process was killed.
@@ -111,11 +118,44 @@ class Batches:
             if images.dtype == torch.uint8:
                 images = normalize(images, self.cache.recipe)
             self.waited += time.perf_counter() - asked
-            self.whole = order[step * self.batch_size : (step + 1) * self.batch_size]
+            self.number, self.whole = number, order[step * self.batch_size : (step + 1) * self.batch_size]
             if self.augment is not None and len(images):
-                images = self.augment(images, number, self.ranks.part(self.whole))
+                images, labels = self._change(self.augment, images, labels, self.ranks.part(self.whole))
+            elif self.crop_size is not None:
+                images = center_crop(images, self.crop_size)
             yield images, labels
             asked = time.perf_counter()
+
+    def whole_labels(self) -> Tensor:
+        """Return the labels of the whole batch of which a part came last, as `epoch` yields them, on the CPU."""
+        labels_N = self.cache.labels
+        if self.augment is None or self.augment.mixing is None:
+            return labels_N[self.whole]
+        mixture = self._mixture(self.augment.mixing, self.whole)
+        return mix_labels(mixture, labels_N[self.whole], labels_N[mixture.partners_B], len(self.cache.class_ids))
+
+    def _mixture(self, mixing: Mixing, rows: Tensor) -> Mixture:
+        return mixing.draw(self.number, rows, self.subset, self.crop_size or self.cache.recipe.size)
+
+    def _change(self, augment: Augmentation, images: Tensor, labels: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Augment the images of some rows, and mix them with their partners, augmented as in their own place."""
+        images = augment(images, self.number, rows)
+        if augment.mixing is None:
+            return images, labels
+        mixture = self._mixture(augment.mixing, rows)
+        others, other_labels = self._read(mixture.partners_B)
+        others = augment(others, self.number, mixture.partners_B)
+        labels = mix_labels(mixture, labels, other_labels, len(self.cache.class_ids))
+        return mix_images(mixture, images, others), labels
+
+    def _read(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Return images, normalized, and labels of any rows, on the device."""
+        if self.preloaded is not None:
+            images, labels = self.preloaded.read(rows)
+        else:
+            read = self.cache.read_stored if self.is_far else self.cache.read
+            images, labels = send(read(rows), self.device), send(self.cache.labels[rows], self.device)
+        return (normalize(images, self.cache.recipe) if images.dtype == torch.uint8 else images), labels
 
     def _begin(self, number: int, start: int, order: Tensor) -> Iterator[Sequence[Tensor]]:
         """Return what gives an epoch's images, as they are stored or normalized, and labels, on the device."""

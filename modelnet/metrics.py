@@ -32,10 +32,11 @@ class RunningMean:
 
         Args:
             loss: the mean, or this rank's part of it.
-            logits_BC, labels_B: of this rank's images.
+            logits_BC, labels_B: of this rank's images; of mixed labels (B, C) the one with the largest part counts.
             images: of the whole batch; None where these are all.
         """
         images = len(labels_B) if images is None else images
+        labels_B = labels_B.argmax(1) if labels_B.dim() == 2 else labels_B
         self.images += images
         self._steps.append((loss.detach(), logits_BC.detach(), labels_B, images))
         if len(self._steps) == self._AT_ONCE:

@@ -52,7 +52,29 @@ def build_loss(options: TrainOptions, batches: Batches) -> nn.CrossEntropyLoss:
         weights_C = balanced_weights(class_counts(batches.cache, batches.subset)).to(batches.device)
     if batches.ranks.size > 1:
         return PartOfLoss(batches, weights_C, options.smoothing)
-    return nn.CrossEntropyLoss(weight=weights_C, label_smoothing=options.smoothing)
+    return MixedCrossEntropy(weight=weights_C, label_smoothing=options.smoothing)
+
+
+class MixedCrossEntropy(nn.CrossEntropyLoss):
+    """torch's cross-entropy, whose labels may also be mixed, (B, C) float32: each class counts by its part.
+
+    With class weights, torch divides by the sum of the weights for labels (B,), and by B for mixed ones, so that the
+    same labels would give two losses. Here it is the sum of the weights for both.
+    """
+
+    def forward(self, logits_BC: Tensor, labels: Tensor) -> Tensor:
+        """Return the mean loss of a batch."""
+        if self.weight is None or not labels.is_floating_point():
+            loss: Tensor = super().forward(logits_BC, labels)
+            return loss
+        total = cross_entropy(logits_BC, labels, self.weight, reduction="sum", label_smoothing=self.label_smoothing)
+        return total / sum_of_weights(self.weight, labels)
+
+
+def sum_of_weights(weights_C: Tensor, labels: Tensor) -> Tensor:
+    """Return the weights of a batch's classes added up, of labels (B,) int64 or mixed ones (B, C) float32."""
+    labels = labels.to(weights_C.device)
+    return ((labels @ weights_C) if labels.is_floating_point() else weights_C[labels]).sum()
 
 
 class PartOfLoss(nn.CrossEntropyLoss):
@@ -68,12 +90,11 @@ class PartOfLoss(nn.CrossEntropyLoss):
         self._batches = batches
 
     def forward(self, logits_BC: Tensor, labels_B: Tensor) -> Tensor:
-        """Map (B, C) logits and (B,) labels of this rank's images, perhaps none, to a scalar."""
-        whole = self._batches.whole
+        """Map (B, C) logits and (B,) or mixed labels of this rank's images, perhaps none, to a scalar."""
         total = cross_entropy(logits_BC, labels_B, self.weight, reduction="sum", label_smoothing=self.label_smoothing)
         if self.weight is None:
-            return total / len(whole)
-        return total / self.weight[self._batches.cache.labels[whole].to(self.weight.device)].sum()
+            return total / len(self._batches.whole)
+        return total / sum_of_weights(self.weight, self._batches.whole_labels())
 
 
 def balanced_weights(counts_C: Tensor) -> Tensor:

@@ -29,8 +29,10 @@ _WHOLE_FROM = {
     "warmup_epochs": 0,
     "decay_epochs": 1,
     "plateau_epochs": 1,
+    "crop_size": 1,
 }
-AUGMENTATIONS = ("flip", "crop", "color")
+MIXTURES = ("mixup", "cutmix")
+AUGMENTATIONS = ("flip", "crop", "color", "erase", *MIXTURES)
 
 _BELOW_1 = ("val_fraction", "model_ema")
 _FROM_0_TO = {
@@ -73,9 +75,12 @@ class TrainOptions:
         plateau_epochs: with "plateau", × `decay_rate` after so many epochs without a better one.
         clip_grad: the gradient's norm at most, or None.
         smoothing: of the labels.
-        augment: random changes of training images, of "flip", "crop" and "color", with commas: "flip,crop".
+        augment: random changes of training images, of "flip", "crop", "color", "erase", "mixup" and "cutmix", with
+            commas: "flip,crop".
+        crop_size: side, in pixels, of a part of each image: anywhere in training, the middle otherwise; None for all.
         crop_scale: smallest part of an image's area that "crop" keeps.
         color_jitter: "color" multiplies brightness, contrast and saturation by 1 ± this at most.
+        mixup_alpha, cutmix_alpha: "mixup" and "cutmix" draw an image's own part from Beta(alpha, alpha).
         model_ema: validate and predict with a running mean of the weights, of which every step keeps this part, near 1.
         patience: epochs without a better one, after which training ends; None for never.
         init: of the weights: "default" as PyTorch's layers start, or "kaiming", "xavier", "orthogonal", "zeros".
@@ -121,8 +126,11 @@ class TrainOptions:
     smoothing: float = 0.0
     class_weights: str = "none"
     augment: str = ""
+    crop_size: int | None = None
     crop_scale: float = 0.35
     color_jitter: float = 0.4
+    mixup_alpha: float = 0.2
+    cutmix_alpha: float = 1.0
     model_ema: float | None = None
     patience: int | None = None
     init: str = "default"
@@ -168,7 +176,7 @@ class TrainOptions:
             raise ValueError("val_fraction keeps images of the cache to validate on, and val names another cache")
 
     def _check_floats(self) -> None:
-        for name in ("lr", "clip_grad"):
+        for name in ("lr", "clip_grad", "mixup_alpha", "cutmix_alpha"):
             value = getattr(self, name)
             if value is not None and not (math.isfinite(value) and value > 0):
                 raise ValueError(f"{name} is greater than 0, not {value!r}")
@@ -192,6 +200,11 @@ class TrainOptions:
     def scales_gradients(self) -> bool:
         """Whether the loss is scaled before its gradient is computed: float16 has no numbers below 6e-8."""
         return self.amp and self.amp_dtype == "float16"
+
+    @property
+    def mixtures(self) -> tuple[str, ...]:
+        """The kinds of random changes that mix images, and with them their labels."""
+        return tuple(kind for kind in MIXTURES if kind in self.augmentations)
 
     @property
     def model_in_names(self) -> str:

@@ -39,6 +39,11 @@ class Preloaded:
         self._place_of_row = torch.zeros(cache.num_images, dtype=torch.int64)
         self._place_of_row[rows] = torch.arange(len(rows))
 
+    def read(self, rows_B: Tensor) -> tuple[Tensor, Tensor]:
+        """Return images as they are stored, and labels, of rows: (B,) int64 on the CPU."""
+        places = send(self._place_of_row[rows_B], self.images.device)
+        return self.images.index_select(0, places), self.labels.index_select(0, places)
+
     def batches(self, order: Tensor, batch_size: int, ranks: Ranks) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield images as they are stored, and labels, of rows in an order: (M,) int64 on the CPU.
 

@@ -14,6 +14,7 @@ from modelnet.caches import match_labels, open_to_train, pair_warnings
 from modelnet.compiling import compile_network
 from modelnet.device import autocast, choose_device, memory_errors
 from modelnet.initialization import initialize
+from modelnet.mixing import Mixing
 from modelnet.models import LINEAR, build_network, load_weights
 from modelnet.optimization import Schedule, build_loss, build_optimizer, running_mean_of_weights
 from modelnet.options import TrainOptions
@@ -22,7 +23,7 @@ from modelnet.progress import Progress
 from modelnet.ranks import Ranks
 from modelnet.rhythm import Rhythm
 from modelnet.split import split_by_content, split_warnings
-from modelnet.state import State
+from modelnet.state import State, shape_of_rows
 from modelnet.tensorboard import require_tensorboard
 from pipeline import TensorCache
 from pipeline.errors import CacheStale, OptionsError, show_bytes, show_path
@@ -79,12 +80,15 @@ class Session:
             None if self.split is None else self.split.train,
             build_augmentation(options, self.cache.recipe),
             ranks,
+            options.crop_size,
         )
         if len(self.batches) == 0:
             reason = f"{len(self.batches.subset)} images are less than one batch of {options.batch_size}"
             raise OptionsError("nothing left to train on", options.cache, reason, "Leave out --drop-last")
         if options.lr is None:
             progress.note(f"learning rate {options.learning_rate:g} ({options.learning_rate_reason})")
+        if options.mixtures:
+            progress.note("training images are mixed: right is who names the class that has the larger part")
         self.loss_of = build_loss(options, self.batches)
         self.rhythm = Rhythm(options, self.batches)
         self.schedule = Schedule(options, self.rhythm.steps)
@@ -96,7 +100,13 @@ class Session:
             self.label_map = match_labels(self.cache.class_ids, self.cache.recipe, self.val, self.cache.features)
             rows = None if self.split is None else self.split.val
             self.val_batches = Batches(
-                self.val, self.device, options.batch_size, workers=options.workers, rows=rows, ranks=ranks
+                self.val,
+                self.device,
+                options.batch_size,
+                workers=options.workers,
+                rows=rows,
+                ranks=ranks,
+                crop_size=options.crop_size,
             )
         self._check_caches()
         if options.preload:
@@ -118,16 +128,16 @@ class Session:
 
     def _build_forward(self) -> Callable[[Tensor], Tensor]:
         """Return the network, compiled where that was asked for, or as one of several ranks calls it."""
-        network, batches = self.state.network, self.batches
-        if not self.options.compile:
-            return self.ranks.replicate(network, self.device, self.cache.row_shape)
+        network, batches, options = self.state.network, self.batches, self.options
+        if not options.compile:
+            return self.ranks.replicate(network, self.device, shape_of_rows(options, self.cache))
         if self.ranks.size > 1:
             reason = f"{self.ranks.size} ranks train together"
             raise OptionsError("--compile is for one process", None, reason, "Leave it out")
         whole = min(batches.batch_size, len(batches.subset))
         graphs = self.device.type == "cuda" and not self.rhythm.keeps_gradients
         with memory_errors(self.device):
-            return compile_network(network, (whole, *self.cache.row_shape), self.autocast, graphs)
+            return compile_network(network, (whole, *shape_of_rows(options, self.cache)), self.autocast, graphs)
 
     def _preload(self, progress: Progress) -> None:
         parts = [part for part in (self.batches, self.val_batches) if part is not None]
@@ -192,21 +202,36 @@ def check_content(cache: TensorCache, options: TrainOptions) -> None:
     if cache.features is not None and not takes_features:
         reason = f"it holds features, which {options.model} does not take"
         raise OptionsError("not a cache of images", cache.path, reason, "Give --model linear")
-    if cache.features is not None and options.augment:
-        raise OptionsError("--augment changes images", cache.path, "it holds features", "Leave it out")
+    changes = "--augment" if options.augment else "--crop-size" if options.crop_size else None
+    if cache.features is not None and changes:
+        raise OptionsError(f"{changes} changes images", cache.path, "it holds features", "Leave it out")
+    if cache.features is None and options.crop_size is not None and options.crop_size > cache.recipe.size:
+        reason = f"its images have {cache.recipe.size} × {cache.recipe.size} pixels"
+        raise OptionsError(f"--crop-size {options.crop_size} is too large", cache.path, reason, "Give a smaller one")
 
 
 def build_augmentation(options: TrainOptions, recipe: Recipe) -> Augmentation | None:
     """Return what is done to training images, or None."""
-    if not options.augment:
+    if not options.augment and options.crop_size is None:
         return None
-    return Augmentation(options.augmentations, options.data_seed, recipe, options.crop_scale, options.color_jitter)
+    mixing = None
+    if options.mixtures:
+        mixing = Mixing(options.mixtures, options.data_seed, options.mixup_alpha, options.cutmix_alpha)
+    return Augmentation(
+        options.augmentations,
+        options.data_seed,
+        recipe,
+        options.crop_scale,
+        options.color_jitter,
+        options.crop_size,
+        mixing,
+    )
 
 
 def initial_state(cache: TensorCache, options: TrainOptions, device: torch.device, ranks: Ranks | None = None) -> State:
     """Make the network, with the weights that follow from the seed, and its optimizer."""
     torch.manual_seed(options.seed)
-    network = build_network(options.model, len(cache.class_ids), cache.row_shape[-1])
+    network = build_network(options.model, len(cache.class_ids), shape_of_rows(options, cache)[-1])
     initialize(network, options.init)
     with memory_errors(device):
         network.to(device)

@@ -99,16 +99,19 @@ class StackedLoss:
         if any(smoothing):
             self._smoothing_K1 = torch.tensor(smoothing, device=None if given is None else given.device)[:, None]
 
-    def __call__(self, logits_KBC: Tensor, labels_B: Tensor) -> Tensor:
-        """Return (K,)."""
+    def __call__(self, logits_KBC: Tensor, labels: Tensor) -> Tensor:
+        """Return (K,), of labels (B,) int64 or mixed ones (B, C) float32."""
         log_p_KBC = logits_KBC.log_softmax(2)
-        chosen_KB1 = labels_B[None, :, None].expand(len(logits_KBC), -1, 1)
         if self._weights_KC is None:
             of_label_KB, of_all_KBC = None, log_p_KBC
         else:
-            of_label_KB = self._weights_KC[:, labels_B]
+            mixed = labels.is_floating_point()
+            of_label_KB = self._weights_KC @ labels.T if mixed else self._weights_KC[:, labels]
             of_all_KBC = log_p_KBC * self._weights_KC[:, None]
-        losses_KB = -of_all_KBC.gather(2, chosen_KB1).squeeze(2)
+        if labels.is_floating_point():
+            losses_KB = -(of_all_KBC * labels).sum(2)
+        else:
+            losses_KB = -of_all_KBC.gather(2, labels[None, :, None].expand(len(logits_KBC), -1, 1)).squeeze(2)
         if self._smoothing_K1 is not None:
             losses_KB = torch.lerp(losses_KB, -of_all_KBC.mean(2), self._smoothing_K1.to(losses_KB.device))
         return losses_KB.mean(1) if of_label_KB is None else losses_KB.sum(1) / of_label_KB.sum(1)

@@ -20,6 +20,11 @@ from pipeline.recipe import Recipe
 FORMAT = 5
 
 
+def shape_of_rows(options: TrainOptions, cache: TensorCache) -> tuple[int, ...]:
+    """Return the shape of what a network takes: (3, S, S) of an image or its part, or (F,) of features."""
+    return cache.row_shape if options.crop_size is None else (3, options.crop_size, options.crop_size)
+
+
 @dataclass
 class State:
     """A network in training. Restored from a checkpoint, it goes on bit for bit as if it had never stopped.
@@ -93,7 +98,11 @@ class State:
         """Return a checkpoint's content: tensors and plain values."""
         return {
             "format": FORMAT,
-            "model": {"name": options.model, "classes": len(cache.class_ids), "size": cache.row_shape[-1]},
+            "model": {
+                "name": options.model,
+                "classes": len(cache.class_ids),
+                "size": shape_of_rows(options, cache)[-1],
+            },
             "recipe": cache.recipe.to_dict(),
             "features": None if cache.features is None else cache.features.to_dict(),
             "class_ids": cache.class_ids,

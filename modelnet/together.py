@@ -92,7 +92,8 @@ class Together:
                     self.average.update()
 
             self.step += 1
-            steps.append((losses.detach(), (logits.detach().argmax(2) == labels).sum(1), len(labels)))
+            largest = labels.argmax(1) if labels.dim() == 2 else labels
+            steps.append((losses.detach(), (logits.detach().argmax(2) == largest).sum(1), len(labels)))
             self.progress.step(len(labels))
             if self.stop.signal:
                 break

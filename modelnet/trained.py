@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from modelnet.augmentation import center_crop
 from modelnet.backbone import Backbone
 from modelnet.batches import Batches, worker_deaths
 from modelnet.caches import match_labels
@@ -132,7 +133,8 @@ class Trained:
         if opened.num_images == 0:
             raise OptionsError("nothing to evaluate on", opened.path, "it holds no images", "Give another --cache")
         label_map = match_labels(self.class_ids, self.recipe, opened, self.features, f"run {self.run.name}")
-        batches = Batches(opened, self.device, self.options.batch_size, workers=workers, rows=rows)
+        size, crop_size = self.options.batch_size, self.options.crop_size
+        batches = Batches(opened, self.device, size, workers=workers, rows=rows, crop_size=crop_size)
         with worker_deaths(opened.path), memory_errors(self.device):
             outcome = evaluate(self.network, batches, label_map, autocast=autocast(self.options, self.device))
         assert outcome is not None  # nobody can ask it to stop
@@ -157,13 +159,14 @@ class Trained:
             data: a whole JPEG or PNG.
 
         Returns:
-            (3, S, S) float32.
+            (3, S, S) float32; with `crop_size`, its middle.
 
         Raises:
             Undecodable: the bytes give no image.
         """
         row_CHW = torch.from_numpy(pixels_to_row(decode(data, self.recipe).pixels_HWC, self.recipe))
-        return normalize(row_CHW[None], self.recipe)[0] if row_CHW.dtype == torch.uint8 else row_CHW
+        image_CHW = normalize(row_CHW[None], self.recipe)[0] if row_CHW.dtype == torch.uint8 else row_CHW
+        return image_CHW if self.options.crop_size is None else center_crop(image_CHW, self.options.crop_size)
 
     def probabilities(self, images_NCHW: Tensor) -> Tensor:
         """Return (N, C) float64 on the CPU, what the network thinks of prepared images."""

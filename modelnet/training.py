@@ -240,7 +240,14 @@ class Training:
     def training_images(self) -> Outcome:
         """Run the network, as it is now, over the images that it was trained on, in plain order and unchanged."""
         options, rows = self.session.options, self.batches.subset
-        batches = Batches(self.session.cache, self.session.device, options.batch_size, rows=rows, ranks=self.ranks)
+        batches = Batches(
+            self.session.cache,
+            self.session.device,
+            options.batch_size,
+            rows=rows,
+            ranks=self.ranks,
+            crop_size=options.crop_size,
+        )
         label_map = torch.arange(len(self.session.cache.class_ids))
         outcome = evaluate(self.state.network, batches, label_map, autocast=self.session.autocast)
         assert outcome is not None  # nobody can ask it to stop

@@ -9,15 +9,27 @@ import torch
 from numpy.typing import NDArray
 from torchvision.transforms import functional as tv
 
-from modelnet import TrainOptions, resume, train
-from modelnet.augmentation import Augmentation, change_colors, crop, crop_boxes, flip, uniform
+from modelnet import Trained, TrainOptions, resume, train
+from modelnet.augmentation import (
+    Augmentation,
+    center_crop,
+    change_colors,
+    crop,
+    crop_boxes,
+    cut_out,
+    erase,
+    erased_boxes,
+    flip,
+)
 from modelnet.batches import Batches
 from modelnet.interrupt import Stop
 from modelnet.progress import Progress
+from modelnet.randomness import uniform
 from pipeline import TensorCache
+from pipeline.errors import OptionsError
 from pipeline.recipe import Recipe
 
-KINDS = ("flip", "crop", "color")
+KINDS = ("flip", "crop", "color", "erase")
 
 
 @pytest.fixture(autouse=True)
@@ -35,7 +47,7 @@ def augmentation(*kinds: str, seed: int = 0) -> Augmentation:
 
 
 def test_random_numbers_are_uniform_and_independent() -> None:
-    numbers = torch.cat([uniform(1, epoch, torch.arange(4000)) for epoch in range(5)]).double()
+    numbers = torch.cat([uniform("augment", 1, epoch, torch.arange(4000)) for epoch in range(5)]).double()
     assert numbers.min() >= 0 and numbers.max() < 1
     for column in numbers.T:
         counts = torch.histc(column, 20, 0, 1)
@@ -47,7 +59,7 @@ def test_random_numbers_are_uniform_and_independent() -> None:
 
 def test_flips_are_those_of_torchvision_to_the_last_bit(images: torch.Tensor) -> None:
     which = torch.arange(8) % 3 == 0
-    for before, after, flipped in zip(images, flip(images, which), which.tolist(), strict=True):
+    for before, after, flipped in zip(images, flip(images.clone(), which), which.tolist(), strict=True):
         assert torch.equal(after, tv.hflip(before) if flipped else before)
 
 
@@ -90,7 +102,7 @@ def test_crops_are_those_of_a_plain_loop(images: torch.Tensor) -> None:
 
 
 def test_crops_stay_within_the_image_and_keep_what_is_promised() -> None:
-    left, top, width, height = crop_boxes(uniform(0, 0, torch.arange(5000)), 0.3)
+    left, top, width, height = crop_boxes(uniform("augment", 0, 0, torch.arange(5000)), 0.3)
     assert min(left.min(), top.min()) >= 0
     assert max((left + width).max(), (top + height).max()) <= 1 + 1e-6
     assert 0.299 < (width * height).min() < 0.31 and (width * height).max() > 0.95
@@ -99,12 +111,12 @@ def test_crops_stay_within_the_image_and_keep_what_is_promised() -> None:
 
 def test_an_image_becomes_the_same_whatever_batch_it_comes_in(images: torch.Tensor) -> None:
     augment = augmentation(*KINDS)
-    together = augment(images, 3, torch.arange(8))
+    together = augment(images.clone(), 3, torch.arange(8))
     for row in (0, 5):
-        alone = augment(images[row : row + 1], 3, torch.tensor([row]))
+        alone = augment(images[row : row + 1].clone(), 3, torch.tensor([row]))
         torch.testing.assert_close(alone[0], together[row], atol=1e-6, rtol=0)
-    assert not torch.equal(augment(images, 4, torch.arange(8)), together)
-    assert not torch.equal(augmentation(*KINDS, seed=1)(images, 3, torch.arange(8)), together)
+    assert not torch.equal(augment(images.clone(), 4, torch.arange(8)), together)
+    assert not torch.equal(augmentation(*KINDS, seed=1)(images.clone(), 3, torch.arange(8)), together)
 
 
 def test_batches_are_changed_alike_for_any_number_of_workers_and_the_cache_is_not(cache_path: Path) -> None:
@@ -140,9 +152,46 @@ def test_augmented_runs_repeat_resume_and_differ_from_plain_ones(
     augmented = losses(augment="flip,crop,color")
     assert losses(augment="flip,crop,color") == losses(augment="flip,crop,color", workers=2) == augmented
     assert losses(augment="flip,crop,color", data_seed=1) != augmented
-    assert len({tuple(losses(augment=kind)) for kind in ("", *KINDS)}) == 4
+    assert len({tuple(losses(augment=kind)) for kind in ("", *KINDS)}) == 5
 
     stop = Stop()
     options = TrainOptions(cache_path, batch_size=3, epochs=3, augment="flip,crop,color")
     cut = train(options, CutAfter(stop, 5), stop).run
     assert [row.train_loss for row in resume(cut).rows] == augmented
+
+
+def test_a_part_is_cut_out_anywhere_in_training_and_in_the_middle_as_torchvision_does(images: torch.Tensor) -> None:
+    for size in (33, 48, 63, 64):
+        assert torch.equal(center_crop(images, size), tv.center_crop(images, [size, size]))
+    ends = cut_out(images[:2], 48, torch.tensor([0.0, 1 - 2**-24]), torch.tensor([1 - 2**-24, 0.0]))
+    assert torch.equal(ends[0], images[0, :, 16:, :48]) and torch.equal(ends[1], images[1, :, :48, 16:])
+
+
+def test_an_erased_box_is_the_mean_and_all_else_as_it_was(images: torch.Tensor) -> None:
+    erased = erase(images[:2].clone(), torch.tensor([[3, 20, 10, 64], [5, 5, 0, 0]]))
+    expected = images[:2].clone()
+    expected[0, :, 10:64, 3:20] = 0
+    assert torch.equal(erased, expected)
+
+    boxes = erased_boxes(uniform("more", 0, 0, torch.arange(5000)), 1000)
+    assert boxes.min() >= 0 and boxes.max() <= 1000
+    areas = (boxes[:, 1] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 2]) / 1000**2
+    some = areas > 0
+    assert 0.47 < some.double().mean() < 0.53
+    assert 0.019 < areas[some].min() < 0.025 and 0.32 < areas.max() < 0.335
+
+
+def test_a_run_on_parts_of_images_sees_other_parts_each_epoch_and_is_used_on_the_middle(
+    cache_path: Path, shared_photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = train(TrainOptions(cache_path, val=cache_path, crop_size=60, epochs=2, threads=1, device="cpu"))
+    trained = Trained.load(result.run, device="cpu")
+    assert trained.evaluate() == result.scores
+    cache = TensorCache(cache_path)
+    prepared = trained.prepare((shared_photos / "1" / cache.filenames[0]).read_bytes())
+    assert torch.equal(prepared, tv.center_crop(cache.images[0].clone(), [60, 60]))
+    plain = train(TrainOptions(cache_path, val=cache_path, epochs=2, threads=1, device="cpu"))
+    assert plain.rows[0].train_loss != result.rows[0].train_loss
+    with pytest.raises(OptionsError, match=r"--crop-size 65 is too large: .*its images have 64 × 64 pixels"):
+        train(TrainOptions(cache_path, crop_size=65))

@@ -116,6 +116,14 @@ CASES: dict[str, dict[str, Any]] = {
         "zero_grad": "epoch",
         "preload": True,
     },
+    "mixed": {
+        "batch_size": 7,
+        "augment": "flip,erase,mixup,cutmix",
+        "crop_size": 60,
+        "lr": 0.1,
+        "class_weights": "balanced",
+        "smoothing": 0.1,
+    },
     "accumulated": {"batch_size": 3, "accumulate": 2, "clip_grad": 0.5, "model_ema": 0.5, "opt": "adamw"},
     "dropped": {"batch_size": 3, "drop_last": True, "shuffle": False, "workers": 1},
     # few steps of few images: BatchNorm makes the rounding of sums grow

@@ -1,10 +1,13 @@
 """Batches on the device: how long the network waited for them, and what it means when a reader dies."""
 
+import os
 import re
 import signal
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,7 +17,7 @@ from torch.utils.data import DataLoader
 
 from modelnet.augmentation import Augmentation, center_crop
 from modelnet.device import send
-from modelnet.interrupt import leave_signals_to_the_main_process
+from modelnet.interrupt import begin_worker
 from modelnet.mixing import Mixing, Mixture, mix_images, mix_labels
 from modelnet.preload import Preloaded
 from modelnet.ranks import Ranks
@@ -58,7 +61,9 @@ class Batches:
     ) -> None:
         options: dict[str, Any] = {}
         if workers:
-            options = {"persistent_workers": True, "worker_init_fn": leave_signals_to_the_main_process}
+            options = {"persistent_workers": True, "worker_init_fn": partial(begin_worker, os.getpid())}
+            if sys.platform == "linux":  # a process that another has forked would be slow, and outlive this one
+                options["multiprocessing_context"] = "fork"
         self.cache = cache
         self.device = device
         self.batch_size = batch_size

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
 
+from pipeline.workers import die_with
+
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -40,7 +42,7 @@ def stop_on_signals() -> Iterator[Stop]:
     process = os.getpid()
 
     def ask(signum: int, frame: FrameType | None) -> None:
-        if os.getpid() != process:  # a forked worker before `leave_signals_to_the_main_process` has run
+        if os.getpid() != process:  # a forked worker before `begin_worker` has run
             return
         if stop.signal is not None:
             os._exit(128 + signum)
@@ -54,7 +56,13 @@ def stop_on_signals() -> Iterator[Stop]:
             signal.signal(signum, handler)
 
 
-def leave_signals_to_the_main_process(worker: int) -> None:
-    """Make a loader worker outlive the Ctrl-C that reaches its whole process group: the main process ends it."""
+def begin_worker(parent: int, worker: int) -> None:
+    """Make a loader worker end with the main process, and not before: not by a Ctrl-C to the whole process group.
+
+    Args:
+        parent: id of the main process.
+        worker: number of the worker.
+    """
+    die_with(parent)
     for signum in SIGNALS:
         signal.signal(signum, signal.SIG_IGN)

@@ -147,6 +147,7 @@ class RunFolder:
 
     def _take_lock(self) -> None:
         self._lock = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        os.register_at_fork(after_in_child=self.close)  # a worker that outlives a killed run would keep it locked
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:

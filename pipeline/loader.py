@@ -25,7 +25,7 @@ class CacheDataset(Dataset[Sample]):
 
     Args:
         cache: whose images.
-        stored: give images as they are stored; pixels are left to `pipeline.cache.normalize`, on a GPU for instance.
+        stored: give images as they are stored; pixels are left to `pipeline.normalize.normalize`, on a GPU, say.
         pinned: read them into page-locked memory, which a GPU copies from; only with `stored`.
     """
 
@@ -205,7 +205,7 @@ def make_loader(
         pin_memory: copy batches into page-locked memory; None where CUDA is there.
         rows: (M,) int64, the part of the cache that is read; None for all of it.
         stored: give images as they are stored, those of a uint8 cache as uint8: a quarter of the bytes on the way to a
-            GPU, where `pipeline.cache.normalize` makes of them what the network sees, to the bit.
+            GPU, where `pipeline.normalize.normalize` makes of them what the network sees, to the bit.
         part: (rank, ranks): each batch of B is divided among so many processes, and this one reads its part of it.
         options: passed on to the DataLoader (`multiprocessing_context`, `persistent_workers`, ...).
     """

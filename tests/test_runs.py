@@ -12,7 +12,7 @@ import torch
 from modelnet.checkpoint import encode
 from modelnet.runs import EpochRow, RunFolder
 from pipeline import files
-from pipeline.errors import AccessDenied, OutputError, RunError, StorageError
+from pipeline.errors import AccessDenied, OutputError, RunBusy, RunError, StorageError
 
 ROW = EpochRow(1, 0.1 + 0.2, 0.5, None, None, 0.008, 1234.5, 0.01, 1.5)
 
@@ -153,3 +153,27 @@ def test_a_table_of_epochs_that_is_none_is_named_and_not_taken_for_an_empty_one(
     path.write_bytes(b"a,b,c\n1,2,3\n")
     with pytest.raises(RunError, match=r"metrics\.csv"):
         run.read_metrics()
+
+
+def test_a_process_that_a_run_has_forked_does_not_keep_its_folder_locked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a loader worker that has not yet ended when the run was killed."""
+    monkeypatch.chdir(tmp_path)
+    run = RunFolder.create("held", "")
+    run.write_config({"options": {}, "cache": {}, "val": None})
+    asleep, wake = os.pipe()
+    begun, begin = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.close(wake)
+        os.write(begin, b".")
+        os.read(asleep, 1)
+        os._exit(0)
+    assert os.read(begun, 1)
+    with pytest.raises(RunBusy):
+        RunFolder.open_for_writing(run.path)
+    run.close()
+    RunFolder.open_for_writing(run.path).close()
+    os.close(wake)
+    assert os.waitpid(pid, 0)[1] == 0

@@ -199,7 +199,7 @@ class _Moment:
 
 
 def _survive_the_parent() -> None:
-    workers._die_with = lambda parent: None
+    workers.die_with = lambda parent: None
 
 
 def _forget_the_journal() -> None:

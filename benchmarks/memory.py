@@ -90,11 +90,11 @@ def peak_anonymous(arguments: list[str], folder: Path) -> int:
 
 
 def anonymous(pid: int) -> int:
-    """Return the anonymous memory of a process and its children, in bytes; Linux."""
+    """Return the anonymous memory of a process and its children, in bytes, what they share counted once; Linux."""
     total = 0
     with suppress(OSError):  # it has ended meanwhile
-        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-            if line.startswith("RssAnon:"):
+        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+            if line.startswith("Pss_Anon:"):
                 total += 1024 * int(line.split()[1])
         for task in Path(f"/proc/{pid}/task").iterdir():
             total += sum(anonymous(int(child)) for child in (task / "children").read_text().split())

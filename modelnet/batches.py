@@ -21,7 +21,7 @@ from modelnet.interrupt import begin_worker
 from modelnet.mixing import Mixing, Mixture, mix_images, mix_labels
 from modelnet.preload import Preloaded
 from modelnet.ranks import Ranks
-from modelnet.transfer import Lane, read_ahead
+from modelnet.transfer import Lane, read_ahead, read_beside
 from pipeline import TensorCache, make_loader
 from pipeline.errors import StorageError, WorkerDied, show_path
 from pipeline.loader import EpochSampler
@@ -168,7 +168,10 @@ class Batches:
             return self.preloaded.batches(order[start * self.batch_size :], self.batch_size, self.ranks)
         self.sampler.set_epoch(number, start * self.batch_size)
         batches = iter(self.loader)
-        return read_ahead(batches, Lane(self.device)) if self.is_far else batches
+        if self.is_far:
+            return read_ahead(batches, Lane(self.device))
+        free_core = (os.cpu_count() or 1) > torch.get_num_threads() and self.workers == 0 and self.ranks.size == 1
+        return read_beside(batches) if free_core else batches
 
     def together(self, values_M: Tensor) -> Tensor:
         """Put what the ranks have of the images of an epoch without shuffling into the order of the images.

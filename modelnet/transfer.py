@@ -1,4 +1,4 @@
-"""Batches on their way to a GPU: read by a thread while a step runs, and copied beside it on a stream of their own."""
+"""Batches on their way to the network, read by a thread while a step runs; to a GPU, copied beside it on a stream."""
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -65,3 +65,16 @@ def read_ahead(batches: Iterator[Sequence[Tensor]], lane: Lane) -> Iterator[list
             lane.receive(*sent)
             yield sent[0]
             used = lane.mark()
+
+
+def read_beside(batches: Iterator[Sequence[Tensor]]) -> Iterator[Sequence[Tensor]]:
+    """Yield batches, each read by another thread while the step of the one before it runs.
+
+    Worth it where the step leaves a core free. Beside a step of as many threads as there are cores it costs more than
+    it saves: PyTorch's threads wait for each other by spinning.
+    """
+    with ThreadPoolExecutor(1, "read-beside") as thread:
+        ahead = thread.submit(next, batches, None)
+        while (batch := ahead.result()) is not None:
+            ahead = thread.submit(next, batches, None)
+            yield batch

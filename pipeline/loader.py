@@ -95,6 +95,7 @@ class EpochSampler(Sampler[int]):
     """
 
     _READ_AHEAD = 64 * 2**20  # bytes: enough requests at once for a disk, little of anybody's memory
+    _AT_ONCE = 4096  # rows that become Python's numbers: the first batch does not wait for the last
     _LOOKED_AT = 64  # rows, chosen by the order, that say whether an epoch's are in memory
 
     def __init__(self, rows: int | Tensor, shuffle: bool, seed: int, cache: TensorCache | None = None) -> None:
@@ -121,7 +122,7 @@ class EpochSampler(Sampler[int]):
         order = self.order(self.epoch)[self.start :]
         self.epoch, self.start = self.epoch + 1, 0
         if self.cache is None or self.cache.in_memory(order[:: max(1, len(order) // self._LOOKED_AT)]):
-            return iter(order.tolist())
+            return (row for rows in order.split(self._AT_ONCE) for row in rows.tolist())
         return self._read_ahead(order, self.cache)
 
     def __len__(self) -> int:

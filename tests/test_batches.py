@@ -67,7 +67,7 @@ def test_the_time_spent_waiting_is_that_of_reading_not_of_what_is_done_with_it(
     batches = Batches(cache, CPU, batch_size=4)
     for _ in batches.epoch(0):
         time.sleep(0.2)
-    assert 0.1 <= batches.waited < 0.3
+    assert 0.05 <= batches.waited < 0.3, "two reads of 0.05 s, of which the second may be done beside the 0.2 s"
 
 
 @pytest.mark.parametrize("fatal", [signal.SIGKILL, signal.SIGSEGV])

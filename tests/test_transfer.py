@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from modelnet.batches import Batches
-from modelnet.transfer import Lane, read_ahead
+from modelnet.transfer import Lane, read_ahead, read_beside
 from pipeline import TensorCache
 from pipeline.errors import CacheDamaged
 
@@ -113,3 +113,32 @@ def test_a_gpu_gets_the_batches_of_the_cpu_to_the_bit(
         kept = list(far.epoch(epoch))  # also of batches whose memory has gone round
         for (images, labels), (expected, their_labels) in zip(kept, near.epoch(epoch), strict=True):
             assert images.is_cuda and torch.equal(images.cpu(), expected) and torch.equal(labels.cpu(), their_labels)
+
+
+def test_batches_are_read_beside_in_order_by_another_thread_one_ahead() -> None:
+    readers, read, used = set(), [], []
+
+    def batches() -> Iterator[list[torch.Tensor]]:
+        for number in range(5):
+            readers.add(threading.get_ident())
+            read.append(number)
+            yield [torch.tensor(number)]
+
+    for batch in read_beside(batches()):
+        used.append(int(batch[0]))
+        assert len(read) <= len(used) + 1
+
+    assert used == list(range(5))
+    assert threading.get_ident() not in readers
+    assert not any(thread.name.startswith("read-beside") for thread in threading.enumerate())
+
+
+def test_what_fails_beside_is_raised_where_the_batch_was_asked_for() -> None:
+    def broken() -> Iterator[list[torch.Tensor]]:
+        yield [torch.tensor(0)]
+        raise ValueError("no more")
+
+    beside = read_beside(broken())
+    next(beside)
+    with pytest.raises(ValueError, match="no more"):
+        next(beside)

@@ -1,0 +1,53 @@
+"""The tutorial's commands, the same in both languages, work and print what it shows, numbers of the machine aside."""
+
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+from console import matches, type_in, typed_commands
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+ENGLISH, CHINESE = REPOSITORY / "docs" / "tutorial.md", REPOSITORY / "docs" / "tutorial.zh-CN.md"
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder as a reader has it after cloning."""
+    place = tmp_path_factory.mktemp("tutorial") / "checkout"
+    place.mkdir()
+    for name in ("cli.py", "pipeline", "modelnet"):
+        (place / name).symlink_to(REPOSITORY / name)
+    shutil.copytree(REPOSITORY / "data" / "example", place / "data" / "example")
+    return place
+
+
+def of_those_that_stayed_finite(line: str) -> str:
+    """Leave out how many networks diverged: where gradients are never cleared, rounding decides it."""
+    return re.sub(r", \d+ diverged$", "", line)
+
+
+@pytest.mark.timeout(240)
+def test_the_ten_commands_print_what_the_tutorial_shows(checkout: Path) -> None:
+    commands = typed_commands(ENGLISH)
+    assert len(commands) == 10
+
+    for typed in commands:
+        printed = [of_those_that_stayed_finite(line) for line in type_in(typed, checkout)]
+        assert matches(typed.shown, printed), f"{typed.command}\n" + "\n".join(printed)
+
+
+def test_both_languages_type_the_same_and_show_the_same() -> None:
+    assert typed_commands(CHINESE) == typed_commands(ENGLISH)
+
+
+def indented_and_tabled(document: Path) -> list[list[str]]:
+    """The numbers in each line of the commands on the reader's own images, and of the table."""
+    text = document.read_text("utf-8")
+    lines = [line for line in text.splitlines() if line.startswith(("    ", "| ")) and "```" not in line]
+    return [re.findall(r"\d+(?:\.\d+)?|--[a-z-]+", line) for line in lines]
+
+
+def test_both_languages_have_the_same_figures_of_the_photographs() -> None:
+    assert any("68.2" in line for line in indented_and_tabled(ENGLISH))
+    assert indented_and_tabled(CHINESE) == indented_and_tabled(ENGLISH)

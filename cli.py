@@ -540,6 +540,33 @@ def predict_command(
         raise SystemExit(DONE_WITH_FAILURES)
 
 
+@cli.command("export", epilog=example("python cli.py export runs/example-modelnet-001"))
+@RUN
+@click.option(
+    "--format", "form", type=click.Choice(["onnx", "torch"]), default="onnx", help="torch: torch.export, .pt2."
+)
+@click.option("--out", type=click.Path(path_type=Path), help="The file.  [default: RUN/model.onnx or RUN/model.pt2]")
+@CHECKPOINT
+@click.option("--weights", type=click.Path(path_type=Path), help="Of the frozen network, where RUN is of features.")
+def export_command(run: Path, form: str, out: Path | None, checkpoint: str, weights: Path | None) -> None:
+    """Write the network of RUN for other programs, with how its images are prepared and what its classes are.
+
+    It takes any number of images. What was written is read again, and has to give the network's logits within 1e-5.
+    """
+    from modelnet.exporting import SUFFIXES, export
+    from modelnet.trained import Trained
+    from pipeline.files import publish
+
+    exported = export(Trained.load(run, checkpoint, "cpu").on_images(weights), form)
+    path = out or run / f"model{SUFFIXES[form]}"
+    with output_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        publish(exported.data, path)
+    click.echo(exported.text(path))
+    if exported.checked_by is None:
+        click.echo("warning: not checked: onnxruntime is not installed", err=True)
+
+
 @cli.command("report", epilog=example("python cli.py report runs/example-modelnet-001"))
 @click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="RUN...")
 @click.option(

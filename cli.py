@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from modelnet.group import ManyResult
     from modelnet.runs import EpochRow
     from modelnet.training import TrainResult
+    from pipeline.build_set import ShardChoice
 
 DEFAULT_CACHES, DEFAULT_FEATURES = Path("data/cache"), Path("data/features")
 DONE_WITH_FAILURES, INTERRUPTED, TERMINATED, BUG = 3, 130, 143, 1
@@ -123,6 +124,11 @@ def cli(ctx: click.Context, debug: bool) -> None:
 )
 @click.option("--weights", type=click.Path(path_type=Path), help="Of --features: a local file with its weights.")
 @click.option("--device", default="auto", help="Of --features: auto, cpu, cuda or cuda:1.")
+@click.option("--shards", type=click.IntRange(1), help="Several files instead of one: name-00000-of-00064.h5, ...")
+@click.option("--rows-per-shard", type=click.IntRange(1), help="Chooses the number of shards, at the first build.")
+@click.option("--shard", metavar="I/K", help="Build only the one with this number of K, from 0: 3/64.")
+@click.option("--engine", type=click.Choice(["local", "dask"]), default="local", help="Who builds shards.")
+@click.option("--scheduler", metavar="ADDRESS", help="Of the Dask cluster: tcp://host:8786.")
 @click.pass_context
 def build_cache_command(
     ctx: click.Context,
@@ -140,9 +146,11 @@ def build_cache_command(
     features: str | None,
     weights: Path | None,
     device: str,
+    engine: str,
+    scheduler: str | None,
     **recipe: Any,
 ) -> None:
-    """Decode SOURCE, a folder with a folder of images per class, into one HDF5 tensor cache.
+    """Decode SOURCE, a folder with a folder of images per class, into an HDF5 tensor cache.
 
     SOURCE may also be a tar or zip of class folders, ImageNet's tar of a tar per class, a folder of such archives, or
     of WebDataset shards; nothing is unpacked. A folder within an archive is written photos.zip/train.
@@ -154,25 +162,33 @@ def build_cache_command(
     in data/features/ that train --model linear takes: a row is the input of the network's last layer.
     """
     from pipeline.build import build_cache
+    from pipeline.build_set import build_shards
     from pipeline.classes import parse_choice
-    from pipeline.format import is_cache
-    from pipeline.plan import plan_build
+    from pipeline.plan import plan_build, plan_shards
     from pipeline.recipe import Recipe
+    from pipeline.report import BuildReport
+    from pipeline.shard_names import is_cache_or_set
 
-    check_feature_options(ctx, features, weights, dry_run, is_cache(source))
+    shards = shard_options(engine, scheduler, recipe)
+    check_feature_options(ctx, features, weights, dry_run, is_cache_or_set(source))
     path = default_cache(source) if features or out is None else out
     with usage_errors():
         checked = Recipe(**recipe)
         choice = parse_choice(classes, merged, per_class)
     if dry_run:
-        click.echo(plan_build(source, path, checked, workers, rebuild, choice))
+        plan = plan_shards(source, path, checked, shards, workers, rebuild, choice) if shards else None
+        click.echo(plan or plan_build(source, path, checked, workers, rebuild, choice))
         return
-    if features and weights and is_cache(source):
+    if features and weights and is_cache_or_set(source):
         cache_features(source, out, features, weights, device, rebuild=rebuild, wait=wait)
         return
     recipe |= {"choice": choice, "workers": workers, "rebuild": rebuild, "wait": wait}
-    with progress_bar("decode", " images") as progress:
-        report = build_cache(source, path, progress=progress, **recipe)
+    report: BuildReport
+    with progress_bar("decode", " images") as progress, cluster(scheduler) as executor:
+        if shards:
+            report = build_shards(source, path, progress=progress, executor=executor, **vars(shards), **recipe)
+        else:
+            report = build_cache(source, path, progress=progress, **recipe)
     click.echo(report)
     if features and weights:
         cache_features(path, out, features, weights, device, rebuild=rebuild, wait=wait)
@@ -204,15 +220,56 @@ def cache_features(images: Path, out: Path | None, model: str, weights: Path, de
         click.echo(build_features(images, path, model, weights, device, progress=progress, **how))
 
 
+def shard_options(engine: str, scheduler: str | None, options: dict[str, Any]) -> "ShardChoice | None":
+    """Take the options about shards out of the others; None where one file is to be built."""
+    from pipeline.build_set import ShardChoice
+
+    shards, rows, shard = (options.pop(name) for name in ("shards", "rows_per_shard", "shard"))
+    with usage_errors():
+        chosen = ShardChoice.of(shards, rows, shard)
+    if (engine == "dask") != (scheduler is not None):
+        raise click.UsageError("--engine dask and --scheduler ADDRESS go together")
+    if engine == "dask" and chosen is None:
+        raise click.UsageError("--engine dask builds shards; give --shards, or --rows-per-shard")
+    return chosen
+
+
+@contextmanager
+def cluster(scheduler: str | None) -> Iterator[Any]:
+    """Yield the executor of a Dask cluster; None without one."""
+    if scheduler is None:
+        yield None
+        return
+    from pipeline.cluster import dask_executor
+
+    with dask_executor(scheduler) as executor:
+        yield executor
+
+
+CACHES = click.argument("cache", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="CACHE")
+
+
+def one_or_all(paths: tuple[Path, ...]) -> "Path | tuple[Path, ...]":
+    """Return what a command was given: one cache, set or pattern, or the files of a set."""
+    return paths[0] if len(paths) == 1 else paths
+
+
 @cli.command("info", epilog=example("python cli.py info data/cache/example.h5"))
-@click.argument("cache", type=click.Path(path_type=Path))
+@CACHES
 @click.option("--check", type=SOURCE, metavar="SOURCE", help="Say whether SOURCE still matches.")
 @choice_options
 @click.option("--json", "as_json", is_flag=True, help="For scripts.")
 def info_command(
-    cache: Path, check: Path | None, classes: str | None, merged: tuple[str, ...], per_class: int | None, as_json: bool
+    cache: tuple[Path, ...],
+    check: Path | None,
+    classes: str | None,
+    merged: tuple[str, ...],
+    per_class: int | None,
+    as_json: bool,
 ) -> None:
     """Show what is in CACHE: classes with counts, recipe, bytes, fingerprint, what failed, what looks alike.
+
+    Several files are the shards of one set.
 
     --classes, --class and --per-class say which part of SOURCE is compared with it, as they do to build-cache.
     """
@@ -223,22 +280,23 @@ def info_command(
 
     with usage_errors():
         choice = parse_choice(classes, merged, per_class)
-    info = describe_cache(cache)
-    differs = {} if check is None else {"source_differs": check_source(cache, check, choice)}
+    named = one_or_all(cache)
+    info = describe_cache(named)
+    differs = {} if check is None else {"source_differs": check_source(named, check, choice)}
     click.echo(json.dumps(info.to_dict() | differs, indent=2) if as_json else info)
     if check and not as_json:
         click.echo(f"source: {differs['source_differs'] or 'matches'}")
 
 
 @cli.command("verify", epilog=example("python cli.py verify data/cache/example.h5"))
-@click.argument("cache", type=click.Path(path_type=Path))
-def verify_command(cache: Path) -> None:
+@CACHES
+def verify_command(cache: tuple[Path, ...]) -> None:
     """Check every row and table of CACHE against its checksum, and the HDF5 library's view against the header."""
     from pipeline.errors import CacheDamaged
     from pipeline.verify import verify_cache
 
     with progress_bar("verify", " rows") as progress:
-        damage = list(verify_cache(cache, progress))
+        damage = list(verify_cache(one_or_all(cache), progress))
     click.echo("\n".join(map(str, damage)) or "every row and table is as it was built")
     if damage:
         click.echo("Run build-cache again: it rebuilds just the damaged rows.", err=True)
@@ -246,7 +304,11 @@ def verify_command(cache: Path) -> None:
 
 
 @cli.command("train", epilog=example("python cli.py train --batch-size 8"))
-@click.option("--cache", type=click.Path(path_type=Path), help="What to train on.  [default: the one in data/cache/]")
+@click.option(
+    "--cache",
+    type=click.Path(path_type=Path),
+    help="To train on; a set of shards: 'NAME-*.h5'.  [default: the one in data/cache/]",
+)
 @click.option("--val", type=click.Path(path_type=Path), help="A cache to validate on after every epoch.")
 @click.option("--val-fraction", type=float, help="Of the images, kept to validate on; their content decides which.")
 @click.option(
@@ -454,6 +516,7 @@ def lr_find_command(cache: Path | None, out: Path | None, **options: Any) -> Non
     from modelnet.options import TrainOptions
     from modelnet.plots import rate_curve
     from pipeline.files import publish
+    from pipeline.shard_names import cache_name
 
     with usage_errors():
         chosen = TrainOptions(cache or Path(), **options)
@@ -467,7 +530,7 @@ def lr_find_command(cache: Path | None, out: Path | None, **options: Any) -> Non
         click.echo("every rate diverged")
     else:
         click.echo(f"lowest: {min(curve.losses):.4f}. Try: --lr {curve.suggestion:g}")
-    title = f"{chosen.cache.stem}-{chosen.model_in_names}-lr"
+    title = f"{cache_name(chosen.cache)}-{chosen.model_in_names}-lr"
     path = out or Path("runs") / f"{title}.png"
     with output_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,5 +1,6 @@
 """Batches on the device: how long the network waited for them, and what it means when a reader dies."""
 
+import math
 import os
 import re
 import signal
@@ -90,7 +91,7 @@ class Batches:
     @property
     def stored_bytes(self) -> int:
         """Bytes that its images take as they are stored."""
-        return len(self.subset) * self.cache.images[0].nbytes
+        return len(self.subset) * math.prod(self.cache.row_shape) * self.cache.stored_dtype.itemsize
 
     def preload(self) -> None:
         """Copy all images to the device, as they are stored; from then on nothing is read."""

@@ -11,17 +11,19 @@ from pipeline import TensorCache
 from pipeline.errors import CacheMissing, CacheStale, OptionsError, SourceError, show_path
 from pipeline.features import Features
 from pipeline.recipe import Recipe
+from pipeline.shard_names import set_path
 from pipeline.sources import ClassId
 
 
 def find_cache(folder: Path) -> Path:
-    """Return the one cache in `folder` that is not named for validation or test (`-val`, `-test`).
+    """Return the one cache, or set of shards, in `folder` that is not named for validation or test (`-val`, `-test`).
 
     Raises:
         CacheMissing: there is none; says what to type.
         OptionsError: there are several; says which.
     """
-    found = sorted(path for path in folder.glob("*.h5") if not path.stem.endswith(("-val", "-test")))
+    caches = {set_path(path) for path in folder.glob("*.h5")}
+    found = sorted(path for path in caches if not path.stem.endswith(("-val", "-test")))
     if not found:
         raise CacheMissing(
             "no cache to train on", folder, "no .h5 file in it", "Type: python cli.py build-cache data/example"

@@ -32,7 +32,7 @@ class Preloaded:
     """
 
     def __init__(self, cache: TensorCache, rows: Tensor, device: torch.device) -> None:
-        self.images = torch.empty((len(rows), *cache.row_shape), dtype=cache.images.dtype, device=device)
+        self.images = torch.empty((len(rows), *cache.row_shape), dtype=cache.stored_dtype, device=device)
         for place, some in zip(self.images.split(_AT_ONCE), rows.split(_AT_ONCE), strict=True):
             place.copy_(cache.read_stored(some))
         self.labels = cache.labels[rows].to(device)

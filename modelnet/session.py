@@ -28,6 +28,7 @@ from modelnet.tensorboard import require_tensorboard
 from pipeline import TensorCache
 from pipeline.errors import CacheStale, OptionsError, show_bytes, show_path
 from pipeline.recipe import Recipe
+from pipeline.shard_names import cache_exists
 
 
 class Session:
@@ -242,8 +243,8 @@ def initial_state(cache: TensorCache, options: TrainOptions, device: torch.devic
 
 def find(cache: Path, run: Path | None) -> Path:
     """Return where a cache is: paths are stored as they were typed, most often below the folder that `runs` is in."""
-    if run is not None and not cache.exists():
+    if run is not None and not cache_exists(cache):
         beside = run.absolute().parent.parent / cache
-        if beside.exists():
+        if cache_exists(beside):
             return beside
     return cache

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pipeline.build import build_cache
+    from pipeline.build_set import build_shards
     from pipeline.cache import TensorCache
     from pipeline.classes import Choice
     from pipeline.loader import make_loader
@@ -21,11 +22,21 @@ _HOMES = {
     "Recipe": "recipe",
     "TensorCache": "cache",
     "build_cache": "build",
+    "build_shards": "build_set",
     "make_loader": "loader",
     "verify_cache": "verify",
 }
 
-__all__ = ["BuildReport", "Choice", "Recipe", "TensorCache", "build_cache", "make_loader", "verify_cache"]
+__all__ = [
+    "BuildReport",
+    "Choice",
+    "Recipe",
+    "TensorCache",
+    "build_cache",
+    "build_shards",
+    "make_loader",
+    "verify_cache",
+]
 
 
 def __getattr__(name: str) -> Any:

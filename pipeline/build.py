@@ -29,7 +29,7 @@ from pipeline.errors import (
     StorageError,
     WorkerDied,
 )
-from pipeline.format import IMAGES_OFFSET, MAGIC, Header
+from pipeline.format import IMAGES_OFFSET, MAGIC, Header, Shard
 from pipeline.ledger import DONE, FAILED, PASSING, TODO, Ledger
 from pipeline.lock import build_lock
 from pipeline.places import UNSETTLED, Stat
@@ -37,7 +37,9 @@ from pipeline.pool import run_items
 from pipeline.recipe import RGB, Recipe, StoredType
 from pipeline.report import BuildReport
 from pipeline.scan import scan_source
-from pipeline.sources import Scan
+from pipeline.shard_names import sets_at
+from pipeline.shards import describe_shard
+from pipeline.sources import Failed, Scan
 from pipeline.stored import StoredCache
 from pipeline.unfinished import Unfinished
 from pipeline.workers import Item, Job
@@ -87,21 +89,77 @@ def build_cache(
     if workers is not None and workers < 1:
         raise ValueError(f"workers is a number of processes from 1, not {workers}")
     source, path = Path(source), Path(path)
+    refuse_beside_shards(path)
     decoder = decoder_identity()
-    before = _identity(path)
+    before = identity(path)
     scan = scan_source(source, path, choice)
-    refuse_place(path)
-    make_folder(path.parent)
-    with storage_errors(path), build_lock(path, wait):
-        if _identity(path) != before:  # built meanwhile, perhaps from a newer source than our look at it
-            scan = scan_source(source, path, choice)
-        build = _Build(scan, path, recipe, decoder, rebuild)
-        report = build.run(workers or os.cpu_count() or 1, executor, progress)
+    report = build_file(
+        scan,
+        path,
+        recipe,
+        decoder,
+        rescan=lambda: scan_source(source, path, choice),
+        before=before,
+        workers=workers,
+        executor=executor,
+        rebuild=rebuild,
+        wait=wait,
+        progress=progress,
+    )
     report.seconds = time.monotonic() - start
     return report
 
 
-def _identity(path: Path) -> tuple[int, int, int] | None:
+def build_file(
+    scan: Scan,
+    path: Path,
+    recipe: Recipe,
+    decoder: str,
+    *,
+    rescan: Callable[[], Scan],
+    before: "tuple[int, int, int] | None",
+    shard: Shard | None = None,
+    workers: int | None = None,
+    executor: Executor | None = None,
+    rebuild: bool = False,
+    wait: bool = False,
+    progress: Progress | None = None,
+) -> BuildReport:
+    """Build one file: a whole cache, or a shard of a set.
+
+    Args:
+        scan: the images that belong into it.
+        path: the file.
+        recipe, decoder: of the build.
+        rescan: looks again, where another build has made the file since `before`, perhaps from a newer source.
+        before: `identity` of the file, from before the scan.
+        shard: which part of a set it is. Whether the set holds other photographs is then for the caller to find out:
+            one shard is too small a part to tell.
+        workers, executor, rebuild, wait, progress: as `build_cache` has them.
+    """
+    refuse_place(path)
+    make_folder(path.parent)
+    with storage_errors(path), build_lock(path, wait):
+        if identity(path) != before:
+            scan = rescan()
+        build = _Build(scan, path, recipe, decoder, rebuild, shard)
+        return build.run(workers or os.cpu_count() or 1, executor, progress)
+
+
+def refuse_beside_shards(path: Path) -> None:
+    """Keep a set and a single cache from having one name.
+
+    Raises:
+        OutputError: there are shards of that name.
+    """
+    if not path.exists() and (sets := sets_at(path)):
+        count = next(iter(sets))
+        why = f"there is a cache of that name in {count} shards"
+        raise OutputError("the cache cannot be created", path, why, f"Give --shards {count}, or another --out")
+
+
+def identity(path: Path) -> tuple[int, int, int] | None:
+    """Return what tells a file from the one that replaces it; None where there is none."""
     with suppress(OSError):
         found = path.lstat()
         return found.st_dev, found.st_ino, found.st_ctime_ns
@@ -209,17 +267,27 @@ def refuse_other_photographs(old: StoredCache, verdict: freshness.Verdict) -> No
         raise OutputError("the cache would be lost", old.path, why, advice)
 
 
+def nothing_decoded(root: Path, failed: list[Failed]) -> SourceError:
+    """Say why there is nothing to cache, where files were and none gave an image."""
+    reasons = Counter(f.reason for f in failed)
+    shown = ", ".join(f"{count} × {reason}" for reason, count in reasons.most_common(3))
+    return SourceError("no images to cache", root, f"none of its files could be decoded ({shown})")
+
+
 class _Build:
     """One build, under the lock."""
 
-    def __init__(self, scan: Scan, path: Path, recipe: Recipe, decoder: str, rebuild: bool) -> None:
+    def __init__(
+        self, scan: Scan, path: Path, recipe: Recipe, decoder: str, rebuild: bool, shard: Shard | None
+    ) -> None:
         self.scan = scan
         self.path = path
         self.recipe = recipe
         self.rebuild = rebuild
+        self.shard = shard
         self.decoder = decoder
         self.ledger = Ledger(scan)
-        self.unfinished = Unfinished(path, recipe, decoder, anew=rebuild)
+        self.unfinished = Unfinished(path, recipe, decoder, anew=rebuild, shard=shard)
         self.counts: Counter[str] = Counter()
 
     def run(self, workers: int, executor: Executor | None, progress: Progress | None) -> BuildReport:
@@ -232,10 +300,12 @@ class _Build:
             stats = freshness.read_stats(old)
             damaged = freshness.damaged_rows(old) if stats is None else []
             verdict = freshness.compare(self.ledger, old, self.recipe, self.decoder, stats, damaged)
+            if old.header.shard != self.shard and not verdict.other:
+                verdict.other.append(f"it was {describe_shard(old.header.shard)}")
             if verdict.fresh and not self.rebuild:
                 return self._up_to_date(old.header, verdict)
             why = str(verdict) or "a rebuild was asked for"
-            if not self.rebuild:
+            if not self.rebuild and self.shard is None:
                 refuse_other_photographs(old, verdict)
             if verdict.same_pixels and not self.rebuild:
                 donor = (self.path, old.header.fingerprint)
@@ -243,9 +313,9 @@ class _Build:
         try:
             kept = self.unfinished.open(self.ledger)
             self._fill(Job(self.unfinished.building, IMAGES_OFFSET, self.recipe, donor), workers, executor, progress)
-            if not (self.ledger.state == DONE).any():
+            if self.shard is None and not (self.ledger.state == DONE).any():
                 self.unfinished.discard()
-                raise self._nothing_decoded()
+                raise nothing_decoded(self.scan.root, self.ledger.failed())
             header = self.unfinished.publish(self.ledger)
         finally:
             self.unfinished.close()
@@ -300,11 +370,6 @@ class _Build:
                 finished += len(results)
                 if progress:
                     progress(finished, total)
-
-    def _nothing_decoded(self) -> SourceError:
-        reasons = Counter(failed.reason for failed in self.ledger.failed())
-        shown = ", ".join(f"{count} × {reason}" for reason, count in reasons.most_common(3))
-        return SourceError("no images to cache", self.scan.root, f"none of its files could be decoded ({shown})")
 
     def _keep_stats(self, header: Header, report: BuildReport) -> None:
         """Keep stat data beside a cache that is complete with or without them."""

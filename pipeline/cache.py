@@ -20,6 +20,7 @@ from pipeline.normalize import normalize_rows
 from pipeline.recipe import Recipe
 from pipeline.sources import ClassId, Failed
 from pipeline.stored import StoredCache, row_hash
+from pipeline.stored_set import Paths, Stored, StoredSet, open_stored
 from pipeline.threads import in_parts
 
 Verify = Literal["first", "always", "off"]
@@ -31,29 +32,47 @@ class TensorCache(Mapping[str, Mapping[ClassId, Tensor]]):
     Opening checks header and tables; rows are checked when they are read. It can be pickled, forked and sent to
     spawned workers: only the path and what to expect there travel.
 
+    A set of shards is read as the one cache that it makes together: rows in the order, labels and fingerprint that a
+    single file would have.
+
     Args:
-        path: a file that `build_cache` made.
+        path: a file that `build_cache` made; or the name of a set (`name.h5` for `name-00000-of-00064.h5` and so on),
+            a pattern (`name-*.h5`), or a list of all its files.
         verify: check a row's hash the "first" time this process reads it, "always", or never ("off").
 
     Raises:
         CacheMissing, CacheUnsafe, CacheDamaged, CacheError, AccessDenied, StorageError: it cannot be opened.
+        CacheMissing, CacheStale: shards that are not all there, or not of one set.
         ValueError: another `verify`.
     """
 
-    def __init__(self, path: "str | os.PathLike[str]", *, verify: Verify = "first") -> None:
+    def __init__(self, path: Paths, *, verify: Verify = "first") -> None:
         if verify not in get_args(Verify):
             raise ValueError(f"verify is one of {', '.join(get_args(Verify))}, not {verify!r}")
-        self.path = Path(path)
         self.verify: Verify = verify
-        self._open(StoredCache(self.path))
+        self._open(open_stored(path))
 
-    def _open(self, stored: StoredCache) -> None:
+    def _open(self, stored: Stored) -> None:
         self.stored = stored
-        self.images: Tensor = torch.from_numpy(stored.images)
+        self.path = stored.path
+        self._rows = torch.from_numpy(stored.images)
+        self._places = torch.from_numpy(stored.places) if isinstance(stored, StoredSet) else None
         self._unchecked = np.full(stored.num_images, self.verify != "off")
         self._memory = BatchMemory()
         self._labels = stored.table("labels").astype(np.int64)
-        self.row_shape = stored.header.row_shape  # (3, S, S), or (D,) of features
+        self.row_shape = stored.row_shape  # (3, S, S), or (D,) of features
+        self.stored_dtype = self._rows.dtype
+
+    @property
+    def images(self) -> Tensor:
+        """(N, 3, S, S) as stored, unchecked: a memory map of this process's own.
+
+        Raises:
+            AttributeError: the rows are in several files, and no array has them in their order; see `read_stored`.
+        """
+        if self._places is not None:
+            raise AttributeError(f"{self.path} is a set of shards; read_stored(rows) reads any of its rows")
+        return self._rows
 
     @property
     def num_images(self) -> int:
@@ -63,17 +82,17 @@ class TensorCache(Mapping[str, Mapping[ClassId, Tensor]]):
     @property
     def recipe(self) -> Recipe:
         """How every image became a tensor."""
-        return self.stored.header.recipe
+        return self.stored.recipe
 
     @property
     def features(self) -> Features | None:
         """What the rows are where they are no images, but what a network made of them; else None."""
-        return self.stored.header.features
+        return self.stored.features
 
     @property
     def fingerprint(self) -> str:
         """64 hexadecimal digits that follow from sources, recipe, decoder and format version."""
-        return self.stored.header.fingerprint
+        return self.stored.fingerprint
 
     @cached_property
     def labels(self) -> Tensor:
@@ -123,20 +142,20 @@ class TensorCache(Mapping[str, Mapping[ClassId, Tensor]]):
             CacheDamaged: a row is not what was written; names row, class and file.
             IndexError: a row that is not there.
         """
-        if self.images.dtype == torch.float32:
+        if self.stored_dtype == torch.float32:
             return self.read_stored(rows)
         if self._has_unchecked(rows):
             self._check(rows)
         images_BCHW = self._memory.empty((len(rows), *self.row_shape), torch.float32)
-        normalize_rows(self.images, rows, self.recipe, images_BCHW)
+        normalize_rows(self._rows, self._places_of(rows), self.recipe, images_BCHW)
         return images_BCHW
 
     def read_stored(self, rows: Tensor, out: Tensor | None = None) -> Tensor:
         """Gather rows into a tensor of the stored dtype, checked: (B, 3, S, S); into `out` where there is one."""
         if out is None:
-            out = self._memory.empty((len(rows), *self.row_shape), self.images.dtype)
+            out = self._memory.empty((len(rows), *self.row_shape), self.stored_dtype)
         if not self._has_unchecked(rows):
-            return torch.index_select(self.images, 0, rows, out=out)
+            return torch.index_select(self._rows, 0, self._places_of(rows), out=out)
         self._check(rows, out.numpy())
         return out
 
@@ -147,6 +166,10 @@ class TensorCache(Mapping[str, Mapping[ClassId, Tensor]]):
     def will_need(self, rows: Tensor) -> None:
         """Have the system begin to read rows, (B,) int64, from the disk; this does not wait for them."""
         self.stored.will_need(rows.numpy())
+
+    def _places_of(self, rows: Tensor) -> Tensor:
+        """Return where rows lie in `_rows`: in a set elsewhere than their numbers say."""
+        return rows if self._places is None else self._places.index_select(0, rows)
 
     def _has_unchecked(self, rows: Tensor) -> bool:
         wanted = rows.numpy()
@@ -165,12 +188,12 @@ class TensorCache(Mapping[str, Mapping[ClassId, Tensor]]):
         Raises:
             CacheDamaged: as `read`.
         """
-        wanted, images = rows.numpy(), self.stored.images
+        wanted, places, images = rows.numpy(), self._places_of(rows).numpy(), self.stored.images
         hashes, good = self.stored.table("row_hash")[wanted], np.empty(len(wanted), bool)
 
         def check(start: int, end: int) -> None:
             for place in range(start, end):
-                row = images[wanted[place]]
+                row = images[places[place]]
                 if out is not None:
                     out[place] = row
                     row = out[place]
@@ -178,8 +201,9 @@ class TensorCache(Mapping[str, Mapping[ClassId, Tensor]]):
 
         in_parts(check, len(wanted))
         if not good.all():
-            why = f"{self.stored.describe(int(wanted[good.argmin()]))} is not as it was written"
-            raise CacheDamaged("the cache is damaged", self.path, why, _REBUILD)
+            wrong = int(wanted[good.argmin()])
+            why = f"{self.stored.describe(wrong)} is not as it was written"
+            raise CacheDamaged("the cache is damaged", self.stored.path_of(wrong), why, _REBUILD)
         self._unchecked[wanted] = self.verify == "always"
 
     def rows_of(self, name: str) -> list[int]:
@@ -228,23 +252,31 @@ class TensorCache(Mapping[str, Mapping[ClassId, Tensor]]):
         return f"TensorCache({str(self.path)!r}: {self.num_images} images, {len(self.class_ids)} classes, {shape})"
 
     def __getstate__(self) -> dict[str, Any]:
+        files = self.stored.shards if isinstance(self.stored, StoredSet) else [self.stored]
         return {
-            "path": self.path.absolute(),
             "verify": self.verify,
-            "fingerprint": self.fingerprint,
-            "handle": (os.getpid(), self.stored.fd),
+            "files": [(file.path.absolute(), file.fingerprint, (os.getpid(), file.fd)) for file in files],
+            "several": isinstance(self.stored, StoredSet),
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.path, self.verify = state["path"], state["verify"]
-        # where a rebuild has replaced the file since, the process that sent us still holds the old one, whole
-        for place in (self.path, Path("/proc/{}/fd/{}".format(*state["handle"]))):
-            with suppress(PipelineError):  # gone, or no such process here
-                stored = StoredCache(place)
-                if stored.header.fingerprint == state["fingerprint"]:
-                    self._open(stored)
-                    return
-        raise CacheStale("the cache has changed", self.path, "it was replaced since it was opened", "Start again")
+        self.verify = state["verify"]
+        files = [_open_again(*file) for file in state["files"]]
+        self._open(StoredSet(files) if state["several"] else files[0])
+
+
+def _open_again(path: Path, fingerprint: str, handle: tuple[int, int]) -> StoredCache:
+    """Open the file that another process has open, in the state in which it has it.
+
+    Where a rebuild has replaced the file since, the process that sent us still holds the old one, whole.
+    """
+    for place in (path, Path("/proc/{}/fd/{}".format(*handle))):
+        with suppress(PipelineError):  # gone, or no such process here
+            stored = StoredCache(place)
+            if stored.fingerprint == fingerprint:
+                stored.path = path
+                return stored
+    raise CacheStale("the cache has changed", path, "it was replaced since it was opened", "Start again")
 
 
 _REBUILD = "build-cache rebuilds just the damaged rows; verify lists them"

@@ -25,6 +25,7 @@ from pipeline.freshness import damaged_rows
 from pipeline.lock import build_lock
 from pipeline.signals import held_signals
 from pipeline.stored import StoredCache, outside_digest, row_hash
+from pipeline.stored_set import Stored
 
 ROWS_AT_ONCE = 32
 
@@ -65,7 +66,7 @@ class FeaturesReport:
 
 
 def write_features(
-    images: StoredCache,
+    images: Stored,
     path: Path,
     features: Features,
     rows_of: RowsOf,
@@ -111,7 +112,7 @@ def fingerprint(features: Features) -> str:
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
-def _why_stale(old: StoredCache, images: StoredCache, features: Features, rebuild: bool) -> str:
+def _why_stale(old: StoredCache, images: Stored, features: Features, rebuild: bool) -> str:
     """Say what a cache of features lacks; empty where it is up to date.
 
     Raises:
@@ -133,7 +134,7 @@ def _why_stale(old: StoredCache, images: StoredCache, features: Features, rebuil
 
 
 def _write(
-    images: StoredCache,
+    images: Stored,
     path: Path,
     features: Features,
     rows_of: RowsOf,
@@ -151,7 +152,7 @@ def _write(
         _reserve(fd, path, extent)
         tables = {name: np.ascontiguousarray(images.table(name)) for name in TABLE_NAMES}
         tables["row_hash"] = _write_rows(fd, extent, rows_of, progress)
-        header = _finish(fd, images.header, features, extent, tables)
+        header = _finish(fd, images, features, extent, tables)
         files.rename(building, path)
         files.sync_folder(path.parent)
         return header
@@ -187,7 +188,7 @@ def _write_rows(
     return hashes
 
 
-def _finish(fd: int, of_images: Header, features: Features, extent: Extent, tables: dict[str, NDArray[Any]]) -> Header:
+def _finish(fd: int, of_images: Stored, features: Features, extent: Extent, tables: dict[str, NDArray[Any]]) -> Header:
     """Write what stands around the rows, the header last."""
     with held_signals():  # the HDF5 library is no place for an exception
         extents, size = hdf5.write_objects(fd, extent, tables)

@@ -10,34 +10,38 @@ from pipeline.decode import decoder_identity
 from pipeline.ledger import Ledger
 from pipeline.report import CacheInfo, Look, image_name
 from pipeline.scan import scan_source
+from pipeline.shard_names import shown_set
+from pipeline.shards import divide
 from pipeline.similar import exact_groups
-from pipeline.stored import StoredCache
+from pipeline.stored_set import Paths, Stored, StoredSet, open_stored
 
 
-def describe_cache(path: Path) -> CacheInfo:
-    """Read header and tables of a cache.
+def describe_cache(path: Paths) -> CacheInfo:
+    """Read header and tables of a cache, or of all shards of a set.
 
     Raises:
         CacheMissing, CacheUnsafe, CacheDamaged, CacheError, AccessDenied, StorageError: it cannot be opened.
     """
-    stored = StoredCache(path)
+    stored = open_stored(path)
+    shards = len(stored.shards) if isinstance(stored, StoredSet) else None
     return CacheInfo(
-        path=path,
+        path=shown_set(stored.path, shards) if shards else stored.path,
+        shards=shards,
         class_ids=stored.class_ids,
         class_names=stored.class_names,
         counts=np.diff(stored.class_starts).tolist(),
         images=stored.num_images,
-        recipe=stored.header.recipe,
-        features=stored.header.features,
-        decoder=stored.header.decoder,
-        fingerprint=stored.header.fingerprint,
-        file_bytes=stored.header.file_size,
+        recipe=stored.recipe,
+        features=stored.features,
+        decoder=stored.decoder,
+        fingerprint=stored.fingerprint,
+        file_bytes=stored.file_bytes,
         failed=stored.failed,
         look=look_at(stored),
     )
 
 
-def look_at(stored: StoredCache) -> Look:
+def look_at(stored: Stored) -> Look:
     """Find what is worth a look: the same content twice, near duplicates, tiny and blank images."""
 
     def name(row: int) -> str:
@@ -50,13 +54,23 @@ def look_at(stored: StoredCache) -> Look:
     )
 
 
-def check_source(path: Path, source: Path, choice: Choice | None = None) -> str:
-    """Say how a source differs from a cache, in one line; empty where it matches. Decodes nothing.
+def check_source(path: Paths, source: Path, choice: Choice | None = None) -> str:
+    """Say how a source differs from a cache or set, in one line; empty where it matches. Decodes nothing.
 
     Raises:
         SourceError, AccessDenied, and what `describe_cache` raises.
     """
-    stored = StoredCache(path)
-    ledger = Ledger(scan_source(source, path, choice))
-    stats = freshness.read_stats(stored)
-    return str(freshness.compare(ledger, stored, stored.header.recipe, decoder_identity(), stats))
+    stored = open_stored(path)
+    scan = scan_source(source, stored.path, choice)
+    caches = stored.shards if isinstance(stored, StoredSet) else [stored]
+    verdicts = [
+        freshness.compare(
+            Ledger(part),
+            cache,
+            cache.recipe,
+            decoder_identity(),
+            freshness.read_stats(cache),
+        )
+        for cache, part in zip(caches, divide(scan, [cache.header.shard for cache in caches]), strict=True)
+    ]
+    return str(freshness.sum_up(verdicts))

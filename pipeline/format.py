@@ -11,7 +11,7 @@ import os
 import stat
 import struct
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,43 @@ _TABLES: tuple[tuple[str, str | None, tuple[int, ...], str], ...] = (
     ("alike", "<i8", (2,), "alike"),
 )
 TABLE_NAMES = tuple(name for name, *_ in _TABLES)
+MOST_SHARDS = 99_999  # five digits in a file's name
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Which part of a set a cache is.
+
+    Attributes:
+        index: 0..count-1.
+        count: of the set.
+        set: what its shards have in common, 32 hexadecimal digits; see `pipeline.shards.set_id`.
+    """
+
+    index: int
+    count: int
+    set: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Any) -> "Shard":
+        """Build from `to_dict`'s values.
+
+        Raises:
+            ValueError: no such values.
+        """
+        if not isinstance(values, dict) or set(values) != {"index", "count", "set"}:
+            raise ValueError(f"a shard has index, count and set, not {values!r}")
+        index, count, digits = values["index"], values["count"], values["set"]
+        if type(index) is not int or type(count) is not int or not 0 <= index < count <= MOST_SHARDS:
+            raise ValueError(f"there is no shard {index!r} of {count!r}")
+        if type(digits) is not str:
+            raise ValueError(f"{digits!r} is no digest")
+        _check_digits(digits, 32)
+        return cls(index, count, digits)
 
 
 @dataclass(frozen=True)
@@ -94,7 +131,7 @@ class Header:
         decoder: identity of the decoder, 32 hexadecimal digits.
         fingerprint: of sources, recipe, decoder and format version; 64 hexadecimal digits.
         content: "images" or "features".
-        shard: {"index", "count", "set"} or None.
+        shard: which part of a set this is, or None where the cache is whole.
         extents: by dataset name; "images" and every name of `TABLE_NAMES`.
         file_size: exact size of the file in bytes.
         digest: xxh3-128 of every byte outside header and images, 32 hexadecimal digits.
@@ -105,7 +142,7 @@ class Header:
     decoder: str
     fingerprint: str
     content: str
-    shard: dict[str, Any] | None
+    shard: Shard | None
     extents: dict[str, Extent]
     file_size: int
     digest: str
@@ -137,7 +174,7 @@ class Header:
             "file_size": self.file_size,
             "fingerprint": self.fingerprint,
             "recipe": self.recipe.to_dict(),
-            "shard": self.shard,
+            "shard": None if self.shard is None else self.shard.to_dict(),
         }
         if self.features is not None:
             values["features"] = self.features.to_dict()
@@ -263,8 +300,8 @@ def _checked_text(start: bytes, size: int, path: Path) -> bytes:
 
 def _parse(values: Any) -> Header:
     extents = {}
-    if type(values["file_size"]) is not int or values["shard"] is not None:
-        raise ValueError("its size or shard is none that is known")
+    if type(values["file_size"]) is not int:
+        raise ValueError("its size is none")
     for entry in values["datasets"]:
         count, *row_shape = entry["shape"]
         for number in (count, entry["offset"], *row_shape):
@@ -282,26 +319,31 @@ def _parse(values: Any) -> Header:
         decoder=str(values["decoder"]),
         fingerprint=str(values["fingerprint"]),
         content=str(values["content"]),
-        shard=values["shard"],
+        shard=None if values["shard"] is None else Shard.from_dict(values["shard"]),
         extents=extents,
         file_size=values["file_size"],
         digest=str(values["digest"]),
         features=Features.from_dict(values["features"]) if "features" in values else None,
     )
     for digits, length in ((header.decoder, 32), (header.fingerprint, 64), (header.digest, 32)):
-        if len(digits) != length or not set(digits) <= set("0123456789abcdef"):
-            raise ValueError(f"{digits!r} is no digest")
+        _check_digits(digits, length)
     if header.content != ("images" if header.features is None else "features"):
         raise ValueError(f"content {header.content!r} is not known")
     _check_shapes(header)
     return header
 
 
+def _check_digits(digits: str, length: int) -> None:
+    if len(digits) != length or not set(digits) <= set("0123456789abcdef"):
+        raise ValueError(f"{digits!r} is no digest")
+
+
 def _check_shapes(header: Header) -> None:
     if list(header.extents) != ["images", *TABLE_NAMES]:
         raise ValueError(f"datasets {', '.join(header.extents)}")
     images = header.extents["images"]
-    if images.count < 1 or images.row_shape != header.row_shape or images.dtype != header.row_dtype:
+    least = 1 if header.shard is None else 0  # no image of a small set may have its place in some shard
+    if images.count < least or images.row_shape != header.row_shape or images.dtype != header.row_dtype:
         raise ValueError("images do not fit the recipe")
     counts = {name: header.extents[name].count for name in ("images", "classes", "failed", "remarks", "alike")}
     if counts["classes"] < 1:

@@ -67,6 +67,16 @@ class Verdict:
         return "; ".join(phrases + self.other)
 
 
+def sum_up(verdicts: Iterable[Verdict]) -> Verdict:
+    """Return one verdict for the shards of a set: their changes added up."""
+    whole = Verdict()
+    for verdict in verdicts:
+        whole.changes += verdict.changes
+        whole.other += [phrase for phrase in verdict.other if phrase not in whole.other]
+        whole.shared += verdict.shared
+    return whole
+
+
 def _natural(item: tuple[str, Any]) -> tuple[int, str]:
     return (int(item[0]) if item[0].isdecimal() else 0, item[0])
 

@@ -102,10 +102,9 @@ class Ledger:
     def tables(self) -> dict[str, NDArray[Any]]:
         """Return the tables of the finished cache: only what became a row, in order."""
         rows = np.flatnonzero(self.state == DONE)
-        failed = [json.dumps(f._asdict(), separators=(",", ":")).encode() for f in self.failed()]
         places = np.cumsum(self.state == DONE) - 1
         remarks = [
-            json.dumps({"row": int(places[candidate]), "remark": remark}, separators=(",", ":")).encode()
+            (int(places[candidate]), remark)
             for candidate in sorted(self.remarks)
             if self.state[candidate] == DONE
             for remark in self.remarks[candidate]
@@ -118,18 +117,14 @@ class Ledger:
             "row_hash": self.row_hash[rows].astype("<u8"),
             "source_sha256": self.source_sha256[rows],
             "image_hash": self.image_hash[rows].astype("<u8"),
-            "failed": byte_table(failed),
-            "remarks": byte_table(remarks),
+            "failed": failed_table(self.failed()),
+            "remarks": remark_table(remarks),
             "alike": self._alike(rows),
         }
 
     def _alike(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Find the pairs of rows that nearly look alike; the same content twice is told from its digest."""
-        copies = [row for group in exact_groups(self.source_sha256[rows]) for row in group[1:]]
         blank = [any(r.startswith("blank") for r in self.remarks.get(c, ())) for c in rows.tolist()]
-        skip = np.array(blank, bool)  # blank images all look alike
-        skip[copies] = True
-        return np.array(near_pairs(self.image_hash[rows], skip), "<i8").reshape(-1, 2)
+        return near_rows(self.image_hash[rows], self.source_sha256[rows], np.array(blank, bool))
 
     @staticmethod
     def _set(column: dict[int, Any], candidate: int, value: Any) -> None:
@@ -142,3 +137,33 @@ class Ledger:
 def byte_table(values: Sequence[bytes]) -> NDArray[np.bytes_]:
     """Return (len(values),) fixed-length bytes, as wide as the longest, at least 1."""
     return np.array(values, f"S{max([1, *map(len, values)])}")
+
+
+def failed_table(failed: Sequence[Failed]) -> NDArray[np.bytes_]:
+    """Return failures as JSON, one an entry."""
+    return byte_table([json.dumps(f._asdict(), separators=(",", ":")).encode() for f in failed])
+
+
+def remark_table(remarks: Sequence[tuple[int, str]]) -> NDArray[np.bytes_]:
+    """Return (row, remark) as JSON, one an entry."""
+    return byte_table(
+        [json.dumps({"row": row, "remark": remark}, separators=(",", ":")).encode() for row, remark in remarks]
+    )
+
+
+def near_rows(
+    image_hash: NDArray[np.uint64], source_sha256: NDArray[np.uint8], blank: NDArray[np.bool_]
+) -> NDArray[np.int64]:
+    """Find the pairs of rows that nearly look alike; the same content twice is told from its digest.
+
+    Args:
+        image_hash: (N,) uint64.
+        source_sha256: (N, 32) uint8.
+        blank: (N,) bool, images that all look alike.
+
+    Returns:
+        (A, 2) int64.
+    """
+    skip = blank.copy()
+    skip[[row for group in exact_groups(source_sha256) for row in group[1:]]] = True
+    return np.array(near_pairs(image_hash, skip), "<i8").reshape(-1, 2)

@@ -57,7 +57,7 @@ class CacheDataset(Dataset[Sample]):
         out = None
         if self.pinned:  # torch uses the memory of a batch again when nobody holds it and it has been copied
             shape = len(chosen), *self.cache.row_shape
-            out = torch.empty(shape, dtype=self.cache.images.dtype, pin_memory=True)
+            out = torch.empty(shape, dtype=self.cache.stored_dtype, pin_memory=True)
         return Samples(self.cache.read_stored(chosen, out), self.cache.labels[chosen])
 
 

@@ -3,24 +3,35 @@
 import os
 import shutil
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from pipeline import freshness
-from pipeline.build import open_old_cache, refuse_other_content, refuse_other_photographs, refuse_place
+from pipeline.build import (
+    open_old_cache,
+    refuse_beside_shards,
+    refuse_other_content,
+    refuse_other_photographs,
+    refuse_place,
+)
+from pipeline.build_set import SetBuild, ShardChoice
 from pipeline.classes import Choice
 from pipeline.decode import Undecodable, decode, decoder_identity
 from pipeline.errors import show_bytes, show_path
 from pipeline.ledger import Ledger
 from pipeline.places import Damaged, read_image
 from pipeline.recipe import Recipe
-from pipeline.report import class_table, failed_lines, left_out_lines
+from pipeline.report import SHOWN, class_table, failed_lines, left_out_lines
 from pipeline.scan import scan_source
+from pipeline.shard_names import shown_set
 from pipeline.sources import Scan
+from pipeline.stored import StoredCache
 from pipeline.unfinished import room_needed
 
 _TRIAL_SECONDS = 0.5
@@ -74,12 +85,55 @@ def plan_build(
     Raises:
         SourceError, AccessDenied, OutputError: as `build_cache`.
     """
+    refuse_beside_shards(path)
     scan = scan_source(source, path, choice)
     refuse_place(path)
+    found = _look(scan, path, recipe, rebuild)
+    if not rebuild and found.old is not None and found.verdict is not None:
+        refuse_other_photographs(found.old, found.verdict)
+    return _plan(scan, path, recipe, found.state, found.todo, found.reserved, workers)
+
+
+def plan_shards(
+    source: Path,
+    path: Path,
+    recipe: Recipe,
+    shards: ShardChoice,
+    workers: int | None = None,
+    rebuild: bool = False,
+    choice: Choice | None = None,
+) -> Plan:
+    """Look at source and set as `build_shards` would; write nothing.
+
+    Raises:
+        SourceError, AccessDenied, OutputError: as `build_shards`.
+    """
+    scan = scan_source(source, path, choice)
+    build = SetBuild.of(source, scan, path, recipe, shards, choice, rebuild)
+    build.refuse()
+    found = [_look(build.parts.part(index), build.file(index), recipe, rebuild) for index in build.chosen]
+    states = Counter(one.state for one in found)
+    state = "; ".join(text if len(states) == 1 else f"{number} {text}" for text, number in states.most_common(SHOWN))
+    todo, reserved = sum(one.todo for one in found), sum(one.reserved for one in found)
+    shown = shown_set(path, build.count) if shards.only is None else build.file(shards.only)
+    return _plan(scan, shown, recipe, state, todo, reserved, workers)
+
+
+class _Found(NamedTuple):
+    """What one file is like: its state, images to be decoded, bytes that an unfinished build has of the disk."""
+
+    state: str
+    todo: int
+    reserved: int
+    old: StoredCache | None
+    verdict: freshness.Verdict | None
+
+
+def _look(scan: Scan, path: Path, recipe: Recipe, rebuild: bool) -> _Found:
     ledger = Ledger(scan)
     todo = len(scan.names)
     old, damage = open_old_cache(path, rebuild)
-    state = damage or "not there yet"
+    state, verdict = damage or "not there yet", None
     if old is not None:
         if not rebuild:
             refuse_other_content(old, "images")
@@ -90,14 +144,16 @@ def plan_build(
             state, todo = "up to date", 0
         else:
             state = f"out of date: {verdict or 'a rebuild was asked for'}"
-        if not rebuild:
-            refuse_other_photographs(old, verdict)
-            if verdict.same_pixels:
-                todo = len(scan.names) - verdict.shared - len(verdict.failures) + len(damaged)
+        if not rebuild and verdict.same_pixels:
+            todo = len(scan.names) - verdict.shared - len(verdict.failures) + len(damaged)
     unfinished = path.with_name(path.name + ".building")
     reserved = unfinished.stat().st_blocks * 512 if unfinished.exists() else 0
     if reserved:
         state += "; an unfinished build is there, and what fits of it will be kept"
+    return _Found(state, todo, reserved, old, verdict)
+
+
+def _plan(scan: Scan, path: Path, recipe: Recipe, state: str, todo: int, reserved: int, workers: int | None) -> Plan:
     place = path.absolute().parent
     while not place.exists():
         place = place.parent
@@ -105,7 +161,7 @@ def plan_build(
         scan=scan,
         path=path,
         state=state,
-        bytes_needed=room_needed(ledger, recipe, len(scan.names)),
+        bytes_needed=room_needed(Ledger(scan), recipe, len(scan.names)),
         bytes_free=shutil.disk_usage(place).free + reserved,
         seconds=todo * _seconds_an_image(scan, recipe) / (workers or os.cpu_count() or 1) if todo else 0,
     )

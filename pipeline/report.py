@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pipeline.errors import show_bytes, show_path
 from pipeline.features import Features
@@ -91,16 +91,22 @@ class BuildReport:
     def __str__(self) -> str:
         return "\n".join(self._lines())
 
-    def _lines(self) -> Iterator[str]:
+    def _why_lines(self) -> Iterator[str]:
         if self.why:
             yield f"was out of date: {self.why}"
+
+    def _where(self) -> str:
+        return f"{show_path(self.path)}: {self.cached} images, {show_bytes(self.file_bytes)}"
+
+    def _lines(self) -> Iterator[str]:
+        yield from self._why_lines()
         yield from class_table(self.class_ids, self.class_names, self.counts)
         yield from left_out_lines(self.left_out, self.left_out_named)
         yield from failed_lines(self.failed)
         yield from (f"warning: {warning}" for warning in self.warnings)
         if summary := self.look.summary():
             yield f"worth a look: {summary}; info lists them"
-        where = f"{show_path(self.path)}: {self.cached} images, {show_bytes(self.file_bytes)}"
+        where = self._where()
         again = sum(failed.passing for failed in self.failed)
         if self.up_to_date and again:
             files = "1 file still fails" if again == 1 else f"{again} files still fail"
@@ -116,6 +122,55 @@ class BuildReport:
             done = ", ".join(f"{count} {what}" for count, what in parts if count)
             rate = f", {self.decoded / self.seconds:.0f} images/s" if self.decoded and self.seconds else ""
             yield f"{where}: {done or 'tables alone rewritten'} in {self.seconds:.1f} s{rate}"
+
+
+class WorkerRate(NamedTuple):
+    """What one worker of an executor did: shards, images decoded, seconds that it was busy."""
+
+    name: str
+    shards: int
+    decoded: int
+    seconds: float
+
+    def __str__(self) -> str:
+        rate = f", {self.decoded / self.seconds:.0f} images/s" if self.decoded and self.seconds else ""
+        shards = "1 shard" if self.shards == 1 else f"{self.shards} shards"
+        return f"worker {_printable(self.name)}: {shards}, {self.decoded} decoded in {self.seconds:.1f} s{rate}"
+
+
+@dataclass
+class SetReport(BuildReport):
+    """What became of a set of shards, or of one shard built alone; `path` is the set's name.
+
+    Attributes:
+        shards: in the set.
+        built: those that this build touched.
+        whys: what was out of date, and in how many shards.
+        missing: shards that are not there yet, where one was built alone.
+        workers: what each worker of an executor did.
+    """
+
+    shards: int = 1
+    built: int = 0
+    whys: Counter[str] = field(default_factory=Counter)
+    missing: int = 0
+    workers: list[WorkerRate] = field(default_factory=list)
+
+    def _why_lines(self) -> Iterator[str]:
+        for why, count in self.whys.most_common(SHOWN):
+            shards = "1 shard was" if count == 1 else f"{count} shards were"
+            yield f"{shards} out of date: {why}"
+        if len(self.whys) > SHOWN:
+            yield f"and {self.whys.total() - sum(n for _, n in self.whys.most_common(SHOWN))} shards more"
+
+    def _where(self) -> str:
+        return f"{show_path(self.path)}: {self.cached} images in {self.shards} shards, {show_bytes(self.file_bytes)}"
+
+    def _lines(self) -> Iterator[str]:
+        yield from super()._lines()
+        yield from map(str, self.workers)
+        if self.missing:
+            yield f"{self.shards - self.missing} of {self.shards} shards are there"
 
 
 @dataclass
@@ -134,6 +189,7 @@ class CacheInfo:
     failed: list[Failed]
     look: Look
     features: Features | None = None
+    shards: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""
@@ -147,6 +203,7 @@ class CacheInfo:
             "decoder": self.decoder,
             "fingerprint": self.fingerprint,
             "file_bytes": self.file_bytes,
+            "shards": self.shards,
             "failed": [failed._asdict() for failed in self.failed],
             "look": asdict(self.look),
         }
@@ -154,8 +211,9 @@ class CacheInfo:
     def __str__(self) -> str:
         recipe = self.recipe
         mean, std = (" ".join(f"{value:g}" for value in values) for values in (recipe.mean, recipe.std))
+        shards = f" in {self.shards} shards" if self.shards else ""
         lines = [
-            f"{show_path(self.path)}: {self.images} images, {show_bytes(self.file_bytes)}",
+            f"{show_path(self.path)}: {self.images} images{shards}, {show_bytes(self.file_bytes)}",
             f"recipe: {recipe.size} × {recipe.size} RGB, mean {mean}, std {std}, stored as {recipe.dtype}"
             + (", turned as EXIF says" if recipe.exif_rotate else ""),
             *([] if self.features is None else [f"features: {self.features}", f"of images: {self.features.images}"]),

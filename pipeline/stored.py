@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 
 from pipeline import files
 from pipeline.errors import CacheDamaged, CacheUnsafe, StorageError
+from pipeline.features import Features
 from pipeline.format import Extent, Header, open_cache, read_header
+from pipeline.recipe import Recipe
 from pipeline.sources import ClassId, Failed, class_ids_of, class_order
 
 _libc = ctypes.CDLL(None)
@@ -75,6 +77,36 @@ class StoredCache:
         """N."""
         return self.header.num_images
 
+    @property
+    def recipe(self) -> Recipe:
+        """How every image became a row."""
+        return self.header.recipe
+
+    @property
+    def features(self) -> Features | None:
+        """What the rows are where they are no images."""
+        return self.header.features
+
+    @property
+    def row_shape(self) -> tuple[int, ...]:
+        """(3, S, S), or (D,) of features."""
+        return self.header.row_shape
+
+    @property
+    def decoder(self) -> str:
+        """Identity of the decoder, 32 hexadecimal digits."""
+        return self.header.decoder
+
+    @property
+    def fingerprint(self) -> str:
+        """What shaped the bytes, 64 hexadecimal digits."""
+        return self.header.fingerprint
+
+    @property
+    def file_bytes(self) -> int:
+        """Size of the file."""
+        return self.header.file_size
+
     @cached_property
     def class_folders(self) -> list[bytes]:
         """(C,) class ids as bytes, by label."""
@@ -124,16 +156,18 @@ class StoredCache:
     def will_need(self, rows: NDArray[np.int64]) -> None:
         """Have the system begin to read rows from the disk; this does not wait for them."""
         if hasattr(os, "posix_fadvise"):
+            size = self.header.extents["images"].row_bytes
             for row in rows.tolist():
                 with suppress(OSError):  # advice that is not taken costs time only
-                    os.posix_fadvise(self.fd, self._row_offset(row), self._row_bytes, os.POSIX_FADV_WILLNEED)
+                    os.posix_fadvise(self.fd, self._row_offset(row), size, os.POSIX_FADV_WILLNEED)
 
     def _row_offset(self, row: int) -> int:
-        return self.header.extents["images"].offset + row * self._row_bytes
+        images = self.header.extents["images"]
+        return images.offset + row * images.row_bytes
 
-    @cached_property
-    def _row_bytes(self) -> int:
-        return self.images[:1].nbytes
+    def path_of(self, _row: int) -> Path:
+        """Return the file that holds a row."""
+        return self.path
 
     def describe(self, row: int) -> str:
         """Name a row for a person: "row 7 (class 2, a.jpg)"."""
@@ -154,7 +188,7 @@ class StoredCache:
         """Refuse tables that contradict each other: a digest shows accidents, not intentions."""
         labels, names, folders = self.table("labels"), self.table("filenames"), self.class_folders
         try:
-            if not (labels[0] >= 0 and labels[-1] < len(folders) and (np.diff(labels) >= 0).all()):
+            if len(labels) and not (labels[0] >= 0 and labels[-1] < len(folders) and (np.diff(labels) >= 0).all()):
                 raise ValueError("labels are not in order")
             if not ((names[1:] > names[:-1]) | (labels[1:] > labels[:-1])).all() or b"" in folders:
                 raise ValueError("names are not in order")

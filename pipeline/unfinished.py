@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from pipeline import files, hdf5
 from pipeline.errors import OutputError, show_bytes
-from pipeline.format import IMAGES_OFFSET, USER_BLOCK, VERSION, Extent, Header
+from pipeline.format import IMAGES_OFFSET, USER_BLOCK, VERSION, Extent, Header, Shard
 from pipeline.freshness import fingerprint
 from pipeline.journal import Entry, Journal, belongs_to, read_journal
 from pipeline.ledger import DONE, FAILED, TODO, Ledger
@@ -39,12 +39,16 @@ class Unfinished:
         recipe: of the build.
         decoder: of this installation.
         anew: keep nothing but what an earlier build with this set has done.
+        shard: which part of a set it will be.
     """
 
-    def __init__(self, cache: Path, recipe: Recipe, decoder: str, anew: bool = False) -> None:
+    def __init__(
+        self, cache: Path, recipe: Recipe, decoder: str, anew: bool = False, shard: Shard | None = None
+    ) -> None:
         self.cache = cache
         self.recipe = recipe
         self.decoder = decoder
+        self.shard = shard
         self.building = cache.with_name(cache.name + ".building")
         self._aside = cache.with_name(cache.name + ".building.new")
         self.journal_path = cache.with_name(cache.name + ".journal")
@@ -135,6 +139,8 @@ class Unfinished:
             raise OutputError("the cache cannot be created", self.cache, why, "Give a larger --size")
         files.resize(self.fd, images.end)
         files.write_all(self.fd, bytes(IMAGES_OFFSET), 0)
+        if not images.count:
+            files.write_all(self.fd, bytes(images.row_bytes), images.offset)
         tables = ledger.tables()
         with held_signals():  # the HDF5 library is no place for an exception
             extents, size = hdf5.write_objects(self.fd, images, tables)
@@ -143,7 +149,7 @@ class Unfinished:
             decoder=self.decoder,
             fingerprint=fingerprint(self.recipe, self.decoder, tables),
             content="images",
-            shard=None,
+            shard=self.shard,
             extents=extents,
             file_size=size,
             digest="0" * 32,

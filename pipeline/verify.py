@@ -1,7 +1,6 @@
 """Everything that can be wrong with a finished cache, looked for: rows, tables, and the HDF5 library's own view."""
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -12,8 +11,9 @@ from typing import NamedTuple
 import xxhash
 
 from pipeline import files, freshness
-from pipeline.errors import StorageError
+from pipeline.errors import StorageError, show_path
 from pipeline.stored import StoredCache
+from pipeline.stored_set import Paths, open_stored
 
 _VIEW_SECONDS = 60
 _VIEW_BYTES = 4 * 10**9
@@ -30,7 +30,7 @@ print(json.dumps(describe(sys.argv[1])))
 
 
 class Damage(NamedTuple):
-    """One thing that is not as it was built; `row` is -1 where it is not a row."""
+    """One thing that is not as it was built; `row`, of its file, is -1 where it is not a row."""
 
     row: int
     what: str
@@ -39,23 +39,34 @@ class Damage(NamedTuple):
         return self.what
 
 
-def verify_cache(
-    path: "str | os.PathLike[str]", progress: Callable[[int, int], None] | None = None
-) -> Iterator[Damage]:
-    """Read a whole cache and yield what is wrong with it, row by row.
+def verify_cache(path: Paths, progress: Callable[[int, int], None] | None = None) -> Iterator[Damage]:
+    """Read a whole cache, or all shards of a set, and yield what is wrong with it, row by row.
 
     Rows are read with `pread`, so that a failing disk is an ordinary error here. What is found makes the next
     `build_cache` look at every row, and rebuild the wrong ones.
 
     Args:
-        path: the cache.
+        path: the cache, as `open_stored` takes it.
         progress: called with (rows checked, rows in all).
 
     Raises:
         CacheMissing, CacheUnsafe, CacheDamaged, CacheError: header or tables are not to be believed at all.
         StorageError: the disk failed.
     """
-    stored = StoredCache(Path(path))
+    stored = open_stored(path)
+    if isinstance(stored, StoredCache):
+        yield from _verify_file(stored, progress, 0, stored.num_images)
+        return
+    before = 0
+    for shard in stored.shards:
+        for damage in _verify_file(shard, progress, before, stored.num_images):
+            yield Damage(damage.row, f"{show_path(shard.path)}: {damage.what}")
+        before += shard.num_images
+
+
+def _verify_file(
+    stored: StoredCache, progress: Callable[[int, int], None] | None, before: int, total: int
+) -> Iterator[Damage]:
     images, hashes = stored.header.extents["images"], stored.table("row_hash")
     damaged = False
     try:
@@ -63,12 +74,12 @@ def verify_cache(
             try:
                 data = files.read_at(stored.fd, images.row_bytes, images.offset + row * images.row_bytes)
             except OSError as error:
-                raise StorageError("the cache cannot be read", path, error.strerror or str(error)) from error
+                raise StorageError("the cache cannot be read", stored.path, error.strerror or str(error)) from error
             if xxhash.xxh3_64_intdigest(data) != hashes[row]:
                 damaged = True
                 yield Damage(row, f"{stored.describe(row)} is not as it was written")
             if progress:
-                progress(row + 1, images.count)
+                progress(before + row + 1, total)
         for difference in _hdf5_view_differs(stored):
             damaged = True
             yield Damage(-1, difference)

@@ -20,6 +20,7 @@ from pipeline.found import (
     not_an_image_name,
 )
 from pipeline.places import stat_of
+from pipeline.shard_names import is_shard_of
 from pipeline.sources import Failed
 
 
@@ -145,6 +146,8 @@ class _Walk:
             place = os.path.join(os.path.realpath(os.path.dirname(entry.path)), entry.name)
             if place in (self.output, *(self.output + os.fsencode(suffix) for suffix in SIDE_FILES)):
                 return True
+        if self.output and is_shard_of(entry.name, os.path.basename(self.output)):
+            return os.path.realpath(os.path.dirname(entry.path)) == os.path.dirname(self.output)
         if not entry.name.endswith((b".h5", b".hdf5")) or not entry.is_file():
             return False
         try:

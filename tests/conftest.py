@@ -17,6 +17,7 @@ import pytest
 from PIL import Image
 
 from pipeline.build import build_cache
+from pipeline.build_set import build_shards
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -94,6 +95,14 @@ def uint8_cache_path(shared_photos: Path) -> Path:
     """The same images as uint8."""
     path = shared_photos.parent / "photos-uint8.h5"
     build_cache(shared_photos, path, size=SIZE, dtype="uint8", workers=1)
+    return path
+
+
+@pytest.fixture(scope="session")
+def shards_path(shared_photos: Path) -> Path:
+    """The images of `cache_path` in 4 shards, of which the first is empty: the set's name."""
+    path = shared_photos.parent / "set" / "photos.h5"
+    build_shards(shared_photos, path, 4, size=SIZE, workers=1)
     return path
 
 

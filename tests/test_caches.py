@@ -22,6 +22,16 @@ def cache_of(folder: Path, classes: dict[str, int], **recipe: Any) -> TensorCach
     return TensorCache(path)
 
 
+def test_the_shards_of_a_set_are_one_cache_to_train_on(tmp_path: Path) -> None:
+    for name in ("a-00000-of-00002.h5", "a-00001-of-00002.h5", "a-val-00000-of-00002.h5", "b-test.h5"):
+        (tmp_path / name).touch()
+    assert find_cache(tmp_path) == tmp_path / "a.h5"
+
+    (tmp_path / "b.h5").touch()
+    with pytest.raises(OptionsError, match=r"a\.h5, b\.h5"):
+        find_cache(tmp_path)
+
+
 def test_the_one_cache_that_is_not_for_validation_is_found(tmp_path: Path) -> None:
     with pytest.raises(CacheMissing, match=r"Type: python cli.py build-cache"):
         find_cache(tmp_path / "nowhere")

@@ -473,7 +473,7 @@ def test_a_decoder_that_gives_other_pixels_is_another_fingerprint(photos: Path, 
     before = TensorCache(out)
 
     assert freshness.fingerprint(before.recipe, "0" * 32, _tables(before)) != before.fingerprint
-    assert freshness.fingerprint(before.recipe, before.stored.header.decoder, _tables(before)) == before.fingerprint
+    assert freshness.fingerprint(before.recipe, before.stored.decoder, _tables(before)) == before.fingerprint
 
 
 def _tables(cache: TensorCache) -> dict[str, Any]:

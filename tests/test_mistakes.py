@@ -14,6 +14,7 @@ from modelnet.mistakes import ImageKey, Mistake, find_mistakes, read_pictures, t
 from modelnet.options import TrainOptions
 from modelnet.runs import Prediction
 from pipeline import TensorCache, build_cache
+from pipeline.format import IMAGES_OFFSET
 from pipeline.recipe import Recipe
 
 
@@ -80,7 +81,7 @@ def test_a_damaged_image_leaves_the_other_pictures_alone(photos: Path, tmp_path:
     path = tmp_path / "c.h5"
     build_cache(photos, path, size=64, workers=1)
     cache = TensorCache(path)
-    start = cache.stored.header.extents["images"].offset
+    start = IMAGES_OFFSET
     with path.open("r+b") as file:
         file.seek(start + 100)
         file.write(b"damage")

@@ -72,6 +72,17 @@ def results(run: Path) -> list[list[str]]:
         return [row[:6] for row in csv.reader(file)]
 
 
+def test_losses_from_shards_are_those_from_one_file_to_the_last_bit(cache_path: Path, shards_path: Path) -> None:
+    options: dict[str, Any] = {"epochs": 2, "batch_size": 3, "val_fraction": 0.4}
+
+    one = train(TrainOptions(cache_path, name="one", **options))
+    many = train(TrainOptions(shards_path, name="many", **options))
+
+    assert losses(one) == losses(many) and results(one.run) == results(many.run)
+    assert weights_digest(one.run) == weights_digest(many.run)
+    assert (one.run / "split.csv").read_bytes() == (many.run / "split.csv").read_bytes()
+
+
 def test_losses_follow_the_plain_loop_over_a_dictionary_of_tensors(shared_photos: Path, tmp_path: Path) -> None:
     to_tensor = transforms.Compose(
         [transforms.Resize((224, 224)), transforms.ToTensor(), transforms.Normalize([0.5] * 3, [0.5] * 3)]

@@ -259,7 +259,7 @@ def test_a_set_outlives_its_files_and_a_fork(copied: Path) -> None:
 
 def test_the_map_of_a_set_is_given_back(copied: Path) -> None:
     def mapped() -> int:
-        return Path("/proc/self/maps").read_text().count(copied.parent.name + "/photos-")
+        return Path("/proc/self/maps").read_text().count(f"{copied.parent}/photos-")
 
     before = mapped()
     cache = TensorCache(copied)

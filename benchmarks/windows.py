@@ -1,0 +1,47 @@
+"""`python -m benchmarks.windows`: how mixed batches are when shards are read one after another and shuffled in a window.
+
+A batch of a global shuffle is the oracle: 256 images of 1,000 classes hold 226 classes on average.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+IMAGES, CLASSES, SHARDS, BATCH = 1_000_000, 1000, 1000, 256
+WINDOWS = (1, 4, 16)
+
+
+def classes_a_batch(labels: NDArray[np.int64], order: NDArray[np.int64]) -> float:
+    """Return the mean number of classes in a batch of an order, over its first 500 batches."""
+    batches = labels[order[: 500 * BATCH]].reshape(-1, BATCH)
+    return float(np.mean([len(np.unique(batch)) for batch in batches]))
+
+
+def windowed(random: np.random.Generator, shards_at_once: int) -> NDArray[np.int64]:
+    """Return an order that goes through the shards in random order and shuffles so many of them together."""
+    places = np.arange(IMAGES).reshape(SHARDS, -1)[random.permutation(SHARDS)]
+    windows = places.reshape(-1) if shards_at_once == 1 else places[: SHARDS // shards_at_once * shards_at_once]
+    parts = windows.reshape(-1, shards_at_once * (IMAGES // SHARDS))
+    return np.concatenate([random.permutation(part) for part in parts])
+
+
+def main() -> None:
+    """Print the table."""
+    random = np.random.default_rng(0)
+    by_hash = random.integers(0, CLASSES, IMAGES)
+    by_class = np.sort(by_hash)
+    print(
+        f"| shuffled | placed by hash | placed by class |\n| --- | ---: | ---: |\n| globally | {whole(random, by_hash)}"
+    )
+    for window in WINDOWS:
+        order = windowed(random, window)
+        print(f"| {window} shards | {classes_a_batch(by_hash, order):.0f} | {classes_a_batch(by_class, order):.0f} |")
+
+
+def whole(random: np.random.Generator, labels: NDArray[np.int64]) -> str:
+    """Return the row of a global shuffle, for which the place does not matter."""
+    found = classes_a_batch(labels, random.permutation(IMAGES))
+    return f"{found:.0f} | {found:.0f} |"
+
+
+if __name__ == "__main__":
+    main()

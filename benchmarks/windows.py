@@ -1,4 +1,4 @@
-"""`python -m benchmarks.windows`: how mixed batches are when shards are read one after another and shuffled in a window.
+"""`python -m benchmarks.windows`: how mixed batches are when shards are read in turn and shuffled in a window.
 
 A batch of a global shuffle is the oracle: 256 images of 1,000 classes hold 226 classes on average.
 """
@@ -19,8 +19,8 @@ def classes_a_batch(labels: NDArray[np.int64], order: NDArray[np.int64]) -> floa
 def windowed(random: np.random.Generator, shards_at_once: int) -> NDArray[np.int64]:
     """Return an order that goes through the shards in random order and shuffles so many of them together."""
     places = np.arange(IMAGES).reshape(SHARDS, -1)[random.permutation(SHARDS)]
-    windows = places.reshape(-1) if shards_at_once == 1 else places[: SHARDS // shards_at_once * shards_at_once]
-    parts = windows.reshape(-1, shards_at_once * (IMAGES // SHARDS))
+    whole = places[: SHARDS // shards_at_once * shards_at_once]
+    parts = whole.reshape(-1, shards_at_once * (IMAGES // SHARDS))
     return np.concatenate([random.permutation(part) for part in parts])
 
 
@@ -29,18 +29,11 @@ def main() -> None:
     random = np.random.default_rng(0)
     by_hash = random.integers(0, CLASSES, IMAGES)
     by_class = np.sort(by_hash)
-    print(
-        f"| shuffled | placed by hash | placed by class |\n| --- | ---: | ---: |\n| globally | {whole(random, by_hash)}"
-    )
-    for window in WINDOWS:
-        order = windowed(random, window)
-        print(f"| {window} shards | {classes_a_batch(by_hash, order):.0f} | {classes_a_batch(by_class, order):.0f} |")
-
-
-def whole(random: np.random.Generator, labels: NDArray[np.int64]) -> str:
-    """Return the row of a global shuffle, for which the place does not matter."""
-    found = classes_a_batch(labels, random.permutation(IMAGES))
-    return f"{found:.0f} | {found:.0f} |"
+    print("| shuffled | placed by hash | placed by class |\n| --- | ---: | ---: |")
+    orders = {"globally": random.permutation(IMAGES)}
+    orders |= {f"{shards} shards at once": windowed(random, shards) for shards in WINDOWS}
+    for name, order in orders.items():
+        print(f"| {name} | {classes_a_batch(by_hash, order):.0f} | {classes_a_batch(by_class, order):.0f} |")
 
 
 if __name__ == "__main__":

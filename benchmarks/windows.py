@@ -1,6 +1,7 @@
 """`python -m benchmarks.windows`: how mixed batches are when shards are read in turn and shuffled in a window.
 
-A batch of a global shuffle is the oracle: 256 images of 1,000 classes hold 226 classes on average.
+A batch of a global shuffle is the oracle: 256 images of 1,000 classes hold 226 classes on average, and two images of
+a batch meet again in the next epoch as often as chance has it.
 """
 
 import numpy as np
@@ -24,16 +25,31 @@ def windowed(random: np.random.Generator, shards_at_once: int) -> NDArray[np.int
     return np.concatenate([random.permutation(part) for part in parts])
 
 
+def meeting_again(first: NDArray[np.int64], second: NDArray[np.int64]) -> float:
+    """Return how many pairs of images share a batch in both of two orders, over what chance would have."""
+    batches = len(first) // BATCH
+    batch_of = np.full(IMAGES, -1)
+    batch_of[second[: batches * BATCH]] = np.repeat(np.arange(batches), BATCH)
+    again = batch_of[first[: batches * BATCH]]
+    shared = (np.repeat(np.arange(batches), BATCH) * batches + again)[again >= 0]
+    _, together = np.unique(shared, return_counts=True)
+    pairs = (together * (together - 1) // 2).sum()
+    return float(pairs / (batches * BATCH * (BATCH - 1) / 2 * (BATCH - 1) / (IMAGES - 1)))
+
+
 def main() -> None:
     """Print the table."""
     random = np.random.default_rng(0)
     by_hash = random.integers(0, CLASSES, IMAGES)
     by_class = np.sort(by_hash)
-    print("| shuffled | placed by hash | placed by class |\n| --- | ---: | ---: |")
-    orders = {"globally": random.permutation(IMAGES)}
-    orders |= {f"{shards} shards at once": windowed(random, shards) for shards in WINDOWS}
-    for name, order in orders.items():
-        print(f"| {name} | {classes_a_batch(by_hash, order):.0f} | {classes_a_batch(by_class, order):.0f} |")
+    print("| shuffled | placed by hash | placed by class | a pair meets again |\n| --- | ---: | ---: | ---: |")
+    orders = {"globally": (random.permutation(IMAGES), random.permutation(IMAGES))}
+    orders |= {
+        f"{at_once} shards at once": (windowed(random, at_once), windowed(random, at_once)) for at_once in WINDOWS
+    }
+    for name, (order, again) in orders.items():
+        mixed = [f"{classes_a_batch(labels, order):.0f}" for labels in (by_hash, by_class)]
+        print(f"| {name} | {' | '.join(mixed)} | × {meeting_again(order, again):.1f} |")
 
 
 if __name__ == "__main__":

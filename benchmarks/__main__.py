@@ -9,7 +9,7 @@ import time
 from importlib import import_module
 from pathlib import Path
 
-PARTS = ("reading", "building", "training", "many", "memory", "scale", "starting")
+PARTS = ("reading", "building", "training", "many", "memory", "scale", "sharding", "starting")
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ import shlex
 import signal
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
@@ -808,11 +808,26 @@ def _remember_signals(unraisable: "sys.UnraisableHookArgs") -> None:
         sys.__unraisablehook__(unraisable)
 
 
+MOST_FILES = 2**17
+
+
+def allow_many_files() -> None:
+    """Raise the number of files that this process may have open as far as it may: a shard takes two of often 1,024."""
+    import resource
+
+    now, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = MOST_FILES if most == resource.RLIM_INFINITY else min(most, MOST_FILES)
+    if 0 <= now < most:
+        with suppress(OSError, ValueError):  # macOS allows less than it says
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+
+
 def main() -> NoReturn:
     """Run the command line; every failure is one line on stderr and an exit code of `pipeline.errors`."""
     debug = "--debug" in sys.argv  # before the command or behind it
     signal.signal(signal.SIGTERM, _terminate)
     sys.unraisablehook = _remember_signals
+    allow_many_files()
     try:
         code = cli.main([argument for argument in sys.argv[1:] if argument != "--debug"], standalone_mode=False)
         sys.stdout.flush()

@@ -1,6 +1,7 @@
 """A cache file, opened and believed: header checked, tables checked, everything mapped. No torch, no HDF5 library."""
 
 import ctypes
+import errno
 import json
 import mmap
 import os
@@ -15,7 +16,7 @@ import xxhash
 from numpy.typing import NDArray
 
 from pipeline import files
-from pipeline.errors import CacheDamaged, CacheUnsafe, StorageError
+from pipeline.errors import CacheDamaged, CacheUnsafe, StorageError, WorkerDied
 from pipeline.features import Features
 from pipeline.format import Extent, Header, open_cache, read_header
 from pipeline.recipe import Recipe
@@ -35,7 +36,8 @@ class StoredCache:
         path: the file.
 
     Raises:
-        CacheMissing, CacheUnsafe, CacheDamaged, CacheError, AccessDenied, StorageError: see `pipeline.format`.
+        CacheMissing, CacheUnsafe, CacheDamaged, CacheError, AccessDenied, StorageError, WorkerDied: see
+            `pipeline.format`.
     """
 
     def __init__(self, path: Path) -> None:
@@ -50,7 +52,10 @@ class StoredCache:
         except BaseException as error:
             self.close()
             if isinstance(error, OSError):
-                raise StorageError("the cache cannot be read", path, error.strerror or str(error)) from error
+                what, why = "the cache cannot be read", error.strerror or str(error)
+                if error.errno in (errno.EMFILE, errno.ENFILE):  # a map holds its file open once more
+                    raise WorkerDied(what, path, why, "Raise the limit (ulimit -n)") from error
+                raise StorageError(what, path, why) from error
             raise
 
     def close(self) -> None:

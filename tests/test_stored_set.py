@@ -1,7 +1,10 @@
 import multiprocessing
 import os
 import pickle
+import resource
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,12 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import SIZE, make_photos, save_jpeg
+from conftest import REPOSITORY, SIZE, make_photos, save_jpeg
 
 from pipeline.build import build_cache
 from pipeline.build_set import build_shards
 from pipeline.cache import TensorCache
-from pipeline.errors import CacheDamaged, CacheMissing, CacheStale
+from pipeline.errors import CacheDamaged, CacheMissing, CacheStale, WorkerDied
 from pipeline.format import IMAGES_OFFSET, TABLE_NAMES
 from pipeline.loader import make_loader
 from pipeline.recipe import Recipe
@@ -173,7 +176,7 @@ def _mix_two_sets(copied: Path, photos: Path) -> Any:
 @pytest.mark.parametrize(
     ("mix", "message"),
     [
-        (_give_twice, r"00002-of-00004.h5: it is shard 2 of 4, and so is .*00002-of-00004.h5"),
+        (_give_twice, r"00002-of-00004.h5: it is shard 2 of 4, named twice"),
         (_copy_under_another_number, r"00002-of-00004.h5: it is shard 2 of 4, and so is .*00001-of-00004.h5"),
         (_add_a_whole_cache, r"photos-x.h5: it is a whole cache, and no shard"),
         (_replace_by_another_recipe, r"00002-of-00004.h5: it is of another set than .*: size 64 → 48"),
@@ -299,3 +302,33 @@ def test_a_set_is_in_memory_where_all_its_shards_are(copied: Path, monkeypatch: 
 
     assert not cache.in_memory(torch.tensor([row]))
     assert cache.in_memory(torch.tensor([other for other in range(8) if stored.home(other)[0] is not home]))
+
+
+def test_more_shards_than_files_may_be_open_are_an_error_that_says_what_to_do(shards_path: Path) -> None:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    for files in range(3, 8):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit_that_leaves(files), before[1]))
+        try:
+            with pytest.raises(WorkerDied, match=r"photos-0000.-of-00004.h5: Too many .*Raise the limit \(ulimit -n\)"):
+                open_stored(shards_path)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def test_a_command_raises_the_limit_of_open_files_as_far_as_it_may(shards_path: Path) -> None:
+    command = f"ulimit -Sn 10; exec {sys.executable} cli.py info {shards_path}"
+    ended = subprocess.run(["bash", "-c", command], cwd=REPOSITORY, capture_output=True, text=True)
+
+    assert ended.returncode == 0, ended.stderr
+    assert "8 images in 4 shards" in ended.stdout
+
+
+def limit_that_leaves(files: int) -> int:
+    def is_free(number: int) -> bool:
+        try:
+            os.fstat(number)
+        except OSError:
+            return True
+        return False
+
+    return list(filter(is_free, range(1000)))[files]

@@ -310,7 +310,7 @@ class SetBuild:
         reports = [one.report for one in sorted(done, key=lambda one: one.index)]
         report = _sum(reports, self.scan)
         report.path = shown_set(self.path, self.count) if self.only is None else reports[0].path
-        report.shards = self.count
+        report.shards, report.shard = self.count, self.only
         report.workers = _rates(done)
         paths = shard_paths(self.path, self.count)
         if self.only is None:

@@ -23,10 +23,12 @@ def describe_cache(path: Paths) -> CacheInfo:
         CacheMissing, CacheUnsafe, CacheDamaged, CacheError, AccessDenied, StorageError: it cannot be opened.
     """
     stored = open_stored(path)
-    shards = len(stored.shards) if isinstance(stored, StoredSet) else None
+    whole = isinstance(stored, StoredSet)
+    part = stored.shards[0].header.shard if isinstance(stored, StoredSet) else stored.header.shard
     return CacheInfo(
-        path=shown_set(stored.path, shards) if shards else stored.path,
-        shards=shards,
+        path=shown_set(stored.path, part.count) if whole and part else stored.path,
+        shards=part.count if part else None,
+        shard=None if whole or part is None else part.index,
         class_ids=stored.class_ids,
         class_names=stored.class_names,
         counts=np.diff(stored.class_starts).tolist(),

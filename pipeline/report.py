@@ -146,6 +146,7 @@ class SetReport(BuildReport):
         shards: in the set.
         built: those that this build touched.
         whys: what was out of date, and in how many shards.
+        shard: the number of the one that was built alone; None for all.
         missing: shards that are not there yet, where one was built alone.
         workers: what each worker of an executor did.
     """
@@ -153,6 +154,7 @@ class SetReport(BuildReport):
     shards: int = 1
     built: int = 0
     whys: Counter[str] = field(default_factory=Counter)
+    shard: int | None = None
     missing: int = 0
     workers: list[WorkerRate] = field(default_factory=list)
 
@@ -164,7 +166,8 @@ class SetReport(BuildReport):
             yield f"and {self.whys.total() - sum(n for _, n in self.whys.most_common(SHOWN))} shards more"
 
     def _where(self) -> str:
-        return f"{show_path(self.path)}: {self.cached} images in {self.shards} shards, {show_bytes(self.file_bytes)}"
+        files = f" in {self.shards} shards" if self.shard is None else f", shard {self.shard} of {self.shards}"
+        return f"{show_path(self.path)}: {self.cached} images{files}, {show_bytes(self.file_bytes)}"
 
     def _lines(self) -> Iterator[str]:
         yield from super()._lines()
@@ -175,7 +178,10 @@ class SetReport(BuildReport):
 
 @dataclass
 class CacheInfo:
-    """What a cache says of itself; see `BuildReport` for the fields."""
+    """What a cache says of itself; see `SetReport` for the fields.
+
+    `shards` is None of a cache that is whole; `shard` is the number of a shard that is looked at alone.
+    """
 
     path: Path
     class_ids: list[ClassId]
@@ -190,6 +196,7 @@ class CacheInfo:
     look: Look
     features: Features | None = None
     shards: int | None = None
+    shard: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""
@@ -204,6 +211,7 @@ class CacheInfo:
             "fingerprint": self.fingerprint,
             "file_bytes": self.file_bytes,
             "shards": self.shards,
+            "shard": self.shard,
             "failed": [failed._asdict() for failed in self.failed],
             "look": asdict(self.look),
         }
@@ -211,9 +219,11 @@ class CacheInfo:
     def __str__(self) -> str:
         recipe = self.recipe
         mean, std = (" ".join(f"{value:g}" for value in values) for values in (recipe.mean, recipe.std))
-        shards = f" in {self.shards} shards" if self.shards else ""
+        files = f" in {self.shards} shards" if self.shards else ""
+        if self.shard is not None:
+            files = f", shard {self.shard} of {self.shards}"
         lines = [
-            f"{show_path(self.path)}: {self.images} images{shards}, {show_bytes(self.file_bytes)}",
+            f"{show_path(self.path)}: {self.images} images{files}, {show_bytes(self.file_bytes)}",
             f"recipe: {recipe.size} × {recipe.size} RGB, mean {mean}, std {std}, stored as {recipe.dtype}"
             + (", turned as EXIF says" if recipe.exif_rotate else ""),
             *([] if self.features is None else [f"features: {self.features}", f"of images: {self.features.images}"]),

@@ -243,7 +243,8 @@ def check_set(shards: Sequence[StoredCache]) -> None:
             raise CacheStale(what, shard.path, why, _OTHER_SET)
         twin = by_index.setdefault(_shard(shard).index, shard)
         if twin is not shard:
-            why = f"it is shard {_shard(shard).index} of {_shard(shard).count}, and so is {show_path(twin.path)}"
+            also = "named twice" if twin.path == shard.path else f"and so is {show_path(twin.path)}"
+            why = f"it is shard {_shard(shard).index} of {_shard(shard).count}, {also}"
             raise CacheStale(what, shard.path, why, _OTHER_SET)
     names = {set_path(shard.path).name for shard in shards}
     if len(names) > 1:

@@ -98,6 +98,7 @@ def test_one_shard_built_alone_is_the_one_that_the_whole_build_makes(
 
     assert reports[0].cached == 3 and reports[0].path == shard_path(out, 2, 4)
     assert [report.missing for report in reports] == [3, 2, 1]
+    assert ": 3 images, shard 2 of 4, " in str(reports[0])
     assert str(reports[-1]).splitlines()[-1] == "3 of 4 shards are there"
     report = build_shards(photos, out, 4, size=SIZE, workers=1)
     assert (report.built, report.decoded) == (1, 2)
@@ -241,6 +242,14 @@ def test_info_sums_up_a_set(shards_path: Path, cache_path: Path) -> None:
     assert str(info).startswith(f"{shards_path.parent}/photos-*-of-00004.h5: 8 images in 4 shards, ")
     assert (info.to_dict()["shards"], one.to_dict()["shards"]) == (4, None)
     assert (info.counts, info.fingerprint, info.look) == (one.counts, one.fingerprint, one.look)
+
+
+def test_info_of_a_shard_says_which_it_is(shards_path: Path) -> None:
+    path = shard_path(shards_path, 2, 4)
+    info = describe_cache(path)
+
+    assert str(info).startswith(f"{path}: 3 images, shard 2 of 4, ")
+    assert (info.to_dict()["shards"], info.to_dict()["shard"]) == (4, 2)
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,8 @@ from modelnet.compiling import compile_network
 from modelnet.device import autocast, choose_device, memory_errors
 from modelnet.initialization import initialize
 from modelnet.mixing import Mixing
-from modelnet.models import LINEAR, build_network, load_weights
+from modelnet.models import LINEAR, MODELNET, build_network, load_weights
+from modelnet.network import SMALLEST
 from modelnet.optimization import Schedule, build_loss, build_optimizer, running_mean_of_weights
 from modelnet.options import TrainOptions
 from modelnet.preload import check_room
@@ -209,6 +210,14 @@ def check_content(cache: TensorCache, options: TrainOptions) -> None:
     if cache.features is None and options.crop_size is not None and options.crop_size > cache.recipe.size:
         reason = f"its images have {cache.recipe.size} × {cache.recipe.size} pixels"
         raise OptionsError(f"--crop-size {options.crop_size} is too large", cache.path, reason, "Give a smaller one")
+    if (
+        options.model == MODELNET
+        and options.crop_size is not None
+        and options.crop_size < SMALLEST <= cache.recipe.size
+    ):
+        reason = f"ModelNet needs {SMALLEST} × {SMALLEST} pixels or more"
+        advice = f"Give {SMALLEST} to {cache.recipe.size}, or leave it out"
+        raise OptionsError(f"--crop-size {options.crop_size} is too small", cache.path, reason, advice)
 
 
 def build_augmentation(options: TrainOptions, recipe: Recipe) -> Augmentation | None:

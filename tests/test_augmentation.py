@@ -193,5 +193,7 @@ def test_a_run_on_parts_of_images_sees_other_parts_each_epoch_and_is_used_on_the
     assert torch.equal(prepared, tv.center_crop(cache.images[0].clone(), [60, 60]))
     plain = train(TrainOptions(cache_path, val=cache_path, epochs=2, threads=1, device="cpu"))
     assert plain.rows[0].train_loss != result.rows[0].train_loss
+    with pytest.raises(OptionsError, match=r"--crop-size 40 is too small: .*60 × 60 .*Give 60 to 64, or leave it out"):
+        train(TrainOptions(cache_path, crop_size=40))
     with pytest.raises(OptionsError, match=r"--crop-size 65 is too large: .*its images have 64 × 64 pixels"):
         train(TrainOptions(cache_path, crop_size=65))

@@ -14,6 +14,8 @@ from pipeline.recipe import Recipe
 from pipeline.shard_names import set_path
 from pipeline.sources import ClassId
 
+NAMES_SHOWN = 4
+
 
 def find_cache(folder: Path) -> Path:
     """Return the one cache, or set of shards, in `folder` that is not named for validation or test (`-val`, `-test`).
@@ -118,6 +120,8 @@ def pair_warnings(train: TensorCache, val: TensorCache) -> list[str]:
     missing = [class_id for class_id in present_classes(train) if str(class_id) not in present]
     if missing:
         warnings.append(f"the validation set has no images of class {_shown(missing)}")
+    if other := _named_otherwise(train, val):
+        warnings.append(f"classes are matched by their ids, and some have other names in the validation set: {other}")
     shared = count_shared(train, val)
     if shared:
         warnings.append(
@@ -125,6 +129,18 @@ def pair_warnings(train: TensorCache, val: TensorCache) -> list[str]:
             "the validation will look better than it is"
         )
     return warnings
+
+
+def _named_otherwise(train: TensorCache, val: TensorCache) -> str:
+    """Say which classes of the same id have names in both sets that differ; or ""."""
+    ours = {str(class_id): name for class_id, name in zip(train.class_ids, train.class_names, strict=True)}
+    found = [
+        f"{show_path(str(class_id))} is {show_path(ours[str(class_id)])} and {show_path(name)}"
+        for class_id, name in zip(val.class_ids, val.class_names, strict=True)
+        if name and ours.get(str(class_id)) and ours[str(class_id)] != name
+    ]
+    more = f" and {len(found) - NAMES_SHOWN} more" if len(found) > NAMES_SHOWN else ""
+    return ", ".join(found[:NAMES_SHOWN]) + more
 
 
 def count_shared(train: TensorCache, val: TensorCache) -> int:

@@ -66,6 +66,18 @@ def test_images_prepared_otherwise_are_refused_and_how_they_are_stored_does_not_
         match_labels(train.class_ids, train.recipe, other)
 
 
+def test_classes_of_the_same_id_and_other_names_are_named(tmp_path: Path) -> None:
+    for side, names in {"train": "1,ants\n2,bees\n", "val": "1,paddle\n2,bees\n"}.items():
+        (tmp_path / side).mkdir()
+        (tmp_path / side / "classes.csv").write_text("id,name\n" + names)
+    train = cache_of(tmp_path / "train", {"1": 1, "2": 1})
+    val = cache_of(tmp_path / "val", {"1": 2, "2": 1})
+    assert pair_warnings(train, val)[0] == (
+        "classes are matched by their ids, and some have other names in the validation set: 1 is ants and paddle"
+    )
+    assert not any("names" in warning for warning in pair_warnings(train, train))
+
+
 def test_images_in_both_sets_are_counted_by_content_whatever_their_names(tmp_path: Path) -> None:
     train = cache_of(tmp_path / "train", {"1": 2, "2": 3})
     save_jpeg(tmp_path / "val" / "1" / "new.jpg", 80, 80, seed=5)

@@ -618,12 +618,14 @@ def export_command(run: Path, form: str, out: Path | None, checkpoint: str, weig
     """
     from modelnet.exporting import SUFFIXES, export
     from modelnet.trained import Trained
-    from pipeline.files import publish
+    from pipeline.files import check_can_publish, publish
 
-    exported = export(Trained.load(run, checkpoint, "cpu").on_images(weights), form)
+    trained = Trained.load(run, checkpoint, "cpu").on_images(weights)
     path = out or run / f"model{SUFFIXES[form]}"
     with output_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        check_can_publish(path)
+    exported = export(trained, form)
+    with output_errors(path):
         publish(exported.data, path)
     click.echo(exported.text(path))
     if exported.checked_by is None:

@@ -87,6 +87,17 @@ def remove(path: Path) -> None:
         os.unlink(path)
 
 
+def check_can_publish(path: Path) -> None:
+    """Raise OSError now where `publish` would after the work: the folder is made, a file in it created and removed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    aside = path.with_name(path.name + ".new")
+    remove(aside)
+    os.close(create(aside))
+    remove(aside)
+
+
 def publish(data: bytes, path: Path) -> None:
     """Write a small file aside and rename it into place: a reader sees the old bytes or the new ones."""
     aside = path.with_name(path.name + ".new")

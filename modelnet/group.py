@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from modelnet.hints import unshuffled
 from modelnet.options import TrainOptions
 from modelnet.runs import EpochRow, RunFolder
 from modelnet.sweep import label, shown, varied
@@ -25,6 +26,8 @@ class ManyResult:
         rows: a row an epoch; fewer where it diverged or patience ended.
         diverged: whether the loss was no number any more.
         limits: the last training loss below which a network counts as converged.
+        trained_accuracy: of the network at its end on its training images, where their order was not shuffled and it
+            ended now; else None.
         interrupted: whether they were asked to stop before the last epoch.
     """
 
@@ -33,6 +36,7 @@ class ManyResult:
     rows: list[list[EpochRow]]
     diverged: list[bool]
     limits: list[float]
+    trained_accuracy: list[float | None]
     interrupted: bool = False
 
     @property
@@ -133,6 +137,7 @@ class ManyResult:
         lines = [f"converged in {self.converged} of {len(self.runs)} starts"]
         if any(self.diverged):
             lines[0] += f"; {sum(self.diverged)} diverged, and are in no median"
+        lines += self._unshuffled()
         if len(settings) > 1 and self._columns():
             column = "val_acc" if "val_acc" in self._columns() else "train_loss"
             sign = 1 if column == "val_acc" else -1
@@ -143,6 +148,18 @@ class ManyResult:
                 best = max(known, key=medians.__getitem__)
                 lines.append(f"{what}: {_number(column, sign * medians[best])} with {best}")
         return lines
+
+    def _unshuffled(self) -> list[str]:
+        """Say that the networks which were trained class after class are worse than they seem, where they are."""
+        found = [
+            (rows[-1], accuracy)
+            for rows, accuracy in zip(self.rows, self.trained_accuracy, strict=True)
+            if rows and accuracy is not None
+        ]
+        if not found:
+            return []
+        hint = unshuffled(median_row([row for row, _ in found]), median(accuracy for _, accuracy in found))
+        return [f"hint: in the median {hint}; converged counts the running loss alone"] if hint else []
 
     def _quantile(self, members: Sequence[int], column: str, part: float) -> float:
         """Return a quantile of what networks ended with; those that diverged have no part in it."""

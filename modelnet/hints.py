@@ -3,7 +3,6 @@
 import math
 from collections.abc import Sequence
 
-from modelnet.evaluation import Outcome
 from modelnet.runs import EpochRow
 
 GUESSING_AFTER = 20  # epochs; a ModelNet that converges has often hardly begun to after 10
@@ -47,7 +46,7 @@ def converged_below(counts: Sequence[int], smoothing: float = 0.0) -> float:
     return (blind_loss(counts) + least) / 2
 
 
-def unshuffled(row: EpochRow, outcome: Outcome) -> str:
+def unshuffled(row: EpochRow, accuracy: float) -> str:
     """Say that the running accuracy of an epoch class after class is better than the network is, or return "".
 
     After some images of one class the network says that class to all: right for those that follow, and wrong for the
@@ -55,11 +54,11 @@ def unshuffled(row: EpochRow, outcome: Outcome) -> str:
 
     Args:
         row: the last epoch.
-        outcome: of the network after it, on the training images.
+        accuracy: of the network after it, on the training images.
     """
-    if row.train_acc - outcome.accuracy < _SEEMS_BETTER:
+    if row.train_acc - accuracy < _SEEMS_BETTER:
         return ""
     return (
-        f"running loss {row.train_loss:.2f}, accuracy {row.train_acc:.0%}, but {1 - outcome.accuracy:.0%} of the "
+        f"running loss {row.train_loss:.2f}, accuracy {row.train_acc:.0%}, but {1 - accuracy:.0%} of the "
         "training images are wrong now: the order is not shuffled"
     )

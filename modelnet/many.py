@@ -66,6 +66,9 @@ def train_many(
     progress, stop, ranks = progress or Progress(), stop or Stop(), ranks or Ranks()
     members = cross(options, seeds, data_seeds, sweep)
     check(members)
+    for warning in members[0].idle:
+        if all(warning in member.idle for member in members):  # a sweep's other setting may use it
+            progress.warn(warning)
     groups = _own_part(passes(members), ranks)
     with ExitStack() as stack:
         sessions = [Session(members[group[0]], Progress() if i else progress) for i, group in enumerate(groups)]
@@ -188,7 +191,7 @@ class _Group:
         self.ranks = ranks
         runs = self._of_all({i: training.run.path for i, training in trainings.items()})
         limits = self._of_all({i: _limit(training.session) for i, training in trainings.items()})
-        self.result = ManyResult(members, runs, self._of_all(rows), [False] * len(runs), limits)
+        self.result = ManyResult(members, runs, self._of_all(rows), [False] * len(runs), limits, [None] * len(runs))
 
     def train(self) -> ManyResult:
         """Train what is left, and write down what came of it."""
@@ -209,6 +212,7 @@ class _Group:
         over = all(self._of_all({i: self._is_over(i) for i in self.trainings}))
         result.rows[:] = self._of_all({i: result.rows[i] for i in self.trainings})
         result.diverged[:] = self._of_all({i: result.diverged[i] for i in self.trainings})
+        result.trained_accuracy[:] = self._of_all({i: result.trained_accuracy[i] for i in self.trainings})
         self.stop.signal = max(self.ranks.gather_objects(self.stop.signal or 0)) or None
         self._write()
         if curves := result.curves():
@@ -235,6 +239,8 @@ class _Group:
             together.run_epochs()
         for i, diverged in zip(group, together.diverged, strict=True):
             self.result.diverged[i] = diverged
+        for i, accuracy in zip(group, together.trained_accuracy, strict=True):
+            self.result.trained_accuracy[i] = accuracy
 
     def _is_over(self, i: int) -> bool:
         return self.result.diverged[i] or self.trainings[i].is_finished

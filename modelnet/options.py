@@ -197,6 +197,27 @@ class TrainOptions:
         return tuple(self.augment.split(",")) if self.augment else ()
 
     @property
+    def idle(self) -> list[str]:
+        """What was given and changes nothing beside the other options, as a person should be told it."""
+        needs = {
+            "mixup_alpha": ("mixup" in self.augmentations, "--augment mixup"),
+            "cutmix_alpha": ("cutmix" in self.augmentations, "--augment cutmix"),
+            "crop_scale": ("crop" in self.augmentations, "--augment crop"),
+            "color_jitter": ("color" in self.augmentations, "--augment color"),
+            "momentum": (self.opt in ("sgd", "rmsprop"), "--opt sgd or rmsprop"),
+            "decay_rate": (self.sched in ("step", "plateau"), "--sched step or plateau"),
+            "decay_epochs": (self.sched == "step", "--sched step"),
+            "plateau_epochs": (self.sched == "plateau", "--sched plateau"),
+            "amp_dtype": (self.amp, "--amp"),
+        }
+        defaults = {field.name: field.default for field in fields(self)}
+        return [
+            f"--{name.replace('_', '-')} {getattr(self, name)} changes nothing without {needed}"
+            for name, (used, needed) in needs.items()
+            if not used and getattr(self, name) != defaults[name]
+        ]
+
+    @property
     def scales_gradients(self) -> bool:
         """Whether the loss is scaled before its gradient is computed: float16 has no numbers below 6e-8."""
         return self.amp and self.amp_dtype == "float16"

@@ -41,6 +41,8 @@ def train(
         WorkerDied: a reading process was killed.
     """
     progress, ranks = progress or Progress(), ranks or Ranks()
+    for warning in options.idle:
+        progress.warn(warning)
     with ExitStack() as stack:
         stack.enter_context(cpu_threads(options.threads, options.batch_size, ranks))
         session = Session(options, progress, ranks=ranks)

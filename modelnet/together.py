@@ -34,6 +34,7 @@ class Together:
     Attributes:
         rows: as above, with what was added.
         diverged: whether each did.
+        trained_accuracy: of each at its end on its training images, where their order is not shuffled; else None.
         active: the networks that are still trained.
     """
 
@@ -47,6 +48,7 @@ class Together:
         self.stop = stop
         self.saved_at = time.monotonic()
         self.diverged = [False] * len(trainings)
+        self.trained_accuracy: list[float | None] = [None] * len(trainings)
         self.active = [i for i, training in enumerate(trainings) if not training.is_finished]
         self.epochs = max(training.session.options.epochs for training in trainings)
         self.epoch, self.step = trainings[0].state.epoch, trainings[0].state.step
@@ -72,7 +74,7 @@ class Together:
                     break
                 self.finish_epoch(self.validate(), time.perf_counter() - began)
             for i in self.active:
-                self.trainings[i].finish(self.rows[i], None)
+                self.finish(i, None)
 
     def train_epoch(self) -> None:
         """Train on what is left of the current epoch, up to its end or to a request to stop."""
@@ -150,13 +152,17 @@ class Together:
             self.rows[i].append(ended[-1])
             if training.is_finished:
                 self.active.remove(i)
-                training.finish(self.rows[i], outcome)
+                self.finish(i, outcome)
         if time.monotonic() - self.saved_at >= SECONDS_BETWEEN_SAVES * len(self.trainings):
             for i in self.active:
                 self.trainings[i].save()
             self.saved_at = time.monotonic()
         if ended:
             self.progress.epoch(median_row(ended), self.epochs)
+
+    def finish(self, i: int, outcome: Outcome | None) -> None:
+        """Write down what came of a network that ends here, for good or until it is resumed."""
+        self.trained_accuracy[i] = self.trainings[i].finish(self.rows[i], outcome).trained_accuracy
 
 
 class StackedAverage:

@@ -38,6 +38,7 @@ class TrainResult:
         run: its folder.
         rows: a row an epoch, also of the epochs before a resume.
         scores: of the validation images by the weights at the end; None without them, or where it was stopped.
+        trained_accuracy: of the network at the end on its training images, where their order was not shuffled.
         interrupted: whether it was asked to stop before its last epoch; `resume` goes on.
     """
 
@@ -45,6 +46,7 @@ class TrainResult:
     rows: list[EpochRow]
     interrupted: bool
     scores: Scores | None = None
+    trained_accuracy: float | None = None
 
 
 class Training:
@@ -94,19 +96,20 @@ class Training:
             rows: all epochs.
             outcome: of the network, as it is now, on the validation images, where that is known already.
         """
-        scores = None
+        scores = trained_accuracy = None
         self.save()
         if self.tensorboard is not None:
             self.tensorboard.close()
         if self.is_finished:
             scores = self.write_predictions(outcome)
             if rows and not self.session.options.shuffle:
-                self.hint(unshuffled(rows[-1], self.training_images()))
+                trained_accuracy = self.training_images().accuracy
+                self.hint(unshuffled(rows[-1], trained_accuracy))
         if rows and self.run.is_written:
             self.run.write_picture("loss.png", loss_curves(rows, self.run.path.name))
         if self.is_finished and self.state.epoch < self.session.options.epochs:
             self.progress.note(f"stopped: no epoch has been better than epoch {self.state.epoch - self.state.stale}")
-        return TrainResult(self.run.path, rows, not self.is_finished, scores)
+        return TrainResult(self.run.path, rows, not self.is_finished, scores, trained_accuracy)
 
     @property
     def is_finished(self) -> bool:

@@ -31,6 +31,17 @@ def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         monkeypatch.setattr(f"modelnet.{drawing}", lambda rows, title: b"")
 
 
+class Heard(Progress):
+    """Keeps the warnings."""
+
+    def __init__(self) -> None:
+        self.warnings: list[str] = []
+
+    def warn(self, text: str) -> None:
+        """Keep it."""
+        self.warnings.append(text)
+
+
 def networks(size: int, classes: int, count: int = 3) -> list[ModelNet]:
     torch.manual_seed(1)
     return [ModelNet(classes, size) for _ in range(count)]
@@ -229,6 +240,26 @@ def test_what_many_networks_cannot_do_is_refused_before_anything_is_made(cache_p
     with pytest.raises(ValueError, match="momentum is 0 or greater"):
         train_many(options, [1], sweep={"momentum": [0.5, -1.0]})
     assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_where_the_order_is_not_shuffled_each_network_is_asked_about_its_training_images(
+    shuffle: bool, cache_path: Path
+) -> None:
+    options = TrainOptions(cache_path, batch_size=1, epochs=2, lr=0.02, threads=1, shuffle=shuffle, device="cpu")
+    result = train_many(options, [0, 1])
+    if shuffle:
+        assert result.trained_accuracy == [None, None]
+    else:
+        scores = [Trained.load(run, device="cpu").evaluate(cache_path) for run in result.runs]
+        assert result.trained_accuracy == [score.accuracy for score in scores]
+
+
+def test_an_option_that_no_setting_of_a_sweep_uses_is_named(cache_path: Path) -> None:
+    heard = Heard()
+    options = TrainOptions(cache_path, epochs=1, threads=1, mixup_alpha=0.5, color_jitter=0.1, device="cpu")
+    train_many(options, [0], heard, sweep={"augment": ["flip", "mixup"]})
+    assert heard.warnings == ["--color-jitter 0.1 changes nothing without --augment color"]
 
 
 def test_the_command_prints_a_table_and_a_sentence(cache_path: Path, tmp_path: Path, run_cli: RunCli) -> None:

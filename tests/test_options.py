@@ -97,3 +97,21 @@ def test_options_of_the_run_are_not_to_be_given_beside_resume() -> None:
     for flags, shown in ((["--lr", "1"], "--lr"), (["--no-shuffle"], "--shuffle"), (["--wd", "0"], "--weight-decay")):
         with pytest.raises(click.UsageError, match=f"leave out {shown}"):
             resume_options(train_command.make_context("train", ["--resume", "r", *flags]))
+
+
+def test_what_changes_nothing_beside_the_other_options_is_named() -> None:
+    cache = Path("c.h5")
+    assert TrainOptions(cache).idle == []
+    assert TrainOptions(cache, mixup_alpha=0.5, momentum=0.9, opt="adamw", amp_dtype="float16").idle == [
+        "--mixup-alpha 0.5 changes nothing without --augment mixup",
+        "--momentum 0.9 changes nothing without --opt sgd or rmsprop",
+        "--amp-dtype float16 changes nothing without --amp",
+    ]
+    used: dict[str, Any] = {
+        "augment": "flip,mixup",
+        "mixup_alpha": 0.5,
+        "momentum": 0.9,
+        "opt": "rmsprop",
+        "sched": "step",
+    }
+    assert TrainOptions(cache, **used, decay_epochs=3, decay_rate=0.5).idle == []

@@ -129,7 +129,8 @@ def class_tables(group: Group) -> tuple[str, list[Table], Table | None]:
 def _balance(run: Run) -> str:
     counts, names = run.counts, list(run.classes.values())
     present = [count for count in counts if count]
-    empty = f"; {len(counts) - len(present)} classes have none" if len(present) < len(counts) else ""
+    without = len(counts) - len(present)
+    empty = f"; {without} {'class has' if without == 1 else 'classes have'} none" if without else ""
     if len(set(present)) <= 1:
         return f"Every class has {max(counts):,} training images{empty}."
     most, least = counts.index(max(present)), counts.index(min(present))

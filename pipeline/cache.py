@@ -141,6 +141,7 @@ class TensorCache(Mapping[str, Mapping[ClassId, Tensor]]):
         Raises:
             CacheDamaged: a row is not what was written; names row, class and file.
             IndexError: a row that is not there.
+            ValueError: rows of another shape or dtype.
         """
         if self.stored_dtype == torch.float32:
             return self.read_stored(rows)
@@ -173,6 +174,8 @@ class TensorCache(Mapping[str, Mapping[ClassId, Tensor]]):
 
     def _has_unchecked(self, rows: Tensor) -> bool:
         wanted = rows.numpy()
+        if rows.dtype != torch.int64 or rows.dim() != 1:  # they are addresses soon
+            raise ValueError(f"rows are (B,) int64, not {tuple(rows.shape)} {rows.dtype}")
         if wanted.view(np.uint64).max(initial=0) >= self.num_images:
             raise IndexError(f"rows {wanted.min()} to {wanted.max()} of a cache of {self.num_images} images")
         return bool(self._unchecked[wanted].any())

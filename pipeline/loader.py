@@ -1,5 +1,6 @@
 """Batches from a cache: a Dataset that gathers whole batches, and the DataLoader around it."""
 
+import math
 from collections import deque
 from collections.abc import Iterator, Sequence
 from itertools import islice
@@ -92,6 +93,9 @@ class EpochSampler(Sampler[int]):
         shuffle: random order; else as in `rows`.
         seed: of the order.
         cache: what the rows are of; those that are not in memory are read ahead. None: nothing is.
+
+    Raises:
+        ValueError: rows that are no list of integers; a mask, say.
     """
 
     _READ_AHEAD = 64 * 2**20  # bytes: enough requests at once for a disk, little of anybody's memory
@@ -100,6 +104,8 @@ class EpochSampler(Sampler[int]):
 
     def __init__(self, rows: int | Tensor, shuffle: bool, seed: int, cache: TensorCache | None = None) -> None:
         self.rows = rows if isinstance(rows, Tensor) else torch.arange(index(rows))
+        if self.rows.dim() != 1 or (self.rows.dtype != torch.int64 and len(self.rows)):
+            raise ValueError(f"rows are (M,) int64, not {tuple(self.rows.shape)} {self.rows.dtype}")
         self.count = len(self.rows)
         self.shuffle = shuffle
         self.seed = seed
@@ -119,8 +125,16 @@ class EpochSampler(Sampler[int]):
         return self.rows[torch.randperm(self.count, generator=seeded_generator(self.seed, epoch))]
 
     def __iter__(self) -> Iterator[int]:
+        return self.read_ahead(self.next_order())
+
+    def next_order(self) -> Tensor:
+        """Return the int64 rows of the epoch that is next, from its start on, and go on to the one behind it."""
         order = self.order(self.epoch)[self.start :]
         self.epoch, self.start = self.epoch + 1, 0
+        return order
+
+    def read_ahead(self, order: Tensor) -> Iterator[int]:
+        """Yield rows, (M,) int64, one by one; of a cache that is not in memory, the next few are read meanwhile."""
         if self.cache is None or self.cache.in_memory(order[:: max(1, len(order) // self._LOOKED_AT)]):
             return (row for rows in order.split(self._AT_ONCE) for row in rows.tolist())
         return self._read_ahead(order, self.cache)
@@ -131,7 +145,8 @@ class EpochSampler(Sampler[int]):
 
     def _read_ahead(self, order: Tensor, cache: TensorCache) -> Iterator[int]:
         """Yield the rows of an order; the system reads the next few from the disk meanwhile."""
-        coming = iter(order.split(max(1, self._READ_AHEAD // cache.recipe.row_bytes // 4)))
+        row_bytes = math.prod(cache.row_shape) * cache.stored_dtype.itemsize
+        coming = iter(order.split(max(1, self._READ_AHEAD // row_bytes // 4)))
         waiting: deque[Tensor] = deque()
         while True:
             for rows in islice(coming, 4 - len(waiting)):
@@ -160,11 +175,17 @@ class PartsOfBatches(Sampler[list[int]]):
 
     def __iter__(self) -> Iterator[list[int]]:
         number, count = self.part
-        rows = torch.tensor(list(self.sampler), dtype=torch.int64)
-        for start in range(0, len(rows), self.batch_size):
-            rows_B = rows[start : start + self.batch_size]
-            if len(rows_B) == self.batch_size or not self.drop_last:
-                yield rows_B.tensor_split(count)[number].tolist()
+        order = self.sampler.next_order()
+        whole = len(order) // self.batch_size
+        order_KB, rest = order[: whole * self.batch_size].view(whole, self.batch_size), order[whole * self.batch_size :]
+        parts = [order_KB.tensor_split(count, 1)[number].flatten()]
+        lengths = [len(parts[0]) // whole] * whole if whole else []
+        if len(rest) and not self.drop_last:
+            parts.append(rest.tensor_split(count)[number])
+            lengths.append(len(parts[1]))
+        rows = self.sampler.read_ahead(torch.cat(parts))  # what others take, others read
+        for length in lengths:
+            yield list(islice(rows, length))
 
     def __len__(self) -> int:
         """Batches of a whole epoch."""

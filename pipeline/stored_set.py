@@ -238,8 +238,10 @@ def check_set(shards: Sequence[StoredCache]) -> None:
     model = next(shard for shard in shards if _shard(shard).set == most)
     by_index: dict[int, StoredCache] = {}
     for shard in shards:
-        if _shard(shard).set != most:
-            why = f"it is of another set than {show_path(model.path.name)}: {_difference(model, shard)}"
+        differences = _differences(model, shard)  # a mark shows accidents, not intentions
+        if _shard(shard).set != most or differences:
+            found = ", ".join(differences) or "its mark differs"
+            why = f"it is of another set than {show_path(model.path.name)}: {found}"
             raise CacheStale(what, shard.path, why, _OTHER_SET)
         twin = by_index.setdefault(_shard(shard).index, shard)
         if twin is not shard:
@@ -268,7 +270,7 @@ def _shard(stored: StoredCache) -> Shard:
     return stored.header.shard
 
 
-def _difference(model: StoredCache, other: StoredCache) -> str:
+def _differences(model: StoredCache, other: StoredCache) -> list[str]:
     one, two = model.header, other.header
     found = one.recipe.differences(two.recipe)
     if _shard(model).count != _shard(other).count:
@@ -279,4 +281,6 @@ def _difference(model: StoredCache, other: StoredCache) -> str:
         found.append("other classes")
     elif model.class_names != other.class_names:
         found.append("other names of classes")
-    return ", ".join(found) or "its mark differs"
+    if model.features != other.features or model.row_shape != other.row_shape:
+        found.append("rows of another kind")
+    return found

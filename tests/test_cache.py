@@ -234,6 +234,18 @@ def test_a_row_that_is_not_there_is_an_index_error(
         TensorCache(cache_path, verify=verify).read(torch.tensor([row]))
 
 
+@pytest.mark.parametrize("verify", ["first", "off"])
+@pytest.mark.parametrize(
+    "rows", [torch.zeros(4, dtype=torch.int32), torch.zeros(8, dtype=torch.bool), torch.zeros(2, 3, dtype=torch.int64)]
+)
+def test_rows_of_another_kind_are_refused_and_never_taken_for_addresses(
+    rows: torch.Tensor, verify: Literal["first", "off"], cache_path: Path, uint8_cache_path: Path
+) -> None:
+    for path in (cache_path, uint8_cache_path):
+        with pytest.raises(ValueError, match=r"rows are \(B,\) int64, not "):
+            TensorCache(path, verify=verify).read(rows)
+
+
 def test_many_threads_may_read_at_once(cache_path: Path) -> None:
     cache = TensorCache(cache_path)
     expected = TensorCache(cache_path).read(torch.arange(8))

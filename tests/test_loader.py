@@ -72,6 +72,24 @@ def test_parts_of_batches_are_those_of_the_whole_ones(
         assert max(lengths) - min(lengths) <= 1
 
 
+def test_a_rank_announces_its_own_rows_alone_and_a_few_ahead(cache_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = TensorCache(cache_path)
+    announced: list[int] = []
+    monkeypatch.setattr(cache, "in_memory", lambda rows: False)
+    monkeypatch.setattr(cache, "will_need", lambda rows: announced.extend(rows.tolist()))
+    monkeypatch.setattr(EpochSampler, "_READ_AHEAD", 1)  # four rows ahead, whatever they are
+
+    batches = make_loader(cache, batch_size=2, rows=torch.arange(8).repeat(2), shuffle=False, part=(1, 2))
+    next(iter(batches))
+
+    assert announced == [1, 3, 5, 7], "not all of the epoch at once, nor what the other rank reads"
+
+
+def test_a_mask_is_not_taken_for_rows(cache: TensorCache) -> None:
+    with pytest.raises(ValueError, match=r"rows are \(M,\) int64, not \(8,\) torch.bool"):
+        make_loader(cache, rows=cache.labels == 1)
+
+
 def test_the_last_short_batch_is_left_out_where_asked_for(cache: TensorCache) -> None:
     assert [len(images) for images, _ in make_loader(cache, batch_size=3, drop_last=True)] == [3, 3]
     assert not list(make_loader(cache, batch_size=9, drop_last=True))

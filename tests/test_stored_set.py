@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -167,6 +168,17 @@ def _replace_by_other_classes(copied: Path, photos: Path) -> Any:
     return copied
 
 
+def _forge_the_mark_of_another_recipe(copied: Path, photos: Path) -> Any:
+    _replace_by_another_recipe(copied, photos)
+    forged = shard_path(copied, 2, 4)
+    mark = StoredCache(shard_path(copied, 1, 4)).header.shard
+    assert mark is not None
+    header = replace(StoredCache(forged).header, shard=replace(mark, index=2))
+    with forged.open("r+b") as file:
+        file.write(header.encode())
+    return copied
+
+
 def _mix_two_sets(copied: Path, photos: Path) -> Any:
     build_shards(photos, copied.with_name("val.h5"), 4, only=2, size=SIZE, workers=1)
     files = [shard_path(copied.with_name("val.h5") if index == 2 else copied, index, 4) for index in range(4)]
@@ -180,6 +192,7 @@ def _mix_two_sets(copied: Path, photos: Path) -> Any:
         (_copy_under_another_number, r"00002-of-00004.h5: it is shard 2 of 4, and so is .*00001-of-00004.h5"),
         (_add_a_whole_cache, r"photos-x.h5: it is a whole cache, and no shard"),
         (_replace_by_another_recipe, r"00002-of-00004.h5: it is of another set than .*: size 64 → 48"),
+        (_forge_the_mark_of_another_recipe, r"00002-of-00004.h5: it is of another set than .*: size 64 → 48"),
         (_replace_by_another_number, r"00002-of-00004.h5: it is of another set than .*: 4 → 5 shards"),
         (_replace_by_other_classes, r"00002-of-00004.h5: it is of another set than .*: other classes"),
         (_mix_two_sets, r"the files are of sets called photos.h5, val.h5"),

@@ -833,7 +833,7 @@ def main() -> NoReturn:
     try:
         code = cli.main([argument for argument in sys.argv[1:] if argument != "--debug"], standalone_mode=False)
         sys.stdout.flush()
-        sys.exit(code if isinstance(code, int) else 0)
+        end(code if isinstance(code, int) else 0)
     except SystemExit:
         raise
     except click.ClickException as error:
@@ -877,7 +877,11 @@ def fail(message: str, code: int, debug: bool) -> NoReturn:
 
 
 def end(code: int) -> NoReturn:
-    """End the process; one of several at once, so that those that wait for it fail, and wait no longer."""
+    """End the process; one of several at once, so that those that wait for it fail, and wait no longer.
+
+    Nor may Python take itself apart there: gloo's threads outlive the process group as long as something holds a network
+    that was trained with it, and one that then needs the interpreter aborts the process, now and then.
+    """
     if under_torchrun():
         sys.stdout.flush()
         sys.stderr.flush()

@@ -364,6 +364,18 @@ def test_one_rank_tells_of_an_error_and_all_end_with_its_code(
     assert errors.splitlines()[-1].startswith(line.format(cache=cache_path.stem))
 
 
+def test_ranks_that_are_done_end_without_waiting_for_threads_that_may_abort(
+    cache_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(
+        sys, "argv", ["cli.py", "train", "--cache", str(cache_path), "--device", "cpu", "--epochs", "1"]
+    )
+    monkeypatch.setattr(sys, "exit", lambda code: os._exit(42))  # would run the end of the interpreter
+
+    assert in_ranks_of_the_command_line(tmp_path / "stderr") == [0, 0]
+
+
 def in_ranks_of_the_command_line(stderr: Path) -> list[int]:
     """Run the command line in two ranks, as torchrun does, and return their exit codes."""
 

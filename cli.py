@@ -847,7 +847,7 @@ def main() -> NoReturn:
         fail(str(error), error.exit_code, debug)
     except (Unread, BrokenPipeError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
+        end(0)
     except Exception as error:
         fail(
             f"this is a bug: {type(error).__name__}: {error}. Run it with --debug and report what it shows",
@@ -879,8 +879,8 @@ def fail(message: str, code: int, debug: bool) -> NoReturn:
 def end(code: int) -> NoReturn:
     """End the process; one of several at once, so that those that wait for it fail, and wait no longer.
 
-    Nor may Python take itself apart there: gloo's threads outlive the process group as long as something holds a network
-    that was trained with it, and one that then needs the interpreter aborts the process, now and then.
+    Nor may Python take itself apart there: gloo's threads outlive the process group as long as something holds a
+    network that was trained with it, and one that then needs the interpreter aborts the process, now and then.
     """
     if under_torchrun():
         sys.stdout.flush()

@@ -649,10 +649,16 @@ def report_command(runs: tuple[Path, ...], out: Path | None) -> None:
 
 
 def named_runs(paths: Iterable[Path]) -> list[Path]:
-    """Return the runs that are meant: a group.csv stands for those that it names."""
+    """Return the runs that are meant: a group.csv stands for those that it names.
+
+    Pages and pictures are left out, which `report`, `train --seeds` and `lr-find` write beside the runs: runs/* names
+    them too.
+    """
     from modelnet.runs import RunFolder
 
-    groups = [RunFolder.read_group(path) if path.suffix == ".csv" else [path] for path in paths]
+    paths = list(paths)
+    meant = [path for path in paths if not (path.suffix in (".html", ".png") and path.is_file())]
+    groups = [RunFolder.read_group(path) if path.suffix == ".csv" else [path] for path in meant or paths]
     return [run for group in groups for run in group]
 
 
@@ -660,14 +666,14 @@ def write_report(runs: Sequence[Path], out: Path | None = None) -> None:
     """Write the page of some runs and say where it is."""
     from modelnet.page import render
     from modelnet.report import gather
-    from pipeline.files import publish
+    from pipeline.files import check_can_publish, publish
 
     page = render(gather(runs))
     first, last = (Path(os.path.normpath(run.absolute())) for run in (runs[0], runs[-1]))
     default = first / "report.html" if len(runs) == 1 else first.parent / f"{first.name}-to-{last.name}.html"
     path = out or Path(os.path.relpath(default))
     with output_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        check_can_publish(path)
         publish(page, path)
     click.echo(f"report: {show_path(path)}")
 

@@ -89,7 +89,10 @@ def remove(path: Path) -> None:
 
 def check_can_publish(path: Path) -> None:
     """Raise OSError now where `publish` would after the work: the folder is made, a file in it created and removed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise NotADirectoryError(errno.ENOTDIR, "a part of its path is a file, and no folder") from None
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
     aside = path.with_name(path.name + ".new")

@@ -12,7 +12,7 @@ from made_runs import Answer, make_run
 from cli import cli
 from modelnet.page import render
 from modelnet.report import gather
-from pipeline.errors import RunError
+from pipeline.errors import OutputError, RunError
 
 HOSTILE = '<script>document.title="owned"</script>'
 BAD_FILE = '"><img src="http://x/y" onerror=alert(1)> {{ 7*7 }} \udcff\x1b[2J.jpg'
@@ -208,3 +208,30 @@ def test_the_command_writes_a_page_beside_the_runs_or_where_it_is_told() -> None
     assert typed("runs/a/group.csv") == "report: runs/a-to-b.html\n"
     wrong = CliRunner().invoke(cli, ["report", "runs"])
     assert isinstance(wrong.exception, RunError)
+
+
+def test_pages_and_pictures_beside_the_runs_are_no_runs_and_do_not_stop_a_pattern_that_names_them() -> None:
+    for name, lr in (("a", 0.1), ("b", 0.2)):
+        for seed in (0, 1):
+            make_run(f"{name}-{seed}", [0.7], ANSWERS, lr=lr, seed=seed)
+    for name in ("a-0-to-a-1.html", "photos-modelnet-lr.png"):
+        Path("runs", name).write_bytes(b"x")
+    everything = [str(path) for path in Path("runs").iterdir()]
+    for command in ("report", "compare"):
+        ended = CliRunner().invoke(cli, [command, *everything])
+        assert ended.exit_code == 0, ended.exception
+    versus = CliRunner().invoke(cli, ["compare", "runs/a-0", "runs/a-0-to-a-1.html", "vs", "runs/b-0"])
+    assert versus.exit_code == 0 and "runs/a-0" in versus.stdout
+    alone = CliRunner().invoke(cli, ["report", "runs/a-0-to-a-1.html"])
+    assert isinstance(alone.exception, RunError) and "no run there: runs/a-0-to-a-1.html" in str(alone.exception)
+
+
+def test_a_page_that_cannot_be_written_says_why() -> None:
+    make_run("a", [0.7])
+    Path("file").write_bytes(b"")
+    for out in ("file/page.html", "file/deeper/page.html"):
+        ended = CliRunner().invoke(cli, ["report", "runs/a", "--out", out])
+        assert isinstance(ended.exception, OutputError)
+        assert str(ended.exception) == (
+            f"the file cannot be written: {out}: a part of its path is a file, and no folder"
+        )

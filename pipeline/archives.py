@@ -12,10 +12,12 @@ from typing import NamedTuple
 
 from pipeline import files
 from pipeline.errors import AccessDenied, SourceError, StorageError, show_path
-from pipeline.found import OUTSIDE, Files, Found
+from pipeline.flat import is_validation
+from pipeline.found import Files, Found
 from pipeline.layout import class_folders_below, label_of, sample_key
 from pipeline.listing import LABEL_SUFFIXES, Entry, Listing, list_archive
 from pipeline.places import STORED, TAR, Damaged, Member, Stat, read_image, stat_of, zip_data_start
+from pipeline.splits import refuse_splits
 
 _DEEPEST = 2  # archives in an archive
 _LONGEST_LABEL = 1 << 16  # bytes
@@ -38,6 +40,7 @@ def find_in_archives(
         StorageError, AccessDenied: the system failed.
     """
     search = _Search(wanted)
+    refuse_splits(paths, os.fsdecode(os.path.dirname(paths[0])))
     stems = {path: _stem(path) for path in paths}
     skipped = _skipped(stems.values(), wanted)
     for path, stem in stems.items():
@@ -123,6 +126,7 @@ class _Search:
                 f"it holds archives in several folders: {', '.join(show_path(f) or '.' for f in folders[:3])}",
                 f"Build each: build-cache {show_path(os.path.join(os.fsencode(outer.where), folders[-1]))}",
             )
+        refuse_splits([entry.name for entry in archives], outer.where)
         stems = [_stem(entry.name) for entry in archives]
         skipped = _skipped(stems, self.wanted)
         for entry, stem in zip(archives, stems, strict=True):
@@ -163,9 +167,12 @@ class _Search:
         self._take_tables(listing, archive, prefix)
         if archive.part and not all(b"/" in image for image in listing.images):
             for number, image in enumerate(listing.images):
-                self._take(archive.stem, image, listing, number)
+                if is_validation(image):
+                    self._add(self.found.flat, image, listing, number)
+                else:
+                    self._take(archive.stem, image, listing, number)
             return
-        directly = []
+        directly = 0
         for number, image in enumerate(listing.images):
             if not image.startswith(prefix):
                 if not archive.inside:
@@ -175,15 +182,12 @@ class _Search:
             if slash:
                 self._take(folder, name, listing, number)
             else:
-                directly.append((number, folder))
-        if archive.inside or len(directly) < len(listing.images):
-            for _, name in directly:
-                self.found.leave_out(OUTSIDE, name)
-            directly = []
-        elif not folders or directly:
-            folders = {archive.stem}
-        for number, name in directly:
-            self._take(archive.stem, name, listing, number)
+                directly += 1
+                self._add(self.found.flat, folder, listing, number)
+        if directly == len(listing.images) and not archive.inside:
+            if directly:
+                self.found.flat_class = archive.stem
+            folders = set() if directly else folders or {archive.stem}
         for folder in folders:
             self._class(folder)
 
@@ -202,10 +206,13 @@ class _Search:
     def _take(self, folder: bytes, name: bytes, listing: Listing, number: int) -> None:
         files = self._class(folder)
         if files is not None:
-            member = listing.member(number)
-            number_of_archive = len(self.found.archives) - 1
-            size = member[2]
-            files.add(name, self.found.archives[-1][1]._replace(size=size), (number_of_archive, *member))
+            self._add(files, name, listing, number)
+
+    def _add(self, files: Files, name: bytes, listing: Listing, number: int) -> None:
+        member = listing.member(number)
+        number_of_archive = len(self.found.archives) - 1
+        size = member[2]
+        files.add(name, self.found.archives[-1][1]._replace(size=size), (number_of_archive, *member))
 
     def _class(self, folder: bytes) -> Files | None:
         if self.wanted is not None and folder not in self.wanted:

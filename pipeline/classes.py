@@ -134,7 +134,7 @@ def class_names(tables: Mapping[bytes, Place], folders: Sequence[bytes]) -> list
 
 
 def _read_table(place: Place) -> dict[str, str]:
-    text = _text(place, "utf-8-sig")
+    text = table_text(place, "utf-8-sig")
     try:
         rows = csv.DictReader(io.StringIO(text, newline=""))
         if not {"id", "name"} <= set(rows.fieldnames or ()):
@@ -145,11 +145,16 @@ def _read_table(place: Place) -> dict[str, str]:
 
 
 def _read_synsets(place: Place) -> dict[str, str]:
-    parts = (line.partition(" ") for line in _text(place, "utf-8").splitlines())
+    parts = (line.partition(" ") for line in table_text(place, "utf-8").splitlines())
     return {synset: words.split(",")[0].strip() for synset, _, words in parts}
 
 
-def _text(place: Place, encoding: str) -> str:
+def table_text(place: Place, encoding: str) -> str:
+    """Return the text of a table of classes.
+
+    Raises:
+        SourceError, AccessDenied: it cannot be read.
+    """
     where = _where(place)
     try:
         return read_image(place)[0].decode(encoding)

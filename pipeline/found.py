@@ -18,6 +18,8 @@ OUTSIDE = "outside a class folder"
 NOT_REGULAR = "not a regular file"
 ARCHIVE_SUFFIXES = (b".tar", b".zip")
 NAME_FILES = (b"classes.csv", b"LOC_synset_mapping.txt")
+SOLUTION = b"LOC_val_solution.csv"  # what ImageNet's validation images show
+TABLES = (*NAME_FILES, SOLUTION)
 
 
 class Files:
@@ -33,6 +35,13 @@ class Files:
         self.names.append(name)
         self.stats.extend(found)
         self.members.extend(member)
+
+    def take_over(self, other: "Files", number: int) -> None:
+        """Note one image of another folder."""
+        width, columns = len(Stat._fields), MEMBER_COLUMNS
+        self.names.append(other.names[number])
+        self.stats += other.stats[width * number : width * (number + 1)]
+        self.members += other.members[columns * number : columns * (number + 1)]
 
     def add_all(self, other: "Files", below: bytes) -> None:
         """Take over the images of another folder, which is a folder in this class."""
@@ -57,12 +66,15 @@ class Files:
 class Found:
     """Images by class folder, and what else there was; see `Scan`.
 
-    `tables` are the places of files with readable names, by their own name; `nearby`
+    `flat` are images in no class folder, of the class `flat_class` where that is not None and nothing says otherwise;
+    `tables` the places of files that say what classes are, by their own name; `nearby`
     archives that lie beside class folders; `unwanted` classes that were not asked for; `labelled` where
     something else than folders says what the classes are.
     """
 
     files: dict[bytes, Files] = field(default_factory=dict)
+    flat: Files = field(default_factory=Files)
+    flat_class: bytes | None = None
     archives: list[tuple[bytes, Stat]] = field(default_factory=list)
     tables: dict[bytes, Place] = field(default_factory=dict)
     nearby: list[bytes] = field(default_factory=list)

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from pipeline import files
 from pipeline.errors import ArchiveDamaged, SourceError, show_path
-from pipeline.found import ARCHIVE_SUFFIXES, NAME_FILES, hidden, not_an_image_name
+from pipeline.found import ARCHIVE_SUFFIXES, TABLES, hidden, not_an_image_name
 from pipeline.places import ENCRYPTED, TAR
 from pipeline.tar import BLOCK, is_tar, tar_members
 
@@ -82,7 +82,7 @@ class Listing:
         elif not reason:
             self.images.append(name)
             self.members.extend(entry[1:6])
-        elif base in NAME_FILES:
+        elif base in TABLES:
             self.tables.append(entry._replace(name=name))
         elif base.startswith(b"."):
             self.left_out[reason] += 1

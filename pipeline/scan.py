@@ -10,9 +10,11 @@ import numpy as np
 from pipeline.archives import find_in_archives
 from pipeline.classes import Choice, choose, class_names, merge_classes, refuse_missing
 from pipeline.errors import AccessDenied, SourceError, show_path
-from pipeline.found import NAME_FILES, OUTSIDE, Found
+from pipeline.flat import is_validation, settle_flat
+from pipeline.found import NAME_FILES, OUTSIDE, SOLUTION, Found, not_an_image_name
 from pipeline.layout import KAGGLE
 from pipeline.sources import SUFFIXES, Scan, class_ids_of, class_order
+from pipeline.splits import all_are_splits
 from pipeline.walk import walk_folder
 
 
@@ -37,12 +39,13 @@ def scan_source(source: Path, output: Path | None = None, choice: Choice | None 
     else:
         found = find_in_archives([os.fsencode(root)], inside, choice.folders)
         _look_for_tables(found, root.parent)
+    flat = settle_flat(found, choice.folders, source)
     refuse_missing(found, choice, source)
     _refuse_nothing(source, found)
     if not found.labelled:
         _refuse_folders_of_folders(source, found)
     merge_classes(found, choice)
-    scan = Scan(root, archives=found.archives)
+    scan = Scan(root, flat=flat, archives=found.archives)
     scan.left_out, scan.left_out_named, scan.failed = found.left_out, found.left_out_named, found.failed
     scan.class_folders = class_order(list(found.files))
     scan.class_ids = class_ids_of(scan.class_folders)
@@ -82,25 +85,38 @@ def _find_in_folder(root: Path, output: Path | None, choice: Choice) -> tuple[Fo
     folder = root / os.fsdecode(KAGGLE)
     folder = folder if folder.is_dir() else root
     found = walk_folder(os.fsencode(folder), output, choice.folders)
-    if not found.failed and not any(files.names for files in found.files.values()):
-        archives = sorted(found.nearby)
-        if archives:
-            tables = found.tables
-            found = find_in_archives(archives, wanted=choice.folders, part=True)
-            found.tables |= tables
+    if _holds_only_archives(found):
+        walked, found = found, find_in_archives(sorted(found.nearby), wanted=choice.folders, part=True)
+        found.tables |= walked.tables
+        found.left_out += walked.left_out
+        found.left_out_named += walked.left_out_named
+        for name in walked.flat.names:
+            found.leave_out(OUTSIDE, name)
+    else:
+        for path in found.nearby:
+            found.left_out[not_an_image_name(os.path.basename(path))] += 1
     if folder != root:
         _look_for_tables(found, root)
     whole = folder.absolute()
-    if whole.parts[-4:] == Path(os.fsdecode(KAGGLE)).parts:
+    if whole.parts[-4:-1] == Path(os.fsdecode(KAGGLE)).parts[:-1]:
         _look_for_tables(found, whole.parents[3])
+    if any(map(is_validation, found.flat.names)):
+        _look_for_tables(found, whole.parent)
     return found, folder
 
 
+def _holds_only_archives(found: Found) -> bool:
+    if found.failed or not found.nearby or any(map(is_validation, found.flat.names)):
+        return False
+    return not any(files.names for files in found.files.values())
+
+
 def _look_for_tables(found: Found, folder: Path) -> None:
-    """Take the tables of names that lie around a source which has none."""
-    if not found.tables:
-        paths = {name: os.path.join(os.fsencode(folder), name) for name in NAME_FILES}
-        found.tables = {name: path for name, path in paths.items() if os.path.isfile(path)}
+    """Take the tables that lie around a source which has none of their kind."""
+    for kind in (NAME_FILES, (SOLUTION,)):
+        if not any(name in found.tables for name in kind):
+            paths = {name: os.path.join(os.fsencode(folder), name) for name in kind}
+            found.tables |= {name: path for name, path in paths.items() if os.path.isfile(path)}
 
 
 def _refuse_nothing(root: Path, found: Found) -> None:
@@ -112,13 +128,10 @@ def _refuse_nothing(root: Path, found: Found) -> None:
     raise SourceError("no images to read", root, why, "Put the images of each class into a folder of its own")
 
 
-_SPLITS = {b"train", b"training", b"val", b"valid", b"validation", b"test", b"testing"}
-
-
 def _refuse_folders_of_folders(root: Path, found: Found) -> None:
     names = [name for files in found.files.values() for name in files.names]
     nested = [b"/" in name for name in names]
-    splits = {folder.lower() for folder in found.files} <= _SPLITS  # where a stray image does not make it a class
+    splits = all_are_splits(found.files)  # where a stray image does not make it a class
     if any(nested) and (all(nested) or splits):
         inside = sorted(folder for folder, files in found.files.items() if files.names)
         shown = " and ".join(show_path(folder) + "/" for folder in inside[:3])

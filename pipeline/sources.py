@@ -54,6 +54,7 @@ class Scan:
         stats: (M, 4) int64, size, times and inode of each; -1 where they could not be read.
         class_places: (C,) the folder that a class's names start from, below `root`: its own, or none where the names
             begin with several.
+        flat: whether they lie directly in `root`, and only their names begin with what would be their folder.
         archives: path and stat data of the archives that the candidates are members of; none for plain files.
         members: (M, 6) int64, of each the archive's position and the rest of its `Member`; (0, 6) for plain files.
         left_out: how many files, by reason.
@@ -70,6 +71,7 @@ class Scan:
     names: list[bytes] = field(default_factory=list)
     stats: NDArray[np.int64] = field(default_factory=lambda: np.empty((0, len(Stat._fields)), np.int64))
     class_places: list[bytes] = field(default_factory=list)
+    flat: bool = False
     archives: list[tuple[bytes, Stat]] = field(default_factory=list)
     members: NDArray[np.int64] = field(default_factory=lambda: np.empty((0, MEMBER_COLUMNS), np.int64))
     left_out: Counter[str] = field(default_factory=Counter)
@@ -91,6 +93,8 @@ class Scan:
 
     def path(self, row: int) -> bytes:
         """Return the path of candidate `row`, where candidates are plain files."""
+        if self.flat:
+            return os.path.join(os.fsencode(self.root), os.path.basename(self.names[row]))
         return os.path.join(os.fsencode(self.root), self.class_places[self.labels[row]], self.names[row])
 
     def in_reading_order(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:

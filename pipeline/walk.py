@@ -11,9 +11,9 @@ from pipeline.errors import AccessDenied, StorageError
 from pipeline.format import MAGIC, SIDE_FILES
 from pipeline.found import (
     ARCHIVE_SUFFIXES,
-    NAME_FILES,
     NOT_REGULAR,
     OUTSIDE,
+    TABLES,
     Files,
     Found,
     hidden,
@@ -64,10 +64,10 @@ class _Walk:
         linked: list[_Folder] = []
         for entry in _entries(root):
             if not _is_folder(entry):
-                if entry.name in NAME_FILES:
+                if entry.name in TABLES:
                     self.found.tables[entry.name] = entry.path
                 elif not self._is_ours(entry):
-                    self._leave_out_at_top(entry)
+                    self._look_at_top(entry)
             elif hidden(entry.name):
                 self.found.left_out["hidden folder"] += 1
             elif self.wanted is not None and entry.name not in self.wanted:
@@ -128,14 +128,16 @@ class _Walk:
             else:
                 self.found.leave_out(NOT_REGULAR, os.path.join(class_folder, name))
 
-    def _leave_out_at_top(self, entry: "os.DirEntry[bytes]") -> None:
+    def _look_at_top(self, entry: "os.DirEntry[bytes]") -> None:
         reason = not_an_image_name(entry.name)
-        if reason:
-            self.found.left_out[reason] += 1
-            if entry.name.lower().endswith(ARCHIVE_SUFFIXES) and not hidden(entry.name) and _is_file(entry):
-                self.found.nearby.append(entry.path)
-        else:
+        if not reason and _is_file(entry):
+            self.found.flat.add(entry.name, stat_of(entry.stat()))
+        elif not reason:
             self.found.leave_out(OUTSIDE, entry.name)
+        elif entry.name.lower().endswith(ARCHIVE_SUFFIXES) and not hidden(entry.name) and _is_file(entry):
+            self.found.nearby.append(entry.path)
+        else:
+            self.found.left_out[reason] += 1
 
     def _fail(self, class_folder: bytes, name: bytes, reason: str) -> None:
         self.found.failed.append(Failed(os.fsdecode(class_folder), os.fsdecode(name), reason, passing=True))

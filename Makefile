@@ -7,7 +7,7 @@ IMAGES ?= 9216
 
 .PHONY: example test check format soak bench clean
 
-.venv/installed: pyproject.toml
+.venv/installed: pyproject.toml $(wildcard pipeline/_*.c)
 	test -x $(PY) || $(PYTHON) -m venv .venv
 	$(PY) -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	touch $@

@@ -35,6 +35,7 @@ PNGS = {  # name: mode, size; noise does not compress, so those with much to sto
     "palette": ("P", (29, 23)),
     "palette-transparent": ("P", (29, 23)),
     "one-bit": ("1", SIZE),
+    "tall": ("RGB", (11, 47)),  # since Pillow 13 its columns are resized first
 }
 
 

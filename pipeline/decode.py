@@ -14,7 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile
 
+from pipeline.jpeg import decode_jpeg
 from pipeline.recipe import Recipe
+from pipeline.resize import resize
 
 TINY_SIDE = 32  # pixels; shorter sides carry next to nothing at any usual size
 BLANK_RANGE = 8  # levels; JPEG noise on an empty page stays within
@@ -71,16 +73,7 @@ def decode(data: bytes, recipe: Recipe) -> Decoded:
             remarks.append(f"tiny: {image.width} × {image.height} pixels")
         if image.format == "PNG" and getattr(image, "is_animated", False):
             remarks.append("animated: the first frame is used")
-        orientation = _orientation(image) if recipe.exif_rotate else 1
-        try:
-            rgb = image.convert("RGB")
-        except MemoryError:
-            raise
-        except Exception as error:  # a decoder fed with damaged bytes raises nearly any type
-            raise Undecodable(_why_not(error)) from error
-        if orientation in _ORIENTATIONS:
-            rgb = rgb.transpose(_ORIENTATIONS[orientation])
-        pixels_HWC = np.asarray(rgb.resize((recipe.size, recipe.size), Image.Resampling.BILINEAR))
+        pixels_HWC = resize(_rgb(data, image, _orientation(image) if recipe.exif_rotate else 1), recipe.size)
     if _is_blank(pixels_HWC):
         remarks.append("blank: nearly one color all over")
     return Decoded(pixels_HWC, tuple(remarks))
@@ -146,6 +139,21 @@ def _orientation(image: Image.Image) -> int:
         return int(image.getexif().get(0x0112, 1))
     except Exception:  # broken EXIF is common in the wild and says nothing about the pixels
         return 1
+
+
+def _rgb(data: bytes, image: Image.Image, orientation: int) -> Image.Image | NDArray[np.uint8]:
+    """Decode the pixels, in the orientation that EXIF's number stands for."""
+    if orientation not in _ORIENTATIONS:
+        decoded_HWC = decode_jpeg(data, image)
+        if decoded_HWC is not None:
+            return decoded_HWC
+    try:
+        rgb = image.convert("RGB")
+    except MemoryError:
+        raise
+    except Exception as error:  # a decoder fed with damaged bytes raises nearly any type
+        raise Undecodable(_why_not(error)) from error
+    return rgb.transpose(_ORIENTATIONS[orientation]) if orientation in _ORIENTATIONS else rgb
 
 
 def _why_not(error: Exception) -> str:

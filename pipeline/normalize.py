@@ -8,14 +8,12 @@ import ctypes
 import math
 from collections.abc import Callable, Iterable
 from functools import cache, lru_cache
-from importlib.machinery import EXTENSION_SUFFIXES
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from pipeline.compiled import compiled
 from pipeline.recipe import Recipe, normalization_table
 from pipeline.threads import in_parts
 
@@ -65,8 +63,8 @@ def normalize_rows(images_NCHW: Tensor, rows: Tensor, recipe: Recipe, out_BCHW: 
         recipe: gives mean and std.
         out_BCHW: (B, 3, S, S) float32, contiguous; is overwritten.
     """
-    compiled = compiled_kernel()
-    if compiled is None:
+    kernel = compiled_kernel()
+    if kernel is None:
         _in_steps(images_NCHW, rows, recipe, out_BCHW)
         return
     rows = rows.contiguous()
@@ -76,7 +74,7 @@ def normalize_rows(images_NCHW: Tensor, rows: Tensor, recipe: Recipe, out_BCHW: 
 
     def work(start: int, end: int) -> None:
         places = first + 8 * start, end - start, pixels
-        compiled(images, *places, mean.ctypes.data, std.ctypes.data, out + row_bytes * start)
+        kernel(images, *places, mean.ctypes.data, std.ctypes.data, out + row_bytes * start)
 
     in_parts(work, len(rows))
 
@@ -96,14 +94,12 @@ def _in_steps(images_NCHW: Tensor, rows: Tensor, recipe: Recipe, out_BCHW: Tenso
 
 
 @cache
-def compiled_kernel(folder: Path = Path(__file__).parent) -> Callable[..., Any] | None:
-    """Return `normalize_rows` of `_normalize.c`, or None where it was not compiled: no compiler, no installation."""
-    for suffix in EXTENSION_SUFFIXES:
-        library = folder / f"_normalize{suffix}"
-        if library.is_file():
-            kernel = ctypes.CDLL(str(library)).normalize_rows
-            address, number = ctypes.c_void_p, ctypes.c_int64
-            kernel.argtypes = [address, address, number, number, address, address, address]
-            kernel.restype = None
-            return kernel
-    return None
+def compiled_kernel() -> Callable[..., None] | None:
+    """Return `normalize_rows` of `_normalize.c`, or None where it was not compiled."""
+    library = compiled("_normalize")
+    if library is None:
+        return None
+    address, number = ctypes.c_void_p, ctypes.c_int64
+    library.normalize_rows.argtypes = [address, address, number, number, address, address, address]
+    library.normalize_rows.restype = None
+    return library.normalize_rows

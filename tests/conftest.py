@@ -2,11 +2,13 @@
 
 import ctypes
 import os
+import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future
+from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -62,6 +64,20 @@ def make_photos(folder: Path) -> Path:
     places = [(class_id, name, size) for class_id, names in PHOTOS.items() for name, size in names.items()]
     for seed, (class_id, name, (width, height)) in enumerate(places):
         save_jpeg(folder / class_id / name, width, height, seed)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def kernels(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the parts in C, compiled with the flags of pyproject.toml."""
+    compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
+    if compiler is None:
+        pytest.skip("no C compiler here")
+    folder = tmp_path_factory.mktemp("kernels")
+    flags = ["-O3", "-ffp-contract=off", "-fPIC", "-shared", "-Wall", "-Wextra", "-Werror"]
+    for source in (REPOSITORY / "pipeline").glob("_*.c"):
+        target = folder / f"{source.stem}{EXTENSION_SUFFIXES[0]}"
+        subprocess.run([compiler, *flags, "-o", target, source], check=True)
     return folder
 
 

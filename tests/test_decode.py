@@ -16,6 +16,7 @@ from PIL import Image, ImageFile, ImageOps
 from torchvision import transforms
 
 from pipeline import decode as decode_module
+from pipeline import jpeg
 from pipeline.decode import Undecodable, decode, decoder_identity
 from pipeline.recipe import Recipe, pixels_to_row
 
@@ -266,10 +267,14 @@ def test_the_identity_of_the_decoder_changes_with_one_pixel_of_one_probe(monkeyp
     assert calls >= 24  # a dozen probes, each at two sizes
 
 
-def test_a_decoder_without_memory_is_not_taken_for_a_damaged_image(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("with_simplejpeg", [True, False])
+def test_a_decoder_without_memory_is_not_taken_for_a_damaged_image(
+    with_simplejpeg: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def no_memory(*_: object, **__: object) -> None:
         raise MemoryError
 
+    monkeypatch.setattr(jpeg, "_decoder", lambda: no_memory if with_simplejpeg else None)
     monkeypatch.setattr(Image.Image, "convert", no_memory)
 
     with pytest.raises(MemoryError):

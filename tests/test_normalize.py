@@ -1,18 +1,15 @@
 """The compiled kernel and PyTorch's own steps give torchvision's bits, whatever the recipe."""
 
-import shutil
-import subprocess
 import threading
-from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from conftest import REPOSITORY
 from torchvision.transforms import Normalize
 
 from pipeline import normalize as module
+from pipeline.compiled import compiled
 from pipeline.normalize import compiled_kernel, normalize, normalize_rows
 from pipeline.recipe import Recipe
 
@@ -24,23 +21,12 @@ RECIPES = [
 EVERY_VALUE_NCHW = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16).expand(1, 3, 16, 16).contiguous()
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the kernel, compiled with the flags of pyproject.toml."""
-    compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
-    if compiler is None:
-        pytest.skip("no C compiler here")
-    folder = tmp_path_factory.mktemp("kernel")
-    flags = ["-O3", "-ffp-contract=off", "-fPIC", "-shared", "-Wall", "-Wextra", "-Werror"]
-    target = folder / f"_normalize{EXTENSION_SUFFIXES[0]}"
-    subprocess.run([compiler, *flags, "-o", target, REPOSITORY / "pipeline" / "_normalize.c"], check=True)
-    return folder
-
-
 @pytest.fixture(params=["compiled", "in steps"])
 def way(request: Any, monkeypatch: pytest.MonkeyPatch) -> str:
     """Each way to normalize on the CPU."""
-    kernel = compiled_kernel(request.getfixturevalue("folder")) if request.param == "compiled" else None
+    folder = request.getfixturevalue("kernels") if request.param == "compiled" else Path("nothing is here")
+    monkeypatch.setattr(module, "compiled", lambda name: compiled(name, folder))
+    kernel = compiled_kernel.__wrapped__()
     assert (kernel is None) == (request.param == "in steps")
     monkeypatch.setattr(module, "compiled_kernel", lambda: kernel)
     return str(request.param)
@@ -78,7 +64,3 @@ def test_rows_that_are_every_second_of_a_tensor_are_read_as_such(way: str) -> No
     out = torch.empty(3, 3, 4, 4)
     normalize_rows(images, torch.arange(6)[::2], Recipe(size=4, dtype="uint8"), out)
     assert torch.equal(out, torchvisions(images[:6:2], Recipe(size=4)))
-
-
-def test_nothing_compiled_is_no_error(tmp_path: Path) -> None:
-    assert compiled_kernel(tmp_path) is None

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 
+from modelnet.options import TrainOptions
 from modelnet.runs import EpochRow
 
 GUESSING_AFTER = 20  # epochs; a ModelNet that converges has often hardly begun to after 10
@@ -11,7 +12,7 @@ _FALLING = 0.002  # below what guessing gives: a network that learns slowly, and
 _SEEMS_BETTER = 0.05  # of an accuracy
 
 
-def guessing(rows: Sequence[EpochRow], counts: Sequence[int]) -> str:
+def guessing(rows: Sequence[EpochRow], counts: Sequence[int], options: TrainOptions) -> str:
     """Say that the loss stays where it is without looking at the images, or return "".
 
     A network that has begun to learn is below that loss, if only by little: of 32 starts of ModelNet at the default
@@ -20,12 +21,14 @@ def guessing(rows: Sequence[EpochRow], counts: Sequence[int]) -> str:
     Args:
         rows: epochs.
         counts: training images of each class.
+        options: of the training.
     """
-    present = [count for count in counts if count]
-    blind = blind_loss(counts)
+    shares = target_shares(counts, options)
+    blind = entropy(shares)
     if any(abs(row.train_loss - blind) > _NEAR for row in rows) or rows[-1].train_loss < blind - _FALLING:
         return ""
-    balanced = len(set(present)) == 1
+    present = [share for share in shares if share]
+    balanced = max(present) - min(present) < 1e-9
     what = f"ln {len(present)}" if balanced else "what the sizes of the classes alone give"
     return (
         f"after {len(rows)} epochs the loss is still {blind:.3f} = {what}: the network is guessing. "
@@ -33,17 +36,43 @@ def guessing(rows: Sequence[EpochRow], counts: Sequence[int]) -> str:
     )
 
 
-def blind_loss(counts: Sequence[int]) -> float:
-    """Return the lowest loss that can be had without looking at the images: the entropy of the classes' sizes."""
-    return -sum(count / sum(counts) * math.log(count / sum(counts)) for count in counts if count)
+def target_shares(counts: Sequence[int], options: TrainOptions) -> list[float]:
+    """Return what part of all that the loss asks for is of each class: the best answer of a network that does not look.
+
+    Args:
+        counts: training images of each class.
+        options: balanced class weights make all classes alike, smoothing moves them towards that.
+    """
+    weights = [float(bool(count)) for count in counts] if options.class_weights == "balanced" else list(counts)
+    return [(1 - options.smoothing) * weight / sum(weights) + options.smoothing / len(weights) for weight in weights]
 
 
-def converged_below(counts: Sequence[int], smoothing: float = 0.0) -> float:
-    """Return the training loss half-way between guessing and the lowest that smoothed labels allow: 0 unsmoothed."""
-    classes = len(counts)
-    wrong = smoothing / classes
-    least = -sum(share * math.log(share) for share in (1 - smoothing + wrong, *[wrong] * (classes - 1)) if share)
-    return (blind_loss(counts) + least) / 2
+def entropy(shares: Sequence[float]) -> float:
+    """Return the loss of answering with these shares where they are the right ones, the lowest that there is."""
+    return -sum(share * math.log(share) for share in shares if share)
+
+
+def converged_below(counts: Sequence[int], options: TrainOptions) -> float:
+    """Return the training loss half-way between guessing and the lowest that smoothed and mixed labels allow.
+
+    Args:
+        counts: training images of each class.
+        options: of the training; the lowest is 0 where labels are neither smoothed nor mixed.
+    """
+    shares, wrong = target_shares(counts, options), options.smoothing / len(counts)
+    least = entropy([1 - options.smoothing + wrong, *[wrong] * (len(counts) - 1)])
+    if options.mixtures:
+        least += (1 - sum((count / sum(counts)) ** 2 for count in counts)) * _of_mixing(options)
+    return (entropy(shares) + least) / 2
+
+
+def _of_mixing(options: TrainOptions) -> float:
+    """Return the mean entropy of two parts of a label that Beta(alpha, alpha) divides."""
+    from scipy.special import digamma
+
+    alphas = {"mixup": options.mixup_alpha, "cutmix": options.cutmix_alpha}
+    found = [digamma(2 * alphas[kind] + 1) - digamma(alphas[kind] + 1) for kind in options.mixtures]
+    return float(sum(found) / len(found))
 
 
 def unshuffled(row: EpochRow, accuracy: float) -> str:

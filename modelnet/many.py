@@ -266,8 +266,4 @@ class _Group:
 
 def _limit(session: Session) -> float:
     """Return the last training loss below which a network counts as converged."""
-    options = session.options
-    counts = class_counts(session.cache, session.batches.subset).tolist()
-    if options.class_weights == "balanced":
-        counts = [min(count, 1) for count in counts]
-    return converged_below(counts, options.smoothing)
+    return converged_below(class_counts(session.cache, session.batches.subset).tolist(), session.options)

@@ -13,6 +13,11 @@ from modelnet.runs import EpochRow, Prediction, RunFolder
 from modelnet.scores import Scores, accuracy_interval
 from pipeline.errors import RunError, show_path
 
+CLASS_AFTER_CLASS = (
+    "The order was not shuffled (--no-shuffle): class after class, the running loss and accuracy of training look "
+    "better than the network is, and whether it converged follows from that loss."
+)
+
 
 @dataclass(frozen=True)
 class Run:
@@ -85,8 +90,7 @@ class Run:
     @property
     def converged(self) -> bool:
         """Whether the training loss is nearer to the lowest there can be than to that of guessing."""
-        limit = converged_below(self.counts, self.options.smoothing)
-        return bool(self.rows) and self.rows[-1].train_loss < limit
+        return bool(self.rows) and self.rows[-1].train_loss < converged_below(self.counts, self.options)
 
     @property
     def best_epoch(self) -> EpochRow:
@@ -130,7 +134,9 @@ class Run:
             notes.append("No validation images: nothing here says how good the network is on images it has not seen.")
         if self.scored_epoch is not None and self.scored_epoch < len(self.rows):
             notes.append(f"Scores and mistakes are those after epoch {self.scored_epoch}; the run has gone on since.")
-        if len(self.rows) >= GUESSING_AFTER and (hint := guessing(self.rows, self.counts)):
+        if self.rows and not self.options.shuffle:
+            notes.append(CLASS_AFTER_CLASS)
+        if len(self.rows) >= GUESSING_AFTER and (hint := guessing(self.rows, self.counts, self.options)):
             notes.append(f"{hint[0].upper()}{hint[1:]}.")
         if self.scores is not None:
             notes += self._luck(self.scores)
@@ -139,9 +145,10 @@ class Run:
     def _luck(self, scores: Scores) -> list[str]:
         most = max(scores.classes, key=lambda one: one.images)
         always = most.images / scores.images
-        low, _ = accuracy_interval(scores.accuracy * scores.images, scores.images)
+        low, high = accuracy_interval(scores.accuracy * scores.images, scores.images)
         if low > always:
             return []
-        name = self.classes[str(most.id)]
-        blind = f"that of always answering {name}: {always:.1%}"
+        blind = f"that of always answering {self.classes[str(most.id)]}: {always:.1%}"
+        if high < always:
+            return [f"This accuracy is below {blind}."]
         return [f"With {scores.images} images this accuracy cannot be told from {blind}."]

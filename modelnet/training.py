@@ -86,7 +86,8 @@ class Training:
                 rows.append(self.finish_epoch(outcome, time.perf_counter() - began))
                 self.progress.epoch(rows[-1], epochs)
                 if len(rows) == GUESSING_AFTER:
-                    self.hint(guessing(rows, class_counts(self.batches.cache, self.batches.subset).tolist()))
+                    counts = class_counts(self.batches.cache, self.batches.subset).tolist()
+                    self.hint(guessing(rows, counts, self.session.options))
             return self.finish(rows, outcome)
 
     def finish(self, rows: list[EpochRow], outcome: Outcome | None) -> TrainResult:

@@ -1,6 +1,7 @@
 """Hints: said where they are true, and nowhere else."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from conftest import save_jpeg
 
 from modelnet import TrainOptions, train
 from modelnet.hints import converged_below, guessing, unshuffled
+from modelnet.mixing import Mixing, mix_labels
 from modelnet.progress import Progress
 from modelnet.runs import EpochRow
 from pipeline import build_cache
@@ -17,6 +19,9 @@ from pipeline import build_cache
 @pytest.fixture(autouse=True)
 def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("modelnet.training.loss_curves", lambda rows, title: b"")  # drawing takes longer than training
+
+
+PLAIN = TrainOptions(Path())
 
 
 def epochs(*losses: float, accuracy: float = 0.5) -> list[EpochRow]:
@@ -33,16 +38,16 @@ class Listen(Progress):
 
 
 def test_a_loss_that_stays_at_that_of_guessing_is_named() -> None:
-    assert guessing(epochs(0.697, 0.693, 0.692), [10, 10, 0]) == (
+    assert guessing(epochs(0.697, 0.693, 0.692), [10, 10, 0], PLAIN) == (
         "after 3 epochs the loss is still 0.693 = ln 2: the network is guessing. "
         "Try a larger --lr than 0.001; lr-find suggests one"
     )
-    assert "2.303 = ln 10:" in guessing(epochs(2.31, 2.301), [3] * 10)
+    assert "2.303 = ln 10:" in guessing(epochs(2.31, 2.301), [3] * 10, PLAIN)
     uneven = -(0.25 * math.log(0.25) + 0.75 * math.log(0.75))
-    assert f"still {uneven:.3f} = what the sizes of the classes alone give" in guessing(epochs(uneven), [5, 15])
-    assert guessing(epochs(0.69, 0.69, 0.6), [10, 10]) == ""
-    assert guessing(epochs(0.69), [5, 15]) == ""
-    assert guessing(epochs(0.694, 0.692, 0.690), [10, 10]) == ""  # it has begun to learn
+    assert f"still {uneven:.3f} = what the sizes of the classes alone give" in guessing(epochs(uneven), [5, 15], PLAIN)
+    assert guessing(epochs(0.69, 0.69, 0.6), [10, 10], PLAIN) == ""
+    assert guessing(epochs(0.69), [5, 15], PLAIN) == ""
+    assert guessing(epochs(0.694, 0.692, 0.690), [10, 10], PLAIN) == ""  # it has begun to learn
 
 
 def test_a_running_accuracy_that_the_network_does_not_have_is_named() -> None:
@@ -81,9 +86,33 @@ def test_a_learning_rate_that_moves_nothing_is_hinted_at_while_training(
     ]
 
 
+def test_what_the_loss_asks_for_decides_what_guessing_gives() -> None:
+    uneven = [10, 30]
+    assert "still 0.693 = ln 2" in guessing(epochs(0.693), uneven, replace(PLAIN, class_weights="balanced"))
+    smoothed = replace(PLAIN, smoothing=0.2)
+    logits = torch.tensor([[0.3, 0.7]]).log()  # 0.8 of a quarter and 0.1: what is asked for of the first class
+    loss = torch.nn.functional.cross_entropy(logits.expand(4, 2), torch.tensor([0, 1, 1, 1]), label_smoothing=0.2)
+    assert f"still {loss:.3f} = what the sizes" in guessing(epochs(loss.item()), uneven, smoothed)
+    assert guessing(epochs(loss.item()), uneven, PLAIN) == ""
+
+
 def test_a_network_has_converged_half_way_between_guessing_and_the_best_its_labels_allow() -> None:
-    assert converged_below([5, 5]) == pytest.approx(math.log(2) / 2)
-    assert converged_below([30, 10]) == pytest.approx(-(0.75 * math.log(0.75) + 0.25 * math.log(0.25)) / 2)
+    assert converged_below([5, 5], PLAIN) == pytest.approx(math.log(2) / 2)
+    assert converged_below([30, 10], PLAIN) == pytest.approx(-(0.75 * math.log(0.75) + 0.25 * math.log(0.25)) / 2)
+    assert converged_below([30, 10], replace(PLAIN, class_weights="balanced")) == pytest.approx(math.log(2) / 2)
     target = torch.tensor([0.9 + 0.1 / 3, 0.1 / 3, 0.1 / 3])
     best = torch.nn.functional.cross_entropy(target.log()[None], torch.tensor([0]), label_smoothing=0.1).item()
-    assert converged_below([1, 1, 1], smoothing=0.1) == pytest.approx((math.log(3) + best) / 2)
+    assert converged_below([1, 1, 1], replace(PLAIN, smoothing=0.1)) == pytest.approx((math.log(3) + best) / 2)
+
+
+@pytest.mark.parametrize("augment", ["mixup", "cutmix", "mixup,cutmix"])
+def test_mixed_labels_have_a_lowest_loss_above_0(augment: str) -> None:
+    options = replace(PLAIN, augment=augment, mixup_alpha=0.4)
+    rows_N = torch.arange(4000)
+    labels_N = (rows_N >= 1000).long()
+    mixture = Mixing(options.mixtures, 0, options.mixup_alpha, options.cutmix_alpha).draw(0, rows_N, rows_N, 224)
+    targets_NC = mix_labels(mixture, labels_N, labels_N[mixture.partners_B], 2)
+    lowest = torch.special.entr(targets_NC).sum(1).mean().item()
+    blind = -(0.75 * math.log(0.75) + 0.25 * math.log(0.25))
+    assert lowest > 0.05
+    assert converged_below([1000, 3000], options) == pytest.approx((blind + lowest) / 2, abs=0.02)

@@ -100,6 +100,13 @@ def test_notes_say_what_the_numbers_hide() -> None:
     assert "With 4 images this accuracy cannot be told from that of always answering paddle: 50.0%." in notes(
         make_run("d", [0.7], ANSWERS)
     )
+    wrong = [("1", str(i), "2" if i % 4 else "1", 0.9) for i in range(40)] + [("2", "a", "2", 0.9)]
+    below = "This accuracy is below that of always answering paddle: 97.6%."
+    assert notes(make_run("below", [0.7], wrong)) == below
+    assert "whether it converged follows from that loss" in notes(make_run("in-order", [0.1], shuffle=False))
+    in_order = [make_run(f"in-order-{seed}", [0.1], shuffle=False, seed=seed) for seed in (0, 1)]
+    assert sum("The order was not shuffled" in note for note in gather(in_order).notes) == 1
+    assert not any("shuffled" in note for note in gather([Path("runs/c"), Path("runs/d")]).notes)
     sure = [(c, f"{c}{i}", c, 0.9) for c in "12" for i in range(20)]
     assert notes(make_run("e", [0.1], sure)) == ""
     gone_on = make_run("f", [0.3, 0.2], sure, epochs=9)

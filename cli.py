@@ -492,7 +492,8 @@ def tell_result(result: "TrainResult | ManyResult") -> None:
 LR_FIND_OPTIONS = (
     *("cache", "val_fraction", "model", "weights", "init", "seed", "data_seed", "device", "workers", "threads"),
     *("amp", "amp_dtype", "preload"),
-    *("batch_size", "opt", "momentum", "weight_decay", "smoothing", "class_weights"),
+    *("batch_size", "accumulate", "zero_grad", "shuffle", "drop_last"),
+    *("opt", "momentum", "weight_decay", "clip_grad", "smoothing", "class_weights"),
     *("augment", "crop_size", "crop_scale", "color_jitter", "mixup_alpha", "cutmix_alpha"),
 )
 
@@ -509,31 +510,29 @@ LR_FIND_OPTIONS = (
 def lr_find_command(cache: Path | None, out: Path | None, **options: Any) -> None:
     """Try learning rates from 0.0001 to 1 for a few epochs each, all from the same start, and suggest one.
 
-    Give it the options of the run that is to follow. The networks are thrown away.
+    Give it the options of the run that is to follow, but for --val and those of schedule and running mean. The networks
+    are thrown away. At the rate with the lowest loss longer runs often fail: the one below it is suggested.
     """
     from modelnet.caches import find_cache
     from modelnet.finding import find_learning_rate
     from modelnet.options import TrainOptions
     from modelnet.plots import rate_curve
-    from pipeline.files import publish
+    from pipeline.files import check_can_publish, publish
     from pipeline.shard_names import cache_name
 
     with usage_errors():
         chosen = TrainOptions(cache or Path(), **options)
     chosen = replace(chosen, cache=cache or find_cache(DEFAULT_CACHES))
-    with progress_bar("lr-find", " rates") as progress:
-        curve = find_learning_rate(chosen, done=progress)
-    click.echo(f"learning rate  loss of epoch {curve.epochs}")
-    for rate, loss in zip(curve.rates, curve.losses, strict=True):
-        click.echo(f"{rate:13g}  {loss:.4f}")
-    if curve.suggestion is None:
-        click.echo("every rate diverged")
-    else:
-        click.echo(f"lowest: {min(curve.losses):.4f}. Try: --lr {curve.suggestion:g}")
     title = f"{cache_name(chosen.cache)}-{chosen.model_in_names}-lr"
     path = out or Path("runs") / f"{title}.png"
+    if out is not None:
+        with output_errors(path):
+            check_can_publish(path)
+    with progress_bar("lr-find", " rates") as bar:
+        curve = find_learning_rate(chosen, progress=Remarks(), done=bar)
+    click.echo(curve)
     with output_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        check_can_publish(path)
         publish(rate_curve(curve, title), path)
     click.echo(f"picture: {show_path(path)}")
 
@@ -706,7 +705,22 @@ def resume_options(ctx: click.Context) -> dict[str, Any]:
     return {name: ctx.params[name] for name in given & free}
 
 
-class EpochLines(Progress):
+class Remarks(Progress):
+    """Prints what a user should know on stderr."""
+
+    def note(self, text: str) -> None:
+        """Print it."""
+        self._echo(text, err=True)
+
+    def warn(self, text: str) -> None:
+        """Print it as a warning."""
+        self._echo(f"warning: {text}", err=True)
+
+    def _echo(self, text: str, err: bool = False) -> None:
+        click.echo(text, err=err)
+
+
+class EpochLines(Remarks):
     """Prints a line an epoch; on a terminal, a bar below them says when training will end."""
 
     def __enter__(self) -> Self:
@@ -725,14 +739,6 @@ class EpochLines(Progress):
 
     def __exit__(self, *error: object) -> None:
         self._bar.close()
-
-    def note(self, text: str) -> None:
-        """Print on stderr."""
-        self._echo(text, err=True)
-
-    def warn(self, text: str) -> None:
-        """Print on stderr, as a warning."""
-        self._echo(f"warning: {text}", err=True)
 
     def started(self, run: Path, images: int, done: int) -> None:
         """Say where the run is kept and what the numbers mean; start the bar."""

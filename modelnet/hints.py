@@ -8,7 +8,7 @@ from modelnet.runs import EpochRow
 
 GUESSING_AFTER = 20  # epochs; a ModelNet that converges has often hardly begun to after 10
 _NEAR = 0.01  # of a loss: guessing well, and no more
-_FALLING = 0.002  # below what guessing gives: a network that learns slowly, and not one that guesses
+FALLING = 0.002  # below what guessing gives: a network that learns slowly, and not one that guesses
 _SEEMS_BETTER = 0.05  # of an accuracy
 
 
@@ -25,7 +25,7 @@ def guessing(rows: Sequence[EpochRow], counts: Sequence[int], options: TrainOpti
     """
     shares = target_shares(counts, options)
     blind = entropy(shares)
-    if any(abs(row.train_loss - blind) > _NEAR for row in rows) or rows[-1].train_loss < blind - _FALLING:
+    if any(abs(row.train_loss - blind) > _NEAR for row in rows) or rows[-1].train_loss < blind - FALLING:
         return ""
     present = [share for share in shares if share]
     balanced = max(present) - min(present) < 1e-9

@@ -122,7 +122,7 @@ def draw_band(
 
 
 def rate_curve(curve: RateCurve, title: str) -> bytes:
-    """Draw the loss against the learning rate, with the rate that is suggested.
+    """Draw the loss against the learning rate, with the rate that is suggested and the loss of guessing.
 
     Returns:
         A PNG.
@@ -134,9 +134,11 @@ def rate_curve(curve: RateCurve, title: str) -> bytes:
     FigureCanvasAgg(figure)
     axes = figure.subplots()
     axes.plot(curve.rates, [loss if loss < inf else nan for loss in curve.losses], marker="o")
+    axes.axhline(curve.blind, color="gray", linestyle="--", label=f"guessing: {curve.blind:.3f}")
     if curve.suggestion is not None:
-        axes.axvline(curve.suggestion, color="black", linestyle=":", label=f"lowest: {curve.suggestion:g}")
-        axes.legend()
+        axes.axvline(curve.suggestion, color="black", linestyle=":", label=f"suggested: {curve.suggestion:g}")
+        axes.set_ylim(0, 2 * curve.blind)  # nobody asks how bad a rate is that fails
+    axes.legend()
     axes.set(xlabel="learning rate", ylabel=f"training loss of epoch {curve.epochs}", xscale="log")
     axes.grid(alpha=0.3)
     return _png(figure, title)

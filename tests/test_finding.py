@@ -11,6 +11,7 @@ from click.testing import CliRunner
 from cli import cli
 from modelnet import TrainOptions, train
 from modelnet.finding import RATES, RateCurve, find_learning_rate
+from pipeline.errors import OutputError
 
 
 @pytest.fixture(autouse=True)
@@ -20,7 +21,12 @@ def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.parametrize(
-    "wanted", [{}, {"opt": "adamw", "smoothing": 0.1, "augment": "flip,color", "val_fraction": 0.3}]
+    "wanted",
+    [
+        {},
+        {"opt": "adamw", "smoothing": 0.1, "augment": "flip,color", "val_fraction": 0.3},
+        {"accumulate": 2, "zero_grad": "never", "clip_grad": 0.01, "shuffle": False},
+    ],
 )
 def test_each_loss_is_that_of_a_run_with_the_rate(wanted: dict[str, Any], cache_path: Path) -> None:
     options = TrainOptions(cache_path, batch_size=3, epochs=3, seed=2, data_seed=3, threads=1, **wanted)
@@ -34,18 +40,36 @@ def test_each_loss_is_that_of_a_run_with_the_rate(wanted: dict[str, Any], cache_
         assert run.rows[-1].train_loss == loss
 
 
-def test_the_rate_with_the_lowest_loss_is_suggested_and_learns_what_the_default_does_not(cache_path: Path) -> None:
+def test_what_is_suggested_learns_what_the_default_does_not(cache_path: Path) -> None:
     options = TrainOptions(cache_path, batch_size=4, epochs=25, threads=1)
     curve = find_learning_rate(options)
-    assert curve.suggestion == RATES[curve.losses.index(min(curve.losses))]
-    assert min(curve.losses) < train(options).rows[-1].train_loss - 0.1
+    assert curve.suggestion is not None
+    suggested = curve.losses[RATES.index(curve.suggestion)]
+    assert suggested < train(options).rows[-1].train_loss - 0.1
+
+
+def test_the_rate_below_the_lowest_loss_is_suggested_where_it_has_learnt_too() -> None:
+    curve = RateCurve(1, (1.0, 2.0, 4.0), [0.6, 0.5, math.inf], 0.7)
+    assert curve.suggestion == 1
+    assert str(curve).endswith("\nlowest: 0.5000 at 2; a longer run is safer a step below. Try: --lr 1")
+    brink = RateCurve(1, (1.0, 2.0, 4.0), [0.699, 0.5, 0.8], 0.7)
+    assert brink.suggestion == 2
+    assert str(brink).endswith("\nlowest: 0.5000 at 2. Try: --lr 2")
+    assert RateCurve(1, (1.0, 2.0), [0.5, 0.6], 0.7).suggestion == 1
 
 
 def test_rates_that_diverge_are_not_suggested(cache_path: Path) -> None:
     curve = find_learning_rate(TrainOptions(cache_path, batch_size=2, epochs=3, threads=1), (0.001, 1e12))
     assert math.isfinite(curve.losses[0]) and curve.losses[1] == math.inf
-    assert curve.suggestion == 0.001
-    assert RateCurve(1, (1.0, 2.0), [math.inf, math.inf]).suggestion is None
+    assert curve.blind == pytest.approx(math.log(2))
+    diverged = RateCurve(1, (1.0, 2.0), [math.inf, math.inf], 0.7)
+    assert diverged.suggestion is None and str(diverged).endswith("every rate diverged")
+
+
+def test_nothing_is_suggested_where_no_network_has_learnt_anything() -> None:
+    curve = RateCurve(2, (1.0, 2.0), [0.6999, 0.71], 0.7)
+    assert curve.suggestion is None
+    assert str(curve).endswith("none is better than guessing (0.7000) after 2 epochs. Give more --epochs")
 
 
 def test_the_rates_are_round_numbers_that_rise_by_about_a_third_of_a_decade() -> None:
@@ -63,6 +87,17 @@ def test_the_command_draws_a_picture_and_says_what_to_type(cache_path: Path, tmp
         ["learning", "rate", "loss", "of", "epoch", "3"],
         *([f"{rate:g}", f"{loss:.4f}"] for rate, loss in zip(curve.rates, curve.losses, strict=True)),
     ]
-    assert last == f"lowest: {min(curve.losses):.4f}. Try: --lr {curve.suggestion:g}"
+    assert last == str(curve).splitlines()[-1]
     assert picture == "picture: runs/photos-modelnet-lr.png"
     assert (tmp_path / "runs/photos-modelnet-lr.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_the_command_names_what_changes_nothing_and_a_picture_that_cannot_be_written(
+    cache_path: Path, tmp_path: Path
+) -> None:
+    words = ["lr-find", "--cache", str(cache_path), "--threads", "1", "--epochs", "1", "--crop-scale", "0.5"]
+    ended = CliRunner().invoke(cli, words)
+    assert ended.stderr == "warning: --crop-scale 0.5 changes nothing without --augment crop\n"
+    (tmp_path / "file").write_bytes(b"")
+    refused = CliRunner().invoke(cli, [*words, "--out", "file/x.png"])
+    assert isinstance(refused.exception, OutputError) and refused.stdout == ""

@@ -121,8 +121,8 @@ def list_archive(fd: int, start: int, end: int, where: str) -> Listing:
             try:
                 name, offset, size, unlike = next(members)
             except StopIteration as ended:
-                if not ended.value:
-                    listing.warnings.append(f"{show_path(where)} has no mark of its end; it may have been cut there")
+                if ended.value:
+                    listing.warnings.append(f"{show_path(where)} {ended.value}")
                 break
             listing.take(Entry(name, offset, size, size, TAR, 0, unlike))
     else:

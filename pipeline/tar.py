@@ -12,6 +12,7 @@ from pipeline.errors import ArchiveDamaged
 BLOCK = 512
 _ZEROS = bytes(BLOCK)
 _SPACES = 8 * 0x20  # a header's checksum is taken with spaces in its own place
+_LOOK_BEHIND = 1 << 16  # bytes; writers fill up to 10 kB with zeros
 _MOST_EXTENDED = 1 << 20  # bytes of names and attributes before one member
 _FILES = b"\0", b"0", b"7"
 _WITHOUT_CONTENT = {
@@ -40,7 +41,7 @@ def is_tar(header: bytes) -> bool:
     return len(header) == BLOCK and (header == _ZEROS or _checksum_fits(header))
 
 
-def tar_members(fd: int, start: int, end: int, where: str) -> Generator[TarMember, None, bool]:
+def tar_members(fd: int, start: int, end: int, where: str) -> Generator[TarMember, None, str]:
     """Yield the members of the tar in bytes `start` to `end` of a file.
 
     Args:
@@ -49,7 +50,8 @@ def tar_members(fd: int, start: int, end: int, where: str) -> Generator[TarMembe
         where: what the tar is called in errors.
 
     Returns:
-        (by `yield from`) True where the mark of the end was there: without it nothing shows that members are missing.
+        (by `yield from`) what speaks for missing members, though nothing proves it: no mark of the end, or more
+        behind it; empty where nothing does.
 
     Raises:
         ArchiveDamaged: a header is wrong, or the archive ends within a member.
@@ -58,7 +60,12 @@ def tar_members(fd: int, start: int, end: int, where: str) -> Generator[TarMembe
     while position < end:
         header = os.pread(fd, min(BLOCK, end - position), position)
         if header == _ZEROS:
-            return True
+            behind = os.pread(fd, min(_LOOK_BEHIND, end - position), position)
+            return (
+                "goes on behind the mark of its end, which is where reading a tar ends: are these several?"
+                if any(behind)
+                else ""
+            )
         if len(header) < BLOCK:
             raise _cut(where, "within a header")
         if not _checksum_fits(header):
@@ -87,7 +94,7 @@ def tar_members(fd: int, start: int, end: int, where: str) -> Generator[TarMembe
         position = offset + (size + BLOCK - 1) // BLOCK * BLOCK
     if position > end or extended.begun:
         raise _cut(where, "within a member")
-    return False
+    return "has no mark of its end; it may have been cut there"
 
 
 class _Extended:

@@ -416,6 +416,18 @@ def test_a_tar_without_the_mark_of_its_end_is_read_with_a_warning(tmp_path: Path
     assert scan_source(source).warnings == [f"{source} has no mark of its end; it may have been cut there"]
 
 
+def test_of_tars_that_were_put_one_behind_the_other_the_first_is_read_with_a_warning(tmp_path: Path) -> None:
+    first, second = (write_tar(tmp_path / f"{name}.tar", {f"{name}/a.jpg": bytes(512)}) for name in "12")
+    first.write_bytes(first.read_bytes() + second.read_bytes())
+
+    scan = scan_source(first)
+
+    assert scan.class_folders == [b"1"]
+    assert scan.warnings == [
+        f"{first} goes on behind the mark of its end, which is where reading a tar ends: are these several?"
+    ]
+
+
 def test_an_archive_that_is_compressed_as_a_whole_is_refused_with_advice(named_photos: Path, tmp_path: Path) -> None:
     for form, command in (("gz", "gunzip"), ("bz2", "bunzip2"), ("xz", "unxz")):
         with tarfile.open(tmp_path / f"a.tar.{form}", f"w:{form}") as archive:  # type: ignore[call-overload]

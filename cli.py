@@ -850,7 +850,10 @@ def main() -> NoReturn:
         raise
     except click.ClickException as error:
         command = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "cli.py"
-        fail(f"{error.format_message().rstrip('.')}. See {command} --help", error.exit_code, debug)
+        message = error.format_message().rstrip(".")
+        if message.startswith("Got unexpected extra argument") and ".h5" in message:
+            message += ". Quote a pattern of files, so that the shell leaves it alone: 'NAME-*.h5'"
+        fail(f"{message}. See {command} --help", error.exit_code, debug)
     except (click.Abort, Interrupted, KeyboardInterrupt):
         fail("interrupted. Run the same command again to go on", INTERRUPTED, debug)
     except Terminated:

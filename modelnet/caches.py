@@ -12,7 +12,9 @@ from pipeline.errors import CacheMissing, CacheStale, OptionsError, SourceError,
 from pipeline.features import Features
 from pipeline.recipe import Recipe
 from pipeline.shard_names import set_path
+from pipeline.shards import describe_shard
 from pipeline.sources import ClassId
+from pipeline.stored_set import StoredSet
 
 NAMES_SHOWN = 4
 
@@ -111,6 +113,16 @@ def different_features(features: Features | None, other: TensorCache) -> str:
 def same_images(recipe: Recipe) -> Recipe:
     """Return the part of a recipe that decides the tensors; how they are stored, and which are refused, does not."""
     return replace(recipe, dtype="float32", max_megapixels=64)
+
+
+def shard_warnings(cache: TensorCache) -> list[str]:
+    """Say of a cache that is only a part of a set that it is, and what all of it is called."""
+    shard = None if isinstance(cache.stored, StoredSet) else cache.stored.header.shard
+    if shard is None or shard.count == 1:
+        return []
+    return [
+        f"{show_path(cache.path)} is only {describe_shard(shard)}; all of them are {show_path(set_path(cache.path))}"
+    ]
 
 
 def pair_warnings(train: TensorCache, val: TensorCache) -> list[str]:

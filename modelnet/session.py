@@ -10,7 +10,7 @@ from torch.amp.grad_scaler import GradScaler
 
 from modelnet.augmentation import Augmentation
 from modelnet.batches import Batches
-from modelnet.caches import match_labels, open_to_train, pair_warnings
+from modelnet.caches import match_labels, open_to_train, pair_warnings, shard_warnings
 from modelnet.compiling import compile_network
 from modelnet.device import autocast, choose_device, memory_errors
 from modelnet.initialization import initialize
@@ -178,14 +178,14 @@ class Session:
 
     def _open_val(self, run: Path | None, progress: Progress) -> TensorCache | None:
         """Return the cache to validate on, and say what is odd about it."""
-        val, warnings = None, []
+        val, warnings = None, shard_warnings(self.cache)
         if self.options.val is not None:
             val = TensorCache(find(self.options.val, run))
-            warnings = pair_warnings(self.cache, val)
+            warnings += shard_warnings(val) + pair_warnings(self.cache, val)
         elif self.split is not None:
             val = self.cache
             progress.note(f"{len(self.split.val)} of {val.num_images} images are kept for validation, by their content")
-            warnings = split_warnings(val, self.split)
+            warnings += split_warnings(val, self.split)
         for warning in warnings:
             progress.warn(warning)
         return val

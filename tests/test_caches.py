@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from conftest import make_photos, save_jpeg
 
-from modelnet.caches import count_shared, find_cache, match_labels, open_to_train, pair_warnings
-from pipeline import TensorCache
+from modelnet.caches import count_shared, find_cache, match_labels, open_to_train, pair_warnings, shard_warnings
+from pipeline import TensorCache, build_shards
 from pipeline.build import build_cache
 from pipeline.errors import CacheMissing, CacheStale, OptionsError, SourceError
 
@@ -30,6 +30,14 @@ def test_the_shards_of_a_set_are_one_cache_to_train_on(tmp_path: Path) -> None:
     (tmp_path / "b.h5").touch()
     with pytest.raises(OptionsError, match=r"a\.h5, b\.h5"):
         find_cache(tmp_path)
+
+
+def test_a_shard_alone_is_called_one_and_a_set_and_a_whole_cache_are_not(tmp_path: Path) -> None:
+    whole = cache_of(tmp_path / "a", {"1": 3, "2": 3})
+    build_shards(tmp_path / "a", tmp_path / "b.h5", 2, size=64, workers=1)
+    assert shard_warnings(whole) == shard_warnings(TensorCache(tmp_path / "b.h5")) == []
+    alone = tmp_path / "b-00001-of-00002.h5"
+    assert shard_warnings(TensorCache(alone)) == [f"{alone} is only shard 1 of 2; all of them are {tmp_path / 'b.h5'}"]
 
 
 def test_the_one_cache_that_is_not_for_validation_is_found(tmp_path: Path) -> None:

@@ -455,3 +455,8 @@ def test_a_build_that_is_stopped_says_how_to_go_on_and_goes_on(
 def test_the_exit_codes_of_the_command_line_are_those_of_the_errors() -> None:
     codes = (cli_module.DONE_WITH_FAILURES, cli_module.INTERRUPTED, cli_module.TERMINATED, cli_module.BUG)
     assert codes == (3, 130, 143, 1)
+
+
+def test_a_pattern_that_the_shell_has_put_files_for_is_answered_with_how_to_keep_it_from_that(run_cli: RunCli) -> None:
+    ended = run_cli("train", "--cache", "a-00000-of-00002.h5", "a-00001-of-00002.h5")
+    assert ended.code == 2 and "so that the shell leaves it alone: 'NAME-*.h5'. See cli.py train --help" in ended.stderr

@@ -559,7 +559,7 @@ def evaluate_command(run: Path, cache: Path | None, checkpoint: str, device: str
 
     from modelnet.trained import Trained
 
-    scores = Trained.load(run, checkpoint, device).evaluate(cache, workers)
+    scores = Trained.load(run, checkpoint, device).evaluate(cache, workers, Remarks())
     click.echo(json.dumps(scores.to_dict(), indent=2) if as_json else scores)
 
 

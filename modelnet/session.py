@@ -27,7 +27,7 @@ from modelnet.split import split_by_content, split_warnings
 from modelnet.state import State, shape_of_rows
 from modelnet.tensorboard import require_tensorboard
 from pipeline import TensorCache
-from pipeline.errors import CacheStale, OptionsError, show_bytes, show_path
+from pipeline.errors import CacheMissing, CacheStale, OptionsError, show_bytes, show_path
 from pipeline.recipe import Recipe
 from pipeline.shard_names import cache_exists
 
@@ -251,9 +251,15 @@ def initial_state(cache: TensorCache, options: TrainOptions, device: torch.devic
 
 
 def find(cache: Path, run: Path | None) -> Path:
-    """Return where a cache is: paths are stored as they were typed, most often below the folder that `runs` is in."""
-    if run is not None and not cache_exists(cache):
-        beside = run.absolute().parent.parent / cache
-        if cache_exists(beside):
-            return beside
-    return cache
+    """Return where a cache is: paths are stored as they were typed, most often below the folder that `runs` is in.
+
+    Raises:
+        CacheMissing: a run's cache, in neither place; other caches are opened where they are said to be.
+    """
+    if run is None or cache_exists(cache) or cache.with_name(cache.name + ".building").exists():
+        return cache
+    beside = run.absolute().parent.parent / cache
+    if cache_exists(beside):
+        return beside
+    reason = "no such file, neither from here nor from the folder that holds runs/"
+    raise CacheMissing("the run's cache is gone", cache, reason, "Move it back, or leave a link to it there")

@@ -17,6 +17,7 @@ from modelnet.device import autocast, choose_device, memory_errors
 from modelnet.evaluation import evaluate
 from modelnet.models import build_network
 from modelnet.options import TrainOptions
+from modelnet.progress import Progress
 from modelnet.runs import RunFolder
 from modelnet.scores import Scores, score
 from modelnet.session import find
@@ -24,7 +25,7 @@ from modelnet.split import split_by_content
 from modelnet.state import check_format, evaluated_weights, features_of
 from pipeline import TensorCache
 from pipeline.decode import Undecodable, decode
-from pipeline.errors import CacheStale, CheckpointError, OptionsError, RunError, show_path
+from pipeline.errors import CacheMissing, CacheStale, CheckpointError, OptionsError, RunError, show_path
 from pipeline.features import Features
 from pipeline.normalize import normalize
 from pipeline.places import read_image
@@ -115,12 +116,13 @@ class Trained:
             raise CheckpointError("the weights are others", weights, reason)
         return replace(self, network=nn.Sequential(backbone.network, self.network).eval())
 
-    def evaluate(self, cache: Path | None = None, workers: int = 0) -> Scores:
+    def evaluate(self, cache: Path | None = None, workers: int = 0, progress: Progress | None = None) -> Scores:
         """Say how good the network is on the images of a cache.
 
         Args:
             cache: another one, all of it; None for the images that the run was validated on.
             workers: processes that read.
+            progress: hears of images that the network was trained on.
 
         Raises:
             OptionsError: the run had no validation images, and no cache is given.
@@ -130,6 +132,9 @@ class Trained:
             opened, rows = self._validation_images()
         else:
             opened, rows = TensorCache(cache), None
+            if (known := self._trained_on(opened)) and progress is not None:
+                among = f"{known} of its {opened.num_images} images" if known < opened.num_images else "all its images"
+                progress.warn(f"{show_path(opened.path)}: the network was trained on {among}")
         if opened.num_images == 0:
             raise OptionsError("nothing to evaluate on", opened.path, "it holds no images", "Give another --cache")
         label_map = match_labels(self.class_ids, self.recipe, opened, self.features, f"run {self.run.name}")
@@ -145,12 +150,21 @@ class Trained:
         if self.options.val is None and self.options.val_fraction is None:
             reason = "the run had no validation images"
             raise OptionsError("nothing to evaluate on", self.run, reason, "Give a --cache")
-        cache = TensorCache(find(self.options.val or self.options.cache, self.run))
+        try:
+            cache = TensorCache(find(self.options.val or self.options.cache, self.run))
+        except CacheMissing as error:
+            error.advice += ", or give --cache to evaluate on another, whole"
+            raise
         if cache.fingerprint != RunFolder(self.run).read_config()["val"]["fingerprint"]:
             reason = f"it is not the one that run {self.run.name} was validated on"
             raise CacheStale("the cache has changed", cache.path, reason, "Give --cache to evaluate on it, whole")
         fraction = self.options.val_fraction
         return cache, None if fraction is None else split_by_content(cache, fraction).val
+
+    def _trained_on(self, cache: TensorCache) -> int:
+        """Count the images of a cache that the network was trained on, where it is the run's own."""
+        described = RunFolder(self.run).read_config()["cache"]
+        return int(described["images"]) if cache.fingerprint == described["fingerprint"] else 0
 
     def prepare(self, data: bytes) -> Tensor:
         """Make of an image file what the cache made of the files that the network was trained on, to the last bit.

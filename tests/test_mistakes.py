@@ -74,7 +74,7 @@ def test_pictures_come_from_the_cache_that_the_run_saw_or_it_is_said_why_not(pho
     assert read_pictures(run, options, fingerprint, both).missing == f"{path} has changed since the run"
     path.unlink()
     gone = read_pictures(run, options, fingerprint, both)
-    assert gone.jpegs == {} and gone.missing.startswith(f"no cache: {path}: ")
+    assert gone.jpegs == {} and gone.missing.startswith(f"the run's cache is gone: {path}: ")
 
 
 def test_a_damaged_image_leaves_the_other_pictures_alone(photos: Path, tmp_path: Path) -> None:

@@ -12,11 +12,19 @@ from conftest import save_jpeg
 from PIL import Image
 
 from cli import cli
-from modelnet import Trained, TrainOptions, predict, train
+from modelnet import Trained, TrainOptions, predict, resume, train
 from modelnet.checkpoint import encode
 from modelnet.trained import image_files
 from pipeline import TensorCache, build_cache
-from pipeline.errors import CacheStale, CheckpointDamaged, CheckpointError, DeviceError, OptionsError, RunError
+from pipeline.errors import (
+    CacheMissing,
+    CacheStale,
+    CheckpointDamaged,
+    CheckpointError,
+    DeviceError,
+    OptionsError,
+    RunError,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -101,6 +109,37 @@ def test_what_cannot_be_evaluated_says_why(cache_path: Path, photos: Path) -> No
     build_cache(photos, "c.h5", size=64, workers=1)
     with pytest.raises(CacheStale, match=r"not the one that run photos-modelnet-002 was validated on"):
         Trained.load(run, device="cpu").evaluate()
+
+
+def test_a_cache_that_is_gone_is_named_with_what_to_do(cache_path: Path) -> None:
+    Path("mine.h5").write_bytes(cache_path.read_bytes())
+    run = trained_on(Path("mine.h5"), val_fraction=0.4)
+    Path("mine.h5").rename("moved.h5")
+    gone = r"the run's cache is gone: mine\.h5: .*\. Move it back, or leave a link to it there"
+    with pytest.raises(CacheMissing, match=gone + ", or give --cache to evaluate on another, whole$"):
+        Trained.load(run, device="cpu").evaluate()
+    with pytest.raises(CacheMissing, match=gone + "$"):
+        resume(run, epochs=3)
+    Path("mine.h5.building").touch()
+    with pytest.raises(CacheMissing, match="an unfinished build exists"):
+        resume(run, epochs=3)
+
+
+def test_images_that_the_network_was_trained_on_are_counted_in_a_warning(
+    cache_path: Path, uint8_cache_path: Path
+) -> None:
+    images = TensorCache(cache_path).num_images
+    for options, among in (
+        ({"val_fraction": 0.4}, f"{{}} of its {images} images"),
+        ({}, "all its images"),
+    ):
+        run = trained_on(cache_path, **options)
+        known = images - json.loads((run / "scores.json").read_text())["images"] if options else images
+        ended = CliRunner().invoke(cli, ["evaluate", str(run), "--cache", str(cache_path), "--device", "cpu"])
+        warning = f"warning: {cache_path}: the network was trained on {among.format(known)}\n"
+        assert (ended.exit_code, ended.stderr) == (0, warning)
+    other = CliRunner().invoke(cli, ["evaluate", str(run), "--cache", str(uint8_cache_path), "--device", "cpu"])
+    assert (other.exit_code, other.stderr) == (0, "")
 
 
 def test_a_checkpoint_that_is_damaged_or_of_another_format_is_refused(cache_path: Path) -> None:

@@ -1,11 +1,15 @@
 """File operations that do all they say or raise: no short writes, no unsynced renames."""
 
+import ctypes
 import errno
 import os
+import sys
 from contextlib import suppress
 from pathlib import Path
 
 BLOCK = 1 << 20
+
+_begin_writing = getattr(ctypes.CDLL(None), "sync_file_range", None) if sys.platform == "linux" else None
 
 
 def create(path: Path) -> int:
@@ -60,6 +64,13 @@ def reserve(fd: int, size: int) -> None:
 def resize(fd: int, size: int) -> None:
     """Cut or lengthen the file; new bytes are zero."""
     os.ftruncate(fd, size)
+
+
+def begin_writing(fd: int, count: int, offset: int) -> None:
+    """Ask the system to begin with these bytes, so that `sync` has less to wait for; a wish, which promises nothing."""
+    if _begin_writing is not None:
+        sync_file_range_write = 2
+        _begin_writing(fd, ctypes.c_int64(offset), ctypes.c_int64(count), sync_file_range_write)
 
 
 def sync(fd: int) -> None:

@@ -129,7 +129,9 @@ def _fill_row(job: Job, fd: int, donor: "Donor | None", item: Item) -> Result:
             reason = f"needs more than {BYTES_AN_IMAGE / 1e9:g} GB of memory"
             return Result(item.row, "passing", sha256, found, reason=reason)
         row, looks = pixels_to_row(pixels_HWC, job.recipe), image_hash(pixels_HWC)
-    files.write_all(fd, row.reshape(-1).view(np.uint8).data, job.offset + item.row * job.recipe.row_bytes)
+    place = job.offset + item.row * job.recipe.row_bytes
+    files.write_all(fd, row.reshape(-1).view(np.uint8).data, place)
+    files.begin_writing(fd, job.recipe.row_bytes, place)
     return Result(item.row, how, sha256, found, row_hash(row), looks, remarks)
 
 

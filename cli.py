@@ -114,6 +114,11 @@ def cli(ctx: click.Context, debug: bool) -> None:
 )
 @click.option("--exif-rotate/--no-exif-rotate", help="Turn images upright as their EXIF orientation says.")
 @click.option("--max-megapixels", default=64, help="Larger images are refused before they are decoded.")
+@click.option(
+    "--scaled-decode",
+    is_flag=True,
+    help="Decode large JPEGs at 1/2, 1/4 or 1/8 of their size, of at least twice --size: faster, not the same pixels.",
+)
 @click.option("-j", "--workers", type=click.IntRange(1), help="Processes that decode.  [default: one a core]")
 @click.option("--strict", is_flag=True, help="End with 3 if any image failed.")
 @click.option("--rebuild", is_flag=True, help="Decode everything anew, and replace whatever cache is there.")

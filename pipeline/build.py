@@ -57,6 +57,7 @@ def build_cache(
     dtype: StoredType = "float32",
     exif_rotate: bool = False,
     max_megapixels: int = 64,
+    scaled_decode: bool = False,
     choice: Choice | None = None,
     workers: int | None = None,
     executor: Executor | None = None,
@@ -69,7 +70,7 @@ def build_cache(
     Args:
         source: the folder of class folders, or an archive of them; see `scan_source`.
         path: the cache, created or replaced by one rename; readers of an old one keep it whole.
-        size, mean, std, dtype, exif_rotate, max_megapixels: the recipe, see `Recipe`.
+        size, mean, std, dtype, exif_rotate, max_megapixels, scaled_decode: the recipe, see `Recipe`.
         choice: which classes and how many images of each; None for all.
         workers: processes that decode; None for one a core.
         executor: runs the work instead, any `concurrent.futures.Executor` that sees the same files.
@@ -85,7 +86,7 @@ def build_cache(
         StorageError, AccessDenied, WorkerDied: the system failed; what is done is kept and the next call goes on.
     """
     start = time.monotonic()
-    recipe = Recipe(size, mean, std, dtype, exif_rotate, max_megapixels)
+    recipe = Recipe(size, mean, std, dtype, exif_rotate, max_megapixels, scaled_decode)
     if workers is not None and workers < 1:
         raise ValueError(f"workers is a number of processes from 1, not {workers}")
     source, path = Path(source), Path(path)

@@ -57,6 +57,7 @@ def build_shards(
     dtype: StoredType = "float32",
     exif_rotate: bool = False,
     max_megapixels: int = 64,
+    scaled_decode: bool = False,
     choice: Choice | None = None,
     workers: int | None = None,
     executor: Executor | None = None,
@@ -74,7 +75,7 @@ def build_shards(
         shards: how many files.
         rows_per_shard: chooses how many at the first build; a set that is there keeps its number.
         only: build just this one of them, 0..shards-1.
-        size, mean, std, dtype, exif_rotate, max_megapixels: the recipe, see `Recipe`.
+        size, mean, std, dtype, exif_rotate, max_megapixels, scaled_decode: the recipe, see `Recipe`.
         choice: which classes and how many images of each; None for all.
         workers: processes that decode; None for one a core, or, with an executor, for one a shard.
         executor: builds shards at the same time, each in one of its workers, which see source and cache under the
@@ -91,7 +92,7 @@ def build_shards(
         StorageError, AccessDenied, WorkerDied: the system failed; what is done is kept and the next call goes on.
     """
     start = time.monotonic()
-    recipe = Recipe(size, mean, std, dtype, exif_rotate, max_megapixels)
+    recipe = Recipe(size, mean, std, dtype, exif_rotate, max_megapixels, scaled_decode)
     if workers is not None and workers < 1:
         raise ValueError(f"workers is a number of processes from 1, not {workers}")
     chosen = ShardChoice(shards, rows_per_shard, only)

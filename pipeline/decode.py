@@ -21,6 +21,8 @@ from pipeline.resize import resize
 TINY_SIDE = 32  # pixels; shorter sides carry next to nothing at any usual size
 BLANK_RANGE = 8  # levels; JPEG noise on an empty page stays within
 
+_SCALED = 2  # times as large as S are the sides of what a scaled decode gives, or more: as Pillow's thumbnails are made
+
 _JPEG, _PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
 _OTHER_FORMATS = {
     b"GIF8": "a GIF",
@@ -57,6 +59,8 @@ class Decoded(NamedTuple):
 def decode(data: bytes, recipe: Recipe) -> Decoded:
     """Decode and resize one image: `Image.open(...).convert("RGB")`, then bilinear with antialiasing to S × S.
 
+    With `scaled_decode` the decoder may reduce a JPEG itself, by Pillow's `Image.draft`.
+
     Args:
         data: a whole JPEG or PNG file; the content decides, never a file name.
         recipe: gives the size, the cap on pixels and whether EXIF orientation is applied.
@@ -73,7 +77,10 @@ def decode(data: bytes, recipe: Recipe) -> Decoded:
             remarks.append(f"tiny: {image.width} × {image.height} pixels")
         if image.format == "PNG" and getattr(image, "is_animated", False):
             remarks.append("animated: the first frame is used")
-        pixels_HWC = resize(_rgb(data, image, _orientation(image) if recipe.exif_rotate else 1), recipe.size)
+        orientation = _orientation(image) if recipe.exif_rotate else 1
+        scaled = recipe.scaled_decode and _scale(image, recipe.size)
+        decoded_HWC = None if scaled or orientation in _ORIENTATIONS else decode_jpeg(data, image)
+        pixels_HWC = resize(_rgb(image, orientation) if decoded_HWC is None else decoded_HWC, recipe.size)
     if _is_blank(pixels_HWC):
         remarks.append("blank: nearly one color all over")
     return Decoded(pixels_HWC, tuple(remarks))
@@ -90,8 +97,13 @@ def decoder_identity() -> str:
     """
     digest = hashlib.sha256()
     for probe in sorted(files("pipeline").joinpath("probes").iterdir(), key=lambda entry: entry.name):
-        for size in (16, 64):  # one below and one above the probes' sizes
-            digest.update(decode(probe.read_bytes(), Recipe(size=size)).pixels_HWC.tobytes())
+        data = probe.read_bytes()
+        for recipe in (
+            Recipe(size=16),
+            Recipe(size=64),
+            Recipe(size=5, scaled_decode=True),
+        ):  # reduced, enlarged, scaled
+            digest.update(decode(data, recipe).pixels_HWC.tobytes())
     return digest.hexdigest()[:32]
 
 
@@ -141,12 +153,15 @@ def _orientation(image: Image.Image) -> int:
         return 1
 
 
-def _rgb(data: bytes, image: Image.Image, orientation: int) -> Image.Image | NDArray[np.uint8]:
-    """Decode the pixels, in the orientation that EXIF's number stands for."""
-    if orientation not in _ORIENTATIONS:
-        decoded_HWC = decode_jpeg(data, image)
-        if decoded_HWC is not None:
-            return decoded_HWC
+def _scale(image: Image.Image, size: int) -> bool:
+    """Tell the decoder of a JPEG that it may reduce the image; return whether it will."""
+    before = image.size
+    image.draft(None, (_SCALED * size, _SCALED * size))
+    return image.size != before
+
+
+def _rgb(image: Image.Image, orientation: int) -> Image.Image:
+    """Have Pillow decode the pixels, in the orientation that EXIF's number stands for."""
     try:
         rgb = image.convert("RGB")
     except MemoryError:

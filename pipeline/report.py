@@ -225,7 +225,8 @@ class CacheInfo:
         lines = [
             f"{show_path(self.path)}: {self.images} images{files}, {show_bytes(self.file_bytes)}",
             f"recipe: {recipe.size} × {recipe.size} RGB, mean {mean}, std {std}, stored as {recipe.dtype}"
-            + (", turned as EXIF says" if recipe.exif_rotate else ""),
+            + (", turned as EXIF says" if recipe.exif_rotate else "")
+            + (", large JPEGs decoded at a part of their size" if recipe.scaled_decode else ""),
             *([] if self.features is None else [f"features: {self.features}", f"of images: {self.features.images}"]),
             f"fingerprint: {self.fingerprint}",
             *class_table(self.class_ids, self.class_names, self.counts),

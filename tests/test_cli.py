@@ -117,7 +117,17 @@ def test_a_build_prints_what_it_did_and_a_second_one_that_nothing_is_left_to_do(
 def test_the_options_of_a_build_are_the_recipe(cache_path: Path, shared_photos: Path, run_cli: RunCli) -> None:
     numbers = ("--mean", "0.1", "0.2", "0.3", "--std", "1", "2", "3.5")
     run_cli(
-        "build-cache", shared_photos, "--out", "c.h5", "--size", "20", "--dtype", "uint8", "--exif-rotate", *numbers
+        "build-cache",
+        shared_photos,
+        "--out",
+        "c.h5",
+        "--size",
+        "20",
+        "--dtype",
+        "uint8",
+        "--exif-rotate",
+        "--scaled-decode",
+        *numbers,
     )
 
     recipe = json.loads(run_cli("info", "c.h5", "--json").stdout)["recipe"]
@@ -129,6 +139,7 @@ def test_the_options_of_a_build_are_the_recipe(cache_path: Path, shared_photos: 
         "dtype": "uint8",
         "exif_rotate": True,
         "max_megapixels": 64,
+        "scaled_decode": True,
     }
 
 

@@ -203,6 +203,33 @@ def test_broken_exif_is_ignored(exif: bytes, rotate: bool) -> None:
     assert np.array_equal(decode(broken, Recipe(size=32, exif_rotate=rotate)).pixels_HWC, expected)
 
 
+@pytest.mark.parametrize(("side", "divisor"), [(127, 1), (128, 2), (255, 2), (256, 4), (512, 8), (2000, 8)])
+def test_a_scaled_decode_is_that_of_pillows_draft_from_four_times_the_size_on(side: int, divisor: int) -> None:
+    data = encoded(textured(side, side + 5, 23))
+    image = Image.open(io.BytesIO(data))
+    image.draft(None, (side // divisor, side // divisor))
+    assert image.size == (-(-side // divisor), -(-(side + 5) // divisor))  # rounded up
+    expected = np.asarray(image.convert("RGB").resize((32, 32), Image.Resampling.BILINEAR))
+
+    scaled = decode(data, Recipe(size=32, scaled_decode=True)).pixels_HWC
+
+    assert np.array_equal(scaled, expected)
+    whole = decode(data, Recipe(size=32)).pixels_HWC
+    assert np.array_equal(whole, scaled) == (divisor == 1)
+    assert np.abs(whole.astype(int) - scaled).mean() < 2  # levels
+
+
+def test_what_is_no_jpeg_is_not_scaled_and_what_is_tiny_is_judged_by_its_own_size() -> None:
+    recipe = Recipe(size=4, scaled_decode=True)
+    whole = Recipe(size=4)
+    picture = encoded(textured(90, 80, 1), "PNG")
+
+    assert np.array_equal(decode(picture, recipe).pixels_HWC, decode(picture, whole).pixels_HWC)
+    assert decode(encoded(textured(40, 40, 1)), recipe).remarks == ()
+    with pytest.raises(Undecodable, match="over 1 megapixels"):
+        decode(encoded(textured(1100, 1000, 1)), Recipe(size=4, scaled_decode=True, max_megapixels=1))
+
+
 def test_a_broken_index_of_camera_frames_is_ignored() -> None:
     data = encoded(textured(80, 60, 9), "MPO", save_all=True, append_images=[textured(80, 60, 10)])
     start = data.index(b"MPF\0") + 4

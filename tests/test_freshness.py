@@ -188,6 +188,7 @@ def test_files_that_were_touched_only_are_no_change(photos: Path, out: Path) -> 
     [
         ({"size": 48}, "size 64 → 48"),
         ({"exif_rotate": True}, "exif_rotate False → True"),
+        ({"scaled_decode": True}, "scaled_decode False → True"),
         ({"size": 65, "dtype": "uint8"}, "size 64 → 65; dtype float32 → uint8"),
     ],
 )

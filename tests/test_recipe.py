@@ -67,6 +67,7 @@ def test_a_row_with_a_number_that_no_pixel_gives_is_not_guessed() -> None:
         ({"mean": (0.5, 0.5, 1e39)}, "float32"),
         ({"dtype": "float16"}, "dtype is one of float32, uint8, not 'float16'"),
         ({"exif_rotate": "no"}, "exif_rotate is True or False, not 'no'"),
+        ({"scaled_decode": 1}, "scaled_decode is True or False, not 1"),
         ({"max_megapixels": 0}, "max_megapixels is a whole number from 1, not 0"),
     ],
 )
@@ -76,9 +77,13 @@ def test_a_value_that_no_image_could_be_prepared_with_is_refused(values: dict[st
 
 
 def test_a_recipe_survives_json() -> None:
-    recipe = Recipe(size=96, dtype="uint8", exif_rotate=True, **IMAGENET)
+    for scaled in (True, False):
+        recipe = Recipe(size=96, dtype="uint8", exif_rotate=True, scaled_decode=scaled, **IMAGENET)
 
-    assert Recipe.from_dict(json.loads(json.dumps(recipe.to_dict()))) == recipe
+        assert Recipe.from_dict(json.loads(json.dumps(recipe.to_dict()))) == recipe
+        assert (
+            "scaled_decode" in recipe.to_dict()
+        ) == scaled  # a cache of whole decodes has the bytes that it always had
 
 
 @pytest.mark.parametrize(
@@ -106,7 +111,7 @@ def test_differences_are_phrases_that_a_person_reads() -> None:
 
 def test_only_what_decides_the_pixels_stands_in_the_way_of_deriving_one_cache_from_another() -> None:
     assert Recipe().pixels == Recipe(dtype="uint8", **IMAGENET).pixels
-    for other in (Recipe(size=225), Recipe(exif_rotate=True), Recipe(max_megapixels=1)):
+    for other in (Recipe(size=225), Recipe(exif_rotate=True), Recipe(max_megapixels=1), Recipe(scaled_decode=True)):
         assert other.pixels != Recipe().pixels
 
 

@@ -44,6 +44,7 @@ def trained_on(cache: Path, **options: Any) -> Path:
         {"dtype": "float32"},
         {"dtype": "uint8"},
         {"dtype": "uint8", "mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225), "exif_rotate": True},
+        {"dtype": "uint8", "scaled_decode": True},
     ],
 )
 def test_an_image_is_prepared_as_the_cache_did_to_the_last_bit(recipe: dict[str, Any], photos: Path) -> None:

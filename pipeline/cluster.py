@@ -25,8 +25,13 @@ def dask_executor(scheduler: str) -> Iterator["DaskExecutor"]:
     """
     try:
         import distributed
+        from distributed.comm import get_address_host_port
     except ImportError as error:
         raise WorkerDied(_NO, None, "dask.distributed is not installed", _INSTALL) from error
+    try:
+        get_address_host_port(scheduler)  # a client that cannot be made would first wait, and then say why it gave up
+    except ValueError as error:
+        raise WorkerDied(_NO, None, f"{scheduler!r} is no address: {error}", "One is tcp://head:8786") from error
     try:
         client = distributed.Client(  # type: ignore[no-untyped-call]
             scheduler, timeout=_CONNECT_SECONDS, set_as_default=False

@@ -190,10 +190,29 @@ def _check_worker(task: Task) -> None:
         why = f"its installation decodes to other pixels, or writes another format than {task.format}"
         raise WorkerDied("the build stopped", task.path, why, "Install the same versions on all workers")
     archives = [Path(os.fsdecode(archive)) for archive, _ in task.scan.archives]
-    for needed in (task.scan.root, *archives, task.path.parent):
-        if not needed.exists():
-            why = f"it does not see {show_path(needed)}"
-            raise SourceError("the build stopped", task.path, why, "Workers need the same paths: a shared file system")
+    unseen = [needed for needed in (task.scan.root, *archives, task.path.parent) if not needed.exists()]
+    if unseen or (unseen := _others_here(task.scan)):
+        why = f"it does not see {show_path(unseen[0])}"
+        raise SourceError("the build stopped", task.path, why, "Workers need the same paths: a shared file system")
+
+
+def _others_here(scan: Scan) -> list[Path]:
+    """Return some images, where all that are looked at are not here or of another size; a few may change any time.
+
+    So is it where a file system is not mounted: its folder is there, and empty; every image would count as vanished.
+    """
+    if not scan.names or len(scan.members):
+        return []
+    rows = {0, len(scan.names) // 2, len(scan.names) - 1}
+    sizes = {Path(os.fsdecode(scan.path(row))): int(scan.stats[row, 0]) for row in sorted(rows)}
+    return [] if any(_has_size(path, size) for path, size in sizes.items()) else list(sizes)
+
+
+def _has_size(path: Path, size: int) -> bool:
+    try:
+        return path.stat().st_size == size
+    except OSError:
+        return False
 
 
 def _in_own_process(task: Task) -> BuildReport:

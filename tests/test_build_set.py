@@ -298,6 +298,11 @@ def test_what_a_worker_meets_is_told_with_its_name(photos: Path, out: Path) -> N
     with pytest.raises(SourceError, match=r"it does not see .*/gone \(worker .*:\d+\)") as error:
         _built_elsewhere(photos, out, scan=replace(scan_source(photos), root=photos / "gone"))
     assert error.value.exit_code == 66
+    here = scan_source(photos)
+    (photos / "empty").mkdir()  # as a file system that is not mounted leaves its folder
+    with pytest.raises(SourceError, match=r"it does not see .*\.JPEG \(worker .*:\d+\)"):
+        _built_elsewhere(photos, out, scan=replace(here, root=photos / "empty"))
+    (photos / "empty").rmdir()
     with pytest.raises(WorkerDied, match=r"its installation decodes to other pixels, .* \(worker .*:\d+\)"):
         _built_elsewhere(photos, out, decoder="0" * 32)
     with pytest.raises(OutputError, match=r"Not a directory|File exists"):

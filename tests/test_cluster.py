@@ -95,6 +95,15 @@ def test_a_scheduler_that_does_not_answer_is_named(monkeypatch: pytest.MonkeyPat
     assert died.value.exit_code == 71
 
 
+@pytest.mark.parametrize("address", ["", "head", "tcp://head", "http://head:8787", "tcp://head:port"])
+def test_what_is_no_address_is_refused_before_anybody_waits_for_an_answer(
+    address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("distributed.Client", lambda *of, **options: pytest.fail("it asks"))
+    with pytest.raises(WorkerDied, match=r"is no address: .* One is tcp://head:8786"), dask_executor(address):
+        pass
+
+
 def test_without_distributed_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "distributed", None)
 

@@ -25,7 +25,7 @@ def dask_executor(scheduler: str) -> Iterator["DaskExecutor"]:
     """
     try:
         import distributed
-        from distributed.comm import get_address_host_port
+        from distributed.comm.addressing import get_address_host_port
     except ImportError as error:
         raise WorkerDied(_NO, None, "dask.distributed is not installed", _INSTALL) from error
     try:

@@ -884,9 +884,14 @@ def under_torchrun() -> bool:
 def fail(message: str, code: int, debug: bool) -> NoReturn:
     """Say what went wrong in one line and end; of several processes of a training, one says it."""
     if under_torchrun():
-        from modelnet.ranks import may_speak
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # which comes as soon as another rank has ended
+        try:
+            from modelnet.ranks import may_speak
 
-        if not may_speak(code):
+            speaks = may_speak(code)
+        except Exception:  # torch is what failed, or it was stopped in the middle of being imported
+            speaks = code not in (INTERRUPTED, TERMINATED) or os.environ.get("RANK") == "0"
+        if not speaks:
             end(code)
     if debug:
         import traceback

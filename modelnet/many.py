@@ -21,7 +21,7 @@ from modelnet.plots import group_curves
 from modelnet.progress import Progress
 from modelnet.ranks import Ranks
 from modelnet.runs import EpochRow, RunFolder
-from modelnet.session import Session
+from modelnet.session import Session, same_caches
 from modelnet.split import SPLIT_COLUMNS, split_rows
 from modelnet.starting import restored, resumed_options
 from modelnet.sweep import SHARED, Sweep, check, cross, label, passes
@@ -72,6 +72,7 @@ def train_many(
     groups = _own_part(passes(members), ranks)
     with ExitStack() as stack:
         sessions = [Session(members[group[0]], Progress() if i else progress) for i, group in enumerate(groups)]
+        same_caches(ranks, sessions[0].cache)
         places = {i: (len(group), session) for group, session in zip(groups, sessions, strict=True) for i in group}
         trainings: dict[int, Training] = {}
         for i, options in enumerate(members):
@@ -117,6 +118,7 @@ def resume_many(
         groups: list[list[int]] = []
         for group in _own_part(passes(members), ranks):
             session = Session(members[group[0]], progress, paths[group[0]])
+            same_caches(ranks, session.cache)
             places: dict[tuple[int, int], list[int]] = defaultdict(list)
             for i in group:
                 own, run = session.beside(members[i], paths[i]), RunFolder.open_for_writing(paths[i])

@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -227,9 +228,15 @@ def join_ranks() -> Iterator[Ranks]:
 def may_speak(code: int) -> bool:
     """Say whether this process is to tell of a failure that ends it: of all ranks, one does.
 
+    Also where it fails before it has met the others: perhaps it alone does.
+
     Args:
         code: that it ends with.
     """
-    if _joined is None:
-        return os.environ.get("RANK", "0") == "0"
-    return _joined.may_speak(code)
+    if _joined is not None:
+        return _joined.may_speak(code)
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":  # else rank 0 keeps the store, and may be gone
+        with suppress(RuntimeError, ValueError):
+            store, _, _ = next(rendezvous("env://", timeout=timedelta(seconds=10)))
+            return Ranks(store=store).may_speak(code)
+    return os.environ.get("RANK", "0") == "0"

@@ -64,6 +64,7 @@ class Session:
         self.ranks = ranks = ranks or Ranks()
         self._check_batch_size()
         self.cache = open_to_train(find(options.cache, run))
+        same_caches(ranks, self.cache)  # before a network is made for its classes
         check_content(self.cache, options)
         self.device = choose_device(options.device, ranks)
         self.autocast = autocast(options, self.device)
@@ -110,7 +111,7 @@ class Session:
                 ranks=ranks,
                 crop_size=options.crop_size,
             )
-        self._check_caches()
+            same_caches(ranks, self.val)
         if options.preload:
             self._preload(progress)
 
@@ -120,13 +121,6 @@ class Session:
         if size < ranks:
             reason = f"a batch of {size} images cannot be divided among {ranks} ranks"
             raise OptionsError("too many ranks", None, reason, f"Give --batch-size {ranks} or more: it is that of all")
-
-    def _check_caches(self) -> None:
-        """Refuse ranks that read different caches, as those of two machines may be."""
-        fingerprints = [cache.fingerprint for cache in (self.cache, self.val) if cache is not None]
-        if self.ranks.first(fingerprints) != fingerprints:
-            reason = f"rank {self.ranks.rank} finds another cache there than rank 0"
-            raise CacheStale("the ranks read different caches", self.cache.path, reason, "Give all the same file")
 
     def _build_forward(self) -> Callable[[Tensor], Tensor]:
         """Return the network, compiled where that was asked for, or as one of several ranks calls it."""
@@ -189,6 +183,19 @@ class Session:
         for warning in warnings:
             progress.warn(warning)
         return val
+
+
+def same_caches(ranks: Ranks, cache: TensorCache) -> None:
+    """Refuse ranks that read different caches, as those of two machines may be.
+
+    Raises:
+        CacheStale: some rank's is not that of rank 0; all ranks hear of it.
+    """
+    found = ranks.gather_objects(cache.fingerprint)
+    others = [rank for rank, fingerprint in enumerate(found) if fingerprint != found[0]]
+    if others:
+        reason = f"rank {others[0]} finds another one there than rank 0"
+        raise CacheStale("the ranks read different caches", cache.path, reason, "Give all the same file")
 
 
 def check_content(cache: TensorCache, options: TrainOptions) -> None:

@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 
 import pytest
 import torch
-from conftest import REPOSITORY
+from conftest import REPOSITORY, make_photos, save_jpeg
 from torch import nn
 
 import cli
@@ -25,6 +25,7 @@ from modelnet.many import train_many
 from modelnet.progress import Progress
 from modelnet.ranks import Ranks, join_ranks
 from modelnet.shared_norm import share_statistics
+from pipeline.build import build_cache
 from pipeline.errors import OptionsError, PipelineError
 
 COMMON: dict[str, Any] = {"device": "cpu", "epochs": 4, "lr": 0.01, "threads": 1}
@@ -236,6 +237,25 @@ def test_the_rank_that_fails_tells_and_the_others_end_with_its_code(cache_path: 
     assert waiting.exit_code == 71 and "rank 0 of 2 has lost another" in str(waiting)
 
 
+@pytest.mark.parametrize("many", [False, True])
+def test_ranks_that_read_different_caches_are_refused_whatever_is_in_these(
+    many: bool, cache_path: Path, tmp_path: Path
+) -> None:
+    """As those of two machines, each with a copy of its own; one more class would be another network, too."""
+    photos = make_photos(tmp_path / "photos")
+    save_jpeg(photos / "3" / "a.jpg", 60, 60, 9)
+    other = build_cache(photos, tmp_path / "c.h5", size=64, workers=1).path
+
+    def work(ranks: Ranks) -> None:
+        options = TrainOptions(other if ranks.rank else cache_path, **COMMON)
+        train_many(options, [0, 1], ranks=ranks) if many else train(options, ranks=ranks)
+
+    for ended, path in zip(in_ranks(work), (cache_path, other), strict=True):
+        reason = "rank 1 finds another one there than rank 0. Give all the same file"
+        assert str(ended) == f"the ranks read different caches: {path}: {reason}"
+    assert not (tmp_path / "runs").exists()
+
+
 def test_ranks_without_a_part_of_the_batch_are_refused(cache_path: Path) -> None:
     for ended in in_ranks(lambda ranks: train(TrainOptions(cache_path, batch_size=1, device="cpu"), ranks=ranks)):
         assert str(ended) == (
@@ -374,6 +394,23 @@ def test_ranks_that_are_done_end_without_waiting_for_threads_that_may_abort(
     monkeypatch.setattr(sys, "exit", lambda code: os._exit(42))  # would run the end of the interpreter
 
     assert in_ranks_of_the_command_line(tmp_path / "stderr") == [0, 0]
+
+
+@pytest.mark.parametrize("torch_fails", [False, True])
+def test_a_rank_that_fails_alone_before_it_meets_the_others_tells_why(
+    torch_fails: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def main(*of: object, **options: object) -> int:
+        if os.environ["RANK"] == "0":
+            return 0  # as one that waits for the other
+        if torch_fails:
+            monkeypatch.setitem(sys.modules, "modelnet.ranks", None)
+        raise OptionsError("this rank alone", None, "fails")
+
+    monkeypatch.setattr(cli.cli, "main", main)
+
+    assert in_ranks_of_the_command_line(tmp_path / "stderr") == [0, 2]
+    assert (tmp_path / "stderr").read_text() == "error: this rank alone: fails\n"
 
 
 def in_ranks_of_the_command_line(stderr: Path) -> list[int]:

@@ -1,7 +1,7 @@
 """How fast shuffled batches come out of a cache and out of other systems, and how soon the first one comes."""
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import torch
@@ -13,7 +13,6 @@ from benchmarks.peers import Deliver, Epochs, Peer, Reader, load_peers
 from benchmarks.tables import Table, compare
 from benchmarks.timing import Measured, images_a_second, interleave, seconds
 from pipeline import TensorCache, make_loader
-from pipeline.loader import CacheDataset, EpochSampler, Samples, collate
 
 BATCHES = (8, 64, 256)
 FIRST_BATCH = 64
@@ -48,7 +47,10 @@ def ours(work: Workplace, deliver: Deliver) -> Systems:
     """The limit of what memory gives, and this project's loader: with checked rows, and checking them."""
     if deliver == "uint8":
         cache = checked(TensorCache(work.uint8))
-        return {LIMIT: lambda size: Gather(cache, size), OURS_UINT8: lambda size: Epochs(pixel_loader(cache, size))}
+        return {
+            LIMIT: lambda size: Gather(cache, size),
+            OURS_UINT8: lambda size: Epochs(loader(cache, size, stored=True)),
+        }
     floats, pixels = checked(TensorCache(work.float32)), checked(TensorCache(work.uint8))
     return {
         LIMIT: lambda size: Gather(floats, size),
@@ -82,23 +84,9 @@ class Unchecked:
         yield from Epochs(loader(TensorCache(self.path), self.batch_size))
 
 
-class Pixels(CacheDataset):
-    """Batches as they are stored, to be normalized on a device."""
-
-    def __getitems__(self, rows: Sequence[int]) -> Samples:
-        index = torch.tensor(rows)
-        return Samples(self.cache.read_stored(index), self.cache.labels[index])
-
-
-def loader(cache: TensorCache, batch_size: int) -> "DataLoader[tuple[Tensor, int]]":
-    """As `train` on the CPU makes it."""
-    return make_loader(cache, batch_size, pin_memory=False)
-
-
-def pixel_loader(cache: TensorCache, batch_size: int) -> "DataLoader[tuple[Tensor, int]]":
-    """The same for `Pixels`."""
-    sampler = EpochSampler(cache.num_images, shuffle=True, seed=0)
-    return DataLoader(Pixels(cache), batch_size=batch_size, sampler=sampler, collate_fn=collate)
+def loader(cache: TensorCache, batch_size: int, stored: bool = False) -> "DataLoader[tuple[Tensor, int]]":
+    """As `train` on the CPU makes it; with `stored` as for a GPU, which normalizes, but without its memory."""
+    return make_loader(cache, batch_size, pin_memory=False, stored=stored)
 
 
 def checked(cache: TensorCache) -> TensorCache:

@@ -39,7 +39,7 @@ class CacheDataset(Dataset[Sample]):
         return self.cache.num_images
 
     def __getitem__(self, row: int) -> Sample:
-        return self.__getitems__([index(row)])[0]
+        return next(iter(self.__getitems__([index(row)])))
 
     def __getitems__(self, rows: Sequence[int]) -> "Samples":
         """Gather a whole batch at once; torch's DataLoader asks for this where a dataset has it.
@@ -62,18 +62,28 @@ class CacheDataset(Dataset[Sample]):
         return Samples(self.cache.read_stored(chosen, out), self.cache.labels[chosen])
 
 
-class Samples(list[Sample]):
-    """A list of samples that also carries them as one batch, in memory of its own.
+class Samples(Sequence[Sample]):
+    """The samples of a batch that is one in memory, each made when it is asked for: `collate` asks for none.
 
     Attributes:
-        images: (B, 3, S, S) float32.
+        images: (B, 3, S, S) float32, or as stored.
         labels: (B,) int64.
     """
 
     def __init__(self, images: Tensor, labels: Tensor) -> None:
-        super().__init__(zip(images.unbind(0), labels.tolist(), strict=True))
         self.images = images
         self.labels = labels
+
+    def __getitem__(self, place: Any) -> Any:
+        if isinstance(place, slice):
+            return list(self)[place]
+        return self.images[place], int(self.labels[place])
+
+    def __iter__(self) -> Iterator[Sample]:
+        return zip(self.images.unbind(0), self.labels.tolist(), strict=True)
+
+    def __len__(self) -> int:
+        return len(self.images)
 
 
 def collate(samples: Sequence[Sample]) -> Batch:

@@ -175,6 +175,22 @@ def test_a_whole_batch_is_not_copied_a_second_time(cache: TensorCache) -> None:
     assert torch.equal(images, cache.images[[3, 1, 2]])
 
 
+def test_samples_are_made_when_they_are_asked_for_as_a_list_has_them(cache: TensorCache) -> None:
+    samples = CacheDataset(cache).__getitems__([3, 1, 6])
+    expected = [(cache.images[row], label) for row, label in ((3, 0), (1, 0), (6, 1))]
+
+    def same(ours: Any, others: list[Any]) -> bool:
+        pairs = list(zip(ours, others, strict=True))
+        return all(torch.equal(a, b) and type(m) is int and m == n for (a, m), (b, n) in pairs)
+
+    assert len(samples) == 3 and same(samples, expected) and same(reversed(samples), expected[::-1])
+    assert same([samples[0], samples[-1], samples[1]], [expected[0], expected[2], expected[1]])
+    assert same(samples[1:], expected[1:]) and same(samples[::-2], expected[::-2])
+    for place in (3, -4):
+        with pytest.raises(IndexError):
+            samples[place]
+
+
 def test_samples_that_somebody_picked_are_collated_as_torch_does(cache: TensorCache) -> None:
     samples = CacheDataset(cache).__getitems__([3, 1, 2])
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from pipeline.errors import CacheDamaged, CacheStale, PipelineError
 from pipeline.features import Features
+from pipeline.gather import gather_rows
 from pipeline.memory import BatchMemory
 from pipeline.normalize import normalize_rows
 from pipeline.recipe import Recipe
@@ -155,9 +156,10 @@ class TensorCache(Mapping[str, Mapping[ClassId, Tensor]]):
         """Gather rows into a tensor of the stored dtype, checked: (B, 3, S, S); into `out` where there is one."""
         if out is None:
             out = self._memory.empty((len(rows), *self.row_shape), self.stored_dtype)
-        if not self._has_unchecked(rows):
-            return torch.index_select(self._rows, 0, self._places_of(rows), out=out)
-        self._check(rows, out.numpy())
+        if self._has_unchecked(rows):
+            self._check(rows, out.numpy())
+        else:
+            gather_rows(self._rows, self._places_of(rows), out)
         return out
 
     def in_memory(self, rows: Tensor) -> bool:

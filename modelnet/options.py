@@ -166,6 +166,8 @@ class TrainOptions:
             raise ValueError(f"name is that of one folder, not {self.name!r}")
         if self.augment and not set(self.augmentations) <= set(AUGMENTATIONS):
             raise ValueError(f"augment is some of {', '.join(AUGMENTATIONS)}, with commas, not {self.augment!r}")
+        if len(set(self.augmentations)) < len(self.augmentations):
+            raise ValueError(f"augment takes each kind once, not {self.augment!r}")
         if self.scales_gradients and self.zero_grad != "batch":
             raise ValueError(
                 "float16's gradients are scaled anew for every step: keep none, or give amp_dtype bfloat16"

@@ -100,7 +100,6 @@ class Session:
         self.val = self._open_val(run, progress)
         self.val_batches = None
         if self.val is not None:
-            self.label_map = match_labels(self.cache.class_ids, self.cache.recipe, self.val, self.cache.features)
             rows = None if self.split is None else self.split.val
             self.val_batches = Batches(
                 self.val,
@@ -175,14 +174,19 @@ class Session:
         val, warnings = None, shard_warnings(self.cache)
         if self.options.val is not None:
             val = TensorCache(find(self.options.val, run))
+            self.label_map = self._match(val)
             warnings += shard_warnings(val) + pair_warnings(self.cache, val)
         elif self.split is not None:
             val = self.cache
+            self.label_map = self._match(val)
             progress.note(f"{len(self.split.val)} of {val.num_images} images are kept for validation, by their content")
             warnings += split_warnings(val, self.split)
         for warning in warnings:
             progress.warn(warning)
         return val
+
+    def _match(self, val: TensorCache) -> Tensor:
+        return match_labels(self.cache.class_ids, self.cache.recipe, val, self.cache.features)
 
 
 def same_caches(ranks: Ranks, cache: TensorCache) -> None:

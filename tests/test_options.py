@@ -51,6 +51,7 @@ def test_the_default_learning_rate_grows_with_the_batch() -> None:
         {"device": "cuda:"},
         {"opt": "sdg"},
         {"augment": "flip,blur"},
+        {"augment": "flip,flip"},
         {"crop_scale": 1.5},
         {"color_jitter": -0.1},
         {"crop_size": 0},

@@ -478,6 +478,18 @@ def test_validation_goes_by_class_id_and_is_measured_on_the_weights_after_the_ep
     assert all(0 <= float(row["p_true"]) <= float(row["p_predicted"]) <= 1 for row in rows)
 
 
+def test_a_validation_set_that_does_not_go_together_is_refused_before_it_is_remarked_on(
+    cache_path: Path, tmp_path: Path
+) -> None:
+    for class_id in ("1", "3"):
+        save_jpeg(tmp_path / "val" / class_id / "a.jpg", 70, 70, int(class_id))
+    build_cache(tmp_path / "val", tmp_path / "val.h5", size=64, workers=1)
+    heard = Steps()
+    with pytest.raises(CacheStale, match="class 3 is unknown to the training set"):
+        train(TrainOptions(cache_path, val=tmp_path / "val.h5", lr=0.1), heard)
+    assert heard.heard == []
+
+
 def test_the_best_checkpoint_is_that_of_the_best_epoch(cache_path: Path) -> None:
     result = train(TrainOptions(cache_path, val=cache_path, batch_size=2, epochs=30, lr=0.05))
     best = max(result.rows, key=lambda row: (row.val_acc, -(row.val_loss or 0)))

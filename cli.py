@@ -3,6 +3,7 @@
 A command parses, calls and prints. Nothing heavy is imported before a command needs it: `--help` is instant.
 """
 
+import errno
 import os
 import re
 import shlex
@@ -20,7 +21,7 @@ from click.core import ParameterSource
 
 from modelnet.options import CHOICES
 from modelnet.progress import Progress
-from pipeline.errors import OutputError, PipelineError, show_path
+from pipeline.errors import OutputError, PipelineError, StorageError, show_path
 
 if TYPE_CHECKING:
     from modelnet.group import ManyResult
@@ -868,12 +869,17 @@ def main() -> NoReturn:
     except (Unread, BrokenPipeError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         end(0)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            report_bug(error, debug)
+        fail(f"writing failed: {error.strerror}. Free some room and run it again", StorageError.exit_code, debug)
     except Exception as error:
-        fail(
-            f"this is a bug: {type(error).__name__}: {error}. Run it with --debug and report what it shows",
-            BUG,
-            debug,
-        )
+        report_bug(error, debug)
+
+
+def report_bug(error: Exception, debug: bool) -> NoReturn:
+    """Say that something went wrong that should have been foreseen."""
+    fail(f"this is a bug: {type(error).__name__}: {error}. Run it with --debug and report what it shows", BUG, debug)
 
 
 def under_torchrun() -> bool:

@@ -175,7 +175,10 @@ class RunFolder:
         try:
             config: Any = json.loads(path.read_bytes())
         except (FileNotFoundError, NotADirectoryError) as error:
-            raise RunError("no run there", self.path, "it has no config.json", "Give a folder below runs/") from error
+            reason, advice = "it has no config.json", "Give a folder below runs/"
+            if self.path.suffix == ".csv" and self.path.is_file():
+                reason, advice = "it is a table of several", "Give one of the folders that it names"
+            raise RunError("no run there", self.path, reason, advice) from error
         except (OSError, ValueError) as error:
             raise RunError("the run cannot be read", path, str(error)) from error
         whole = isinstance(config, dict) and config.keys() >= {"options", "cache", "val"}

@@ -372,6 +372,15 @@ def test_debug_shows_the_traceback_before_the_line(run_cli: RunCli) -> None:
     assert last == "error: no cache: missing.h5: there is no such file. Build it: build-cache SOURCE"
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a disk that is always full")
+def test_output_that_finds_no_room_is_no_bug_and_ends_with_74(photos: Path) -> None:
+    with Path("/dev/full").open("w") as full:
+        command = [sys.executable, str(REPOSITORY / "cli.py"), "build-cache", str(photos), "--dry-run"]
+        ended = subprocess.run(command, cwd=photos.parent, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert ended.returncode == 74
+    assert one_line(ended.stderr).startswith("error: writing failed: No space left on device. ")
+
+
 def test_a_bug_is_one_line_too_and_ends_with_1(tmp_path: Path) -> None:
     program = "import sys; sys.argv = ['cli.py', 'info', 'x']; import cli, pipeline.describe as d; "
     program += "d.describe_cache = lambda path: 1 // 0; cli.main()"

@@ -93,6 +93,9 @@ def test_the_best_epoch_and_another_cache_can_be_asked_for(cache_path: Path, uin
 def test_what_cannot_be_evaluated_says_why(cache_path: Path, photos: Path) -> None:
     with pytest.raises(RunError, match="no run there"):
         Trained.load(Path("runs/none"))
+    Path("group.csv").touch()
+    with pytest.raises(RunError, match=r"group\.csv: it is a table of several\. Give one of the folders that it names"):
+        Trained.load(Path("group.csv"))
     run = trained_on(cache_path)
     with pytest.raises(OptionsError, match=r"the run had no validation images. Give a --cache"):
         Trained.load(run, device="cpu").evaluate()

@@ -9,7 +9,7 @@ from modelnet.comparing import compare_runs
 from modelnet.comparison import Comparison, Flip
 from modelnet.mistakes import ImageKey, Mistake, Pictures, find_mistakes, read_pictures
 from modelnet.scores import ClassScore, class_scores
-from modelnet.shown_run import CLASS_AFTER_CLASS, Run
+from modelnet.shown_run import Run, class_after_class
 from pipeline.errors import OptionsError, RunError, show_path
 
 MISTAKES = 12  # shown of each kind
@@ -164,8 +164,10 @@ def _notes_on_many(runs: Sequence[Run]) -> list[str]:
             f"{len(unfinished)} of {len(runs)} runs were stopped before their last epoch, or are still training: "
             f"{', '.join(map(show_path, unfinished[:5]))}{' ...' if len(unfinished) > 5 else ''}."
         )
-    if any(run.rows and not run.options.shuffle for run in runs):
-        notes.append(CLASS_AFTER_CLASS)
+    if in_order := sum(bool(run.rows) and not run.options.shuffle for run in runs):
+        notes.append(
+            class_after_class("The order" if in_order == len(runs) else f"In {in_order} of {len(runs)} runs the order")
+        )
     validated = {run.images_validated for run in runs}
     if validated == {None}:
         notes.append("No validation images: nothing here says how good the networks are on images not seen.")

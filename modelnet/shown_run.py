@@ -13,11 +13,6 @@ from modelnet.runs import EpochRow, Prediction, RunFolder
 from modelnet.scores import Scores, accuracy_interval
 from pipeline.errors import RunError, show_path
 
-CLASS_AFTER_CLASS = (
-    "The order was not shuffled (--no-shuffle): class after class, the running loss and accuracy of training look "
-    "better than the network is, and whether it converged follows from that loss."
-)
-
 
 @dataclass(frozen=True)
 class Run:
@@ -135,7 +130,7 @@ class Run:
         if self.scored_epoch is not None and self.scored_epoch < len(self.rows):
             notes.append(f"Scores and mistakes are those after epoch {self.scored_epoch}; the run has gone on since.")
         if self.rows and not self.options.shuffle:
-            notes.append(CLASS_AFTER_CLASS)
+            notes.append(class_after_class("The order"))
         if len(self.rows) >= GUESSING_AFTER and (hint := guessing(self.rows, self.counts, self.options)):
             notes.append(f"{hint[0].upper()}{hint[1:]}.")
         if self.scores is not None:
@@ -152,3 +147,11 @@ class Run:
         if high < always:
             return [f"This accuracy is below {blind}."]
         return [f"With {scores.images} images this accuracy cannot be told from {blind}."]
+
+
+def class_after_class(order: str) -> str:
+    """Say that an order was not shuffled, and what follows for the numbers of training."""
+    return (
+        f"{order} was not shuffled (--no-shuffle): class after class, the running loss and accuracy of training look "
+        "better than the network is, and whether it converged follows from that loss."
+    )

@@ -106,6 +106,7 @@ def test_notes_say_what_the_numbers_hide() -> None:
     assert "whether it converged follows from that loss" in notes(make_run("in-order", [0.1], shuffle=False))
     in_order = [make_run(f"in-order-{seed}", [0.1], shuffle=False, seed=seed) for seed in (0, 1)]
     assert sum("The order was not shuffled" in note for note in gather(in_order).notes) == 1
+    assert any(note.startswith("In 2 of 3 runs the order was") for note in gather([*in_order, Path("runs/c")]).notes)
     assert not any("shuffled" in note for note in gather([Path("runs/c"), Path("runs/d")]).notes)
     sure = [(c, f"{c}{i}", c, 0.9) for c in "12" for i in range(20)]
     assert notes(make_run("e", [0.1], sure)) == ""

@@ -95,7 +95,7 @@ def _load(path: Path) -> _Run:
     rows, predictions = folder.read_metrics(), folder.read_predictions()
     if not predictions or not _are_of_the_end(predictions, rows):
         reason = f"it has not ended: {len(rows)} of {options.epochs} epochs"
-        advice = f"Go on with: python cli.py train --resume {show_path(path)}"
+        advice = f"Go on with: python cli.py train --resume {show_path(path)}, or leave it out where it diverged"
         raise RunError("the run cannot be compared", path, reason, advice)
     if len(predictions) < 2:
         raise RunError("the run cannot be compared", path, "one validation image says nothing", "Validate on more")

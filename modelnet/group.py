@@ -127,7 +127,7 @@ class ManyResult:
             cells = []
             for column in columns:
                 low, middle, high = (_number(column, self._quantile(members, column, p)) for p in (0.25, 0.5, 0.75))
-                cells.append(f"{middle} ({low}–{high})")
+                cells.append(middle if middle == "–" else f"{middle} ({low}–{high})")
             diverged = sum(self.diverged[i] for i in members)
             converged = f"{sum(map(self._has_converged, members))} of {len(members)}"
             table.append([name, *cells, converged + (f", {diverged} diverged" if diverged else "")])

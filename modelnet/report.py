@@ -161,7 +161,7 @@ def _notes_on_many(runs: Sequence[Run]) -> list[str]:
     unfinished = [run.path.name for run in runs if not run.has_ended]
     if unfinished:
         notes.append(
-            f"{len(unfinished)} of {len(runs)} runs were stopped before their last epoch, or are still training: "
+            f"{len(unfinished)} of {len(runs)} runs were stopped before their last epoch, diverged, or still train: "
             f"{', '.join(map(show_path, unfinished[:5]))}{' ...' if len(unfinished) > 5 else ''}."
         )
     if in_order := sum(bool(run.rows) and not run.options.shuffle for run in runs):

@@ -123,7 +123,7 @@ class Run:
         notes = []
         if not self.has_ended:
             notes.append(
-                f"{len(self.rows)} of {self.options.epochs} epochs are done: the run was stopped, or is still training."
+                f"{len(self.rows)} of {self.options.epochs} epochs are done: the run was stopped, diverged, or still trains."
             )
         if self.config["val"] is None:
             notes.append("No validation images: nothing here says how good the network is on images it has not seen.")

@@ -96,8 +96,15 @@ def resume(
         options = ranks.first(resumed_options(run, asked) if ranks.is_main else None)
         stack.enter_context(cpu_threads(options.threads, options.batch_size, ranks))
         training = restored(run, Session(options, progress, path, ranks), progress, stop or Stop())
+        if training.state.epoch == options.epochs:
+            progress.note(nothing_left(options.epochs))
         rows = ranks.first(run.keep_metrics(training.state.epoch) if ranks.is_main else None)
         return training.run_epochs(rows)
+
+
+def nothing_left(epochs: int) -> str:
+    """Say that a run which goes on has nothing to do."""
+    return f"nothing is left to train: all {epochs} epochs are done. Give more --epochs to go on"
 
 
 def restored(run: RunFolder, session: Session, progress: Progress, stop: Stop) -> Training:

@@ -34,6 +34,12 @@ def test_a_setting_shows_median_and_quartiles_of_the_networks_that_ended_well() 
     ]
 
 
+def test_a_setting_of_which_all_diverged_has_no_numbers() -> None:
+    members = [replace(OPTIONS, lr=lr, seed=seed) for lr in (0.1, 9.0) for seed in range(2)]
+    lines = str(group(members, [[row(0.1)], [row(0.2)], [], []], diverged=[2, 3])).splitlines()
+    assert lines[2].split() == ["lr=9.0", "–", "–", "0", "of", "2,", "2", "diverged"]
+
+
 def test_networks_of_one_setting_have_a_line_each() -> None:
     members = [replace(OPTIONS, data_seed=order, seed=seed) for order in (3, 4) for seed in (0, 1)]
     lines = str(group(members, [[row(0.1 * i)] for i in range(4)])).splitlines()

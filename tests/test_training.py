@@ -16,6 +16,7 @@ from torchvision import transforms
 
 from modelnet import ModelNet, TrainOptions, TrainResult, resume, train
 from modelnet.interrupt import Stop
+from modelnet.many import resume_many, train_many
 from modelnet.metrics import Losses
 from modelnet.progress import Progress
 from pipeline import TensorCache, build_cache
@@ -324,6 +325,19 @@ def test_a_run_that_is_stopped_and_resumed_ends_with_the_same_bits(cache_path: P
         for name in ("predictions.csv", "scores.json", "config.json"):
             assert (run.run / name).read_bytes() == (whole / name).read_bytes()
         assert results(run.run) == results(whole)
+
+
+def test_a_run_that_has_all_its_epochs_says_that_nothing_is_left_to_train(cache_path: Path) -> None:
+    options = TrainOptions(cache_path, batch_size=4, epochs=2, lr=0.01)
+    left = "nothing is left to train: all 2 epochs are done. Give more --epochs to go on"
+    alone, many = Steps(), Steps()
+    resume(train(options).run, progress=alone)
+    table = train_many(options, [0, 1]).table
+    resume_many(table, progress=many)
+    assert alone.heard == [left] and many.heard[0] == left
+    more = Steps()
+    resume_many(table, epochs=3, progress=more)
+    assert left not in more.heard
 
 
 def test_a_run_stopped_again_and_again_still_ends_with_the_same_bits(cache_path: Path) -> None:

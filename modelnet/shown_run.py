@@ -122,9 +122,8 @@ class Run:
         """Say what a person should know before the numbers are believed."""
         notes = []
         if not self.has_ended:
-            notes.append(
-                f"{len(self.rows)} of {self.options.epochs} epochs are done: the run was stopped, diverged, or still trains."
-            )
+            done = f"{len(self.rows)} of {self.options.epochs} epochs are done"
+            notes.append(f"{done}: the run was stopped, diverged, or still trains.")
         if self.config["val"] is None:
             notes.append("No validation images: nothing here says how good the network is on images it has not seen.")
         if self.scored_epoch is not None and self.scored_epoch < len(self.rows):

@@ -277,7 +277,10 @@ class Training:
             self.diverged("gradients are NaN or infinite, however they are scaled, in", max(self.state.step - 1, 0))
 
     def diverged(self, what: str, step: int) -> NoReturn:
-        """Name the batch at which it happened."""
+        """Name the batch at which it happened; where its rows are not as they were written, that is why."""
+        if not self.session.options.preload:  # those were taken from it at the beginning
+            self.session.cache.look_again()
+            self.session.cache.read_stored(torch.tensor(self.batches.rows(self.state.epoch, step)))
         names = self.batches.names(self.state.epoch, step)
         more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
         raise TrainingDiverged(

@@ -162,6 +162,15 @@ class TensorCache(Mapping[str, Mapping[ClassId, Tensor]]):
             gather_rows(self._rows, self._places_of(rows), out)
         return out
 
+    def look_again(self) -> None:
+        """Check every row anew, where somebody has written to the file since it was opened; a loader asks every epoch.
+
+        Raises:
+            CacheStale, CacheDamaged: what is there now is another cache, or no whole one.
+        """
+        if self.stored.was_written_to():
+            self._unchecked[:] = self.verify != "off"
+
     def in_memory(self, rows: Tensor) -> bool:
         """Say whether rows, (B,) int64, are in the system's page cache, as far as it tells."""
         return self.stored.in_memory(rows.numpy())

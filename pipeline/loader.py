@@ -139,6 +139,8 @@ class EpochSampler(Sampler[int]):
 
     def next_order(self) -> Tensor:
         """Return the int64 rows of the epoch that is next, from its start on, and go on to the one behind it."""
+        if self.cache is not None:
+            self.cache.look_again()
         order = self.order(self.epoch)[self.start :]
         self.epoch, self.start = self.epoch + 1, 0
         return order

@@ -16,7 +16,7 @@ import xxhash
 from numpy.typing import NDArray
 
 from pipeline import files
-from pipeline.errors import CacheDamaged, CacheUnsafe, StorageError, WorkerDied
+from pipeline.errors import CacheDamaged, CacheStale, CacheUnsafe, StorageError, WorkerDied
 from pipeline.features import Features
 from pipeline.format import Extent, Header, open_cache, read_header
 from pipeline.recipe import Recipe
@@ -47,6 +47,7 @@ class StoredCache:
             self.header: Header = read_header(self.fd, path)
             flags = mmap.MAP_PRIVATE | (_MAP_NORESERVE if os.uname().sysname == "Linux" else 0)
             self.map = mmap.mmap(self.fd, self.header.file_size, flags, mmap.PROT_READ | mmap.PROT_WRITE)
+            self._times = self._write_times()
             self._check_digest()
             self._check_tables()
         except BaseException as error:
@@ -145,6 +146,29 @@ class StoredCache:
     def row_is_good(self, row: int) -> bool:
         """Check a row against its hash."""
         return bool(row_hash(self.images[row]) == self.table("row_hash")[row])
+
+    def was_written_to(self) -> bool:
+        """Tell whether somebody has written to the file since it was opened, or since this was last told.
+
+        These programs never do: a new cache is put in the place of the old one, which stays as it is for whoever has it
+        open. But `cp` and `rsync --inplace` do, and a map shows what they write.
+
+        Raises:
+            CacheStale: another cache is there now.
+            CacheDamaged: no whole one is.
+        """
+        if self.fd < 0 or (times := self._write_times()) == self._times:
+            return False
+        if read_header(self.fd, self.path).encode() != self.header.encode():
+            why = "another one was written over it while it was read"
+            raise CacheStale("the cache has changed", self.path, why, "Start again; mv replaces a file that is in use")
+        self._check_digest()
+        self._times = times
+        return True
+
+    def _write_times(self) -> tuple[int, int]:
+        found = os.fstat(self.fd)
+        return found.st_size, found.st_mtime_ns
 
     def in_memory(self, rows: NDArray[np.int64]) -> bool:
         """Say whether the first page of each row is in the system's page cache; True where that cannot be told."""

@@ -65,6 +65,10 @@ class StoredSet:
         )[self._order]
         self._tables: dict[str, NDArray[Any]] = {}
 
+    def was_written_to(self) -> bool:
+        """Tell whether somebody has written to any of the files; see `StoredCache.was_written_to`."""
+        return any([shard.was_written_to() for shard in self.shards])  # a list: each of them is asked
+
     def close(self) -> None:
         """Close the files; views of the maps that somebody still holds stay valid."""
         for shard in self.shards:

@@ -197,6 +197,47 @@ def test_rows_are_checked_at_first_always_or_not_at_all(copy: Path) -> None:
     TensorCache(copy, verify="off").read(torch.tensor([5]))
 
 
+@pytest.mark.parametrize("whole", [True, False])
+def test_rows_are_checked_anew_after_somebody_has_written_to_the_file(whole: bool, copy: Path) -> None:
+    cache = TensorCache(copy, verify="first" if whole else "off")
+    cache.read(torch.arange(8))
+    os.utime(copy, (1, 1))
+    cache.look_again()
+    cache.read(torch.arange(8))  # nothing was written
+    damage(copy, 5)
+    cache.look_again()
+
+    cache.read(torch.arange(5))
+    if whole:
+        with pytest.raises(CacheDamaged, match="row 5"):
+            cache.read(torch.arange(8))
+    else:
+        cache.read(torch.arange(8))
+
+
+def test_a_cache_that_another_one_is_written_over_is_not_read_on(
+    copy: Path, shared_photos: Path, tmp_path: Path
+) -> None:
+    photos = Path(shutil.copytree(shared_photos, tmp_path / "photos"))
+    first, second = sorted((photos / "1").iterdir())[:2]
+    first.write_bytes(second.read_bytes())
+    build_cache(photos, tmp_path / "other.h5", size=TensorCache(copy).recipe.size, workers=1)
+    cache = TensorCache(copy)
+    cache.read(torch.arange(8))
+    content = copy.read_bytes()
+
+    copy.write_bytes((tmp_path / "other.h5").read_bytes())
+    with pytest.raises(CacheStale, match="another one was written over it while it was read"):
+        cache.look_again()
+    for other in (content[:-1], content[:4090] + b"x" + content[4091:], content[:-9] + b"x" + content[-8:]):
+        copy.write_bytes(other)
+        with pytest.raises(CacheDamaged):
+            cache.look_again()
+    copy.write_bytes(content)
+    cache.look_again()
+    cache.read(torch.arange(8))
+
+
 def test_another_way_of_checking_is_refused(cache_path: Path) -> None:
     with pytest.raises(ValueError, match="verify is one of first, always, off, not 'sometimes'"):
         TensorCache(cache_path, verify="sometimes")  # type: ignore[arg-type]

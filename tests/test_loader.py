@@ -1,4 +1,5 @@
 import multiprocessing
+import shutil
 import sys
 import threading
 from pathlib import Path
@@ -12,6 +13,8 @@ from torch.utils.data import DataLoader, Subset
 from pipeline.cache import TensorCache
 from pipeline.errors import CacheDamaged
 from pipeline.loader import CacheDataset, EpochSampler, Samples, collate, make_loader
+from pipeline.shard_names import cache_files
+from pipeline.stored import StoredCache
 
 START_METHODS = ("fork", "spawn", "forkserver")
 
@@ -332,6 +335,22 @@ def test_a_damaged_row_is_named_by_a_worker_process_as_by_this_one(cache_path: P
         del damaged  # it holds the loader's iterator, whose worker would be waited for when the collector finds it
 
     assert told[0] == told[1] and "\n" not in told[0]
+
+
+def test_an_epoch_sees_what_was_written_to_a_shard_in_the_one_before(shards_path: Path, tmp_path: Path) -> None:
+    for shard in cache_files(shards_path):
+        shutil.copy(shard, tmp_path)
+    loader = make_loader(TensorCache(tmp_path / shards_path.name))
+    assert sum(map(len, (labels for _, labels in loader))) == 8
+
+    victim = next(path for path in sorted(tmp_path.iterdir()) if StoredCache(path).num_images)
+    data = bytearray(victim.read_bytes())
+    data[8192 + 9] ^= 1
+    with victim.open("r+b") as file:
+        file.write(data)
+
+    with pytest.raises(CacheDamaged, match=rf"{victim.name}: row 0 "):
+        list(loader)
 
 
 def test_the_order_follows_from_the_number_of_a_seed_not_from_its_type(cache_path: Path) -> None:

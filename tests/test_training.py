@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from modelnet.metrics import Losses
 from modelnet.progress import Progress
 from pipeline import TensorCache, build_cache
 from pipeline.errors import (
+    CacheDamaged,
     CacheStale,
     CheckpointDamaged,
     CheckpointError,
@@ -261,6 +263,32 @@ def test_a_loss_that_is_no_number_stops_the_run_and_names_the_images(cache_path:
     last = torch.load("runs/photos-modelnet-001/checkpoints/last.pt", weights_only=True)
     assert all(weights.isfinite().all() for weights in last["weights"].values())
     assert not Path("runs/photos-modelnet-001/checkpoints/best.pt").exists()
+
+
+class WritesOver(Progress):
+    """Fills every row of a cache with other bytes after so many steps, in the file itself, as a copy over it does."""
+
+    def __init__(self, path: Path, after: int) -> None:
+        self.path = path
+        self.left = after
+
+    def step(self, images: int) -> None:
+        self.left -= 1
+        if self.left == 0:
+            extent = TensorCache(self.path).stored.images.nbytes
+            with self.path.open("r+b") as file:
+                file.seek(8192)
+                file.write(b"\xff" * extent)  # NaN, as float32
+
+
+@pytest.mark.parametrize("steps", [5, 8])
+def test_rows_that_were_written_over_are_told_rather_than_a_loss_that_is_no_number(
+    steps: int, cache_path: Path, tmp_path: Path
+) -> None:
+    """In the midst of the second epoch, whose rows are known to be good, or between two."""
+    copy = Path(shutil.copy(cache_path, tmp_path / "c.h5"))
+    with pytest.raises(CacheDamaged, match=r"row \d .* is not as it was written"):
+        train(TrainOptions(copy, batch_size=2, epochs=5, threads=1), WritesOver(copy, after=steps))
 
 
 class Poison(Progress):

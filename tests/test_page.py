@@ -123,7 +123,7 @@ def test_numbers_options_and_the_command_are_those_of_the_run() -> None:
 
 def test_pictures_that_are_not_there_are_said_to_be_missing() -> None:
     page = Page([make_run("a", [0.7], ANSWERS)])
-    assert "Pictures are missing: no cache: c.h5: there is no such file." in page.text
+    assert "Pictures are missing: the run's cache is gone: c.h5: no such file, neither from here" in page.text
     assert "snake , taken for paddle" in page.text and page.all("img") == []
 
 

@@ -14,7 +14,7 @@ from pipeline import files
 from pipeline.errors import AccessDenied, SourceError, StorageError, show_path
 from pipeline.flat import is_validation
 from pipeline.found import Files, Found
-from pipeline.layout import class_folders_below, label_of, sample_key
+from pipeline.layout import class_folders_below, label_of, plain_name, sample_key
 from pipeline.listing import LABEL_SUFFIXES, Entry, Listing, list_archive
 from pipeline.places import STORED, TAR, Damaged, Member, Stat, read_image, stat_of, zip_data_start
 from pipeline.splits import refuse_splits
@@ -196,9 +196,12 @@ class _Search:
         self._take_tables(listing, archive, b"")
         self.found.labelled = True
         below = archive.stem + b"/" if archive.part else b""  # every shard may count from 0
+        plain = {sample_key(image) for image in listing.images if image == plain_name(image)}
         for number, image in enumerate(listing.images):
             label = labels.get(sample_key(image), b"")
-            if label:
+            if image != plain_name(image) and sample_key(image) in plain:
+                self.found.leave_out("of a sample that has another image", below + image)  # 7.mask.png beside 7.jpg
+            elif label:
                 self._take(label, below + image, listing, number)
             else:
                 self.found.leave_out("no class beside it (.cls)", below + image)

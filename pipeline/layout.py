@@ -44,6 +44,11 @@ def sample_key(name: bytes) -> bytes:
     return folder + slash + base.partition(b".")[0]
 
 
+def plain_name(name: bytes) -> bytes:
+    """Return what an image is called that is its sample's only one: the key and one suffix."""
+    return sample_key(name) + b"." + name.rpartition(b".")[2]
+
+
 def label_of(data: bytes, kind: bytes) -> bytes:
     """Return the class that a `.cls`, or the "label" of a `.json`, names; empty where it names none."""
     if kind == b".json":

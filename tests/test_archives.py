@@ -488,6 +488,21 @@ def test_webdataset_shards_have_the_class_of_a_sample_beside_its_image(tmp_path:
     assert scan_source(shards / "train-000000.tar", None, Choice(("1",))).names == [b"0001.jpg"]
 
 
+def test_of_a_sample_the_image_is_taken_and_not_its_mask(tmp_path: Path) -> None:
+    source = write_tar(
+        tmp_path / "a.tar",
+        {
+            **{"0.cls": b"1", "0.mask.png": jpeg(), "0.JPG": jpeg(1)},
+            **{"1.cls": b"2", "1.large.jpg": jpeg(2)},  # the only one
+        },
+    )
+
+    scan = scan_source(source)
+
+    assert scan.names == [b"0.JPG", b"1.large.jpg"]
+    assert scan.left_out_named == [("0.mask.png", "of a sample that has another image")]
+
+
 def test_the_class_may_be_the_label_of_a_json_and_other_json_says_nothing(tmp_path: Path) -> None:
     labelled = {"a.jpg": b"a", "a.json": json.dumps({"label": "cat", "filename": "x"}).encode()}
     other = {"1/a.jpg": b"a", "1/a.json": json.dumps({"label": "cat"}).encode()}

@@ -16,6 +16,8 @@ from pipeline.decode import decoder_identity
 from pipeline.format import IMAGES_OFFSET
 from pipeline.freshness import write_stats
 from pipeline.ledger import DONE, Ledger
+from pipeline.names import Names
+from pipeline.places import Stat
 from pipeline.recipe import Recipe, StoredType
 from pipeline.scan import scan_source
 from pipeline.sources import Scan
@@ -125,8 +127,10 @@ def invented_scan(rows: int, classes: int = 2) -> Scan:
         class_folders=[b"%d" % label for label in range(classes)],
         class_names=[""] * classes,
         labels=np.repeat(np.arange(classes, dtype=np.int32), counts),
-        names=[b"n%08d_%07d.JPEG" % (label, i) for label, count in enumerate(counts.tolist()) for i in range(count)],
-        stats=np.full((rows, 3), -1, np.int64),
+        names=Names(
+            b"n%08d_%07d.JPEG" % (label, i) for label, count in enumerate(counts.tolist()) for i in range(count)
+        ),
+        stats=np.full((rows, len(Stat._fields)), -1, np.int64),
     )
 
 

@@ -90,12 +90,25 @@ def peak_anonymous(arguments: list[str], folder: Path) -> int:
 
 
 def anonymous(pid: int) -> int:
-    """Return the anonymous memory of a process and its children, in bytes, what they share counted once; Linux."""
+    """Return the anonymous memory of a process and its children, in bytes, what they share counted once; Linux.
+
+    0 where a process began or ended meanwhile: its share of what they have in common would count twice, or not at all.
+    """
+    everyone = family(pid)
     total = 0
+    for member in everyone:
+        with suppress(OSError):
+            for line in Path(f"/proc/{member}/smaps_rollup").read_text().splitlines():
+                if line.startswith("Pss_Anon:"):
+                    total += 1024 * int(line.split()[1])
+    return total if family(pid) == everyone else 0
+
+
+def family(pid: int) -> list[int]:
+    """Return a process and all below it."""
+    found = [pid]
     with suppress(OSError):  # it has ended meanwhile
-        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-            if line.startswith("Pss_Anon:"):
-                total += 1024 * int(line.split()[1])
         for task in Path(f"/proc/{pid}/task").iterdir():
-            total += sum(anonymous(int(child)) for child in (task / "children").read_text().split())
-    return total
+            for child in (task / "children").read_text().split():
+                found += family(int(child))
+    return found

@@ -301,6 +301,7 @@ class _Build:
             stats = freshness.read_stats(old)
             damaged = freshness.damaged_rows(old) if stats is None else []
             verdict = freshness.compare(self.ledger, old, self.recipe, self.decoder, stats, damaged)
+            del stats  # a column as large as any other
             if old.header.shard != self.shard and not verdict.other:
                 verdict.other.append(f"it was {describe_shard(old.header.shard)}")
             if verdict.fresh and not self.rebuild:
@@ -348,7 +349,7 @@ class _Build:
         total, finished = len(ledger.state), len(ledger.state) - len(todo)
 
         def items() -> Iterator[Item]:
-            for candidate in self.scan.in_reading_order(todo).tolist():
+            for candidate in map(int, self.scan.in_reading_order(todo)):  # one by one, not a list of a million
                 row = int(self.unfinished.rows[candidate])
                 candidates[row] = candidate
                 yield Item(row, self.scan.place(candidate), ledger.known_sha256(candidate))
@@ -375,20 +376,21 @@ class _Build:
     def _keep_stats(self, header: Header, report: BuildReport) -> None:
         """Keep stat data beside a cache that is complete with or without them."""
         try:
-            freshness.write_stats(self.path, header, self._stats())
+            freshness.write_stats(self.path, header, *self._stats())
         except OSError as error:
             again = f"the next build will read every file again: {self.path.name}.stat: {error.strerror}"
             report.warnings.append(again)
 
-    def _stats(self) -> NDArray[np.int64]:
-        """(N + F, 4): of every row's file, then of every failed one, as `StoredCache.failed` lists them."""
+    def _stats(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """(N, 4) of every row's file, and (F, 4) of every failed one, as `StoredCache.failed` lists them."""
         ledger = self.ledger
         failed = {(f.class_id, f.name): UNSETTLED for f in ledger.failed()}
         for candidate in np.flatnonzero(ledger.state == FAILED).tolist():
             key = self.scan.class_ids[self.scan.labels[candidate]], os.fsdecode(self.scan.names[candidate])
             failed[key] = Stat(*ledger.stats[candidate].tolist())
-        rows = ledger.stats[ledger.state == DONE]
-        return np.concatenate([rows, np.array(list(failed.values()), np.int64).reshape(-1, len(Stat._fields))])
+        done = ledger.state == DONE
+        rows = ledger.stats if done.all() else ledger.stats[done]
+        return rows, np.array(list(failed.values()), np.int64).reshape(-1, len(Stat._fields))
 
     def _report(self, header: Header, why: str = "", kept: int = 0, up_to_date: bool = False) -> BuildReport:
         scan, ledger = self.scan, self.ledger

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import xxhash
+from numpy.typing import NDArray
 
 from pipeline.errors import AccessDenied, SourceError, show_path
 from pipeline.found import NAME_FILES, Files, Found
@@ -111,13 +112,12 @@ def merge_classes(found: Found, choice: Choice) -> None:
     found.files = files
 
 
-def choose(folder: bytes, names: Sequence[bytes], count: int | None) -> list[int]:
+def choose(folder: bytes, names: Sequence[bytes], count: int) -> NDArray[np.int64]:
     """Return the positions, in order, of the `count` names that a hash of class and name puts first."""
-    if count is None or len(names) <= count:
-        return list(range(len(names)))
+    if len(names) <= count:
+        return np.arange(len(names))
     hashes = np.array([xxhash.xxh3_64_intdigest(folder + b"/" + name) for name in names], np.uint64)
-    chosen: list[int] = np.sort(np.argsort(hashes, kind="stable")[:count]).tolist()
-    return chosen
+    return np.sort(np.argsort(hashes, kind="stable")[:count])
 
 
 def class_names(tables: Mapping[bytes, Place], folders: Sequence[bytes]) -> list[str]:

@@ -5,12 +5,12 @@ from array import array
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import show_path
+from pipeline.names import Names
 from pipeline.places import Place, Stat
 from pipeline.sources import MEMBER_COLUMNS, SUFFIXES, Failed
 
@@ -26,7 +26,7 @@ class Files:
     """The images of one class, in columns: as they were met, and then in order."""
 
     def __init__(self) -> None:
-        self.names: list[bytes] = []
+        self.names = Names()
         self.stats = array("q")
         self.members = array("q")
 
@@ -45,21 +45,23 @@ class Files:
 
     def add_all(self, other: "Files", below: bytes) -> None:
         """Take over the images of another folder, which is a folder in this class."""
-        self.names += [below + b"/" + name for name in other.names]
+        self.names.extend(below + b"/" + name for name in other.names)
         self.stats += other.stats
         self.members += other.members
 
-    def in_order(self) -> list[int]:
+    def in_order(self) -> NDArray[np.int64]:
         """Return the positions of the images by the bytes of their names; of equal names, the last counts."""
-        order = sorted(range(len(self.names)), key=self.names.__getitem__)
-        last = [self.names[i] != self.names[j] for i, j in pairwise(order)] + [True]
-        return [i for i, wanted in zip(order, last, strict=False) if wanted]
+        names = self.names.table()
+        order: NDArray[np.int64] = np.argsort(names, kind="stable")
+        names = names[order]
+        last: NDArray[np.bool_] = np.append(names[1:] != names[:-1], True)[: len(order)]
+        return order[last]
 
-    def columns(self, order: list[int]) -> tuple[list[bytes], NDArray[np.int64], NDArray[np.int64]]:
-        """Return names, (n, 4) stats and (n, 6) members of these positions; (0, 6) for plain files."""
-        stats = np.array(self.stats, np.int64).reshape(-1, len(Stat._fields))[order]
-        members = np.array(self.members, np.int64).reshape(-1, MEMBER_COLUMNS)
-        return [self.names[i] for i in order], stats, members[order] if len(members) else members
+    def columns(self, order: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return (n, 4) stats and (n, 6) members of these positions; (0, 6) for plain files."""
+        stats = np.frombuffer(self.stats, np.int64).reshape(-1, len(Stat._fields))[order]
+        members = np.frombuffer(self.members, np.int64).reshape(-1, MEMBER_COLUMNS)
+        return stats, members[order] if len(members) else members
 
 
 @dataclass

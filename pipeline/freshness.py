@@ -27,6 +27,7 @@ from pipeline.stored import StoredCache
 
 _STAT_MAGIC = b"MNSTAT2\n"
 _CLASSES_SHOWN = 5
+_AT_ONCE = 1024  # files that are in work; for each, a thread pool keeps more than its name
 _TICK_NS = 10**7  # Linux stamps files in steps of up to 10 ms
 
 
@@ -107,15 +108,14 @@ def compare(
     old_rows, old_failed = _match(scan, cache)
     verdict.rows = old_rows
     _know_contents(ledger, cache, old_rows, old_failed, stats)
-    stored_sha256 = cache.table("source_sha256")
     matched = np.flatnonzero(old_rows >= 0)
-    same = (ledger.source_sha256[matched] == stored_sha256[old_rows[matched]]).all(axis=1)
+    same = _same(_numbers(ledger.source_sha256), matched, _numbers(cache.table("source_sha256")), old_rows[matched])
     names = [show_path(folder) for folder in scan.class_folders]
     for candidate in matched[~same].tolist():
         verdict.changes["changed", names[scan.labels[candidate]]] += 1
     _compare_failed(verdict, ledger, cache, old_failed, names)
     _compare_sets(verdict, ledger, cache, old_rows, old_failed, names)
-    verdict.shared = _count_shared(ledger, cache)
+    verdict.shared = int(same.sum()) + _count_shared(ledger, np.delete(np.arange(len(old_rows)), matched[same]), cache)
     for row in damaged:
         verdict.changes["damaged", show_path(cache.class_folders[int(cache.table("labels")[row])])] += 1
     return verdict
@@ -137,6 +137,21 @@ def _other_differences(scan: Scan, cache: StoredCache, recipe: Recipe, decoder: 
     return differences
 
 
+def _numbers(source_sha256: NDArray[np.uint8]) -> NDArray[np.uint64]:
+    """View digests, (N, 32), as (N, 4) numbers."""
+    return source_sha256.view(np.uint64)
+
+
+def _same(
+    table: NDArray[Any], rows: NDArray[np.int64], other: NDArray[Any], other_rows: NDArray[np.int64]
+) -> NDArray[np.bool_]:
+    """Say which rows of one table equal those of another; a column at a time, since tables are large."""
+    equal = np.ones(len(rows), bool)
+    for column in range(table.shape[1]):
+        equal &= table[rows, column] == other[other_rows, column]
+    return equal
+
+
 def _match(scan: Scan, cache: StoredCache) -> tuple[NDArray[np.int64], dict[int, int]]:
     """Find each candidate in the cache by class and name: its row or -1, and its place among the failures."""
     rows = np.full(len(scan.names), -1, np.int64)
@@ -148,8 +163,7 @@ def _match(scan: Scan, cache: StoredCache) -> tuple[NDArray[np.int64], dict[int,
         first, end = int(ends[label]), int(ends[label + 1])
         if folder in labels:
             start, stop = cache.class_starts[labels[folder] : labels[folder] + 2].tolist()
-            places = dict(zip(cache.table("filenames")[start:stop].tolist(), range(start, stop), strict=True))
-            rows[first:end] = [places.get(name, -1) for name in scan.names[first:end]]
+            rows[first:end] = _find(cache.table("filenames")[start:stop], scan.names.table(first, end), start)
         if failures:
             text = os.fsdecode(folder)
             for candidate in range(first, end):
@@ -157,6 +171,14 @@ def _match(scan: Scan, cache: StoredCache) -> tuple[NDArray[np.int64], dict[int,
                 if place is not None:
                     failed[candidate] = place
     return rows, failed
+
+
+def _find(stored: NDArray[np.bytes_], names: NDArray[np.bytes_], start: int) -> NDArray[np.int64] | int:
+    """Return the row of each name, or -1; the stored names are in order, and the first is of row `start`."""
+    if not len(stored):
+        return -1
+    places = np.minimum(np.searchsorted(stored, names), len(stored) - 1)
+    return np.where(stored[places] == names, start + places, -1)
 
 
 def _know_contents(
@@ -167,29 +189,31 @@ def _know_contents(
     stats: NDArray[np.int64] | None,
 ) -> None:
     """Note the SHA-256 of every candidate that the cache knows: from it where stat data agree, else by reading."""
-    stored = np.full((len(rows), 32), 0, np.uint8)
     places = rows.copy()
-    matched = rows >= 0
-    stored[matched] = cache.table("source_sha256")[rows[matched]]
-    old = cache.failed
     for candidate, place in failed.items():
-        stored[candidate] = np.frombuffer(bytes.fromhex(old[place].source_sha256) or bytes(32), np.uint8)
         places[candidate] = cache.num_images + place
     known = np.flatnonzero(places >= 0)
     trusted = np.zeros(len(rows), bool)
     if stats is not None:
-        trusted[known] = (stats[places[known]] == ledger.scan.stats[known]).all(axis=1)
-    ledger.source_sha256[trusted] = stored[trusted]
-    _hash_files(ledger, known[~trusted[known]].tolist())
+        trusted[known] = _same(stats, places[known], ledger.stats, known)
+    images = np.flatnonzero(trusted & (rows >= 0))
+    ours, stored = _numbers(ledger.source_sha256), _numbers(cache.table("source_sha256"))
+    for column in range(ours.shape[1]):
+        ours[images, column] = stored[rows[images], column]
+    for candidate, place in failed.items():
+        if trusted[candidate] and (digest := cache.failed[place].source_sha256):
+            ledger.source_sha256[candidate] = np.frombuffer(bytes.fromhex(digest), np.uint8)
+    _hash_files(ledger, known[~trusted[known]])
 
 
-def _hash_files(ledger: Ledger, candidates: list[int]) -> None:
-    candidates = ledger.scan.in_reading_order(np.array(candidates, np.int64)).tolist()
+def _hash_files(ledger: Ledger, candidates: NDArray[np.int64]) -> None:
+    candidates = ledger.scan.in_reading_order(candidates)
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:  # hashing releases the interpreter's lock
-        hashes = pool.map(hash_image, map(ledger.scan.place, candidates))
-        for candidate, found in zip(candidates, hashes, strict=True):
-            if found:
-                ledger.know(candidate, *found)
+        for first in range(0, len(candidates), _AT_ONCE):
+            some = candidates[first : first + _AT_ONCE].tolist()
+            for candidate, found in zip(some, pool.map(hash_image, map(ledger.scan.place, some)), strict=True):
+                if found:
+                    ledger.know(candidate, *found)
 
 
 def _compare_failed(
@@ -234,7 +258,7 @@ def _compare_sets(
     gone[rows[rows >= 0]] = False
     removed = np.flatnonzero(gone).tolist()
     if removed:
-        _hash_files(ledger, added)
+        _hash_files(ledger, np.array(added, np.int64))
     by_content: dict[bytes, list[int]] = defaultdict(list)
     for row in removed:
         by_content[cache.table("source_sha256")[row].tobytes()].append(row)
@@ -262,12 +286,14 @@ def _compare_failed_sets(verdict: Verdict, old: list[Failed], scan: Scan, failed
         verdict.changes["added", show_path(class_id)] += 1
 
 
-def _count_shared(ledger: Ledger, cache: StoredCache) -> int:
-    """Count the files whose content is in the cache, under whatever class and name."""
+def _count_shared(ledger: Ledger, candidates: NDArray[np.int64], cache: StoredCache) -> int:
+    """Count the files among some whose content is in the cache, under whatever class and name."""
+    if not len(candidates):
+        return 0
     digest = np.dtype((np.void, 32))
     ours, stored = (
         np.ascontiguousarray(table).view(digest).ravel()
-        for table in (ledger.source_sha256, cache.table("source_sha256"))
+        for table in (ledger.source_sha256[candidates], cache.table("source_sha256"))
     )
     return int(np.isin(ours, stored).sum())
 
@@ -292,20 +318,27 @@ def damaged_rows(cache: StoredCache) -> list[int]:
     return [row for row in range(cache.num_images) if not cache.row_is_good(row)]
 
 
-def write_stats(path: Path, header: Header, stats: NDArray[np.int64]) -> None:
+def write_stats(path: Path, header: Header, *stats: NDArray[np.int64]) -> None:
     """Keep stat data of the sources and of the cache itself beside it, so that the next build need read neither.
 
     Args:
         path: the cache.
         header: of the cache.
-        stats: (N + F, 4) size, mtime, ctime and inode (`Stat`), of each row's file, then of each failed one.
+        stats: (N, 4) size, mtime, ctime and inode (`Stat`) of each row's file, and (F, 4) of each failed one.
     """
     _let_the_clock_tick(path)
-    body = _stats_start(path, header) + stats.astype("<i8").tobytes()
+    parts: list[bytes | memoryview] = [
+        _stats_start(path, header),
+        *(np.ascontiguousarray(part, "<i8").data for part in stats),
+    ]
+    digest = xxhash.xxh3_128()
+    for part in parts:
+        digest.update(part)
+    parts.append(digest.digest())
+    digest.update(parts[-1])
     place = _stats_path(path)
-    data = body + xxhash.xxh3_128_digest(body)
-    if _read_stats_file(path) != data:
-        files.publish(data, place)
+    if xxhash.xxh3_128_digest(_read_stats_file(path) or b"") != digest.digest():
+        files.publish(b"".join(parts), place)
     else:
         files.remove(place.with_name(place.name + ".new"))
 
@@ -315,12 +348,12 @@ def read_stats(cache: StoredCache) -> NDArray[np.int64] | None:
     data = _read_stats_file(cache.path)
     if data is None:
         return None
-    body, checksum = data[:-16], data[-16:]
+    body, checksum = memoryview(data)[:-16], data[-16:]
     start = _stats_start(cache.path, cache.header)
     count, width = cache.num_images + cache.header.extents["failed"].count, len(Stat._fields)
     if (
         xxhash.xxh3_128_digest(body) != checksum
-        or not body.startswith(start)
+        or body[: len(start)] != start
         or len(body) != len(start) + 8 * width * count
     ):
         return None

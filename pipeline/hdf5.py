@@ -123,7 +123,7 @@ class _AroundRows(io.RawIOBase):
         try:
             if start < USER_BLOCK or (start < self.images.end and end > self.images.offset):
                 raise AssertionError(f"the HDF5 library wrote bytes {start} to {end}, among the rows")
-            files.write_all(self.fd, bytes(data), start)
+            files.write_all(self.fd, data, start)
         except BaseException as error:
             self.error = error
             raise

@@ -24,7 +24,7 @@ class Ledger:
         state: (M,) uint8, TODO, DONE, FAILED (follows from the bytes) or PASSING (a failure of the day).
         source_sha256: (M, 32) uint8, zero where not known.
         row_hash, image_hash: (M,) uint64.
-        stats: (M, 4) int64, of the moment at which the content was read.
+        stats: (M, 4) int64, the column of the scan; changed to that of the moment at which the content was read.
         remarks, reasons: by candidate, where there are any.
     """
 
@@ -35,14 +35,15 @@ class Ledger:
         self.source_sha256 = np.zeros((count, 32), np.uint8)
         self.row_hash = np.zeros(count, np.uint64)
         self.image_hash = np.zeros(count, np.uint64)
-        self.stats = scan.stats.copy()
+        self.stats = scan.stats
         self.remarks: dict[int, tuple[str, ...]] = {}
         self.reasons: dict[int, str] = {}
 
     def know(self, candidate: int, sha256: bytes, found: Stat | None = None) -> None:
         """Note a file's content, before anything was done with it."""
-        self.source_sha256[candidate] = np.frombuffer(sha256, np.uint8)
-        if found:
+        if sha256 != self.source_sha256[candidate].tobytes():  # memory that is not written stays shared with workers
+            self.source_sha256[candidate] = np.frombuffer(sha256, np.uint8)
+        if found and found != tuple(self.stats[candidate].tolist()):
             self.stats[candidate] = found
 
     def known_sha256(self, candidate: int) -> bytes:
@@ -101,30 +102,30 @@ class Ledger:
 
     def tables(self) -> dict[str, NDArray[Any]]:
         """Return the tables of the finished cache: only what became a row, in order."""
-        rows = np.flatnonzero(self.state == DONE)
-        places = np.cumsum(self.state == DONE) - 1
+        done = self.state == DONE
+        rows: Any = slice(None) if done.all() else np.flatnonzero(done)  # a slice copies no column
+        places = np.cumsum(done) - 1
         remarks = [
             (int(places[candidate]), remark)
             for candidate in sorted(self.remarks)
             if self.state[candidate] == DONE
             for remark in self.remarks[candidate]
         ]
-        return {
-            "filenames": byte_table([self.scan.names[row] for row in rows.tolist()]),
+        blank = np.zeros(len(done), bool)
+        blank[[c for c, found in self.remarks.items() if any(r.startswith("blank") for r in found)]] = True
+        tables = {
+            "filenames": (self.scan.names if done.all() else self.scan.names.take(rows)).table(),
             "labels": self.scan.labels[rows].astype("<i8"),
             "classes": byte_table(self.scan.class_folders),
             "class_names": byte_table([name.encode() for name in self.scan.class_names]),
-            "row_hash": self.row_hash[rows].astype("<u8"),
+            "row_hash": self.row_hash[rows].astype("<u8", copy=False),
             "source_sha256": self.source_sha256[rows],
-            "image_hash": self.image_hash[rows].astype("<u8"),
+            "image_hash": self.image_hash[rows].astype("<u8", copy=False),
             "failed": failed_table(self.failed()),
             "remarks": remark_table(remarks),
-            "alike": self._alike(rows),
         }
-
-    def _alike(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        blank = [any(r.startswith("blank") for r in self.remarks.get(c, ())) for c in rows.tolist()]
-        return near_rows(self.image_hash[rows], self.source_sha256[rows], np.array(blank, bool))
+        tables["alike"] = near_rows(tables["image_hash"], tables["source_sha256"], blank[rows])
+        return tables
 
     @staticmethod
     def _set(column: dict[int, Any], candidate: int, value: Any) -> None:
@@ -165,5 +166,6 @@ def near_rows(
         (A, 2) int64.
     """
     skip = blank.copy()
-    skip[[row for group in exact_groups(source_sha256) for row in group[1:]]] = True
+    for group in exact_groups(source_sha256):
+        skip[group[1:]] = True
     return np.array(near_pairs(image_hash, skip), "<i8").reshape(-1, 2)

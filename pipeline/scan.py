@@ -129,8 +129,7 @@ def _refuse_nothing(root: Path, found: Found) -> None:
 
 
 def _refuse_folders_of_folders(root: Path, found: Found) -> None:
-    names = [name for files in found.files.values() for name in files.names]
-    nested = [b"/" in name for name in names]
+    nested = [b"/" in name for files in found.files.values() for name in files.names]
     splits = all_are_splits(found.files)  # where a stray image does not make it a class
     if any(nested) and (all(nested) or splits):
         inside = sorted(folder for folder, files in found.files.items() if files.names)
@@ -162,11 +161,13 @@ def _fill_columns(scan: Scan, found: Found, choice: Choice) -> None:
         files = found.files.pop(folder)
         order = files.in_order()
         _count(scan.left_out, "replaced by a later member of the same name", len(files.names) - len(order))
-        chosen = [order[i] for i in choose(folder, [files.names[i] for i in order], choice.per_class)]
+        chosen = order
+        if choice.per_class is not None:
+            chosen = order[choose(folder, files.names.take(order), choice.per_class)]
         _count(scan.left_out, f"not among the {choice.per_class} chosen of its class", len(order) - len(chosen))
-        names, class_stats, class_members = files.columns(chosen)
-        counts.append(len(names))
-        scan.names += names
+        counts.append(len(chosen))
+        scan.names.extend(map(files.names.__getitem__, chosen.tolist()))
+        class_stats, class_members = files.columns(chosen)
         stats.append(class_stats)
         members.append(class_members)
     scan.labels = np.repeat(np.arange(len(counts), dtype=np.int32), counts)

@@ -58,7 +58,7 @@ class Parts:
         return replace(
             scan,
             labels=scan.labels[rows],
-            names=[scan.names[row] for row in rows.tolist()],
+            names=scan.names.take(rows),
             stats=scan.stats[rows],
             members=scan.members[rows] if len(scan.members) else scan.members,
             failed=[f for f, place in zip(scan.failed, self._failed, strict=True) if place == index],

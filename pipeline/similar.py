@@ -25,21 +25,24 @@ def image_hash(pixels_HWC: NDArray[np.uint8]) -> int:
     return int.from_bytes(np.packbits(cells[:, :-1] > cells[:, 1:]).tobytes(), "big")
 
 
-def exact_groups(source_sha256: NDArray[np.uint8]) -> list[list[int]]:
+def exact_groups(source_sha256: NDArray[np.uint8]) -> list[NDArray[np.int64]]:
     """Group the rows whose files have the same content.
 
     Args:
         source_sha256: (N, 32) uint8.
 
     Returns:
-        Groups of two rows or more, each in ascending order.
+        Groups of two rows or more, by their first; each in ascending order.
     """
     digests = np.ascontiguousarray(source_sha256)
-    groups: dict[bytes, list[int]] = {}
+    groups = []
     for run in _runs(digests.view(np.uint64)[:, 0]):  # eight bytes of each find them, all 32 decide
-        for row in run.tolist():
-            groups.setdefault(digests[row].tobytes(), []).append(row)
-    return sorted(rows for rows in groups.values() if len(rows) > 1)
+        while len(run) > 1:
+            same = (digests[run] == digests[run[0]]).all(axis=1)
+            if same.sum() > 1:
+                groups.append(run[same])
+            run = run[~same]
+    return sorted(groups, key=lambda group: int(group[0]))
 
 
 def near_pairs(hashes: NDArray[np.uint64], skip: NDArray[np.bool_]) -> list[tuple[int, int]]:

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.names import Names
 from pipeline.places import Member, Place, Stat
 
 SUFFIXES = (b".jpg", b".jpeg", b".jpe", b".jfif", b".png")
@@ -68,7 +69,7 @@ class Scan:
     class_folders: list[bytes] = field(default_factory=list)
     class_names: list[str] = field(default_factory=list)
     labels: NDArray[np.int32] = field(default_factory=lambda: np.empty(0, np.int32))
-    names: list[bytes] = field(default_factory=list)
+    names: Names = field(default_factory=Names)
     stats: NDArray[np.int64] = field(default_factory=lambda: np.empty((0, len(Stat._fields)), np.int64))
     class_places: list[bytes] = field(default_factory=list)
     flat: bool = False

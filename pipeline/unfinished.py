@@ -95,8 +95,8 @@ class Unfinished:
                 raise OutputError("the cache cannot be created", self.cache, why, _ELSEWHERE) from error
             raise
         if resumed:
-            kept_candidates = np.flatnonzero(ledger.state == DONE).tolist()
-            self._move({int(self.places[c]): int(self.rows[c]) for c in kept_candidates})
+            kept_candidates = ledger.state == DONE
+            self._move(self.places[kept_candidates], self.rows[kept_candidates])
         self.journal = Journal(self.journal_path)
         return kept
 
@@ -125,7 +125,7 @@ class Unfinished:
     def publish(self, ledger: Ledger) -> Header:
         """Close ranks behind failed images, write tables and header, and rename the file into place."""
         done = np.flatnonzero(ledger.state == DONE)
-        self._move({int(self.rows[c]): place for place, c in enumerate(done.tolist()) if self.rows[c] != place})
+        self._move(self.rows[done], np.arange(len(done)))
         images = Extent(
             "images",
             np.dtype(self.recipe.dtype).newbyteorder("<").str,
@@ -198,29 +198,27 @@ class Unfinished:
                 ledger.state[candidate] = FAILED if entry.reason else DONE
             elif not entry.reason:
                 moved[entry.source_sha256] = entry
-        found = self._rows_by_hash()
+        found = _Rows(self._row_hashes())
         self.places = np.full(len(ledger.state), -1, np.int64)
         for candidate in np.flatnonzero(ledger.state == DONE).tolist():
             self._take_place(ledger, candidate, found)
         sizes = [entry.stat.size for entry in moved.values()]
         may_be_moved = ledger.state == TODO
         if -1 not in sizes:  # else one was too new for its size to be known
-            may_be_moved &= np.isin(ledger.scan.stats[:, 0], sizes)
+            may_be_moved &= np.isin(ledger.stats[:, 0], [*sizes, -1])
         for candidate in np.flatnonzero(may_be_moved).tolist() if moved else ():
             self._take_moved(ledger, candidate, moved, found)
         return True
 
-    def _take_place(self, ledger: Ledger, candidate: int, found: dict[int, list[int]]) -> None:
-        slots = found.get(int(ledger.row_hash[candidate]))
-        if slots:
-            self.places[candidate] = slots.pop(0)
+    def _take_place(self, ledger: Ledger, candidate: int, found: "_Rows") -> None:
+        place = found.take(ledger.row_hash[candidate])
+        if place is not None:
+            self.places[candidate] = place
             ledger.state[candidate] = DONE
         else:  # the journal reached the disk and the row did not
             ledger.state[candidate] = TODO
 
-    def _take_moved(
-        self, ledger: Ledger, candidate: int, moved: dict[bytes, Entry], found: dict[int, list[int]]
-    ) -> None:
+    def _take_moved(self, ledger: Ledger, candidate: int, moved: dict[bytes, Entry], found: "_Rows") -> None:
         """Keep the row of a file that was renamed, or moved to another class, since it was decoded."""
         content = hash_image(ledger.scan.place(candidate))
         entry = moved.get(content[0]) if content else None
@@ -229,33 +227,65 @@ class Unfinished:
             ledger.know(candidate, *content)
             self._take_place(ledger, candidate, found)
 
-    def _rows_by_hash(self) -> dict[int, list[int]]:
+    def _row_hashes(self) -> NDArray[np.uint64]:
         """Hash every row that the file has, wherever a killed build may have left it."""
-        found: dict[int, list[int]] = {}
-        size = os.fstat(self.fd).st_size
-        for row in range((size - IMAGES_OFFSET) // self.recipe.row_bytes):
-            found.setdefault(xxhash.xxh3_64_intdigest(self._read_row(row)), []).append(row)
-        return found
+        count = (os.fstat(self.fd).st_size - IMAGES_OFFSET) // self.recipe.row_bytes
+        return np.fromiter((xxhash.xxh3_64_intdigest(self._read_row(row)) for row in range(count)), np.uint64, count)
 
     def _read_row(self, row: int) -> bytes:
         return files.read_at(self.fd, self.recipe.row_bytes, self._row_end(row))
 
-    def _move(self, moves: dict[int, int]) -> None:
-        """Move rows within the file, from key to value, so that each is whole in at least one place at any moment."""
-        sources = {target: source for source, target in moves.items() if source != target}
-        free = [target for target in sources if target not in moves or moves[target] == target]
-        scratch = max([*sources, *sources.values(), int(self.rows.max(initial=0))], default=0) + 1
-        while sources:
-            if not free:  # only cycles are left: open one
-                target = next(iter(sources))
-                files.write_all(self.fd, self._read_row(target), self._row_end(scratch))
-                sources[moves[target]] = scratch
-                free.append(target)
-            target = free.pop()
-            source = sources.pop(target)
-            files.write_all(self.fd, self._read_row(source), self._row_end(target))
-            if source in sources:
-                free.append(source)
+    def _move(self, sources: NDArray[np.int64], targets: NDArray[np.int64]) -> None:
+        """Move rows within the file, so that each is whole in at least one place at any moment.
+
+        Args:
+            sources: (n,) from where.
+            targets: (n,) to where, none twice.
+        """
+        scratch = max(int(rows.max(initial=0)) for rows in (sources, targets, self.rows)) + 1
+        moving = sources != targets
+        sources, targets = sources[moving], targets[moving]
+        source_of = np.full(scratch, -1, np.int64)
+        source_of[targets] = sources
+        for start in map(int, np.setdiff1d(targets, sources)):
+            self._fill_up(start, source_of)
+        for start in map(int, targets):
+            if source_of[start] >= 0:  # what is left moves in circles: open one
+                self._copy_row(start, scratch)
+                self._fill_up(start, source_of, scratch)
+
+    def _fill_up(self, start: int, source_of: NDArray[np.int64], saved: int = -1) -> None:
+        """Fill row `start`, then the one that it was filled from, and so on; what `start` held is at `saved`."""
+        target = start
+        while (source := int(source_of[target])) >= 0:
+            source_of[target] = -1
+            self._copy_row(saved if source == start else source, target)
+            target = source
+
+    def _copy_row(self, source: int, target: int) -> None:
+        files.write_all(self.fd, self._read_row(source), self._row_end(target))
+
+
+class _Rows:
+    """Rows of a file by their hash; each is given out once.
+
+    Args:
+        hashes: (R,) uint64, of each row.
+    """
+
+    def __init__(self, hashes: NDArray[np.uint64]) -> None:
+        self._order = np.argsort(hashes, kind="stable")
+        self._hashes = hashes[self._order]
+        self._taken = np.zeros(len(hashes) + 1, np.int64)  # of equal hashes, where the first of them lies
+
+    def take(self, row_hash: np.uint64) -> int | None:
+        """Return a row that has this hash and was not taken yet; None where there is none."""
+        first = int(np.searchsorted(self._hashes, row_hash))
+        place = first + int(self._taken[first])
+        if place >= len(self._hashes) or self._hashes[place] != row_hash:
+            return None
+        self._taken[first] += 1
+        return int(self._order[place])
 
 
 def _places(ledger: Ledger) -> dict[bytes, tuple[int, int]]:
@@ -289,7 +319,7 @@ def _same_content(ledger: Ledger, candidate: int, entry: Entry) -> bool:
 def bytes_needed(ledger: Ledger, recipe: Recipe, rows: int) -> int:
     """Estimate, a little on the high side, the size of a cache with so many rows."""
     scan = ledger.scan
-    names = max([1, *map(len, scan.names)])
+    names = max(1, scan.names.longest())
     classes = max([1, *map(len, scan.class_folders)]) + max([1, *(len(name.encode()) for name in scan.class_names)])
     failed = (len(scan.names) - rows + len(scan.failed)) * (names + 256)
     alike = 16 * min(MOST_PAIRS, rows)
@@ -301,5 +331,5 @@ def bytes_needed(ledger: Ledger, recipe: Recipe, rows: int) -> int:
 
 def room_needed(ledger: Ledger, recipe: Recipe, rows: int) -> int:
     """Estimate what building such a cache takes of the disk: the file and its journal."""
-    names = max([1, *map(len, ledger.scan.names)])
+    names = max(1, ledger.scan.names.longest())
     return bytes_needed(ledger, recipe, rows) + rows * (names + _BYTES_A_JOURNAL_LINE)

@@ -150,19 +150,19 @@ class Donor:
     def __init__(self, path: Path) -> None:
         self.cache = StoredCache(path)
         self.recipe = self.cache.header.recipe
-        keys = np.ascontiguousarray(self.cache.table("source_sha256")).view("S32").reshape(-1)
+        keys = np.ascontiguousarray(self.cache.table("source_sha256")[:, :8]).view(np.uint64).reshape(-1)
         self.order = np.argsort(keys, kind="stable")
-        self.keys = keys[self.order]
+        self.keys = keys[self.order]  # eight bytes of each digest find it, all 32 decide
         self.remarks: dict[int, tuple[str, ...]] = {}
         for row, remark in self.cache.remarks:
             self.remarks[row] = (*self.remarks.get(row, ()), remark)
 
     def find(self, sha256: bytes, recipe: Recipe) -> tuple[NDArray[Any] | None, int, tuple[str, ...]]:
         """Return (row as `recipe` stores it, image hash, remarks); the row is None where none is good."""
-        key = np.array([sha256], "S32")
-        first, end = (int(np.searchsorted(self.keys, key, side)[0]) for side in ("left", "right"))
+        key = np.frombuffer(sha256, np.uint64)[0]
+        first, end = (int(np.searchsorted(self.keys, key, side)) for side in ("left", "right"))
         for row in self.order[first:end].tolist():
-            if self.cache.row_is_good(row):
+            if self.cache.table("source_sha256")[row].tobytes() == sha256 and self.cache.row_is_good(row):
                 stored = self._derive(row, recipe)
                 if stored is not None:
                     return stored, int(self.cache.table("image_hash")[row]), self.remarks.get(row, ())

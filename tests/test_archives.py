@@ -312,7 +312,7 @@ def test_odd_names_are_only_names_and_nothing_is_written(tmp_path: Path) -> None
 
     assert scan.class_folders == [b"cats", b"dogs"]
     long_name = b"n" * 300 + b".jpg"
-    assert scan.names == [b"a.jpg", b"b.jpg", b"new\nline \x1b[31m.jpg", long_name, b"\xff.jpg"]
+    assert list(scan.names) == [b"a.jpg", b"b.jpg", b"new\nline \x1b[31m.jpg", long_name, b"\xff.jpg"]
     assert [read_image(scan.place(row))[0] for row in range(5)] == [data[0], data[1], data[3], data[5], data[4]]
     assert scan.left_out == {
         "a name with ..": 2,
@@ -328,7 +328,7 @@ def test_of_a_name_that_comes_twice_the_last_member_counts_as_when_it_is_unpacke
 
     scan = scan_source(source)
 
-    assert scan.names == [b"a.jpg", b"b.jpg"]
+    assert list(scan.names) == [b"a.jpg", b"b.jpg"]
     assert [read_image(scan.place(row))[0] for row in range(2)] == [b"new", b"b"]
     assert scan.left_out == {"replaced by a later member of the same name": 1} and scan.seen == 3
 
@@ -485,7 +485,7 @@ def test_webdataset_shards_have_the_class_of_a_sample_beside_its_image(tmp_path:
     ]
     assert read_image(scan.place(3))[0] == jpeg(12)
     assert scan.left_out == {"no class beside it (.cls)": 2, "suffix .json": 6}
-    assert scan_source(shards / "train-000000.tar", None, Choice(("1",))).names == [b"0001.jpg"]
+    assert list(scan_source(shards / "train-000000.tar", None, Choice(("1",))).names) == [b"0001.jpg"]
 
 
 def test_of_a_sample_the_image_is_taken_and_not_its_mask(tmp_path: Path) -> None:

@@ -150,7 +150,7 @@ def test_without_the_sync_before_the_rename_the_suite_sees_it(workspace: Path) -
 def test_with_a_journal_that_is_believed_unchecked_the_suite_sees_it(
     workspace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def believe(self: Unfinished, ledger: Ledger, candidate: int, found: dict[int, list[int]]) -> None:
+    def believe(self: Unfinished, ledger: Ledger, candidate: int, found: object) -> None:
         self.places[candidate] = candidate
         ledger.state[candidate] = DONE
 

@@ -499,7 +499,7 @@ def test_of_a_sample_the_image_is_taken_and_not_its_mask(tmp_path: Path) -> None
 
     scan = scan_source(source)
 
-    assert scan.names == [b"0.JPG", b"1.large.jpg"]
+    assert list(scan.names) == [b"0.JPG", b"1.large.jpg"]
     assert scan.left_out_named == [("0.mask.png", "of a sample that has another image")]
 
 

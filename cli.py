@@ -463,6 +463,7 @@ def train_command(
                     many = [chosen.seed] if seeds is None else parse_seeds(seeds)
                     orders = None if data_seeds is None else parse_seeds(data_seeds)
                     settings = parse_sweep(sweep)
+                refuse_two_values(ctx, seeds, data_seeds, list(settings))
                 chosen = replace(chosen, cache=cache or find_cache(DEFAULT_CACHES))
                 if seeds or data_seeds or sweep:
                     with usage_errors():
@@ -699,6 +700,16 @@ def compare_command(runs: tuple[Path, ...], as_json: bool) -> None:
     groups = [named_runs(group) for between, group in groupby(runs, Path("vs").__eq__) if not between]
     compared = compare_groups(groups) if Path("vs") in runs else compare_runs(named_runs(runs))
     click.echo(json.dumps(compared.to_dict(), indent=2) if as_json else compared)
+
+
+def refuse_two_values(ctx: click.Context, seeds: str | None, data_seeds: str | None, swept: list[str]) -> None:
+    """Refuse an option that is given once for all networks and once for each."""
+    each = {name: f"--sweep {name.replace('_', '-')}=..." for name in swept}
+    each |= {"seed": "--seeds"} if seeds is not None else {}
+    each |= {"data_seed": "--data-seeds"} if data_seeds is not None else {}
+    for name, instead in each.items():
+        if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            raise click.UsageError(f"{instead} gives each network its own; leave out --{name.replace('_', '-')}")
 
 
 def resume_options(ctx: click.Context) -> dict[str, Any]:

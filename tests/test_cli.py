@@ -315,6 +315,8 @@ FAILURES: list[tuple[tuple[str, ...], int, str]] = [
     (("build-cache", "others", "--out", "kept.h5"), 73, r"kept\.h5: holds other photographs \(0 of 8 shared\)\. Give"),
     (("build-cache", "photos", "--out", "text.h5/c.h5"), 73, r"the cache cannot be created: text\.h5/c\.h5: "),
     (("build-cache", "photos", "--out", "/proc/c.h5"), 73, r"the cache cannot be created: /proc/c\.h5: "),
+    (("train", "--seeds", "0,1", "--seed", "5"), 2, r"--seeds gives each network its own; leave out --seed\."),
+    (("train", "--sweep", "wd=0,1", "--wd", "0"), 2, r"--sweep weight-decay=\.\.\. gives .*; leave out --weight-decay"),
     (("info", "missing.h5"), 66, r"no cache: missing\.h5: there is no such file\. Build it: build-cache SOURCE"),
     (("info", "val.h5"), 66, r"no cache yet: val\.h5: an unfinished build exists\. Run build-cache again to resume it"),
     (("info", "text.h5"), 65, r"not a cache: text\.h5: its first bytes are not a cache's; a tensor cache of format 1"),

@@ -92,6 +92,29 @@ def photos(tmp_path: Path) -> Path:
     return make_photos(tmp_path / "photos")
 
 
+@pytest.fixture
+def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let runs and caches with relative names land in the test's own folder."""
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Train without drawing curves, which takes longer than these trainings."""
+    monkeypatch.setattr("modelnet.training.loss_curves", lambda rows, title: b"")
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Compute with one thread of torch, and with as many as before afterwards."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture(scope="session")
 def shared_photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same folder for tests that only read it."""

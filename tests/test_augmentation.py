@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from listener import Listener
 from numpy.typing import NDArray
 from torchvision.transforms import functional as tv
 
@@ -23,7 +24,6 @@ from modelnet.augmentation import (
 )
 from modelnet.batches import Batches
 from modelnet.interrupt import Stop
-from modelnet.progress import Progress
 from modelnet.randomness import uniform
 from pipeline import TensorCache
 from pipeline.errors import OptionsError
@@ -32,9 +32,7 @@ from pipeline.recipe import Recipe
 KINDS = ("flip", "crop", "color", "erase")
 
 
-@pytest.fixture(autouse=True)
-def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("modelnet.training.loss_curves", lambda rows, title: b"")  # drawing takes longer than training
+pytestmark = pytest.mark.usefixtures("no_pictures")
 
 
 @pytest.fixture
@@ -131,16 +129,6 @@ def test_batches_are_changed_alike_for_any_number_of_workers_and_the_cache_is_no
     assert torch.equal(cache.images, before)
 
 
-class CutAfter(Progress):
-    def __init__(self, stop: Stop, steps: int) -> None:
-        self.stop, self.left = stop, steps
-
-    def step(self, images: int) -> None:
-        self.left -= 1
-        if self.left == 0:
-            self.stop.signal = 2
-
-
 def test_augmented_runs_repeat_resume_and_differ_from_plain_ones(
     cache_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -156,7 +144,7 @@ def test_augmented_runs_repeat_resume_and_differ_from_plain_ones(
 
     stop = Stop()
     options = TrainOptions(cache_path, batch_size=3, epochs=3, augment="flip,crop,color")
-    cut = train(options, CutAfter(stop, 5), stop).run
+    cut = train(options, Listener(stop, 5), stop).run
     assert [row.train_loss for row in resume(cut).rows] == augmented
 
 

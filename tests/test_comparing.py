@@ -17,11 +17,7 @@ from modelnet.evaluation import PREDICTION_COLUMNS
 from modelnet.runs import EpochRow, Prediction, RunFolder
 from pipeline.errors import OptionsError, RunError
 
-
-@pytest.fixture(autouse=True)
-def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("modelnet.training.loss_curves", lambda rows, title: b"")  # drawing takes longer than training
+pytestmark = pytest.mark.usefixtures("in_a_folder_of_its_own", "no_pictures")
 
 
 def write_run(name: str, correct: Sequence[int], photos: Sequence[str] = (), epochs: int = 2, **options: Any) -> Path:

@@ -4,24 +4,19 @@ from pathlib import Path
 
 import pytest
 import torch
+from listener import Listener
 
 from modelnet import Trained, TrainOptions, TrainResult, resume, train, train_many
 from modelnet.interrupt import Stop
-from modelnet.progress import Progress
 from pipeline import TensorCache
 
 pytestmark = [
+    pytest.mark.usefixtures("in_a_folder_of_its_own", "no_pictures"),
     pytest.mark.cuda,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device"),
 ]
 
 EVERYTHING = {"augment": "flip,crop,color", "model_ema": 0.9, "clip_grad": 1.0, "sched": "cosine", "opt": "adamw"}
-
-
-@pytest.fixture(autouse=True)
-def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("modelnet.training.loss_curves", lambda rows, title: b"")
 
 
 def losses(result: TrainResult) -> list[float | None]:
@@ -69,15 +64,11 @@ def test_a_compiled_network_follows_the_plain_one(cache_path: Path, extra: dict[
 
 
 def test_a_run_that_is_stopped_goes_on_and_may_change_its_device(cache_path: Path) -> None:
-    class Cut(Progress):
-        def step(self, images: int) -> None:
-            stop.signal = 2
-
     options = TrainOptions(cache_path, batch_size=3, epochs=3, accumulate=2, model_ema=0.9, device="cuda")
     whole = train(options)
     for device in ("cuda", "cpu"):
         stop = Stop()
-        run = train(options, Cut(), stop).run
+        run = train(options, Listener(stop, 1), stop).run
         assert losses(resume(run, device=device))[::2] == pytest.approx(losses(whole)[::2], abs=1e-4)
 
 

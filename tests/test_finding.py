@@ -13,11 +13,7 @@ from modelnet import TrainOptions, train
 from modelnet.finding import RATES, RateCurve, find_learning_rate
 from pipeline.errors import OutputError
 
-
-@pytest.fixture(autouse=True)
-def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("modelnet.training.loss_curves", lambda rows, title: b"")  # drawing takes longer than training
+pytestmark = pytest.mark.usefixtures("in_a_folder_of_its_own", "no_pictures")
 
 
 @pytest.mark.parametrize(

@@ -7,18 +7,15 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import save_jpeg
+from listener import Listener
 
 from modelnet import TrainOptions, train
 from modelnet.hints import converged_below, guessing, unshuffled
 from modelnet.mixing import Mixing, mix_labels
-from modelnet.progress import Progress
 from modelnet.runs import EpochRow
 from pipeline import build_cache
 
-
-@pytest.fixture(autouse=True)
-def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("modelnet.training.loss_curves", lambda rows, title: b"")  # drawing takes longer than training
+pytestmark = pytest.mark.usefixtures("no_pictures")
 
 
 PLAIN = TrainOptions(Path())
@@ -26,15 +23,6 @@ PLAIN = TrainOptions(Path())
 
 def epochs(*losses: float, accuracy: float = 0.5) -> list[EpochRow]:
     return [EpochRow(i + 1, loss, accuracy, None, None, 0.001, 1.0, 0.0, 1.0) for i, loss in enumerate(losses)]
-
-
-class Listen(Progress):
-    def __init__(self) -> None:
-        self.hints: list[str] = []
-
-    def note(self, text: str) -> None:
-        if text.startswith("hint: "):
-            self.hints.append(text.removeprefix("hint: "))
 
 
 def test_a_loss_that_stays_at_that_of_guessing_is_named() -> None:
@@ -65,7 +53,7 @@ def test_a_run_class_after_class_is_found_out_and_a_shuffled_one_is_not(
     for seed in range(24):
         save_jpeg(tmp_path / "photos" / str(1 + seed // 12) / f"{seed}.jpg", 64, 64, seed)
     build_cache(tmp_path / "photos", "c.h5", size=64, workers=1)
-    heard = Listen()
+    heard = Listener()
     result = train(TrainOptions(Path("c.h5"), batch_size=1, epochs=2, lr=0.2, threads=1, shuffle=shuffle), heard)
     if shuffle:
         assert heard.hints == []
@@ -78,7 +66,7 @@ def test_a_learning_rate_that_moves_nothing_is_hinted_at_while_training(
     cache_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    heard = Listen()
+    heard = Listener()
     train(TrainOptions(cache_path, epochs=21, lr=1e-9, init="zeros", threads=1), heard)
     assert heard.hints == [
         "after 20 epochs the loss is still 0.693 = ln 2: the network is guessing. "

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import RunCli
+from listener import Listener
 from test_cli_train import start, wait_for_epochs
 from torch import nn
 
@@ -18,7 +19,6 @@ from modelnet import ModelNet, Trained, TrainOptions, resume, train
 from modelnet.group import ManyResult
 from modelnet.interrupt import Stop
 from modelnet.many import resume_many, train_many
-from modelnet.progress import Progress
 from modelnet.stacked import StackedLoss, StackedModelNet
 from modelnet.sweep import passes
 from pipeline.errors import OptionsError, RunError
@@ -29,17 +29,6 @@ def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.chdir(tmp_path)
     for drawing in ("training.loss_curves", "many.group_curves"):  # takes longer than training
         monkeypatch.setattr(f"modelnet.{drawing}", lambda rows, title: b"")
-
-
-class Heard(Progress):
-    """Keeps the warnings."""
-
-    def __init__(self) -> None:
-        self.warnings: list[str] = []
-
-    def warn(self, text: str) -> None:
-        """Keep it."""
-        self.warnings.append(text)
 
 
 def networks(size: int, classes: int, count: int = 3) -> list[ModelNet]:
@@ -147,21 +136,11 @@ def test_data_seeds_are_crossed_with_seeds_a_pass_over_the_data_each(cache_path:
         assert [row.train_loss for row in rows] == pytest.approx([row.train_loss for row in alone], abs=1e-5)
 
 
-class CutAfter(Progress):
-    def __init__(self, stop: Stop, steps: int) -> None:
-        self.stop, self.left = stop, steps
-
-    def step(self, images: int) -> None:
-        self.left -= 1
-        if self.left == 0:
-            self.stop.signal = 2
-
-
 @pytest.mark.parametrize("cut", [2, 3, 5])
 def test_a_network_of_many_that_was_stopped_goes_on_alone_as_if_it_always_had_been(cut: int, cache_path: Path) -> None:
     options = TrainOptions(cache_path, batch_size=3, epochs=4, lr=0.03, threads=1)
     stop = Stop()
-    result = train_many(options, [0, 1], CutAfter(stop, cut), stop)
+    result = train_many(options, [0, 1], Listener(stop, cut), stop)
     assert result.interrupted
     for seed, run in zip((0, 1), result.runs, strict=True):
         resumed = resume(run)
@@ -179,7 +158,7 @@ def test_a_group_that_was_stopped_goes_on_to_the_same_bits(wanted: dict[str, Any
     options = TrainOptions(cache_path, val=cache_path, **({"batch_size": 3, "epochs": 3, "threads": 1} | wanted))
     whole = train_many(options, [0, 1], sweep={"lr": [0.01, 0.03]})
     stop = Stop()
-    cut_short = train_many(options, [0, 1], CutAfter(stop, cut), stop, sweep={"lr": [0.01, 0.03]})
+    cut_short = train_many(options, [0, 1], Listener(stop, cut), stop, sweep={"lr": [0.01, 0.03]})
     assert cut_short.interrupted
     resumed = resume_many(cut_short.table)
     assert not resumed.interrupted and resumed.converged == whole.converged
@@ -208,12 +187,6 @@ def test_a_table_of_no_runs_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_network_that_diverges_ends_alone(cache_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Warned(Progress):
-        heard: tuple[str, ...] = ()
-
-        def warn(self, text: str) -> None:
-            self.heard += (text,)
-
     real = StackedModelNet.forward
 
     def spoilt(self: StackedModelNet, images: torch.Tensor) -> torch.Tensor:
@@ -221,10 +194,10 @@ def test_a_network_that_diverges_ends_alone(cache_path: Path, monkeypatch: pytes
         return real(self, images) * factor.to(images.device)
 
     monkeypatch.setattr(StackedModelNet, "forward", spoilt)
-    heard = Warned()
+    heard = Listener()
     result = train_many(TrainOptions(cache_path, batch_size=4, epochs=2, threads=1), [0, 1, 2], heard)
     assert [len(rows) for rows in result.rows] == [2, 0, 2]
-    assert len(heard.heard) == 1 and "photos-modelnet-002" in heard.heard[0]
+    assert len(heard.warnings) == 1 and "photos-modelnet-002" in heard.warnings[0]
 
 
 def test_what_many_networks_cannot_do_is_refused_before_anything_is_made(cache_path: Path) -> None:
@@ -256,7 +229,7 @@ def test_where_the_order_is_not_shuffled_each_network_is_asked_about_its_trainin
 
 
 def test_an_option_that_no_setting_of_a_sweep_uses_is_named(cache_path: Path) -> None:
-    heard = Heard()
+    heard = Listener()
     options = TrainOptions(cache_path, epochs=1, threads=1, mixup_alpha=0.5, color_jitter=0.1, device="cpu")
     train_many(options, [0], heard, sweep={"augment": ["flip", "mixup"]})
     assert heard.warnings == ["--color-jitter 0.1 changes nothing without --augment color"]

@@ -1,29 +1,21 @@
 """Training with --amp against plain loops with torch.autocast and GradScaler."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
+from listener import Listener
 from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 
 from modelnet import ModelNet, Trained, TrainOptions, resume, train
 from modelnet.interrupt import Stop
-from modelnet.progress import Progress
 from pipeline import TensorCache
 from pipeline.errors import TrainingDiverged
 
-
-@pytest.fixture(autouse=True)
-def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("modelnet.training.loss_curves", lambda rows, title: b"")
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("in_a_folder_of_its_own", "no_pictures", "one_thread")
 
 
 def weights(run: Path) -> dict[str, Tensor]:
@@ -98,20 +90,12 @@ def test_gradients_that_no_scale_makes_finite_are_a_divergence(
 def test_a_run_that_is_cut_goes_on_with_the_scale_that_it_had(
     cache_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class CutAt(Progress):
-        def __init__(self, batches: int, stop: Stop) -> None:
-            self.left, self.asked = batches, stop
-
-        def step(self, images: int) -> None:
-            self.left -= 1
-            self.asked.signal = 2 if self.left == 0 else self.asked.signal
-
     scaler_from(monkeypatch, 2.0**18)  # the scale falls at first, and grows again after five good steps
     options = TrainOptions(cache_path, epochs=4, accumulate=2, val=cache_path, **FLOAT16)  # type: ignore[arg-type]
     whole = weights(train(options).run)
     for cut in (1, 2, 5, 9, 14):
         stop = Stop()
-        run = train(options, CutAt(cut, stop), stop).run
+        run = train(options, Listener(stop, cut), stop).run
         resume(run)
         assert all(torch.equal(values, whole[name]) for name, values in weights(run).items())
 

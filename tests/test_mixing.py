@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from listener import Listener
 from scipy import stats
 from torch.nn.functional import cross_entropy, log_softmax, one_hot
 
@@ -17,7 +18,6 @@ from modelnet.interrupt import Stop
 from modelnet.many import train_many
 from modelnet.mixing import BetaTable, Mixing, cut_boxes, mix_images, mix_labels
 from modelnet.optimization import MixedCrossEntropy
-from modelnet.progress import Progress
 from modelnet.stacked import StackedLoss
 from pipeline import TensorCache
 from pipeline.recipe import Recipe
@@ -25,10 +25,7 @@ from pipeline.recipe import Recipe
 KINDS = ("mixup", "cutmix")
 
 
-@pytest.fixture(autouse=True)
-def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("modelnet.training.loss_curves", lambda rows, title: b"")  # drawing takes longer than training
+pytestmark = pytest.mark.usefixtures("in_a_folder_of_its_own", "no_pictures")
 
 
 def mixing_batches(path: Path, kinds: tuple[str, ...], batch_size: int = 8, **options: Any) -> Batches:
@@ -120,28 +117,14 @@ def test_the_loss_of_mixed_labels_is_that_of_both_by_their_parts(
     torch.testing.assert_close(loss_of(logits, one_hot(one, 3).float()), plain)
 
 
-class Listen(Progress):
-    def __init__(self, stop: Stop | None = None, cut: int = 0) -> None:
-        self.notes: list[str] = []
-        self.stop, self.left = stop, cut
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
-
-    def step(self, images: int) -> None:
-        self.left -= 1
-        if self.stop and self.left == 0:
-            self.stop.signal = 2
-
-
 def test_mixed_runs_say_so_resume_to_the_same_losses_and_validate_on_whole_images(cache_path: Path) -> None:
     options = TrainOptions(
         cache_path, val=cache_path, batch_size=3, epochs=3, augment="mixup,cutmix", class_weights="balanced", threads=1
     )
-    heard, stop = Listen(), Stop()
+    heard, stop = Listener(), Stop()
     whole = train(options, heard)
     assert any("images are mixed" in note for note in heard.notes)
-    cut = train(options, Listen(stop, 5), stop).run
+    cut = train(options, Listener(stop, 5), stop).run
     assert [row.train_loss for row in resume(cut).rows] == [row.train_loss for row in whole.rows]
     assert [row.train_loss for row in train(TrainOptions(cache_path, batch_size=3, epochs=3)).rows] != [
         row.train_loss for row in whole.rows

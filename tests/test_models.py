@@ -7,35 +7,18 @@ from typing import Any
 import pytest
 import timm
 import torch
+from listener import Listener
 from torchvision import models
 
 from modelnet import ModelNet, Trained, TrainOptions, resume, train
 from modelnet.interrupt import Stop
 from modelnet.models import build_network, load_weights
-from modelnet.progress import Progress
 from pipeline.errors import CheckpointError, CheckpointUnsafe, OptionsError, RunError
 
 SMALL = "shufflenet_v2_x0_5"  # 0.35 million weights, with batch normalization
 
 
-@pytest.fixture(autouse=True)
-def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("modelnet.training.loss_curves", lambda rows, title: b"")  # drawing takes longer than training
-
-
-class Listen(Progress):
-    def __init__(self, stop: Stop | None = None, cut: int = 0) -> None:
-        self.notes: list[str] = []
-        self.stop, self.left = stop, cut
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
-
-    def step(self, images: int) -> None:
-        self.left -= 1
-        if self.stop and self.left == 0:
-            self.stop.signal = 2
+pytestmark = pytest.mark.usefixtures("in_a_folder_of_its_own", "no_pictures")
 
 
 def test_a_network_of_torchvision_is_that_of_its_name_and_seed() -> None:
@@ -86,7 +69,7 @@ def test_only_names_of_timm_s_own_list_are_asked_for(monkeypatch: pytest.MonkeyP
 
 def test_a_run_of_timm_starts_from_a_local_file_and_is_used_again(cache_path: Path) -> None:
     torch.save(timm.create_model("test_resnet", pretrained=False, num_classes=10).state_dict(), "w.pth")
-    heard = Listen()
+    heard = Listener()
     options = TrainOptions(cache_path, val=cache_path, model="timm:test_resnet", weights=Path("w.pth"), epochs=1)
     result = train(options, heard)
     assert result.run.name == "photos-timm-test_resnet-001"
@@ -102,7 +85,7 @@ def test_a_run_of_a_torchvision_network_resumes_to_the_same_bits_and_is_used_aga
     )
     whole = train(options)
     stop = Stop()
-    cut = train(options, Listen(stop, 3), stop).run
+    cut = train(options, Listener(stop, 3), stop).run
     resume(cut)
     contents = [torch.load(run / "checkpoints/last.pt", weights_only=True) for run in (whole.run, cut)]
     assert contents[0]["model"] == {"name": SMALL, "classes": 2, "size": 64}
@@ -117,7 +100,7 @@ def test_weights_are_taken_where_they_fit_and_the_last_layer_for_other_classes_i
 ) -> None:
     torch.manual_seed(9)
     torch.save(models.get_model(SMALL, weights=None, num_classes=1000).state_dict(), "w.pth")
-    heard = Listen()
+    heard = Listener()
     options = TrainOptions(cache_path, model=SMALL, weights=Path("w.pth"), epochs=1, lr=1e-30, device="cpu")
     run = train(options, heard).run
     trained = torch.load(run / "checkpoints/last.pt", weights_only=True)["weights"]

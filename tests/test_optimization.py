@@ -2,13 +2,13 @@
 
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from listener import Listener
 from sklearn.utils.class_weight import compute_class_weight
 from torch import nn
 from torch.optim import lr_scheduler
@@ -21,27 +21,7 @@ from modelnet.progress import Progress
 from modelnet.state import State
 from pipeline import TensorCache
 
-
-@pytest.fixture(autouse=True)
-def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("modelnet.training.loss_curves", lambda rows, title: b"")  # drawing takes longer than training
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-class CutAfter(Progress):
-    """Asks to stop after so many steps."""
-
-    def __init__(self, stop: Stop, steps: int) -> None:
-        self.stop, self.left = stop, steps
-
-    def step(self, images: int) -> None:
-        self.left -= 1
-        if self.left == 0:
-            self.stop.signal = 2
+pytestmark = pytest.mark.usefixtures("in_a_folder_of_its_own", "no_pictures", "one_thread")
 
 
 def weights(run: Path, name: str = "last.pt", part: str = "weights") -> dict[str, torch.Tensor]:
@@ -113,7 +93,7 @@ def test_a_run_that_is_cut_resumes_to_the_same_bits_and_the_same_learning_rates(
     whole = train(options)
     for cut in (4, 9):
         stop = Stop()
-        run = train(options, CutAfter(stop, cut), stop).run
+        run = train(options, Listener(stop, cut), stop).run
         resumed = resume(run)
         for name in ("last.pt", "best.pt"):
             for part in ("weights", "average"):
@@ -246,19 +226,13 @@ def test_the_mean_of_the_weights_is_the_plain_sum_and_is_what_is_validated(cache
 
 
 def test_training_ends_when_patience_does_and_stays_ended(cache_path: Path) -> None:
-    class Listen(Progress):
-        heard: tuple[str, ...] = ()
-
-        def note(self, text: str) -> None:
-            self.heard += (text,)
-
-    listen = Listen()
+    listener = Listener()
     options = TrainOptions(cache_path, val=cache_path, batch_size=2, epochs=60, lr=0.05, patience=3)
-    result = train(options, listen)
+    result = train(options, listener)
     scores = [(row.val_acc, -(row.val_loss or 0)) for row in result.rows]
     best = scores.index(max(scores)) + 1
     assert len(scores) == best + 3 < 60 and not result.interrupted
-    assert listen.heard == (f"stopped: no epoch has been better than epoch {best}",)
+    assert listener.notes == [f"stopped: no epoch has been better than epoch {best}"]
     assert len(resume(result.run).rows) == len(scores)
     assert (result.run / "predictions.csv").exists()
 

@@ -14,10 +14,7 @@ from pipeline.errors import CacheDamaged, DeviceError, OptionsError
 CPU = torch.device("cpu")
 
 
-@pytest.fixture(autouse=True)
-def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("modelnet.training.loss_curves", lambda rows, title: b"")
+pytestmark = pytest.mark.usefixtures("in_a_folder_of_its_own", "no_pictures")
 
 
 @pytest.mark.parametrize("rows", [None, torch.tensor([1, 2, 4, 5, 7])])

@@ -8,18 +8,15 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import save_jpeg
+from listener import Listener
 
 from modelnet import TrainOptions, resume, train
 from modelnet.interrupt import Stop
-from modelnet.progress import Progress
 from modelnet.split import split_by_content, split_warnings
 from pipeline import TensorCache, build_cache
 from pipeline.errors import OptionsError
 
-
-@pytest.fixture(autouse=True)
-def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("modelnet.training.loss_curves", lambda rows, title: b"")  # drawing takes longer than training
+pytestmark = pytest.mark.usefixtures("no_pictures")
 
 
 @pytest.fixture(scope="module")
@@ -83,22 +80,6 @@ def test_a_class_without_images_on_a_side_is_named_and_an_empty_side_refused(
     assert caught.value.exit_code == 2
     with pytest.raises(OptionsError, match="fewer than 2 classes are left to train on"):
         split_by_content(TensorCache(cache_path), 1 - 1e-9)
-
-
-class Listener(Progress):
-    """Remembers what was noted; asks to stop after some steps."""
-
-    def __init__(self, stop: Stop | None = None, cut: int = 0) -> None:
-        self.notes: list[str] = []
-        self.stop, self.left = stop, cut
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
-
-    def step(self, images: int) -> None:
-        self.left -= 1
-        if self.stop and self.left == 0:
-            self.stop.signal = 2
 
 
 def test_training_on_a_part_is_training_on_a_cache_of_that_part(

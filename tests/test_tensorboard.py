@@ -12,11 +12,7 @@ from modelnet import TrainOptions, resume, train, train_many
 from modelnet.runs import RunFolder
 from pipeline.errors import OptionsError, StorageError
 
-
-@pytest.fixture(autouse=True)
-def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("modelnet.training.loss_curves", lambda rows, title: b"")  # drawing takes longer than training
+pytestmark = pytest.mark.usefixtures("in_a_folder_of_its_own", "no_pictures")
 
 
 def read(run: Path) -> dict[str, list[tuple[int, float]]]:

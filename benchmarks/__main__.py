@@ -9,7 +9,7 @@ import time
 from importlib import import_module
 from pathlib import Path
 
-PARTS = ("reading", "building", "training", "many", "memory", "scale", "sharding", "starting")
+PARTS = ("reading", "building", "training", "many", "memory", "scale", "larger", "sharding", "starting")
 
 
 def main() -> None:
@@ -46,7 +46,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=5, help="how often everything is measured (5)")
     parser.add_argument("--only", type=_parts, default=PARTS, metavar="PART,...", help=f"of {','.join(PARTS)}")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"), help="where tables and picture go")
-    parser.add_argument("--workdir", type=Path, help="where everything is built, about 17 GB (the temporary folder)")
+    parser.add_argument("--workdir", type=Path, help="where everything is built, about 21 GB (the temporary folder)")
     return parser.parse_args()
 
 

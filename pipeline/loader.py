@@ -11,7 +11,7 @@ import numpy as np
 import torch
 import xxhash
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
+from torch.utils.data import DataLoader, Dataset, Sampler, default_collate, get_worker_info
 
 from pipeline.cache import TensorCache
 
@@ -53,6 +53,8 @@ class CacheDataset(Dataset[Sample]):
         if numbers and not -count <= min(numbers) <= max(numbers) < count:
             raise IndexError(f"rows {min(numbers)} to {max(numbers)} of a cache of {count} images")
         chosen = torch.from_numpy(np.array(numbers, np.int64) % count)
+        if get_worker_info() is not None and not self.cache.in_memory(chosen):
+            self.cache.will_need(chosen)  # the sampler has told the system, but not what this process is to leave out
         if not self.stored:
             return Samples(*self.cache.read_batch(chosen))
         out = None

@@ -20,14 +20,14 @@ _FIXED = 0x10  # MAP_FIXED, on Linux and macOS alike
 _NORESERVE = 0x4000 if os.uname().sysname == "Linux" else 0
 
 
-def stitch(files: Sequence[tuple[int, Header]]) -> tuple[NDArray[Any], list[int]]:
+def stitch(files: Sequence[tuple[int, Header]]) -> tuple[NDArray[Any], list[int], mmap.mmap]:
     """Map the images of files of one recipe, privately, copy-on-write.
 
     Args:
         files: (file descriptor, header) of each; the descriptor may be closed afterwards.
 
     Returns:
-        (R, 3, S, S) as stored, and the row in it at which each file begins; a file's rows follow one another. R is
+        (R, 3, S, S) as stored; the row in it at which each file begins, its others follow; and the map of it all. R is
         at least the number of all rows: other rows than those of files are zero.
 
     Raises:
@@ -41,7 +41,7 @@ def stitch(files: Sequence[tuple[int, Header]]) -> tuple[NDArray[Any], list[int]
         _map(bytes_of_it.ctypes.data + start * extent.row_bytes, header.file_size, fd)
     rows = (size - IMAGES_OFFSET) // extent.row_bytes
     shape = (rows, *extent.row_shape)
-    return np.ndarray(shape, np.dtype(extent.dtype), bytes_of_it, IMAGES_OFFSET), starts
+    return np.ndarray(shape, np.dtype(extent.dtype), bytes_of_it, IMAGES_OFFSET), starts, whole
 
 
 def _lay_out(headers: Sequence[Header]) -> tuple[list[int], int]:

@@ -184,6 +184,7 @@ class StoredCache:
 
     def will_need(self, rows: NDArray[np.int64]) -> None:
         """Have the system begin to read rows from the disk; this does not wait for them."""
+        read_no_more_than_asked(self.map)
         if hasattr(os, "posix_fadvise"):
             size = self.header.extents["images"].row_bytes
             for row in rows.tolist():
@@ -243,6 +244,15 @@ def _is_failure(failed: Failed) -> bool:
         return False
     os.fsencode(str(failed.class_id)), os.fsencode(failed.name)  # ValueError: no name that a file can have
     return len(bytes.fromhex(failed.source_sha256)) in (0, 32)
+
+
+def read_no_more_than_asked(of_file: mmap.mmap) -> None:
+    """Have the system read nothing around a page that is missing: whoever says which rows come next needs no guesses.
+
+    They are of megabytes on some systems, and where memory is short they push out what was read ahead.
+    """
+    if hasattr(mmap, "MADV_RANDOM"):
+        of_file.madvise(mmap.MADV_RANDOM)
 
 
 def row_hash(row: NDArray[Any]) -> int:

@@ -22,7 +22,7 @@ from pipeline.recipe import Recipe
 from pipeline.shard_names import cache_files, set_path, shard_path, shown_set
 from pipeline.sources import ClassId, Failed
 from pipeline.stitched import stitch
-from pipeline.stored import StoredCache, row_hash
+from pipeline.stored import StoredCache, read_no_more_than_asked, row_hash
 
 _BUILD = "Run the build again; it makes what is missing"
 
@@ -53,7 +53,7 @@ class StoredSet:
         self.class_folders, self.class_ids = first.class_folders, first.class_ids
         self.class_names = first.class_names
         try:
-            self.images, starts = stitch([(shard.fd, shard.header) for shard in self.shards])
+            self.images, starts, self.map = stitch([(shard.fd, shard.header) for shard in self.shards])
         except OSError as error:
             raise StorageError("the cache cannot be read", self.path, error.strerror or str(error)) from error
         counts = [shard.num_images for shard in self.shards]
@@ -177,6 +177,7 @@ class StoredSet:
 
     def will_need(self, rows: NDArray[np.int64]) -> None:
         """Have the system begin to read rows from the disk; this does not wait for them."""
+        read_no_more_than_asked(self.map)
         for shard, there in self._homes(rows):
             shard.will_need(there)
 

@@ -414,3 +414,50 @@ def test_rows_in_memory_are_not_announced(cache_path: Path, monkeypatch: pytest.
 
     assert cache.in_memory(rows)
     assert sum(len(labels) for _, labels in make_loader(cache, batch_size=4)) == cache.num_images
+
+
+def guessed_around(cache: TensorCache) -> bool:
+    """Say whether the system reads around a missing page of the rows' map in this process, as it does by default."""
+    address = cache._rows.data_ptr()
+    inside = False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        first, _, rest = line.partition(" ")[0].partition("-")
+        if rest and not first.endswith(":"):
+            inside = int(first, 16) <= address < int(rest, 16)
+        elif inside and line.startswith("VmFlags:"):
+            return "rr" not in line.split()
+    raise AssertionError("the rows are mapped nowhere")
+
+
+class GuessedAround(CacheDataset):
+    """Reads, and returns whether the system guessed."""
+
+    def __getitems__(self, rows: Any) -> Any:
+        super().__getitems__(rows)
+        return [guessed_around(self.cache)]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /proc/self/smaps")
+def test_of_rows_that_are_announced_the_system_reads_nothing_around(cache_path: Path, shards_path: Path) -> None:
+    for path in (cache_path, shards_path):
+        cache = TensorCache(path)
+        before = guessed_around(cache)
+        cache.will_need(torch.arange(4))
+
+        assert (before, guessed_around(cache)) == (True, False)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /proc/self/smaps")
+@pytest.mark.parametrize("there", [True, False])
+def test_workers_announce_rows_that_are_not_in_memory_themselves(
+    cache_path: Path, monkeypatch: pytest.MonkeyPatch, there: bool
+) -> None:
+    cache = TensorCache(cache_path)
+    monkeypatch.setattr(cache, "in_memory", lambda rows: there)
+
+    loader = DataLoader(
+        GuessedAround(cache), batch_size=4, num_workers=1, collate_fn=list, multiprocessing_context="fork"
+    )
+
+    assert list(loader) == [[there], [there]]
+    assert guessed_around(cache), "in this process nothing was announced"

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -47,7 +48,13 @@ def training(work: Workplace, rows: int) -> int:
     """Return the bytes that a training epoch over so many rows of 224 × 224 needs."""
     path = draw_cache(work.folder / f"memory-{rows}.h5", invented_scan(rows), Recipe(), empty=True)
     arguments = ["train", "--cache", str(path), "--epochs", "1", "--batch-size", "64", "--device", "cpu"]
-    needed = peak_anonymous([*arguments, "--name", f"memory-{rows}"], work.folder)
+    name = f"memory-{rows}"
+    metrics = work.folder / "runs" / name / "metrics.csv"
+
+    def ended() -> bool:  # what then draws curves and pages needs 35 MB more, which a run that is stopped never does
+        return metrics.exists() and metrics.read_text().count("\n") > 1
+
+    needed = peak_anonymous([*arguments, "--name", name], work.folder, ended)
     path.unlink()
     return needed
 
@@ -74,12 +81,15 @@ def _shrink(source: Path, target: Path, count: int = 64) -> None:
             image.convert("RGB").resize((SMALL, SMALL)).save(place)
 
 
-def peak_anonymous(arguments: list[str], folder: Path) -> int:
-    """Run the command line and return the most anonymous memory that it and its workers had at a time, in bytes."""
+def peak_anonymous(arguments: list[str], folder: Path, ended: Callable[[], bool] = bool) -> int:
+    """Run the command line and return the most anonymous memory that it and its workers had at a time, in bytes.
+
+    What they have once `ended` says so does not count.
+    """
     with subprocess.Popen([sys.executable, str(CLI), *arguments], cwd=folder, stdout=subprocess.DEVNULL) as process:
         highest, end = 0, time.monotonic() + SECONDS
         while process.poll() is None:
-            highest = max(highest, anonymous(process.pid))
+            highest = highest if ended() else max(highest, anonymous(process.pid))
             time.sleep(0.05)
             if time.monotonic() > end and "train" in arguments:
                 process.send_signal(signal.SIGTERM)

@@ -141,8 +141,6 @@ class EpochSampler(Sampler[int]):
 
     def next_order(self) -> Tensor:
         """Return the int64 rows of the epoch that is next, from its start on, and go on to the one behind it."""
-        if self.cache is not None:
-            self.cache.look_again()
         order = self.order(self.epoch)[self.start :]
         self.epoch, self.start = self.epoch + 1, 0
         return order
@@ -207,6 +205,19 @@ class PartsOfBatches(Sampler[list[int]]):
         return whole + (rest > 0 and not self.drop_last)
 
 
+class CacheLoader(DataLoader[Sample]):
+    """A DataLoader that looks before each epoch whether somebody has written to the cache: before workers are started.
+
+    (torch asks a sampler for its first rows when they run, and leaves them behind if it raises.)
+    """
+
+    dataset: CacheDataset
+
+    def __iter__(self) -> Any:
+        self.dataset.cache.look_again()
+        return super().__iter__()
+
+
 def seeded_generator(*key: int) -> torch.Generator:
     """Return a CPU generator whose numbers follow from a tuple of integers, unlike those of neighbouring tuples."""
     digest = xxhash.xxh3_64_intdigest(repr(tuple(map(index, key))).encode())
@@ -253,7 +264,7 @@ def make_loader(
         options |= {"batch_sampler": PartsOfBatches(sampler, batch_size, drop_last, part)}
     else:
         options |= {"batch_size": batch_size, "sampler": sampler, "drop_last": drop_last}
-    return DataLoader(
+    return CacheLoader(
         CacheDataset(cache, stored, pinned),
         num_workers=workers,
         collate_fn=collate,

@@ -1,5 +1,6 @@
 """Batches on the device, and readers that die."""
 
+import multiprocessing
 import os
 import signal
 import time
@@ -10,7 +11,7 @@ import torch
 
 from modelnet.batches import Batches, death_of_a_worker, worker_deaths
 from pipeline import TensorCache
-from pipeline.errors import CacheDamaged, StorageError, WorkerDied
+from pipeline.errors import CacheDamaged, CacheError, StorageError, WorkerDied
 
 CPU = torch.device("cpu")
 
@@ -89,10 +90,25 @@ def test_a_cache_cut_short_under_a_worker_is_no_lack_of_shared_memory(cache_path
     path = tmp_path / "c.h5"
     path.write_bytes(cache_path.read_bytes())
     batches = Batches(TensorCache(path), CPU, batch_size=1, workers=1)
+    reading = batches.epoch(0)
+    next(reading)
     os.truncate(path, 4096)
     with pytest.raises(StorageError, match="the cache was changed or its disk failed") as caught, worker_deaths(path):
-        list(batches.epoch(0))
+        list(reading)
     assert caught.value.exit_code == 74
+
+
+def test_a_cache_cut_short_before_an_epoch_is_noticed_before_workers_are_started(
+    cache_path: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "c.h5"
+    path.write_bytes(cache_path.read_bytes())
+    batches = Batches(TensorCache(path), CPU, batch_size=1, workers=1)
+    os.truncate(path, 4096)
+    with pytest.raises(CacheError, match=r"damaged|truncated") as caught:
+        list(batches.epoch(0))
+    assert caught.value.exit_code == 65
+    assert not multiprocessing.active_children()
 
 
 @pytest.mark.parametrize("workers", [0, 1])

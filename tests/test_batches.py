@@ -15,6 +15,9 @@ from pipeline.errors import CacheDamaged, CacheError, StorageError, WorkerDied
 
 CPU = torch.device("cpu")
 
+# Torch tells of a dead worker by raising in a signal handler, wherever Python is; in a finalizer that is only printed.
+torch_tells_anywhere = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
 
 def test_an_epoch_can_begin_at_any_batch(cache_path: Path) -> None:
     batches = Batches(TensorCache(cache_path), CPU, batch_size=3, shuffle=True, seed=4)
@@ -71,6 +74,7 @@ def test_the_time_spent_waiting_is_that_of_reading_not_of_what_is_done_with_it(
     assert 0.05 <= batches.waited < 0.3, "two reads of 0.05 s, of which the second may be done beside the 0.2 s"
 
 
+@torch_tells_anywhere
 @pytest.mark.parametrize("fatal", [signal.SIGKILL, signal.SIGSEGV])
 def test_a_worker_that_is_killed_is_noticed_within_ten_seconds(cache_path: Path, fatal: signal.Signals) -> None:
     batches = Batches(TensorCache(cache_path), CPU, batch_size=1, workers=1)
@@ -86,14 +90,15 @@ def test_a_worker_that_is_killed_is_noticed_within_ten_seconds(cache_path: Path,
     assert caught.value.path == cache_path
 
 
+@torch_tells_anywhere
 def test_a_cache_cut_short_under_a_worker_is_no_lack_of_shared_memory(cache_path: Path, tmp_path: Path) -> None:
     path = tmp_path / "c.h5"
     path.write_bytes(cache_path.read_bytes())
     batches = Batches(TensorCache(path), CPU, batch_size=1, workers=1)
     reading = batches.epoch(0)
     next(reading)
-    os.truncate(path, 4096)
     with pytest.raises(StorageError, match="the cache was changed or its disk failed") as caught, worker_deaths(path):
+        os.truncate(path, 4096)
         list(reading)
     assert caught.value.exit_code == 74
 

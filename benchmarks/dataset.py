@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from torch.utils.data import Dataset
 
+from benchmarks.peers import Images
 from pipeline import build_cache, files
 from pipeline.decode import decoder_identity
 from pipeline.format import IMAGES_OFFSET
@@ -83,7 +83,7 @@ def replicate(source: Path, target: Path, images: int) -> Path:
     return target
 
 
-class Photographs(Dataset[tuple[NDArray[np.uint8], int]]):
+class Photographs(Images):
     """Index -> ((S, S, 3) uint8, label), decoded as anybody does it: Pillow, RGB, bilinear."""
 
     def __init__(self, source: Path, size: int = 224) -> None:
@@ -101,7 +101,7 @@ class Photographs(Dataset[tuple[NDArray[np.uint8], int]]):
         return np.asarray(resized), self.labels[index]
 
 
-class StoredPixels(Dataset[tuple[NDArray[np.uint8], int]]):
+class StoredPixels(Images):
     """The same pixels out of a uint8 cache, where only reading is measured and decoding them again would take long."""
 
     def __init__(self, cache: Path) -> None:

@@ -1,7 +1,6 @@
 """How fast shuffled batches come out of a cache and out of other systems, and how soon the first one comes."""
 
-import contextlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from pathlib import Path
 
 import torch
@@ -105,9 +104,13 @@ class Stores:
 
     def path(self, peer: Peer, reader: Reader) -> Path:
         """Return what a reader reads, built if it is not yet."""
-        shared = {"float32": "float32", "uint8": "uint8", "photos": "photos"}
-        if reader.store in shared:
-            return getattr(self.work, shared[reader.store])  # type: ignore[no-any-return]
+        match reader.store:
+            case "float32":
+                return self.work.float32
+            case "uint8":
+                return self.work.uint8
+            case "photos":
+                return self.work.photos
         if peer.name not in self.built:
             path = self.work.folder / f"read-{peer.name.lower().replace(' ', '-')}"
             self.work.say(f"writing the images for {peer.name}")
@@ -183,8 +186,8 @@ def _first(open_epochs: Callable[[int], Iterable[Tensor]]) -> Callable[[], float
             next(batches)
 
         spent = seconds(work)
-        with contextlib.suppress(AttributeError):
-            batches.close()  # type: ignore[union-attr]
+        if isinstance(batches, Generator):
+            batches.close()
         return 1000 * spent
 
     return first

@@ -72,12 +72,12 @@ def _add_epochs(table: Table, work: Workplace, batch_size: int) -> None:
             epoch.spread,
             steps.median,
             gather.median,
-            f"{epoch.over(steps + gather):.2f}",
+            f"{epoch.over(steps.plus(gather)):.2f}",
             f"{epoch.over(steps):.2f}",
             Measured(tuple(run.waits[1:])).median,
             work.images / epoch.median,
         )
-        table.draw("÷ (steps + gather)", f"ours, {name} cache, batch {batch_size}", epoch.over(steps + gather))
+        table.draw("÷ (steps + gather)", f"ours, {name} cache, batch {batch_size}", epoch.over(steps.plus(gather)))
 
 
 class Between(Progress):

@@ -80,6 +80,7 @@ class Batches:
         self.loader: DataLoader[Any] = make_loader(
             cache, batch_size, shuffle, seed, workers, drop_last, self.is_far, rows, self.is_far, part, **options
         )
+        # torch has it that there may be none: of a loader that is not batched, which ours is
         self.sampler = cast(EpochSampler, self.loader.batch_sampler.sampler)  # type: ignore[union-attr]
         self.subset = self.sampler.rows
         self.whole = self.subset[:0]

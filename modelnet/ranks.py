@@ -217,7 +217,7 @@ def join_ranks() -> Iterator[Ranks]:
         code = ranks.code_of_failure()
         if code is not None:
             failed = RankFailed("another rank failed", None, "it says why itself")
-            failed.exit_code = code  # type: ignore[misc]
+            failed.exit_code = code  # type: ignore[misc]  # of the class elsewhere; here it is that of the other rank
             raise failed from error
         reason = f"rank {rank} of {size} has lost another (killed?)"
         raise WorkerDied("a rank of this training is gone", None, reason, "train --resume goes on") from error

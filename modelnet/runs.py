@@ -60,6 +60,7 @@ class EpochRow:
 
 
 _COLUMNS = [field.name for field in fields(EpochRow)]
+_MAY_BE_EMPTY = ("val_loss", "val_acc")  # of a run without validation images
 
 
 class Prediction(NamedTuple):
@@ -207,8 +208,10 @@ class RunFolder:
         try:
             text = path.read_text(encoding="utf-8")
             for line in csv.DictReader(io.StringIO(text[: text.rfind("\n") + 1])):
-                values = [None if line[name] == "" else float(line[name]) for name in _COLUMNS]
-                rows.append(EpochRow(int(line["epoch"]), *values[1:]))  # type: ignore[arg-type]
+                values: dict[str, Any] = {
+                    name: None if line[name] == "" and name in _MAY_BE_EMPTY else float(line[name]) for name in _COLUMNS
+                }
+                rows.append(EpochRow(**values | {"epoch": int(line["epoch"])}))
         except (ValueError, KeyError, TypeError, csv.Error) as error:
             raise RunError("the run cannot be read", path, f"it is not a table of epochs ({error})") from error
         return rows

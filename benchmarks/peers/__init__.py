@@ -1,5 +1,6 @@
 """Other systems, each at a good setting of its own; one that is not installed is skipped by name."""
 
+from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from importlib import import_module
 from pathlib import Path
@@ -10,9 +11,15 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 Deliver = Literal["float32", "uint8"]
-Images = Dataset[Any]  # index -> ((S, S, 3) uint8, label)
 
 _MODULES = ("h5py_dataset", "imagefolder", "memmap", "webdataset", "litdata", "lmdb", "ffcv")
+
+
+class Images(Dataset[Any]):
+    """Index -> ((S, S, 3) uint8, label), of a known number."""
+
+    @abstractmethod
+    def __len__(self) -> int: ...
 
 
 class Reader(NamedTuple):

@@ -34,7 +34,7 @@ class H5Dataset(Dataset[tuple[Tensor, int]]):
 
 def build(images: Images, path: Path, workers: int) -> None:
     """Decode in workers, write normalized float32 rows from one process."""
-    count = len(images)  # type: ignore[arg-type]
+    count = len(images)
     with h5py.File(path, "w") as file:
         for row, (pixels_HWC, label) in enumerate(in_order(images, workers)):
             if not row:

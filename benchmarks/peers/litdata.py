@@ -19,7 +19,7 @@ from litdata import StreamingDataLoader, StreamingDataset, optimize
 
 def build(images: Images, path: Path, workers: int) -> None:
     """Let its own workers decode and write."""
-    rows = range(len(images))  # type: ignore[arg-type]
+    rows = range(len(images))
     optimize(
         partial(_sample, images),
         inputs=list(rows),

@@ -38,7 +38,7 @@ class Gather:
 
 def build(images: Images, path: Path, workers: int) -> None:
     """Decode in workers, put from one process, 256 images a transaction."""
-    size = 2 * len(images) * 3 * 256 * 256 + 2**24  # type: ignore[arg-type]
+    size = 2 * len(images) * 3 * 256 * 256 + 2**24
     env = lmdb.open(str(path), subdir=False, map_size=size, writemap=True, sync=False)
     transaction = env.begin(write=True)
     for row, (pixels_HWC, _) in enumerate(in_order(images, workers)):

@@ -32,7 +32,7 @@ def build(images: Images, path: Path, workers: int) -> None:
     rows: np.memmap[tuple[int, ...], np.dtype[np.uint8]] | None = None
     for row, (pixels_HWC, _) in enumerate(in_order(images, workers)):
         if rows is None:
-            shape = (len(images), 3, *pixels_HWC.shape[:2])  # type: ignore[arg-type]
+            shape = (len(images), 3, *pixels_HWC.shape[:2])
             rows = np.lib.format.open_memmap(path, "w+", np.uint8, shape)
         rows[row] = pixels_HWC.transpose(2, 0, 1)
 

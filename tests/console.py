@@ -1,10 +1,13 @@
 """The console blocks of a document: what it says to type, what it says is printed, and whether that is so."""
 
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import NamedTuple
+
+from conftest import REPOSITORY
 
 BLOCK = re.compile(r"^```console\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
@@ -46,3 +49,11 @@ def type_in(typed: Typed, folder: Path) -> list[str]:
     done = subprocess.run(command, shell=True, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     assert done.returncode == 0, f"{typed.command}\n{done.stdout}"
     return done.stdout.splitlines()
+
+
+def check_out(place: Path) -> None:
+    """Make a folder with what a reader types commands in after cloning."""
+    place.mkdir()
+    for name in ("cli.py", "pipeline", "modelnet"):
+        (place / name).symlink_to(REPOSITORY / name)
+    shutil.copytree(REPOSITORY / "data" / "example", place / "data" / "example")

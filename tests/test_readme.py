@@ -4,19 +4,15 @@ import shutil
 from pathlib import Path
 
 import pytest
-from console import matches, type_in, typed_commands
-
-REPOSITORY = Path(__file__).resolve().parent.parent
+from conftest import REPOSITORY
+from console import check_out, matches, type_in, typed_commands
 
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder as a reader has it after cloning, with a folder of photographs, split in two, beside it."""
     place = tmp_path_factory.mktemp("readme") / "checkout"
-    place.mkdir()
-    for name in ("cli.py", "pipeline", "modelnet"):
-        (place / name).symlink_to(REPOSITORY / name)
-    shutil.copytree(REPOSITORY / "data" / "example", place / "data" / "example")
+    check_out(place)
     for part, digits in (("train", "02468"), ("val", "13579")):
         for class_id, name in (("1", "paddles"), ("2", "snakes")):
             folder = place.parent / "photos" / part / name

@@ -1,13 +1,12 @@
 """The tutorial's commands, the same in both languages, work and print what it shows, numbers of the machine aside."""
 
 import re
-import shutil
 from pathlib import Path
 
 import pytest
-from console import matches, type_in, typed_commands
+from conftest import REPOSITORY
+from console import check_out, matches, type_in, typed_commands
 
-REPOSITORY = Path(__file__).resolve().parent.parent
 ENGLISH, CHINESE = REPOSITORY / "docs" / "tutorial.md", REPOSITORY / "docs" / "tutorial.zh-CN.md"
 
 
@@ -15,10 +14,7 @@ ENGLISH, CHINESE = REPOSITORY / "docs" / "tutorial.md", REPOSITORY / "docs" / "t
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder as a reader has it after cloning."""
     place = tmp_path_factory.mktemp("tutorial") / "checkout"
-    place.mkdir()
-    for name in ("cli.py", "pipeline", "modelnet"):
-        (place / name).symlink_to(REPOSITORY / name)
-    shutil.copytree(REPOSITORY / "data" / "example", place / "data" / "example")
+    check_out(place)
     return place
 
 

@@ -38,6 +38,7 @@ class BatchMemory:
 
     _ALIGNMENT = 64  # bytes, as PyTorch's own allocator
     _KEPT = 4  # free blocks of a shape; more are given back to the system
+    _SHAPES = 8  # of which free blocks are kept; of batches of ever other sizes they would fill the memory
 
     def __init__(self) -> None:
         self._free: dict[tuple[tuple[int, ...], torch.dtype], list[NDArray[Any]]] = {}
@@ -46,6 +47,8 @@ class BatchMemory:
     def empty(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         """Return a CPU tensor, its content undefined."""
         free = self._free.setdefault((shape, dtype), [])
+        if len(self._free) > self._SHAPES:  # begin anew: at once, since other threads read here
+            self._free = {(shape, dtype): free}
         try:
             block = free.pop()
         except IndexError:

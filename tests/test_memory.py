@@ -52,6 +52,18 @@ def test_memory_comes_back_only_when_nobody_holds_any_of_it() -> None:
     assert memory.empty((4, 3), torch.float32).data_ptr() == place
 
 
+def test_batches_of_ever_other_sizes_do_not_fill_the_memory() -> None:
+    memory = BatchMemory()
+
+    for size in range(1, 200):
+        place = memory.empty((size, 1000), torch.float32).data_ptr()
+        assert memory.empty((size, 1000), torch.float32).data_ptr() == place, "used again at once"
+
+    blocks = [block for free in memory._free.values() for block in free]
+    assert sum(block.nbytes for block in blocks) < 10 * 200 * 1000 * 4
+    assert not memory._lent
+
+
 def test_a_batch_that_is_kept_in_any_way_never_changes(cache_path: Path) -> None:
     cache = TensorCache(cache_path)
     rows = torch.arange(2)

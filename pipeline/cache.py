@@ -128,7 +128,11 @@ class TensorCache(Mapping[str, Mapping[ClassId, Tensor]]):
     def read_batch(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Gather images and labels of rows: `read`, and (B,) int64."""
         images = self.read(rows)
-        return images, torch.from_numpy(self._labels[rows.numpy()])
+        return images, self.labels_of(rows)
+
+    def labels_of(self, rows: Tensor) -> Tensor:
+        """Return the labels of rows, (B,) int64; of rows that are there."""
+        return torch.from_numpy(self._labels[rows.numpy()])
 
     def read(self, rows: Tensor) -> Tensor:
         """Gather rows into a new tensor, checked and normalized.
@@ -142,7 +146,7 @@ class TensorCache(Mapping[str, Mapping[ClassId, Tensor]]):
         Raises:
             CacheDamaged: a row is not what was written; names row, class and file.
             IndexError: a row that is not there.
-            ValueError: rows of another shape or dtype.
+            TypeError, ValueError: rows that are no tensor, or of another shape or dtype.
         """
         if self.stored_dtype == torch.float32:
             return self.read_stored(rows)
@@ -184,6 +188,8 @@ class TensorCache(Mapping[str, Mapping[ClassId, Tensor]]):
         return rows if self._places is None else self._places.index_select(0, rows)
 
     def _has_unchecked(self, rows: Tensor) -> bool:
+        if not isinstance(rows, Tensor):
+            raise TypeError(f"rows are a tensor, (B,) int64, not {type(rows).__name__}: torch.as_tensor(rows)")
         wanted = rows.numpy()
         if rows.dtype != torch.int64 or rows.dim() != 1:  # they are addresses soon
             raise ValueError(f"rows are (B,) int64, not {tuple(rows.shape)} {rows.dtype}")
@@ -238,6 +244,8 @@ class TensorCache(Mapping[str, Mapping[ClassId, Tensor]]):
 
     def __getitem__(self, name: str) -> Mapping[ClassId, Tensor]:
         rows = self.rows_of(name) if isinstance(name, str) else []
+        if not rows and not isinstance(name, str):
+            raise KeyError(f"{name!r} is no file name; CacheDataset(cache)[row] and cache.read(rows) go by numbers")
         if not rows:
             raise KeyError(name)
         return _ByClass(self, rows)
@@ -319,7 +327,7 @@ class _ByClass(Mapping[ClassId, Tensor]):
         self._rows = {cache.class_ids[int(cache._labels[row])]: row for row in rows}
 
     def __getitem__(self, class_id: ClassId) -> Tensor:
-        return self._cache.read(torch.tensor([self._rows[class_id]]))[0]
+        return self._cache.read(torch.tensor([self._rows[class_id]], device="cpu"))[0]
 
     def __iter__(self) -> Iterator[ClassId]:
         return iter(self._rows)

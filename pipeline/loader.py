@@ -1,15 +1,17 @@
 """Batches from a cache: a Dataset that gathers whole batches, and the DataLoader around it."""
 
 import math
-from collections import deque
+from collections import UserList, deque
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from itertools import islice
 from operator import index
-from typing import Any, cast
+from typing import Any, cast, overload
 
 import numpy as np
 import torch
 import xxhash
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate, get_worker_info
 
@@ -17,42 +19,78 @@ from pipeline.cache import TensorCache
 
 Sample = tuple[Tensor, int]
 Batch = tuple[Tensor, Tensor]
+Rows = Sequence[int] | NDArray[np.integer[Any]] | Tensor
 
 
 class CacheDataset(Dataset[Sample]):
     """The images of a cache as a map-style dataset: index -> ((3, S, S) float32 normalized, label 0..C-1).
 
-    Works in anybody's DataLoader, with torch's own collate, any number of workers and any start method.
+    Works in anybody's DataLoader, with torch's own collate, any number of workers and any start method. A list of rows,
+    an array or a slice gives a batch, ((B, 3, S, S), (B,) int64), as of a `TensorDataset`.
 
     Args:
         cache: whose images.
         stored: give images as they are stored; pixels are left to `pipeline.normalize.normalize`, on a GPU, say.
         pinned: read them into page-locked memory, which a GPU copies from; only with `stored`.
+        rows: (M,) int64, the part of the cache that this is; None for all of it.
+
+    Raises:
+        TypeError: a path, say, and no cache.
     """
 
-    def __init__(self, cache: TensorCache, stored: bool = False, pinned: bool = False) -> None:
+    def __init__(
+        self, cache: TensorCache, stored: bool = False, pinned: bool = False, rows: Tensor | None = None
+    ) -> None:
+        if not isinstance(cache, TensorCache):
+            raise TypeError(f"a TensorCache is needed, not a {type(cache).__name__}: TensorCache(path) opens one")
         self.cache = cache
         self.stored = stored
         self.pinned = pinned
+        self.rows = rows
 
     def __len__(self) -> int:
-        return self.cache.num_images
+        return self.cache.num_images if self.rows is None else len(self.rows)
 
-    def __getitem__(self, row: int) -> Sample:
-        return next(iter(self.__getitems__([index(row)])))
+    def __repr__(self) -> str:
+        part = "" if self.rows is None else f", {len(self.rows)} of them"
+        return f"CacheDataset({self.cache!r}{part}{', as stored' * self.stored})"
 
-    def __getitems__(self, rows: Sequence[int]) -> "Samples":
+    @overload
+    def __getitem__(self, row: int) -> Sample: ...
+    @overload
+    def __getitem__(self, row: slice | list[int] | NDArray[Any] | Tensor) -> Sample | Batch: ...
+    def __getitem__(self, row: Any) -> Any:
+        if isinstance(row, slice):
+            row = list(range(*row.indices(len(self))))
+        if isinstance(row, list) or (isinstance(row, Tensor | np.ndarray) and row.ndim):
+            whole = self._gather(row)
+            return whole.images, whole.labels
+        return self._gather([row])[0]
+
+    def __getitems__(self, rows: Rows) -> "list[Sample] | Samples":
         """Gather a whole batch at once; torch's DataLoader asks for this where a dataset has it.
 
         Raises:
             IndexError: a row that is not there; negative ones count from the end.
+            TypeError: rows that are no whole numbers; a mask, say.
             CacheDamaged: a row is not what was written.
         """
-        count = self.cache.num_images
-        numbers = [index(row) for row in rows]
+        if type(self).__getitem__ is not CacheDataset.__getitem__:  # a subclass has its own idea of a sample
+            return [self[row] for row in rows]
+        return self._gather(rows)
+
+    def _gather(self, rows: Rows) -> "Samples":
+        count = len(self)
+        wanted = rows.tolist() if isinstance(rows, Tensor | np.ndarray) else rows
+        numbers = [index(row) for row in wanted]
+        if numbers and type(wanted[0]) is bool:
+            raise TypeError("rows are integers, and a mask is none: mask.nonzero().flatten() gives its rows")
         if numbers and not -count <= min(numbers) <= max(numbers) < count:
-            raise IndexError(f"rows {min(numbers)} to {max(numbers)} of a cache of {count} images")
+            where = "a cache" if self.rows is None else "a part of a cache,"
+            raise IndexError(f"rows {min(numbers)} to {max(numbers)} of {where} of {count} images")
         chosen = torch.from_numpy(np.array(numbers, np.int64) % count)
+        if self.rows is not None:
+            chosen = self.rows[chosen]
         if get_worker_info() is not None and not self.cache.in_memory(chosen):
             self.cache.will_need(chosen)  # the sampler has told the system, but not what this process is to leave out
         if not self.stored:
@@ -60,12 +98,12 @@ class CacheDataset(Dataset[Sample]):
         out = None
         if self.pinned:  # torch uses the memory of a batch again when nobody holds it and it has been copied
             shape = len(chosen), *self.cache.row_shape
-            out = torch.empty(shape, dtype=self.cache.stored_dtype, pin_memory=True)
-        return Samples(self.cache.read_stored(chosen, out), self.cache.labels[chosen])
+            out = torch.empty(shape, dtype=self.cache.stored_dtype, device="cpu", pin_memory=True)
+        return Samples(self.cache.read_stored(chosen, out), self.cache.labels_of(chosen))
 
 
-class Samples(Sequence[Sample]):
-    """The samples of a batch that is one in memory, each made when it is asked for: `collate` asks for none.
+class Samples(UserList[Sample]):
+    """The samples of a batch that is one in memory: a list that is made when it is looked at, as `collate` does not.
 
     Attributes:
         images: (B, 3, S, S) float32, or as stored.
@@ -76,38 +114,60 @@ class Samples(Sequence[Sample]):
         self.images = images
         self.labels = labels
 
+    @cached_property
+    def data(self) -> list[Sample]:  # type: ignore[override]
+        """The list, which may be another than that of the batch from now on."""
+        return list(zip(self.images.unbind(0), self.labels.tolist(), strict=True))
+
+    @property
+    def are_whole(self) -> bool:
+        """Say whether they are those of the batch, since nobody has had the list in hand."""
+        return "data" not in self.__dict__
+
     def __getitem__(self, place: Any) -> Any:
-        if isinstance(place, slice):
-            return list(self)[place]
-        return self.images[place], int(self.labels[place])
+        return self.data[place]
 
     def __iter__(self) -> Iterator[Sample]:
-        return zip(self.images.unbind(0), self.labels.tolist(), strict=True)
+        return iter(self.data)
 
     def __len__(self) -> int:
-        return len(self.images)
+        return len(self.images) if self.are_whole else len(self.data)
+
+    def __add__(self, others: Any) -> Any:
+        return self.data + list(others)
+
+    def __radd__(self, others: Any) -> Any:
+        return list(others) + self.data
+
+    def copy(self) -> Any:
+        """Return them as a list."""
+        return self.data.copy()
+
+    __copy__ = copy
 
 
 def collate(samples: Sequence[Sample]) -> Batch:
     """Return (images, labels) without copying where the batch is whole already, else as torch does."""
-    if isinstance(samples, Samples):
+    if isinstance(samples, Samples) and samples.are_whole:
         return samples.images, samples.labels
     return cast(Batch, tuple(default_collate(list(samples))))
 
 
 class EpochSampler(Sampler[int]):
-    """Row numbers in an order that follows from (seed, epoch) alone.
+    """Places in a dataset, 0..M-1, in an order that follows from (seed, epoch) alone.
 
-    Each `iter` is the next epoch, from 0, whole; `set_epoch(n, start)` says which comes next, and from where on.
+    Each `iter` is the next epoch, from 0, whole, as soon as its first place is asked for: trainers make iterators that
+    they never use. `set_epoch(n, start)` says which comes next, and from where on.
 
     Args:
-        rows: (M,) int64, the rows to go through, or N for all of 0..N-1.
+        rows: (M,) int64, the rows that the dataset has in these places, or N for all of 0..N-1.
         shuffle: random order; else as in `rows`.
         seed: of the order.
         cache: what the rows are of; those that are not in memory are read ahead. None: nothing is.
 
     Raises:
         ValueError: rows that are no list of integers; a mask, say.
+        IndexError: rows that the cache has not.
     """
 
     _READ_AHEAD = 64 * 2**20  # bytes: enough requests at once for a disk, little of anybody's memory
@@ -115,9 +175,12 @@ class EpochSampler(Sampler[int]):
     _LOOKED_AT = 64  # rows, chosen by the order, that say whether an epoch's are in memory
 
     def __init__(self, rows: int | Tensor, shuffle: bool, seed: int, cache: TensorCache | None = None) -> None:
-        self.rows = rows if isinstance(rows, Tensor) else torch.arange(index(rows))
+        self.rows = rows if isinstance(rows, Tensor) else torch.arange(index(rows), device="cpu")
         if self.rows.dim() != 1 or (self.rows.dtype != torch.int64 and len(self.rows)):
             raise ValueError(f"rows are (M,) int64, not {tuple(self.rows.shape)} {self.rows.dtype}")
+        low, high = torch.aminmax(self.rows) if len(self.rows) else (0, 0)
+        if cache is not None and len(self.rows) and not 0 <= low <= high < cache.num_images:
+            raise IndexError(f"rows {int(low)} to {int(high)} of a cache of {cache.num_images} images")
         self.count = len(self.rows)
         self.shuffle = shuffle
         self.seed = seed
@@ -132,38 +195,42 @@ class EpochSampler(Sampler[int]):
 
     def order(self, epoch: int) -> Tensor:
         """Return the (M,) int64 rows of an epoch."""
+        return self.rows[self._places(epoch)] if self.shuffle else self.rows
+
+    def _places(self, epoch: int) -> Tensor:
         if not self.shuffle:
-            return self.rows
-        return self.rows[torch.randperm(self.count, generator=seeded_generator(self.seed, epoch))]
+            return torch.arange(self.count, device="cpu")
+        return torch.randperm(self.count, generator=seeded_generator(self.seed, epoch), device="cpu")
 
     def __iter__(self) -> Iterator[int]:
-        return self.read_ahead(self.next_order())
+        yield from self.read_ahead(self.next_places())
 
-    def next_order(self) -> Tensor:
-        """Return the int64 rows of the epoch that is next, from its start on, and go on to the one behind it."""
-        order = self.order(self.epoch)[self.start :]
+    def next_places(self) -> Tensor:
+        """Return the int64 places of the epoch that is next, from its start on, and go on to the one behind it."""
+        places = self._places(self.epoch)[self.start :]
         self.epoch, self.start = self.epoch + 1, 0
-        return order
+        return places
 
-    def read_ahead(self, order: Tensor) -> Iterator[int]:
-        """Yield rows, (M,) int64, one by one; of a cache that is not in memory, the next few are read meanwhile."""
-        if self.cache is None or self.cache.in_memory(order[:: max(1, len(order) // self._LOOKED_AT)]):
-            return (row for rows in order.split(self._AT_ONCE) for row in rows.tolist())
-        return self._read_ahead(order, self.cache)
+    def read_ahead(self, places: Tensor) -> Iterator[int]:
+        """Yield places, int64, one by one; of a cache that is not in memory, the next few rows are read meanwhile."""
+        looked_at = self.rows[places[:: max(1, len(places) // self._LOOKED_AT)]]
+        if self.cache is None or self.cache.in_memory(looked_at):
+            return (place for some in places.split(self._AT_ONCE) for place in some.tolist())
+        return self._read_ahead(places, self.cache)
 
     def __len__(self) -> int:
         """Rows of a whole epoch."""
         return self.count
 
-    def _read_ahead(self, order: Tensor, cache: TensorCache) -> Iterator[int]:
-        """Yield the rows of an order; the system reads the next few from the disk meanwhile."""
+    def _read_ahead(self, places: Tensor, cache: TensorCache) -> Iterator[int]:
+        """Yield the places of an order; the system reads the next few rows from the disk meanwhile."""
         row_bytes = math.prod(cache.row_shape) * cache.stored_dtype.itemsize
-        coming = iter(order.split(max(1, self._READ_AHEAD // row_bytes // 4)))
+        coming = iter(places.split(max(1, self._READ_AHEAD // row_bytes // 4)))
         waiting: deque[Tensor] = deque()
         while True:
-            for rows in islice(coming, 4 - len(waiting)):
-                cache.will_need(rows)
-                waiting.append(rows)
+            for some in islice(coming, 4 - len(waiting)):
+                cache.will_need(self.rows[some])
+                waiting.append(some)
             if not waiting:
                 return
             yield from waiting.popleft().tolist()
@@ -187,17 +254,18 @@ class PartsOfBatches(Sampler[list[int]]):
 
     def __iter__(self) -> Iterator[list[int]]:
         number, count = self.part
-        order = self.sampler.next_order()
-        whole = len(order) // self.batch_size
-        order_KB, rest = order[: whole * self.batch_size].view(whole, self.batch_size), order[whole * self.batch_size :]
-        parts = [order_KB.tensor_split(count, 1)[number].flatten()]
+        places = self.sampler.next_places()
+        whole = len(places) // self.batch_size
+        places_KB = places[: whole * self.batch_size].view(whole, self.batch_size)
+        rest = places[whole * self.batch_size :]
+        parts = [places_KB.tensor_split(count, 1)[number].flatten()]
         lengths = [len(parts[0]) // whole] * whole if whole else []
         if len(rest) and not self.drop_last:
             parts.append(rest.tensor_split(count)[number])
             lengths.append(len(parts[1]))
-        rows = self.sampler.read_ahead(torch.cat(parts))  # what others take, others read
+        own = self.sampler.read_ahead(torch.cat(parts))  # what others take, others read
         for length in lengths:
-            yield list(islice(rows, length))
+            yield list(islice(own, length))
 
     def __len__(self) -> int:
         """Batches of a whole epoch."""
@@ -208,20 +276,21 @@ class PartsOfBatches(Sampler[list[int]]):
 class CacheLoader(DataLoader[Sample]):
     """A DataLoader that looks before each epoch whether somebody has written to the cache: before workers are started.
 
-    (torch asks a sampler for its first rows when they run, and leaves them behind if it raises.)
+    (torch asks a sampler for its first places when they run, and leaves them behind if it raises.)
     """
 
     dataset: CacheDataset
 
     def __iter__(self) -> Any:
         self.dataset.cache.look_again()
-        return super().__iter__()
+        with torch.device("cpu"):  # torch draws the workers' seed on the default device, with our generator
+            return super().__iter__()
 
 
 def seeded_generator(*key: int) -> torch.Generator:
     """Return a CPU generator whose numbers follow from a tuple of integers, unlike those of neighbouring tuples."""
     digest = xxhash.xxh3_64_intdigest(repr(tuple(map(index, key))).encode())
-    return torch.Generator().manual_seed(digest >> 1)
+    return torch.Generator("cpu").manual_seed(digest >> 1)
 
 
 def make_loader(
@@ -254,21 +323,32 @@ def make_loader(
         stored: give images as they are stored, those of a uint8 cache as uint8: a quarter of the bytes on the way to a
             GPU, where `pipeline.normalize.normalize` makes of them what the network sees, to the bit.
         part: (rank, ranks): each batch of B is divided among so many processes, and this one reads its part of it.
-        options: passed on to the DataLoader (`multiprocessing_context`, `persistent_workers`, ...).
+        options: passed on to the DataLoader (`multiprocessing_context`, `collate_fn`, ...).
+
+    Raises:
+        IndexError, ValueError: rows or a part that cannot be.
+        TypeError: no cache; or a sampler of the caller's own, for which torch's DataLoader is there.
     """
+    number, count = part
+    if not 0 <= number < count:
+        raise ValueError(f"part is (rank, ranks) with 0 <= rank < ranks, not {part}")
+    if given := {"sampler", "batch_sampler", "num_workers"} & options.keys():
+        instead = "its number of processes is called workers"
+        if given != {"num_workers"}:
+            instead = f"with your own: DataLoader(CacheDataset(cache), {min(given)}=..., collate_fn=collate)"
+        raise TypeError(f"make_loader takes no {' nor '.join(sorted(given))}; {instead}")
     if pin_memory is None:
         pin_memory = torch.cuda.is_available()
     pinned = stored and pin_memory and workers == 0  # at once; else torch copies the batch there
-    sampler = EpochSampler(cache.num_images if rows is None else torch.as_tensor(rows), shuffle, index(seed), cache)
-    if part[1] > 1:
-        options |= {"batch_sampler": PartsOfBatches(sampler, batch_size, drop_last, part)}
+    part_of_cache = None if rows is None else torch.as_tensor(rows, device="cpu")
+    dataset = CacheDataset(cache, stored, pinned, part_of_cache)
+    sampler = EpochSampler(cache.num_images if part_of_cache is None else part_of_cache, shuffle, index(seed), cache)
+    if count > 1:
+        options["batch_sampler"] = PartsOfBatches(sampler, index(batch_size), drop_last, part)
     else:
-        options |= {"batch_size": batch_size, "sampler": sampler, "drop_last": drop_last}
-    return CacheLoader(
-        CacheDataset(cache, stored, pinned),
-        num_workers=workers,
-        collate_fn=collate,
-        pin_memory=pin_memory and not pinned,
-        generator=torch.Generator().manual_seed(0),  # workers' base seed: leaves torch's global one alone
-        **options,
-    )
+        options |= {"batch_size": index(batch_size), "sampler": sampler, "drop_last": drop_last}
+    options.setdefault("collate_fn", collate)
+    options.setdefault(
+        "generator", torch.Generator("cpu").manual_seed(0)
+    )  # workers' base seed: leaves torch's global alone
+    return CacheLoader(dataset, num_workers=workers, pin_memory=pin_memory and not pinned, **options)

@@ -38,8 +38,8 @@ def normalize(pixels_NCHW: Tensor, recipe: Recipe) -> Tensor:
         raise ValueError(f"pixels are {needed}, not {tuple(pixels_NCHW.shape)} {pixels_NCHW.dtype}")
     if pixels_NCHW.device.type != "cpu":
         return _look_up(pixels_NCHW, *_table_on(pixels_NCHW.device, recipe))
-    out_NCHW = torch.empty(pixels_NCHW.shape, dtype=torch.float32)
-    normalize_rows(pixels_NCHW.contiguous(), torch.arange(len(pixels_NCHW)), recipe, out_NCHW)
+    out_NCHW = torch.empty(pixels_NCHW.shape, dtype=torch.float32, device="cpu")
+    normalize_rows(pixels_NCHW.contiguous(), torch.arange(len(pixels_NCHW), device="cpu"), recipe, out_NCHW)
     return out_NCHW
 
 
@@ -47,7 +47,7 @@ def normalize(pixels_NCHW: Tensor, recipe: Recipe) -> Tensor:
 def _table_on(device: torch.device, recipe: Recipe) -> tuple[Tensor, Tensor]:
     """Return the table of all channels one after another, (768,) float32, and where each begins, (3, 1, 1) int64."""
     table = torch.from_numpy(normalization_table(recipe)).flatten()
-    return table.to(device), torch.arange(0, len(table), 256).view(3, 1, 1).to(device)
+    return table.to(device), torch.arange(0, len(table), 256, device=device).view(3, 1, 1)
 
 
 def _look_up(pixels_NCHW: Tensor, table: Tensor, begin_C11: Tensor) -> Tensor:
@@ -82,7 +82,7 @@ def normalize_rows(images_NCHW: Tensor, rows: Tensor, recipe: Recipe, out_BCHW: 
 def _in_steps(images_NCHW: Tensor, rows: Tensor, recipe: Recipe, out_BCHW: Tensor) -> None:
     """Normalize blocks of images, each small enough to stay in the core's cache for all the steps."""
     mean_C11, std_C11 = (
-        torch.tensor(values, dtype=torch.float32).view(3, 1, 1) for values in (recipe.mean, recipe.std)
+        torch.tensor(values, dtype=torch.float32, device="cpu").view(3, 1, 1) for values in (recipe.mean, recipe.std)
     )
     block = max(1, _BLOCK_BYTES // (4 * math.prod(recipe.row_shape)))
     if block == 1:  # a view spares a copy

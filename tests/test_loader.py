@@ -1,14 +1,16 @@
+import copy
 import multiprocessing
 import shutil
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import DataLoader, Subset
+from torch.utils.data import BatchSampler, DataLoader, Subset, TensorDataset
 
 from pipeline.cache import TensorCache
 from pipeline.errors import CacheDamaged
@@ -93,6 +95,37 @@ def test_a_mask_is_not_taken_for_rows(cache: TensorCache) -> None:
         make_loader(cache, rows=cache.labels == 1)
 
 
+@pytest.mark.parametrize(
+    ("options", "error", "told"),
+    [
+        ({"rows": [0, 8]}, IndexError, "rows 0 to 8 of a cache of 8 images"),
+        ({"rows": [-1]}, IndexError, "rows -1 to -1 of a cache of 8 images"),
+        ({"part": (2, 2)}, ValueError, r"0 <= rank < ranks, not \(2, 2\)"),
+        ({"batch_size": 2.5}, TypeError, "integer"),
+        ({"num_workers": 2}, TypeError, "takes no num_workers; its number of processes is called workers"),
+        ({"sampler": [0]}, TypeError, r"own: DataLoader\(CacheDataset\(cache\), sampler=..., collate_fn=collate\)"),
+        ({"batch_sampler": [[0]]}, TypeError, r"own: DataLoader\(CacheDataset\(cache\), batch_sampler=..., collate"),
+    ],
+)
+def test_what_a_loader_cannot_do_it_says_before_the_first_epoch(
+    options: dict[str, Any], error: type[Exception], told: str, cache: TensorCache
+) -> None:
+    with pytest.raises(error, match=told):
+        make_loader(cache, **options)
+
+
+def test_a_path_in_the_place_of_a_cache_is_an_error_that_says_so(cache_path: Path) -> None:
+    for make in (make_loader, CacheDataset):
+        with pytest.raises(TypeError, match=r"a TensorCache is needed, not a str: TensorCache\(path\) opens one"):
+            make(str(cache_path))  # type: ignore[arg-type]
+
+
+def test_a_loader_takes_anybodys_collate_function_and_any_integers(cache: TensorCache) -> None:
+    loader = make_loader(cache, np.int64(3), shuffle=False, collate_fn=lambda samples: [label for _, label in samples])  # type: ignore[arg-type]
+
+    assert list(loader) == [[0, 0, 0], [0, 1, 1], [1, 1]]
+
+
 def test_the_last_short_batch_is_left_out_where_asked_for(cache: TensorCache) -> None:
     assert [len(images) for images, _ in make_loader(cache, batch_size=3, drop_last=True)] == [3, 3]
     assert not list(make_loader(cache, batch_size=9, drop_last=True))
@@ -169,7 +202,7 @@ def test_torchs_own_random_numbers_are_left_alone(cache: TensorCache) -> None:
 
 
 def test_a_whole_batch_is_not_copied_a_second_time(cache: TensorCache) -> None:
-    samples = CacheDataset(cache).__getitems__([3, 1, 2])
+    samples: Any = CacheDataset(cache).__getitems__([3, 1, 2])
 
     images, labels = collate(samples)
 
@@ -256,6 +289,93 @@ def test_a_changed_batch_does_not_reach_cache_or_file(cache: TensorCache, cache_
 
 
 # --- the dataset, in anybody's hands ------------------------------------------------------------------------------
+
+
+def test_many_rows_at_once_are_a_batch_as_of_a_tensor_dataset(cache: TensorCache) -> None:
+    dataset, theirs = CacheDataset(cache), TensorDataset(cache.images, cache.labels)
+
+    all_rows: list[Any] = [[6, 0, 6], slice(2, None, 3), slice(-3, 9), slice(0), torch.tensor([5, 1]), np.array([5, 1])]
+    for rows in all_rows:
+        batch: Any = dataset[rows]
+        expected = theirs[rows]
+        assert type(batch) is tuple and batch[1].dtype == torch.int64
+        assert torch.equal(batch[0], expected[0]) and torch.equal(batch[1], expected[1])
+    for images, labels in DataLoader(dataset, batch_size=None, sampler=BatchSampler(range(8), 3, False)):
+        assert len(images) == len(labels) > 1, "torch's own way to let a dataset make the batches"
+
+
+@pytest.mark.parametrize("mask", [[True, False], torch.tensor([True, False]), np.array([True, False])])
+def test_a_mask_is_not_taken_for_rows_of_the_dataset(mask: Any, cache: TensorCache) -> None:
+    with pytest.raises(TypeError, match=r"mask.nonzero\(\).flatten\(\) gives its rows"):
+        CacheDataset(cache)[mask]
+
+
+def test_a_collate_function_may_do_with_the_samples_what_lists_let_it_do(cache: TensorCache) -> None:
+    def collated(change: Callable[[Any], Any]) -> list[int]:
+        samples = CacheDataset(cache).__getitems__([6, 3, 5])
+        batch = change(samples) or samples
+        images, labels = collate(batch)
+        rows = [next(row for row in range(8) if torch.equal(cache.images[row], image)) for image in images]
+        assert torch.equal(labels, cache.labels[rows]) and len(batch) == len(rows)
+        return rows
+
+    assert collated(lambda samples: samples.sort(key=lambda sample: sample[1])) == [3, 6, 5]
+    assert collated(lambda samples: samples.reverse()) == [5, 3, 6]
+    assert collated(lambda samples: samples.append(samples[0])) == [6, 3, 5, 6]
+    assert collated(lambda samples: samples + list(samples)[1:2]) == [6, 3, 5, 3]
+    assert collated(lambda samples: list(samples)[1:2] + samples) == [3, 6, 3, 5]
+    assert collated(lambda samples: samples.pop() and None) == [6, 3]
+    assert collated(lambda samples: samples.__setitem__(0, samples[2])) == [5, 3, 5]
+    assert collated(copy.copy) == collated(lambda samples: samples.copy()) == [6, 3, 5]
+
+
+def test_a_subclass_that_changes_samples_is_heard_by_every_loader(cache: TensorCache) -> None:
+    class Negative(CacheDataset):
+        def __getitem__(self, row: Any) -> Any:
+            image, label = super().__getitem__(row)
+            return -image, label
+
+    images, _ = next(iter(DataLoader(Negative(cache), batch_size=8)))
+
+    assert torch.equal(images, -cache.images)
+
+
+def test_the_dataset_of_a_part_is_that_part(cache: TensorCache) -> None:
+    rows = torch.tensor([6, 0, 5])
+    loader = make_loader(cache, batch_size=2, rows=rows, seed=1)
+    dataset: Any = loader.dataset
+
+    assert len(dataset) == 3 and torch.equal(dataset[:][0], cache.images[rows])
+    with pytest.raises(IndexError, match="rows 3 to 3 of a part of a cache, of 3 images"):
+        dataset[3]
+    (images, labels), *rest = DataLoader(dataset, batch_size=8)  # a trainer that brings its own sampler
+    assert not rest and torch.equal(images, cache.images[rows]) and torch.equal(labels, cache.labels[rows])
+    assert sorted(rows_of(loader, cache)) == [0, 5, 6]
+    sampler: Any = loader.sampler
+    assert [cache.labels[row] for row in sampler.order(1)] == [label for _, labels in loader for label in labels]
+
+
+def test_iterators_that_are_never_used_take_no_epoch(cache: TensorCache) -> None:
+    sampler = EpochSampler(10, True, 3)
+
+    iterators = [iter(sampler) for _ in range(3)]
+
+    assert [list(iterators[1]), list(iterators[0])] == [sampler.order(0).tolist(), sampler.order(1).tolist()]
+
+
+def test_another_default_device_changes_nothing(cache_path: Path, uint8_cache_path: Path) -> None:
+    for path in (cache_path, uint8_cache_path):
+        expected = list(make_loader(TensorCache(path), batch_size=3, rows=torch.tensor([5, 1, 2, 7]), seed=2))
+        with torch.device("meta"):
+            cache = TensorCache(path)
+            batches = list(make_loader(cache, batch_size=3, rows=[5, 1, 2, 7], seed=2))  # type: ignore[arg-type]
+            assert cache["n01740131_300.JPEG"][2].device == torch.device("cpu")
+            assert len(list(make_loader(cache))) == 1
+        assert all(
+            torch.equal(a, b)
+            for ours, others in zip(batches, expected, strict=True)
+            for a, b in zip(ours, others, strict=True)
+        )
 
 
 def test_the_dataset_gives_a_sample_for_a_row(cache: TensorCache) -> None:
@@ -374,7 +494,7 @@ def test_rows_are_named_by_anything_that_is_a_whole_number(cache_path: Path) -> 
     batch = dataset.__getitems__(torch.tensor([3, 3]))  # type: ignore[attr-defined]
     assert torch.equal(batch.images[1], expected)
     assert dataset.__getitems__([]).images.shape == (0, 3, 64, 64)  # type: ignore[attr-defined]
-    for no_row in ("3", 3.0, None, slice(3)):
+    for no_row in ("3", 3.0, None, (3, 3)):
         with pytest.raises(TypeError, match="integer"):
             dataset[no_row]
 

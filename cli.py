@@ -21,7 +21,7 @@ from click.core import ParameterSource
 
 from modelnet.options import CHOICES
 from modelnet.progress import Progress
-from pipeline.errors import OutputError, PipelineError, StorageError, show_path
+from pipeline.errors import OutputError, PipelineError, SourceError, StorageError, show_path
 
 if TYPE_CHECKING:
     from modelnet.group import ManyResult
@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 DEFAULT_CACHES, DEFAULT_FEATURES = Path("data/cache"), Path("data/features")
 DONE_WITH_FAILURES, INTERRUPTED, TERMINATED, BUG = 3, 130, 143, 1
 
-SOURCE = click.Path(path_type=Path)
+# whether it may be read is found out where it is read: a permission that is missing is no usage error
+PATH = click.Path(path_type=Path, readable=False)
 
 
 def choice_options(command: Any) -> Any:
@@ -101,9 +102,9 @@ def cli(ctx: click.Context, debug: bool) -> None:
 
 
 @cli.command("build-cache", epilog=example("python cli.py build-cache data/example"))
-@click.argument("source", type=SOURCE)
+@click.argument("source", type=PATH)
 @choice_options
-@click.option("--out", type=click.Path(path_type=Path), help="The cache.  [default: data/cache/<SOURCE>.h5]")
+@click.option("--out", type=PATH, help="The cache.  [default: data/cache/<SOURCE>.h5]")
 @click.option("--size", default=224, help="Side of the square images, in pixels.")
 @click.option("--mean", nargs=3, type=float, default=(0.5, 0.5, 0.5), help="Per channel, on the 0..1 scale.")
 @click.option("--std", nargs=3, type=float, default=(0.5, 0.5, 0.5), help="Per channel, on the 0..1 scale.")
@@ -128,7 +129,7 @@ def cli(ctx: click.Context, debug: bool) -> None:
 @click.option(
     "--features", metavar="NETWORK", help="Cache what this frozen network makes of the images: resnet18, say."
 )
-@click.option("--weights", type=click.Path(path_type=Path), help="Of --features: a local file with its weights.")
+@click.option("--weights", type=PATH, help="Of --features: a local file with its weights.")
 @click.option("--device", default="auto", help="Of --features: auto, cpu, cuda or cuda:1.")
 @click.option("--shards", type=click.IntRange(1), help="Several files instead of one: name-00000-of-00064.h5, ...")
 @click.option("--rows-per-shard", type=click.IntRange(1), help="Chooses the number of shards, at the first build.")
@@ -252,7 +253,7 @@ def cluster(scheduler: str | None) -> Iterator[Any]:
         yield executor
 
 
-CACHES = click.argument("cache", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="CACHE")
+CACHES = click.argument("cache", nargs=-1, required=True, type=PATH, metavar="CACHE")
 
 
 def one_or_all(paths: tuple[Path, ...]) -> "Path | tuple[Path, ...]":
@@ -262,7 +263,7 @@ def one_or_all(paths: tuple[Path, ...]) -> "Path | tuple[Path, ...]":
 
 @cli.command("info", epilog=example("python cli.py info data/cache/example.h5"))
 @CACHES
-@click.option("--check", type=SOURCE, metavar="SOURCE", help="Say whether SOURCE still matches.")
+@click.option("--check", type=PATH, metavar="SOURCE", help="Say whether SOURCE still matches.")
 @choice_options
 @click.option("--json", "as_json", is_flag=True, help="For scripts.")
 def info_command(
@@ -312,10 +313,10 @@ def verify_command(cache: tuple[Path, ...]) -> None:
 @cli.command("train", epilog=example("python cli.py train --batch-size 8"))
 @click.option(
     "--cache",
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="To train on; a set of shards: 'NAME-*.h5'.  [default: the one in data/cache/]",
 )
-@click.option("--val", type=click.Path(path_type=Path), help="A cache to validate on after every epoch.")
+@click.option("--val", type=PATH, help="A cache to validate on after every epoch.")
 @click.option("--val-fraction", type=float, help="Of the images, kept to validate on; their content decides which.")
 @click.option(
     "-b",
@@ -329,7 +330,7 @@ def verify_command(cache: tuple[Path, ...]) -> None:
     default="modelnet",
     help="modelnet, a torchvision classifier: resnet18, say; or timm:NAME; linear on features.",
 )
-@click.option("--weights", type=click.Path(path_type=Path), help="A local file with weights to start from.")
+@click.option("--weights", type=PATH, help="A local file with weights to start from.")
 @click.option("--accumulate", type=click.IntRange(1), default=1, help="Batches a step, their gradients added up.")
 @click.option(
     "--zero-grad",
@@ -413,7 +414,7 @@ def verify_command(cache: tuple[Path, ...]) -> None:
 @click.option(
     "--resume",
     "run",
-    type=click.Path(path_type=Path),
+    type=PATH,
     metavar="RUN",
     help="Go on with this run folder, or all of a group.csv.",
 )
@@ -511,9 +512,7 @@ LR_FIND_OPTIONS = (
     params=[parameter for parameter in train_command.params if parameter.name in LR_FIND_OPTIONS],
 )
 @click.option("--epochs", type=click.IntRange(1), default=10, help="That each learning rate is tried for.")
-@click.option(
-    "--out", type=click.Path(path_type=Path), help="The picture, a PNG.  [default: runs/<cache>-<model>-lr.png]"
-)
+@click.option("--out", type=PATH, help="The picture, a PNG.  [default: runs/<cache>-<model>-lr.png]")
 def lr_find_command(cache: Path | None, out: Path | None, **options: Any) -> None:
     """Try learning rates from 0.0001 to 1 for a few epochs each, all from the same start, and suggest one.
 
@@ -544,7 +543,7 @@ def lr_find_command(cache: Path | None, out: Path | None, **options: Any) -> Non
     click.echo(f"picture: {show_path(path)}")
 
 
-RUN = click.argument("run", type=click.Path(path_type=Path))
+RUN = click.argument("run", type=PATH)
 CHECKPOINT = click.option(
     "--checkpoint", type=click.Choice(["last", "best"]), default="last", help="The weights at the end, or the best."
 )
@@ -555,7 +554,7 @@ DEVICE = click.option("--device", default="auto", help="auto, cpu, cuda or cuda:
     "evaluate", epilog=example("python cli.py evaluate runs/example-modelnet-001 --cache data/cache/example.h5")
 )
 @RUN
-@click.option("--cache", type=click.Path(path_type=Path), help="Another one, whole.  [default: what RUN validated on]")
+@click.option("--cache", type=PATH, help="Another one, whole.  [default: what RUN validated on]")
 @CHECKPOINT
 @DEVICE
 @click.option("-j", "--workers", type=click.IntRange(0), default=0, help="Reading processes.")
@@ -572,11 +571,11 @@ def evaluate_command(run: Path, cache: Path | None, checkpoint: str, device: str
 
 @cli.command("predict", epilog=example("python cli.py predict runs/example-modelnet-001 data/example"))
 @RUN
-@click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="IMAGE|FOLDER...")
+@click.argument("images", nargs=-1, required=True, type=PATH, metavar="IMAGE|FOLDER...")
 @click.option("-k", "--top-k", type=click.IntRange(1), default=3, help="Classes an image, the most probable first.")
 @CHECKPOINT
 @DEVICE
-@click.option("--weights", type=click.Path(path_type=Path), help="Of the frozen network, where RUN is of features.")
+@click.option("--weights", type=PATH, help="Of the frozen network, where RUN is of features.")
 @click.option("--json", "as_json", is_flag=True, help="For scripts: a line an image.")
 def predict_command(
     run: Path,
@@ -614,9 +613,9 @@ def predict_command(
 @click.option(
     "--format", "form", type=click.Choice(["onnx", "torch"]), default="onnx", help="torch: torch.export, .pt2."
 )
-@click.option("--out", type=click.Path(path_type=Path), help="The file.  [default: RUN/model.onnx or RUN/model.pt2]")
+@click.option("--out", type=PATH, help="The file.  [default: RUN/model.onnx or RUN/model.pt2]")
 @CHECKPOINT
-@click.option("--weights", type=click.Path(path_type=Path), help="Of the frozen network, where RUN is of features.")
+@click.option("--weights", type=PATH, help="Of the frozen network, where RUN is of features.")
 def export_command(run: Path, form: str, out: Path | None, checkpoint: str, weights: Path | None) -> None:
     """Write the network of RUN for other programs, with how its images are prepared and what its classes are.
 
@@ -639,10 +638,10 @@ def export_command(run: Path, form: str, out: Path | None, checkpoint: str, weig
 
 
 @cli.command("report", epilog=example("python cli.py report runs/example-modelnet-001"))
-@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="RUN...")
+@click.argument("runs", nargs=-1, required=True, type=PATH, metavar="RUN...")
 @click.option(
     "--out",
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="The page.  [default: RUN/report.html, of several runs <first>-to-<last>.html beside them]",
 )
 def report_command(runs: tuple[Path, ...], out: Path | None) -> None:
@@ -685,7 +684,7 @@ def write_report(runs: Sequence[Path], out: Path | None = None) -> None:
 
 
 @cli.command("compare", epilog=example("python cli.py compare runs/example-modelnet-001 runs/example-modelnet-002"))
-@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="RUN... [vs RUN...]")
+@click.argument("runs", nargs=-1, required=True, type=PATH, metavar="RUN... [vs RUN...]")
 @click.option("--json", "as_json", is_flag=True, help="For scripts, with every image that flipped.")
 def compare_command(runs: tuple[Path, ...], as_json: bool) -> None:
     """Say whether runs that were validated on the same images differ beyond chance, and in which options.
@@ -853,9 +852,30 @@ def allow_many_files() -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (most, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
 
 
+def working_folder_exists() -> bool:
+    """Whether the folder that the command was typed in is still there."""
+    with suppress(FileNotFoundError):
+        return Path.cwd().is_dir()
+    return False
+
+
+def open_missing_streams() -> None:
+    """Give a process that was started without stdin, stdout or stderr the null device in their place.
+
+    Else the first file that is opened gets the number of one, and whatever a library prints would go into a cache.
+    """
+    while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(fd, True)
+    os.close(fd)
+    sys.stdin = sys.stdin or os.fdopen(0)
+    sys.stdout = sys.stdout or os.fdopen(1, "w")
+    sys.stderr = sys.stderr or os.fdopen(2, "w")
+
+
 def main() -> NoReturn:
     """Run the command line; every failure is one line on stderr and an exit code of `pipeline.errors`."""
     debug = "--debug" in sys.argv  # before the command or behind it
+    open_missing_streams()
     signal.signal(signal.SIGTERM, _terminate)
     sys.unraisablehook = _remember_signals
     allow_many_files()
@@ -881,6 +901,12 @@ def main() -> NoReturn:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         end(0)
     except OSError as error:
+        if isinstance(error, FileNotFoundError) and not working_folder_exists():
+            fail(
+                "the current folder is gone: it was deleted or moved. Change to one that is there",
+                SourceError.exit_code,
+                debug,
+            )
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             report_bug(error, debug)
         fail(f"writing failed: {error.strerror}. Free some room and run it again", StorageError.exit_code, debug)

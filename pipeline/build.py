@@ -153,7 +153,7 @@ def refuse_beside_shards(path: Path) -> None:
     Raises:
         OutputError: there are shards of that name.
     """
-    if not path.exists() and (sets := sets_at(path)):
+    if not os.path.lexists(path) and (sets := sets_at(path)):
         count = next(iter(sets))
         why = f"there is a cache of that name in {count} shards"
         raise OutputError("the cache cannot be created", path, why, f"Give --shards {count}, or another --out")
@@ -181,6 +181,7 @@ def refuse_place(path: Path) -> None:
         raise _no_place(path, error) from error
     if not stat.S_ISREG(found.st_mode):
         kind = "a link" if stat.S_ISLNK(found.st_mode) else "no regular file"
+        kind = "a folder" if stat.S_ISDIR(found.st_mode) else kind
         raise OutputError("the cache cannot be created", path, f"there is {kind} of that name", "Give another --out")
 
 

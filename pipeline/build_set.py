@@ -167,7 +167,8 @@ def choose_count(path: Path, choice: ShardChoice, images: int) -> int:
     if other := [number for number in there if number != count]:
         why = f"there is a set of {other[0]} shards of that name, {shown_set(path, other[0]).name}"
         raise OutputError(_NO, path, why, f"Give --shards {other[0]} or another --out, or delete those files")
-    if path.exists() and not there:
+    if os.path.lexists(path) and not there:
+        refuse_place(path)
         why = "there is a cache of that name in one file"
         raise OutputError(_NO, path, why, "Give another --out, or delete that file")
     return count

@@ -16,6 +16,7 @@ from pipeline.sources import MEMBER_COLUMNS, SUFFIXES, Failed
 
 OUTSIDE = "outside a class folder"
 NOT_REGULAR = "not a regular file"
+NOWHERE = "a link that leads nowhere"
 ARCHIVE_SUFFIXES = (b".tar", b".zip")
 NAME_FILES = (b"classes.csv", b"LOC_synset_mapping.txt")
 SOLUTION = b"LOC_val_solution.csv"  # what ImageNet's validation images show

@@ -276,7 +276,7 @@ def _listed(what: str, entries: Sequence[str], shown: int = SHOWN) -> Iterator[s
         yield f"{what}: {len(entries)}"
         yield from (f"  {entry}" for entry in entries[:shown])
         if len(entries) > shown:
-            yield f"  and {len(entries) - shown} more (--json shows all)"
+            yield f"  and {len(entries) - shown} more (info --json shows all)"
 
 
 def _printable(text: str) -> str:

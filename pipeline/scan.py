@@ -2,6 +2,7 @@
 
 import os
 import stat
+import unicodedata
 from collections import Counter
 from pathlib import Path
 
@@ -83,7 +84,7 @@ def _find(source: Path) -> tuple[Path, bytes]:
 def _find_in_folder(root: Path, output: Path | None, choice: Choice) -> tuple[Found, Path]:
     """Walk a folder; where it has no images in folders, look into the archives in it."""
     folder = root / os.fsdecode(KAGGLE)
-    folder = folder if folder.is_dir() else root
+    folder = folder if os.path.isdir(folder) else root
     found = walk_folder(os.fsencode(folder), output, choice.folders)
     if _holds_only_archives(found):
         walked, found = found, find_in_archives(sorted(found.nearby), wanted=choice.folders, part=True)
@@ -148,10 +149,15 @@ def _warn_of_classes(scan: Scan, found: Found) -> None:
     for folder in scan.class_folders:
         if not found.files[folder].names:
             scan.warnings.append(f"class {show_path(folder)} is empty; it keeps its place among the classes")
-    alike = Counter(os.fsdecode(folder).casefold() for folder in scan.class_folders)
+    written = {folder: unicodedata.normalize("NFC", os.fsdecode(folder)) for folder in scan.class_folders}
+    alike = Counter(map(str.casefold, written.values()))
     for name in sorted(name for name, count in alike.items() if count > 1):
-        same = [show_path(f) for f in scan.class_folders if os.fsdecode(f).casefold() == name]
-        scan.warnings.append(f"classes {' and '.join(same)} differ only in case; they are kept apart")
+        same = [folder for folder in scan.class_folders if written[folder].casefold() == name]
+        if len({written[folder] for folder in same}) == len(same):
+            shown, how = [show_path(folder) for folder in same], "only in case"
+        else:
+            shown, how = [ascii(os.fsdecode(folder)) for folder in same], "in how Unicode writes the same letters"
+        scan.warnings.append(f"classes {' and '.join(shown)} differ {how}; they are kept apart")
 
 
 def _fill_columns(scan: Scan, found: Found, choice: Choice) -> None:

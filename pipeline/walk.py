@@ -7,11 +7,12 @@ from collections.abc import Container, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from pipeline.errors import AccessDenied, StorageError
+from pipeline.errors import AccessDenied, StorageError, show_path
 from pipeline.format import MAGIC, SIDE_FILES
 from pipeline.found import (
     ARCHIVE_SUFFIXES,
     NOT_REGULAR,
+    NOWHERE,
     OUTSIDE,
     TABLES,
     Files,
@@ -66,6 +67,8 @@ class _Walk:
             if not _is_folder(entry):
                 if entry.name in TABLES:
                     self.found.tables[entry.name] = entry.path
+                elif _leads_nowhere(entry):
+                    self.found.leave_out(NOWHERE, entry.name)
                 elif not self._is_ours(entry):
                     self._look_at_top(entry)
             elif hidden(entry.name):
@@ -94,6 +97,9 @@ class _Walk:
             identity = _identity(os.stat(folder.path))
             if identity in self.visited:
                 self.found.left_out["link to a folder that is read already"] += 1
+                if not folder.below:
+                    why = "leads to a folder that is read already, in another class or as the source"
+                    self.found.warnings.append(f"class {show_path(folder.class_folder)} {why}")
                 return [], []
             self.visited.add(identity)
             for entry in _entries(folder.path):
@@ -107,6 +113,8 @@ class _Walk:
                 else:
                     inner = _Folder(folder.class_folder, entry.path, name + b"/")
                     (linked if entry.is_symlink() else real).append(inner)
+        except PermissionError as error:
+            raise _closed(folder.path) from error
         except OSError as error:
             self._fail(folder.class_folder, folder.below, error.strerror or str(error))
         return sorted(real), sorted(linked)
@@ -114,13 +122,18 @@ class _Walk:
     def _look_at(self, class_folder: bytes, entry: "os.DirEntry[bytes]", name: bytes) -> None:
         reason = not_an_image_name(entry.name)
         if reason:
-            self.found.left_out[reason] += 1
+            if _leads_nowhere(entry):
+                self.found.leave_out(NOWHERE, os.path.join(class_folder, name))
+            else:
+                self.found.left_out[reason] += 1
             return
         try:
             result = entry.stat()
         except FileNotFoundError:
-            self._fail(class_folder, name, "a link that leads nowhere" if entry.is_symlink() else "vanished")
+            self._fail(class_folder, name, NOWHERE if entry.is_symlink() else "vanished")
         except OSError as error:
+            if isinstance(error, PermissionError) and not entry.is_symlink():
+                raise _closed(os.path.dirname(entry.path)) from error
             self._fail(class_folder, name, error.strerror or str(error))
         else:
             if stat.S_ISREG(result.st_mode):
@@ -165,11 +178,15 @@ def _entries(path: bytes) -> Iterator["os.DirEntry[bytes]"]:
         with os.scandir(path) as entries:
             yield from entries
     except PermissionError as error:
-        raise AccessDenied("a folder cannot be read", os.fsdecode(path), "permission denied") from error
+        raise _closed(path) from error
     except OSError as error:
         if error.errno == errno.EIO:
             raise StorageError("a folder cannot be read", os.fsdecode(path), error.strerror or str(error)) from error
         raise
+
+
+def _closed(path: bytes) -> AccessDenied:
+    return AccessDenied("a folder cannot be read", os.fsdecode(path), "permission denied")
 
 
 def _identity(result: os.stat_result) -> tuple[int, int]:
@@ -179,8 +196,17 @@ def _identity(result: os.stat_result) -> tuple[int, int]:
 def _is_folder(entry: "os.DirEntry[bytes]") -> bool:
     try:
         return entry.is_dir()
+    except PermissionError as error:  # a link to where one may not look
+        if not hidden(entry.name) and not os.path.splitext(entry.name)[1]:  # called like a class
+            raise _closed(entry.path) from error
+        return False
     except OSError:  # a loop of links
         return False
+
+
+def _leads_nowhere(entry: "os.DirEntry[bytes]") -> bool:
+    """Tell a link to what is gone, perhaps on a disk that is not mounted: it may have been a class."""
+    return not hidden(entry.name) and entry.is_symlink() and not os.path.exists(entry.path)
 
 
 def _is_file(entry: "os.DirEntry[bytes]") -> bool:

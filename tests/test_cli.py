@@ -15,6 +15,7 @@ from conftest import REPOSITORY, RunCli, make_photos, save_jpeg
 
 import cli as cli_module
 from cli import cli, default_cache
+from pipeline.errors import AccessDenied
 from pipeline.lock import build_lock
 
 
@@ -311,6 +312,9 @@ FAILURES: list[tuple[tuple[str, ...], int, str]] = [
     (("build-cache", "empty"), 66, r"no images to read: empty: no files ending in \.jpg, \.jpeg"),
     (("build-cache", "."), 66, r"no classes to read: \.: its folders .* hold only folders of images"),
     (("build-cache", "photos", "--out", "text.h5"), 73, r"text\.h5: there is a file that is no cache"),
+    (("build-cache", "photos", "--out", "empty"), 73, r"empty: there is a folder of that name\. Give another --out"),
+    (("build-cache", "photos", "--out", "empty", "--shards", "2"), 73, r"empty: there is a folder of that name"),
+    (("build-cache", "photos", "--out", "x" * 300), 73, r"File name too long\. Give another --out"),
     (("build-cache", "photos", "--out", "link.h5"), 73, r"link\.h5: there is a link of that name\. Give another --out"),
     (("build-cache", "others", "--out", "kept.h5"), 73, r"kept\.h5: holds other photographs \(0 of 8 shared\)\. Give"),
     (("build-cache", "photos", "--out", "text.h5/c.h5"), 73, r"the cache cannot be created: text\.h5/c\.h5: "),
@@ -407,6 +411,70 @@ def test_odd_names_are_shown_by_repr_so_that_they_cannot_forge_a_line(photos: Pa
         assert "\x1b" not in text and "\nerror" not in text
         assert "'\\udcff'" in text
     assert one_line(missing.stderr).startswith("error: no cache: 'a\\nerror: b.h5': there is no such file")
+
+
+@pytest.mark.parametrize("closed", [(0,), (1,), (2,), (0, 1, 2)])
+def test_a_build_without_standard_streams_is_a_build(
+    closed: tuple[int, ...], shared_photos: Path, cache_path: Path, tmp_path: Path
+) -> None:
+    program = f"import os, sys; [os.close(fd) for fd in {closed}]; os.execv(sys.executable, sys.argv[1:])"
+    command = [
+        sys.executable,
+        "-c",
+        program,
+        sys.executable,
+        str(REPOSITORY / "cli.py"),
+        "build-cache",
+        str(shared_photos),
+    ]
+    command += ["--size", "64", "--out", str(tmp_path / "c.h5"), "-j", "1"]
+
+    ended = subprocess.run(command)
+
+    assert ended.returncode == 0
+    assert (tmp_path / "c.h5").read_bytes() == cache_path.read_bytes()
+
+
+def test_a_folder_that_was_deleted_under_the_shell_is_told(photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "gone").mkdir()
+    command = f"cd gone; rmdir ../gone; {sys.executable} {REPOSITORY / 'cli.py'} build-cache {photos}"
+
+    ended = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True)
+
+    assert ended.returncode == 66
+    assert ended.stderr.splitlines()[-1].startswith("error: the current folder is gone: ")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("build-cache", "closed"),
+        ("build-cache", "photos", "--out", "closed/c.h5"),
+        ("build-cache", "photos", "--out", "closed/c.h5", "--shards", "2"),
+        ("build-cache", "photos", "--out", "closed.h5"),
+        ("build-cache", "closed.h5"),
+        ("info", "closed.h5"),
+        ("info", "c.h5", "--check", "closed"),
+    ],
+)
+def test_what_may_not_be_read_or_written_is_no_usage_error_and_no_bug(
+    arguments: tuple[str, ...],
+    photos: Path,
+    cache_path: Path,
+    tmp_path: Path,
+    in_a_folder_of_its_own: None,
+    unprivileged: None,
+) -> None:
+    for name in ("c.h5", "closed.h5"):
+        shutil.copy(cache_path, tmp_path / name)
+    (tmp_path / "closed").mkdir()
+    for name in ("closed", "closed.h5"):
+        (tmp_path / name).chmod(0)
+
+    # in this process: another one would have all the rights of its user
+    with pytest.raises(AccessDenied, match=r"(?i): closed.*: permission denied"):
+        cli.main(arguments, standalone_mode=False)
+    (tmp_path / "closed").chmod(0o755)
 
 
 def test_output_that_nobody_reads_any_more_is_no_failure(cache_path: Path) -> None:

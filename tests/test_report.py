@@ -27,10 +27,10 @@ def test_long_lists_are_cut_and_say_how_many_more_there_are() -> None:
     named = [(f"{n}.jpg", "outside a class folder") for n in range(12)]
 
     lines = list(failed_lines(failed))
-    assert lines[0] == "failed: 25" and len(lines) == 22 and lines[-1] == "  and 5 more (--json shows all)"
+    assert lines[0] == "failed: 25" and len(lines) == 22 and lines[-1] == "  and 5 more (info --json shows all)"
     lines = list(left_out_lines(Counter({"outside a class folder": 12}), named))
     assert lines[0] == "left out: 12 × outside a class folder" and lines[-1] == "  and 2 more"
-    assert list(Look(remarks=[("a", "tiny")] * 11).lines())[-1] == "  and 1 more (--json shows all)"
+    assert list(Look(remarks=[("a", "tiny")] * 11).lines())[-1] == "  and 1 more (info --json shows all)"
 
 
 def test_a_table_of_classes_is_as_wide_as_its_longest_name() -> None:

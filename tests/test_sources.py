@@ -217,6 +217,57 @@ def test_an_unreadable_file_fails_and_an_unreadable_folder_ends_the_build(
     (photos / "2").chmod(0o755)
 
 
+def test_a_class_folder_that_may_be_listed_and_not_entered_ends_the_build(
+    photos: Path, tmp_path: Path, unprivileged: None
+) -> None:
+    (photos / "2").chmod(0o644)
+    with pytest.raises(AccessDenied, match=r"a folder cannot be read: .*/photos/2: permission denied"):
+        build_cache(photos, tmp_path / "c.h5", size=8, workers=1)
+    (photos / "2").chmod(0o755)
+
+    photos.chmod(0o644)
+    with pytest.raises(AccessDenied, match=r"a folder cannot be read: .*/photos.*: permission denied"):
+        build_cache(photos, tmp_path / "c.h5", size=8, workers=1)
+    photos.chmod(0o755)
+
+
+def test_a_class_that_is_a_link_to_where_one_may_not_look_ends_the_build(
+    photos: Path, tmp_path: Path, unprivileged: None
+) -> None:
+    closed = tmp_path / "closed"
+    (closed / "class").mkdir(parents=True)
+    (photos / "3").symlink_to(closed / "class")
+    closed.chmod(0)
+
+    with pytest.raises(AccessDenied, match=r"a folder cannot be read: .*/photos/3: permission denied"):
+        scan_source(photos)
+    closed.chmod(0o755)
+
+
+def test_links_that_may_have_been_folders_of_images_and_lead_nowhere_are_named(photos: Path) -> None:
+    (photos / "3").symlink_to("/not mounted/3")
+    (photos / "1" / "more").symlink_to("/not mounted/more")
+
+    scan = scan_source(photos)
+
+    nowhere = "a link that leads nowhere"
+    assert scan.left_out_named == [("1/more", nowhere), ("3", nowhere)]
+    assert scan.left_out == {nowhere: 2} and scan.class_ids == [1, 2]
+
+
+def test_classes_that_a_person_cannot_tell_apart_are_pointed_out(photos: Path) -> None:
+    for name in (NFC, NFD, "É.jpg"):
+        picture(photos / name.removesuffix(".jpg") / "a.jpg", 1)
+    (photos / "again").symlink_to("1")
+
+    warnings = scan_source(photos).warnings
+
+    assert warnings[0] == "class again leads to a folder that is read already, in another class or as the source"
+    assert warnings[-1] == (
+        "classes 'e\\u0301' and '\\xc9' and '\\xe9' differ in how Unicode writes the same letters; they are kept apart"
+    )
+
+
 # --- 17: reading -------------------------------------------------------------------------------------------------
 
 

@@ -936,6 +936,8 @@ def fail(message: str, code: int, debug: bool) -> NoReturn:
             speaks = code not in (INTERRUPTED, TERMINATED) or os.environ.get("RANK") == "0"
         if not speaks:
             end(code)
+    for number in (signal.SIGINT, signal.SIGTERM):  # a second Ctrl-C: it ends already, and the first one's code counts
+        signal.signal(number, signal.SIG_IGN)
     if debug:
         import traceback
 

@@ -109,7 +109,7 @@ def _run(
 def _finish(executor: Executor, in_work: Iterable[Future[list[Result]]]) -> None:
     """Let the chunks that are being worked on end, and no other begin."""
     if isinstance(executor, LocalPool):
-        executor.shutdown(wait=True, cancel_futures=True)
+        shut_down(executor)
     for future in in_work:
         future.cancel()
     deadline = time.monotonic() + SECONDS_AN_IMAGE * LARGEST_CHUNK
@@ -143,4 +143,14 @@ def _pool(workers: int) -> Iterator[LocalPool]:
     try:
         yield pool
     finally:
+        shut_down(pool)
+
+
+def shut_down(pool: LocalPool) -> None:
+    """End a pool's processes, each after the chunk that it works on; a second Ctrl-C is answered after that.
+
+    Were it answered by an exception in `shutdown`, the thread that manages the pool would count as ended and lose its
+    pipes under its hands, and its chunks would never end.
+    """
+    with held_signals():
         pool.shutdown(wait=True, cancel_futures=True)

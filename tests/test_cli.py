@@ -542,6 +542,29 @@ def test_a_build_that_is_stopped_says_how_to_go_on_and_goes_on(
     assert found and int(found[1]) + int(found[2]) == 60 and int(found[2]) >= 8
 
 
+@pytest.mark.parametrize("seconds", [0.0, 0.001, 0.01, 0.03])
+def test_a_second_ctrl_c_ends_a_build_too(seconds: float, tmp_path: Path) -> None:
+    for seed in range(30):
+        save_jpeg(tmp_path / "photos" / "1" / f"{seed:02}.jpg", 60, 60, seed)
+    command = [sys.executable, str(REPOSITORY / "cli.py"), "build-cache", "photos", "--out", "c.h5", "--size", "700"]
+    build = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    journal = tmp_path / "c.h5.journal"
+    while not journal.exists() or journal.read_bytes().count(b"\n") < 2:
+        assert build.poll() is None
+        time.sleep(0.001)
+
+    os.killpg(build.pid, signal.SIGINT)
+    time.sleep(seconds)
+    os.killpg(build.pid, signal.SIGINT)
+
+    try:
+        _, stderr = build.communicate(timeout=30)
+    finally:
+        build.kill()
+    assert build.returncode == 130
+    assert one_line(stderr) == "error: interrupted. Run the same command again to go on"
+
+
 def test_the_exit_codes_of_the_command_line_are_those_of_the_errors() -> None:
     codes = (cli_module.DONE_WITH_FAILURES, cli_module.INTERRUPTED, cli_module.TERMINATED, cli_module.BUG)
     assert codes == (3, 130, 143, 1)

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline import freshness
+from pipeline import freshness, stat_file
 from pipeline.classes import Choice
 from pipeline.decode import decoder_identity
 from pipeline.describe import look_at
@@ -299,7 +299,7 @@ class _Build:
         if old is not None:
             if not self.rebuild:
                 refuse_other_content(old, "images")
-            stats = freshness.read_stats(old)
+            stats = stat_file.read_stats(old)
             damaged = freshness.damaged_rows(old) if stats is None else []
             verdict = freshness.compare(self.ledger, old, self.recipe, self.decoder, stats, damaged)
             del stats  # a column as large as any other
@@ -377,7 +377,7 @@ class _Build:
     def _keep_stats(self, header: Header, report: BuildReport) -> None:
         """Keep stat data beside a cache that is complete with or without them."""
         try:
-            freshness.write_stats(self.path, header, *self._stats())
+            stat_file.write_stats(self.path, header, *self._stats())
         except OSError as error:
             again = f"the next build will read every file again: {self.path.name}.stat: {error.strerror}"
             report.warnings.append(again)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from pipeline import files, freshness
+from pipeline import files, freshness, stat_file
 from pipeline.build import (
     Progress,
     build_file,
@@ -257,7 +257,7 @@ class SetBuild:
                 continue
             refuse_other_content(old, "images")
             ledger = Ledger(self.parts.part(index))
-            if freshness.compare(ledger, old, self.recipe, self.decoder, freshness.read_stats(old)).shared:
+            if freshness.compare(ledger, old, self.recipe, self.decoder, stat_file.read_stats(old)).shared:
                 return
             held += old.num_images
         if held:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline import freshness
+from pipeline import freshness, stat_file
 from pipeline.classes import Choice
 from pipeline.decode import decoder_identity
 from pipeline.ledger import Ledger
@@ -71,7 +71,7 @@ def check_source(path: Paths, source: Path, choice: Choice | None = None) -> str
             cache,
             cache.recipe,
             decoder_identity(),
-            freshness.read_stats(cache),
+            stat_file.read_stats(cache),
         )
         for cache, part in zip(caches, divide(scan, [cache.header.shard for cache in caches]), strict=True)
     ]

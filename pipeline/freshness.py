@@ -4,31 +4,26 @@ import hashlib
 import json
 import os
 import struct
-import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import xxhash
 from numpy.typing import NDArray
 
-from pipeline import files
 from pipeline.errors import show_path
-from pipeline.format import VERSION, Header
+from pipeline.format import VERSION
 from pipeline.ledger import Ledger
-from pipeline.places import Damaged, Place, Stat, hash_image, read_image
+from pipeline.places import Damaged, Place, hash_image, read_image
 from pipeline.recipe import Recipe
 from pipeline.sources import Failed, Scan
+from pipeline.stat_file import write_stats as write_stats  # the name it had here
 from pipeline.stored import StoredCache
 
-_STAT_MAGIC = b"MNSTAT2\n"
 _CLASSES_SHOWN = 5
 _AT_ONCE = 1024  # files that are in work; for each, a thread pool keeps more than its name
-_TICK_NS = 10**7  # Linux stamps files in steps of up to 10 ms
 
 
 @dataclass
@@ -99,7 +94,7 @@ def compare(
         cache: the cache.
         recipe: asked for now.
         decoder: of this installation.
-        stats: from `read_stats`; None to read every file.
+        stats: from `stat_file.read_stats`; None to read every file.
         damaged: rows known to be wrong.
     """
     scan, verdict = ledger.scan, Verdict()
@@ -316,78 +311,3 @@ def fingerprint(recipe: Recipe, decoder: str, tables: dict[str, NDArray[Any]]) -
 def damaged_rows(cache: StoredCache) -> list[int]:
     """Check every row of a cache against its hash; return the wrong ones."""
     return [row for row in range(cache.num_images) if not cache.row_is_good(row)]
-
-
-def write_stats(path: Path, header: Header, *stats: NDArray[np.int64]) -> None:
-    """Keep stat data of the sources and of the cache itself beside it, so that the next build need read neither.
-
-    Args:
-        path: the cache.
-        header: of the cache.
-        stats: (N, 4) size, mtime, ctime and inode (`Stat`) of each row's file, and (F, 4) of each failed one.
-    """
-    _let_the_clock_tick(path)
-    parts: list[bytes | memoryview] = [
-        _stats_start(path, header),
-        *(np.ascontiguousarray(part, "<i8").data for part in stats),
-    ]
-    digest = xxhash.xxh3_128()
-    for part in parts:
-        digest.update(part)
-    parts.append(digest.digest())
-    digest.update(parts[-1])
-    place = _stats_path(path)
-    if xxhash.xxh3_128_digest(_read_stats_file(path) or b"") != digest.digest():
-        files.publish(b"".join(parts), place)
-    else:
-        files.remove(place.with_name(place.name + ".new"))
-
-
-def read_stats(cache: StoredCache) -> NDArray[np.int64] | None:
-    """Return what `write_stats` kept of this very file, if nobody has touched it since; else None."""
-    data = _read_stats_file(cache.path)
-    if data is None:
-        return None
-    body, checksum = memoryview(data)[:-16], data[-16:]
-    start = _stats_start(cache.path, cache.header)
-    count, width = cache.num_images + cache.header.extents["failed"].count, len(Stat._fields)
-    if (
-        xxhash.xxh3_128_digest(body) != checksum
-        or body[: len(start)] != start
-        or len(body) != len(start) + 8 * width * count
-    ):
-        return None
-    return np.frombuffer(body, "<i8", offset=len(start)).reshape(count, width)
-
-
-def distrust(path: Path) -> None:
-    """Make the next build of a cache check every row and read every file."""
-    files.remove(_stats_path(path))
-
-
-def _read_stats_file(path: Path) -> bytes | None:
-    try:
-        with os.fdopen(files.open_for_reading(_stats_path(path)), "rb") as file:
-            return file.read()
-    except OSError:
-        return None
-
-
-def _stats_path(path: Path) -> Path:
-    return path.with_name(path.name + ".stat")
-
-
-def _stats_start(path: Path, header: Header) -> bytes:
-    found = path.stat()
-    return (
-        _STAT_MAGIC
-        + bytes.fromhex(header.fingerprint)
-        + struct.pack("<4q", found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
-    )
-
-
-def _let_the_clock_tick(path: Path) -> None:
-    """Wait, 10 ms at most, until a change of the file would show in its time stamps."""
-    age = time.time_ns() - path.stat().st_ctime_ns
-    if 0 <= age < _TICK_NS:
-        time.sleep((_TICK_NS - age) / 1e9)

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pipeline import freshness
+from pipeline import freshness, stat_file
 from pipeline.build import (
     open_old_cache,
     refuse_beside_shards,
@@ -137,7 +137,7 @@ def _look(scan: Scan, path: Path, recipe: Recipe, rebuild: bool) -> _Found:
     if old is not None:
         if not rebuild:
             refuse_other_content(old, "images")
-        stats = freshness.read_stats(old)
+        stats = stat_file.read_stats(old)
         damaged = freshness.damaged_rows(old) if stats is None else []
         verdict = freshness.compare(ledger, old, recipe, decoder_identity(), stats, damaged)
         if verdict.fresh and not rebuild:

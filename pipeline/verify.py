@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import xxhash
 
-from pipeline import files, freshness
+from pipeline import files, stat_file
 from pipeline.errors import StorageError, show_path
 from pipeline.stored import StoredCache
 from pipeline.stored_set import Paths, open_stored
@@ -86,7 +86,7 @@ def _verify_file(
     finally:  # also where the caller has heard enough
         if damaged:
             with suppress(OSError):  # on a medium that cannot be written nothing can be rebuilt either
-                freshness.distrust(stored.path)
+                stat_file.distrust(stored.path)
 
 
 def _hdf5_view_differs(stored: StoredCache) -> list[str]:

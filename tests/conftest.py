@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pipeline import freshness, places, workers
 from pipeline.build import build_cache
 from pipeline.build_set import build_shards
 
@@ -65,6 +66,20 @@ def make_photos(folder: Path) -> Path:
     for seed, (class_id, name, (width, height)) in enumerate(places):
         save_jpeg(folder / class_id / name, width, height, seed)
     return folder
+
+
+def note_reads(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Note the place of every image that is read from now on, by this process."""
+    read: list[Any] = []
+    real = places.read_image
+
+    def noting(place: Any) -> Any:
+        read.append(place)
+        return real(place)
+
+    for module in (places, workers, freshness):
+        monkeypatch.setattr(module, "read_image", noting)
+    return read
 
 
 @pytest.fixture(scope="session")

@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import InThisProcess, RunCli, make_photos, save_jpeg, settle
+from conftest import InThisProcess, RunCli, make_photos, note_reads, save_jpeg, settle
 
-from pipeline import freshness, places, workers
 from pipeline.build import build_cache
 from pipeline.classes import Choice
 from pipeline.describe import check_source
@@ -181,20 +180,6 @@ def test_archives_beside_class_folders_are_left_out(shared_photos: Path, tmp_pat
 
 
 # --- reading -----------------------------------------------------------------------------------------------------
-
-
-def note_reads(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """Note what is read of members from now on, by this process."""
-    read: list[Any] = []
-    real = places.read_image
-
-    def noting(place: Any) -> Any:
-        read.append(place)
-        return real(place)
-
-    for module in (places, workers, freshness):
-        monkeypatch.setattr(module, "read_image", noting)
-    return read
 
 
 def test_a_tar_is_read_once_from_its_beginning_to_its_end(

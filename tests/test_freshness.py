@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from conftest import SIZE, InThisProcess, save_jpeg, settle
+from conftest import SIZE, InThisProcess, note_reads, save_jpeg
 from PIL import Image
 
 from pipeline import build, freshness, places, workers
@@ -262,25 +262,11 @@ def test_a_rebuild_decodes_everything_and_gives_the_same_bytes(photos: Path, out
 # --- up to date ---------------------------------------------------------------------------------------------------
 
 
-def count_reads(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
-    """Note every image that is read from now on, by this process."""
-    read: list[bytes] = []
-    real = places.read_image
-
-    def noting(path: bytes) -> Any:
-        read.append(path)
-        return real(path)
-
-    for module in (places, workers, freshness):
-        monkeypatch.setattr(module, "read_image", noting)
-    return read
-
-
 def test_an_up_to_date_cache_is_found_so_without_reading_or_decoding_anything(
     settled_photos: Path, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = rebuilt(settled_photos, out)
-    read = count_reads(monkeypatch)
+    read = note_reads(monkeypatch)
     monkeypatch.setattr(workers, "decode", refused)
     monkeypatch.setattr(workers, "fill_rows", refused)
     monkeypatch.setattr(StoredCache, "row_is_good", refused)
@@ -294,55 +280,6 @@ def test_an_up_to_date_cache_is_found_so_without_reading_or_decoding_anything(
     assert (out.stat().st_ino, out.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
     assert str(report).splitlines()[-1].startswith(f"{out}: 8 images, 405.")
     assert "is up to date; nothing was decoded" in str(report)
-
-
-def test_files_written_just_before_the_build_are_read_once_more_and_then_never(
-    photos: Path, out: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    rebuilt(photos, out)  # the files are too new for their stat data to tell of a change within the same tick
-    settle(photos)
-    read = count_reads(monkeypatch)
-
-    assert rebuilt(photos, out).up_to_date and len(read) == 8
-    assert rebuilt(photos, out).up_to_date and len(read) == 8
-
-    content_changed_in_secret(photos)
-    assert rebuilt(photos, out).why == "class 1: 1 changed"
-
-
-@pytest.mark.parametrize("harm", ["deleted", "damaged", "empty", "of another cache", "the cache was touched"])
-def test_without_its_stat_data_every_image_and_row_is_read_and_nothing_decoded(
-    harm: str, settled_photos: Path, out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    rebuilt(settled_photos, out)
-    stat = tmp_path / "c.h5.stat"
-    if harm == "deleted":
-        stat.unlink()
-    elif harm == "damaged":
-        data = bytearray(stat.read_bytes())
-        data[-30] ^= 1
-        stat.write_bytes(data)
-    elif harm == "empty":
-        stat.write_bytes(b"")
-    elif harm == "of another cache":
-        rebuilt(settled_photos, tmp_path / "other.h5")
-        shutil.copy(tmp_path / "other.h5.stat", stat)
-    else:
-        out.touch()
-    read = count_reads(monkeypatch)
-    monkeypatch.setattr(workers, "decode", refused)
-    checked: list[int] = []
-    real = StoredCache.row_is_good
-
-    def noting(cache: StoredCache, row: int) -> bool:
-        checked.append(row)
-        return real(cache, row)
-
-    monkeypatch.setattr(StoredCache, "row_is_good", noting)
-
-    assert rebuilt(settled_photos, out).up_to_date
-    assert len(read) == 9 and sorted(checked) == list(range(8))
-    assert rebuilt(settled_photos, out).up_to_date and len(read) == 9
 
 
 def test_a_changed_file_is_found_by_its_content_even_with_wrong_stat_data_lost(photos: Path, out: Path) -> None:

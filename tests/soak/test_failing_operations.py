@@ -27,7 +27,19 @@ from soak.trees import Inline, content, left_over, plant, plant_changed
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
 IMAGES = 32
-MODULES = ("files", "lock", "journal", "unfinished", "stored", "format", "hdf5", "freshness", "build", "sources")
+MODULES = (
+    "files",
+    "lock",
+    "journal",
+    "unfinished",
+    "stored",
+    "format",
+    "hdf5",
+    "freshness",
+    "stat_file",
+    "build",
+    "sources",
+)
 CALLS = ("open", "pwrite", "write", "pread", "read", "posix_fallocate", "ftruncate", "fsync", "rename", "unlink")
 READING = ("open to read", "pread", "read")
 SHORT = 0

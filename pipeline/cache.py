@@ -195,7 +195,7 @@ class TensorCache(Mapping[str, Mapping[ClassId, Tensor]]):
             raise ValueError(f"rows are (B,) int64, not {tuple(rows.shape)} {rows.dtype}")
         if wanted.view(np.uint64).max(initial=0) >= self.num_images:
             raise IndexError(f"rows {wanted.min()} to {wanted.max()} of a cache of {self.num_images} images")
-        return bool(self._unchecked[wanted].any())
+        return bool(np.count_nonzero(self._unchecked[wanted]))  # much faster than any()
 
     def _check(self, rows: Tensor, out: NDArray[Any] | None = None) -> None:
         """Check the rows' hashes; `verify` says whether that was enough for this process.

@@ -1,4 +1,4 @@
-"""Rows of a memory map copied into a batch: few bytes by PyTorch, many past the processor's cache."""
+"""Rows of a memory map copied into a batch: few bytes through the processor's cache, many past it."""
 
 import ctypes
 from collections.abc import Callable
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from pipeline.compiled import compiled
-from pipeline.threads import in_parts
+from pipeline.threads import team_for
 
 _STREAMED = 24 * 2**20  # bytes: what is smaller may still be in the last cache when the step reads it
 
@@ -16,25 +16,18 @@ _STREAMED = 24 * 2**20  # bytes: what is smaller may still be in the last cache 
 def gather_rows(images: Tensor, rows: Tensor, out: Tensor) -> None:
     """Copy rows, as `torch.index_select(images, 0, rows, out=out)` does.
 
-    A large batch is streamed where `_gather.c` was compiled: what is overwritten is not read before, so two bytes are
-    moved for each that is copied, and not three. A small one is better left in the cache, where it is used next.
-
     Args:
         images: (N, ...) on the CPU.
         rows: (B,) int64 of 0..N-1; whoever calls has checked them.
         out: (B, ...) of the same dtype, on the CPU; is overwritten.
     """
-    kernel = streaming_kernel() if out.nbytes >= _STREAMED else None
-    if kernel is None or not _fit(images, rows, out):
+    kernels = compiled_kernels()
+    if kernels is None or not _fit(images, rows, out):
         torch.index_select(images, 0, rows, out=out)
         return
-    row_bytes = out[0].nbytes
-    source, numbers, target = images.data_ptr(), rows.data_ptr(), out.data_ptr()
-
-    def work(start: int, end: int) -> None:
-        kernel(source, numbers + 8 * start, end - start, row_bytes, target + row_bytes * start)
-
-    in_parts(work, len(rows))
+    copy = kernels[out.nbytes >= _STREAMED]
+    row_bytes = out.nbytes // max(1, len(rows))
+    copy(images.data_ptr(), rows.data_ptr(), len(rows), row_bytes, out.data_ptr(), *team_for(out.nbytes))
 
 
 def _fit(images: Tensor, rows: Tensor, out: Tensor) -> bool:
@@ -44,12 +37,13 @@ def _fit(images: Tensor, rows: Tensor, out: Tensor) -> bool:
 
 
 @cache
-def streaming_kernel() -> Callable[..., None] | None:
-    """Return `gather_rows` of `_gather.c`, or None where it was not compiled."""
-    library = compiled("_gather")
+def compiled_kernels() -> tuple[Callable[..., None], Callable[..., None]] | None:
+    """Return `copy_rows` and `stream_rows` of `_batch.c`, or None where it was not compiled."""
+    library = compiled("_batch")
     if library is None:
         return None
     address, number = ctypes.c_void_p, ctypes.c_int64
-    library.gather_rows.argtypes = [address, address, number, number, address]
-    library.gather_rows.restype = None
-    return library.gather_rows
+    for kernel in (library.copy_rows, library.stream_rows):
+        kernel.argtypes = [address, address, number, number, address, address, ctypes.c_uint]
+        kernel.restype = None
+    return library.copy_rows, library.stream_rows

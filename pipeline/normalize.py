@@ -1,6 +1,6 @@
 """Normalization: 8-bit pixels to what the network sees, with the bits of torchvision's ToTensor + Normalize.
 
-On the CPU in one pass over memory where `_normalize.c` was compiled, else in torchvision's own steps; on other devices
+On the CPU in one pass over memory where `_batch.c` was compiled, else in torchvision's own steps; on other devices
 from a table computed on the CPU, since another device's division may differ in the last bit.
 """
 
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from pipeline.compiled import compiled
 from pipeline.recipe import Recipe, normalization_table
-from pipeline.threads import in_parts
+from pipeline.threads import team_for
 
 _BLOCK_BYTES = 600_000  # of float32: what a core's cache holds through all the steps
 
@@ -69,14 +69,11 @@ def normalize_rows(images_NCHW: Tensor, rows: Tensor, recipe: Recipe, out_BCHW: 
         return
     rows = rows.contiguous()
     mean, std = (np.array(values, np.float32) for values in (recipe.mean, recipe.std))
-    pixels, row_bytes = math.prod(recipe.row_shape[1:]), 4 * math.prod(recipe.row_shape)
-    images, first, out = images_NCHW.data_ptr(), rows.data_ptr(), out_BCHW.data_ptr()
-
-    def work(start: int, end: int) -> None:
-        places = first + 8 * start, end - start, pixels
-        kernel(images, *places, mean.ctypes.data, std.ctypes.data, out + row_bytes * start)
-
-    in_parts(work, len(rows))
+    kernel(
+        *(images_NCHW.data_ptr(), rows.data_ptr(), len(rows), math.prod(recipe.row_shape), out_BCHW.data_ptr()),
+        *team_for(out_BCHW.nbytes),
+        *(mean.ctypes.data, std.ctypes.data),
+    )
 
 
 def _in_steps(images_NCHW: Tensor, rows: Tensor, recipe: Recipe, out_BCHW: Tensor) -> None:
@@ -95,11 +92,21 @@ def _in_steps(images_NCHW: Tensor, rows: Tensor, recipe: Recipe, out_BCHW: Tenso
 
 @cache
 def compiled_kernel() -> Callable[..., None] | None:
-    """Return `normalize_rows` of `_normalize.c`, or None where it was not compiled."""
-    library = compiled("_normalize")
+    """Return `normalize_rows` of `_batch.c`, or None where it was not compiled."""
+    library = compiled("_batch")
     if library is None:
         return None
     address, number = ctypes.c_void_p, ctypes.c_int64
-    library.normalize_rows.argtypes = [address, address, number, number, address, address, address]
+    library.normalize_rows.argtypes = [
+        address,
+        address,
+        number,
+        number,
+        address,
+        address,
+        ctypes.c_uint,
+        address,
+        address,
+    ]
     library.normalize_rows.restype = None
     return library.normalize_rows

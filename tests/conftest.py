@@ -120,14 +120,19 @@ def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def one_thread() -> Iterator[None]:
-    """Compute with one thread of torch, and with as many as before afterwards."""
+def set_threads() -> Iterator[Callable[[int], None]]:
+    """Gives out what sets the number of torch's threads, until the test ends."""
     import torch
 
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
+    yield torch.set_num_threads
     torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def one_thread(set_threads: Callable[[int], None]) -> None:
+    """Compute with one thread of torch, and with as many as before afterwards."""
+    set_threads(1)
 
 
 @pytest.fixture(scope="session")

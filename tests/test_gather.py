@@ -1,6 +1,5 @@
-"""Rows that are streamed are those that PyTorch copies, to the byte, wherever they lie and go."""
+"""Rows that the compiled part copies are those that PyTorch copies, to the byte, wherever they lie and go."""
 
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -10,32 +9,46 @@ from torch import Tensor
 
 from pipeline import TensorCache
 from pipeline import gather as module
+from pipeline import threads as threads_module
 from pipeline.compiled import compiled
-from pipeline.gather import gather_rows, streaming_kernel
-from pipeline.threads import IMAGES_A_THREAD
+from pipeline.gather import compiled_kernels, gather_rows
+
+Call = tuple[str, int, int]  # "copy" or "stream", rows, threads
 
 
 @pytest.fixture(params=["compiled", "PyTorch"])
-def calls(request: Any, monkeypatch: pytest.MonkeyPatch, kernels: Path) -> list[int]:
-    """Each way to gather, a batch of any size being large; how many rows each call of the compiled part copied."""
+def calls(request: Any, monkeypatch: pytest.MonkeyPatch, kernels: Path) -> list[Call]:
+    """Each way to gather, a byte being worth a thread; what each call of the compiled part had to do."""
     folder = kernels if request.param == "compiled" else Path("nothing is here")
     monkeypatch.setattr(module, "compiled", lambda name: compiled(name, folder))
-    kernel, calls = streaming_kernel.__wrapped__(), []
-    assert (kernel is None) == (request.param == "PyTorch")
+    compiled_ones, calls = compiled_kernels.__wrapped__(), []
+    assert (compiled_ones is None) == (request.param == "PyTorch")
 
-    def counted(*args: int) -> None:
-        assert kernel is not None
-        calls.append(args[2])
-        kernel(*args)
+    def counted(name: str, kernel: Any) -> Any:
+        def call(*args: int) -> None:
+            calls.append((name, args[2], args[-1]))
+            kernel(*args)
 
-    monkeypatch.setattr(module, "streaming_kernel", lambda: counted if kernel else None)
-    monkeypatch.setattr(module, "_STREAMED", 0)
+        return call
+
+    both = compiled_ones and tuple(map(counted, ("copy", "stream"), compiled_ones))
+    monkeypatch.setattr(module, "compiled_kernels", lambda: both)
+    monkeypatch.setattr(threads_module, "_BYTES_A_THREAD", 1)
     return calls
+
+
+@pytest.fixture(params=["in the cache", "past it"])
+def past_the_cache(request: Any, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Whether a batch of any size is a small one, or a large one."""
+    streamed = bool(request.param == "past it")
+    monkeypatch.setattr(module, "_STREAMED", 0 if streamed else 2**60)
+    return streamed
 
 
 @pytest.mark.parametrize("shape", [(1,), (3,), (3, 5, 5), (63,), (64,), (3, 16, 16), (10_001,)], ids=str)
 @pytest.mark.parametrize("offset", [0, 1, 16, 63])
-def test_every_byte_arrives_and_none_beside_it(calls: list[int], shape: tuple[int, ...], offset: int) -> None:
+@pytest.mark.usefixtures("calls", "past_the_cache")
+def test_every_byte_arrives_and_none_beside_it(shape: tuple[int, ...], offset: int) -> None:
     images = torch.randint(0, 256, (7, *shape), dtype=torch.uint8)
     rows = torch.tensor([6, 0, 3, 3, 1])
     size = len(rows) * images[0].numel()
@@ -49,20 +62,18 @@ def test_every_byte_arrives_and_none_beside_it(calls: list[int], shape: tuple[in
 
 
 @pytest.mark.parametrize("threads", [1, 3])
-def test_rows_are_shared_among_threads_that_end(calls: list[int], threads: int) -> None:
+def test_rows_are_shared_among_as_many_threads_as_pytorch_has(
+    calls: list[Call], past_the_cache: bool, threads: int, set_threads: Any
+) -> None:
     images = torch.randn(7, 3, 5, 5)
-    rows = torch.randint(0, 7, (3 * IMAGES_A_THREAD + 1,))
+    rows = torch.randint(0, 7, (67,))
     out = torch.full((len(rows), 3, 5, 5), torch.nan)
-    before, alive = torch.get_num_threads(), threading.active_count()
-    try:
-        torch.set_num_threads(threads)
-        gather_rows(images, rows, out)
-    finally:
-        torch.set_num_threads(before)
+    set_threads(threads)
+
+    gather_rows(images, rows, out)
 
     assert torch.equal(out, images[rows])
-    assert not calls or (len(calls), sum(calls)) == (threads, len(rows))
-    assert threading.active_count() == alive, "a thread that lives on would be missing after a fork"
+    assert calls in ([], [("stream" if past_the_cache else "copy", len(rows), threads)])
 
 
 def strided(rows: int) -> Tensor:
@@ -79,22 +90,22 @@ def strided(rows: int) -> Tensor:
     ids=["images", "rows", "out"],
 )
 def test_what_does_not_lie_in_one_piece_is_left_to_pytorch(
-    calls: list[int], images: Tensor, rows: Tensor, out: Tensor
+    calls: list[Call], images: Tensor, rows: Tensor, out: Tensor
 ) -> None:
     gather_rows(images, rows, out)
 
     assert torch.equal(out, images[rows])
-    assert not sum(calls)
+    assert not calls
 
 
-def test_a_batch_of_another_dtype_is_refused(calls: list[int]) -> None:
+def test_a_batch_of_another_dtype_is_refused(calls: list[Call]) -> None:
     with pytest.raises(RuntimeError, match="same scalar type"):
         gather_rows(torch.randn(7, 3), torch.tensor([6, 1]), torch.empty(2, 3, dtype=torch.float64))
     assert not calls
 
 
 @pytest.mark.parametrize("row", [8, -1, 2**62])
-def test_a_row_that_is_not_there_never_becomes_an_address(calls: list[int], row: int, cache_path: Path) -> None:
+def test_a_row_that_is_not_there_never_becomes_an_address(calls: list[Call], row: int, cache_path: Path) -> None:
     cache = TensorCache(cache_path)
     cache.read(torch.arange(8))  # from here on no row is checked any more
 
@@ -105,11 +116,12 @@ def test_a_row_that_is_not_there_never_becomes_an_address(calls: list[int], row:
 
 
 def test_only_a_batch_that_leaves_the_cache_is_streamed(monkeypatch: pytest.MonkeyPatch) -> None:
-    streamed: list[int] = []
-    monkeypatch.setattr(module, "streaming_kernel", lambda: lambda *args: streamed.append(args[2]))
+    streamed: list[tuple[bool, int]] = []
+    both = (lambda *args: streamed.append((False, args[2])), lambda *args: streamed.append((True, args[2])))
+    monkeypatch.setattr(module, "compiled_kernels", lambda: both)
     images = torch.zeros(1, 2**20, dtype=torch.uint8)
 
     for count in (23, 24):
         gather_rows(images, torch.zeros(count, dtype=torch.int64), torch.empty(count, 2**20, dtype=torch.uint8))
 
-    assert streamed == [24]
+    assert streamed == [(False, 23), (True, 24)]

@@ -1,6 +1,5 @@
 """The compiled kernel and PyTorch's own steps give torchvision's bits, whatever the recipe."""
 
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +8,7 @@ import torch
 from torchvision.transforms import Normalize
 
 from pipeline import normalize as module
+from pipeline import threads as threads_module
 from pipeline.compiled import compiled
 from pipeline.normalize import compiled_kernel, normalize, normalize_rows
 from pipeline.recipe import Recipe
@@ -42,21 +42,21 @@ def test_every_value_of_every_channel_has_the_bits_of_torchvision(way: str, reci
     assert torch.equal(normalize(EVERY_VALUE_NCHW, recipe), torchvisions(EVERY_VALUE_NCHW, recipe))
 
 
+@pytest.mark.parametrize("threads", [1, 3])
 @pytest.mark.parametrize("size", [1, 5, 16])
-def test_rows_are_gathered_in_any_order_by_any_number_of_threads(way: str, size: int) -> None:
+def test_rows_are_gathered_in_any_order_by_any_number_of_threads(
+    way: str, size: int, threads: int, set_threads: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     recipe = Recipe(size=size, dtype="uint8")
     images = torch.randint(0, 256, (7, 3, size, size), dtype=torch.uint8)
     rows = torch.randint(0, 7, (67,))
-    out = torch.empty(67, 3, size, size)
-    before, alive = torch.get_num_threads(), threading.active_count()
-    try:
-        for threads in (1, 3):
-            torch.set_num_threads(threads)
-            normalize_rows(images, rows, recipe, out.fill_(torch.nan))
-            assert torch.equal(out, torchvisions(images[rows], recipe)), threads
-    finally:
-        torch.set_num_threads(before)
-    assert threading.active_count() == alive, "a thread that lives on would be missing after a fork"
+    out = torch.full((67, 3, size, size), torch.nan)
+    monkeypatch.setattr(threads_module, "_BYTES_A_THREAD", 1)
+    set_threads(threads)
+
+    normalize_rows(images, rows, recipe, out)
+
+    assert torch.equal(out, torchvisions(images[rows], recipe))
 
 
 def test_rows_that_are_every_second_of_a_tensor_are_read_as_such(way: str) -> None:

@@ -1,14 +1,11 @@
 """Building a cache: lock, look, fill rows with many workers, publish by one rename; resumable at any moment."""
 
-import errno
 import os
-import resource
-import stat
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -18,18 +15,8 @@ from pipeline import freshness, stat_file
 from pipeline.classes import Choice
 from pipeline.decode import decoder_identity
 from pipeline.describe import look_at
-from pipeline.errors import (
-    AccessDenied,
-    CacheDamaged,
-    CacheError,
-    CacheMissing,
-    CacheUnsafe,
-    OutputError,
-    SourceError,
-    StorageError,
-    WorkerDied,
-)
-from pipeline.format import IMAGES_OFFSET, MAGIC, Header, Shard
+from pipeline.errors import SourceError
+from pipeline.format import IMAGES_OFFSET, Header, Shard
 from pipeline.ledger import DONE, FAILED, PASSING, TODO, Ledger
 from pipeline.lock import build_lock
 from pipeline.places import UNSETTLED, Stat
@@ -37,10 +24,19 @@ from pipeline.pool import run_items
 from pipeline.recipe import RGB, Recipe, StoredType
 from pipeline.report import BuildReport
 from pipeline.scan import scan_source
-from pipeline.shard_names import sets_at
 from pipeline.shards import describe_shard
 from pipeline.sources import Failed, Scan
 from pipeline.stored import StoredCache
+from pipeline.target import (
+    identity,
+    make_folder,
+    open_old_cache,
+    refuse_beside_shards,
+    refuse_other_content,
+    refuse_other_photographs,
+    refuse_place,
+    storage_errors,
+)
 from pipeline.unfinished import Unfinished
 from pipeline.workers import Item, Job
 
@@ -145,128 +141,6 @@ def build_file(
             scan = rescan()
         build = _Build(scan, path, recipe, decoder, rebuild, shard)
         return build.run(workers or os.cpu_count() or 1, executor, progress)
-
-
-def refuse_beside_shards(path: Path) -> None:
-    """Keep a set and a single cache from having one name.
-
-    Raises:
-        OutputError: there are shards of that name.
-    """
-    if not os.path.lexists(path) and (sets := sets_at(path)):
-        count = next(iter(sets))
-        why = f"there is a cache of that name in {count} shards"
-        raise OutputError("the cache cannot be created", path, why, f"Give --shards {count}, or another --out")
-
-
-def identity(path: Path) -> tuple[int, int, int] | None:
-    """Return what tells a file from the one that replaces it; None where there is none."""
-    with suppress(OSError):
-        found = path.lstat()
-        return found.st_dev, found.st_ino, found.st_ctime_ns
-    return None
-
-
-def refuse_place(path: Path) -> None:
-    """Refuse what cannot become the cache: a link, a folder, a device, a place below a file.
-
-    Raises:
-        OutputError, AccessDenied: says which.
-    """
-    try:
-        found = path.lstat()
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise _no_place(path, error) from error
-    if not stat.S_ISREG(found.st_mode):
-        kind = "a link" if stat.S_ISLNK(found.st_mode) else "no regular file"
-        kind = "a folder" if stat.S_ISDIR(found.st_mode) else kind
-        raise OutputError("the cache cannot be created", path, f"there is {kind} of that name", "Give another --out")
-
-
-def make_folder(path: Path) -> None:
-    """Make the folder that a cache is to be in.
-
-    Raises:
-        OutputError, AccessDenied: it cannot be made.
-    """
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise _no_place(path, error) from error
-
-
-def _no_place(path: Path, error: OSError) -> AccessDenied | OutputError:
-    kind = AccessDenied if isinstance(error, PermissionError) else OutputError
-    return kind("the cache cannot be created", path, error.strerror or str(error), "Give another --out")
-
-
-@contextmanager
-def storage_errors(path: Path) -> Iterator[None]:
-    """Say what an OSError of a file operation means for the build."""
-    try:
-        yield
-    except OSError as error:
-        why = error.strerror or str(error)
-        if error.errno in (errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM):
-            if error.errno == errno.EMFILE:
-                why += f" (the limit is {resource.getrlimit(resource.RLIMIT_NOFILE)[0]})"
-            raise WorkerDied(
-                "the build stopped",
-                path,
-                why,
-                "Raise the limit (ulimit -n), or use fewer --workers, and run it again",
-            ) from error
-        if error.errno in (errno.EACCES, errno.EPERM):
-            raise AccessDenied("the cache cannot be written", path, why, "Give another --out") from error
-        if error.errno in (errno.EROFS, errno.ENAMETOOLONG):
-            raise OutputError("the cache cannot be written", path, why, "Give another --out") from error
-        advice = "Mend that and run build-cache again; it goes on where it stopped"
-        raise StorageError("the build stopped", path, why, advice) from error
-
-
-def open_old_cache(path: Path, rebuild: bool) -> tuple[StoredCache | None, str]:
-    """Open the cache that is there, if any, and say why it counts as none where it is damaged.
-
-    Raises:
-        OutputError: a file that is no cache of ours, which is never replaced, or one of a newer version.
-    """
-    try:
-        return StoredCache(path), ""
-    except CacheMissing:
-        return None, ""
-    except CacheError as error:
-        with path.open("rb") as file:
-            ours = file.read(len(MAGIC)) == MAGIC
-        newer = not isinstance(error, CacheDamaged | CacheUnsafe)
-        if not ours or (newer and not rebuild):
-            why = f"there is a file that is no cache of this version ({error.reason})"
-            raise OutputError("the cache cannot be created", path, why, "Give another --out") from error
-        return None, f"the cache was damaged: {error.reason}"
-
-
-def refuse_other_content(old: StoredCache, content: str) -> None:
-    """Keep a cache of something else: features where images are to be, or images where features are.
-
-    Raises:
-        OutputError: it is none of `content`.
-    """
-    if old.header.content != content:
-        why = f"holds {old.header.content}, not {content}"
-        raise OutputError("the cache would be lost", old.path, why, "Give another --out, or --rebuild to replace it")
-
-
-def refuse_other_photographs(old: StoredCache, verdict: freshness.Verdict) -> None:
-    """Keep the cache of another source.
-
-    Raises:
-        OutputError: the two share no image.
-    """
-    if not verdict.shared:
-        why = f"holds other photographs (0 of {old.num_images} shared)"
-        advice = "Give another --out, or --rebuild to replace it"
-        raise OutputError("the cache would be lost", old.path, why, advice)
 
 
 def nothing_decoded(root: Path, failed: list[Failed]) -> SourceError:

@@ -15,16 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import files, freshness, stat_file
-from pipeline.build import (
-    Progress,
-    build_file,
-    identity,
-    make_folder,
-    nothing_decoded,
-    open_old_cache,
-    refuse_other_content,
-    refuse_place,
-)
+from pipeline.build import Progress, build_file, nothing_decoded
 from pipeline.classes import Choice
 from pipeline.decode import decoder_identity
 from pipeline.describe import look_at
@@ -39,6 +30,7 @@ from pipeline.shard_names import sets_at, shard_path, shard_paths, shown_set
 from pipeline.shards import Parts, set_id, shards_for
 from pipeline.sources import Scan
 from pipeline.stored_set import open_stored
+from pipeline.target import identity, make_folder, open_old_cache, refuse_other_content, refuse_place
 from pipeline.unfinished import room_needed
 
 _NO = "the cache cannot be created"

@@ -17,7 +17,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline import files, hdf5
-from pipeline.build import make_folder, open_old_cache, refuse_other_content, refuse_place, storage_errors
 from pipeline.errors import OutputError, show_bytes, show_path
 from pipeline.features import Features
 from pipeline.format import IMAGES_OFFSET, TABLE_NAMES, VERSION, Extent, Header
@@ -26,6 +25,7 @@ from pipeline.lock import build_lock
 from pipeline.signals import held_signals
 from pipeline.stored import StoredCache, outside_digest, row_hash
 from pipeline.stored_set import Stored
+from pipeline.target import make_folder, open_old_cache, refuse_other_content, refuse_place, storage_errors
 
 ROWS_AT_ONCE = 32
 

@@ -13,13 +13,6 @@ from typing import NamedTuple
 import numpy as np
 
 from pipeline import freshness, stat_file
-from pipeline.build import (
-    open_old_cache,
-    refuse_beside_shards,
-    refuse_other_content,
-    refuse_other_photographs,
-    refuse_place,
-)
 from pipeline.build_set import SetBuild, ShardChoice
 from pipeline.classes import Choice
 from pipeline.decode import Undecodable, decode, decoder_identity
@@ -32,6 +25,13 @@ from pipeline.scan import scan_source
 from pipeline.shard_names import shown_set
 from pipeline.sources import Scan
 from pipeline.stored import StoredCache
+from pipeline.target import (
+    open_old_cache,
+    refuse_beside_shards,
+    refuse_other_content,
+    refuse_other_photographs,
+    refuse_place,
+)
 from pipeline.unfinished import room_needed
 
 _TRIAL_SECONDS = 0.5

@@ -114,6 +114,16 @@ def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.fixture
+def no_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fail where an image is decoded in this process, or in one that is forked from it."""
+
+    def refused(*_: object) -> None:
+        raise AssertionError("an image was decoded")
+
+    monkeypatch.setattr(workers, "decode", refused)
+
+
+@pytest.fixture
 def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Train without drawing curves, which takes longer than these trainings."""
     monkeypatch.setattr("modelnet.training.loss_curves", lambda rows, title: b"")

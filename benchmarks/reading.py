@@ -12,14 +12,16 @@ from benchmarks.peers import Deliver, Epochs, Peer, Reader, load_peers
 from benchmarks.tables import Table, compare
 from benchmarks.timing import Measured, images_a_second, interleave, seconds
 from pipeline import TensorCache, make_loader
+from pipeline.loader import CacheDataset
 
 BATCHES = (8, 64, 256)
 FIRST_BATCH = 64
-LIMIT, OURS, OURS_UINT8, FIRST = (
+LIMIT, OURS, OURS_UINT8, FIRST, COPIED = (
     "gather limit",
     "ours, float32 cache",
     "ours, uint8 cache",
     "ours, first epoch (checks)",
+    "our dataset, torch's collate",
 )
 
 Systems = dict[str, Callable[[int], Iterable[Tensor]]]  # name -> batch size -> epochs
@@ -56,6 +58,7 @@ def ours(work: Workplace, deliver: Deliver) -> Systems:
         OURS: lambda size: Epochs(loader(floats, size)),
         OURS_UINT8: lambda size: Epochs(loader(pixels, size)),
         FIRST: lambda size: Unchecked(work.float32, size),
+        COPIED: lambda size: Epochs(DataLoader(CacheDataset(pixels), size, shuffle=True)),
     }
 
 

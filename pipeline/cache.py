@@ -327,10 +327,15 @@ class _ByClass(Mapping[ClassId, Tensor]):
         self._rows = {cache.class_ids[int(cache._labels[row])]: row for row in rows}
 
     def __getitem__(self, class_id: ClassId) -> Tensor:
+        if class_id not in self._rows:
+            raise KeyError(f"{class_id!r}: the image's class is {' and '.join(map(repr, self._rows))}")
         return self._cache.read(torch.tensor([self._rows[class_id]], device="cpu"))[0]
 
     def __iter__(self) -> Iterator[ClassId]:
         return iter(self._rows)
+
+    def __contains__(self, class_id: object) -> bool:
+        return class_id in self._rows  # a Mapping's would read the image
 
     def __len__(self) -> int:
         return len(self._rows)

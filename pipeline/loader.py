@@ -25,8 +25,10 @@ Rows = Sequence[int] | NDArray[np.integer[Any]] | Tensor
 class CacheDataset(Dataset[Sample]):
     """The images of a cache as a map-style dataset: index -> ((3, S, S) float32 normalized, label 0..C-1).
 
-    Works in anybody's DataLoader, with torch's own collate, any number of workers and any start method. A list of rows,
-    an array or a slice gives a batch, ((B, 3, S, S), (B,) int64), as of a `TensorDataset`.
+    Works in anybody's DataLoader, with any number of workers and any start method. `collate_fn=collate` takes
+    batches as they are; torch's own gives the same tensors, copied into new memory: that costs more than reading them.
+
+    A list of rows, an array or a slice gives a batch, ((B, 3, S, S), (B,) int64), as of a `TensorDataset`.
 
     Args:
         cache: whose images.
@@ -315,7 +317,7 @@ def make_loader(
         cache: what to read.
         batch_size: B.
         shuffle: each epoch in a new order, which follows from (seed, epoch); else in the order of the rows.
-        seed: of the order.
+        seed: of the order, and of the random numbers that a `collate_fn` draws in workers.
         workers: processes that read.
         drop_last: leave out the last, shorter batch.
         pin_memory: copy batches into page-locked memory; None where CUDA is there.
@@ -348,7 +350,5 @@ def make_loader(
     else:
         options |= {"batch_size": index(batch_size), "sampler": sampler, "drop_last": drop_last}
     options.setdefault("collate_fn", collate)
-    options.setdefault(
-        "generator", torch.Generator("cpu").manual_seed(0)
-    )  # workers' base seed: leaves torch's global alone
+    options.setdefault("generator", seeded_generator(seed))  # of what workers draw; torch's global one is left alone
     return CacheLoader(dataset, num_workers=workers, pin_memory=pin_memory and not pinned, **options)

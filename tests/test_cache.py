@@ -87,11 +87,12 @@ def test_a_cache_is_a_mapping_from_file_name_to_class_id_to_tensor(cache_path: P
     assert SHARED in cache and "missing.jpg" not in cache
     number: Any = 5
     assert number not in cache
-    for missing in ("missing.jpg", number):
-        with pytest.raises(KeyError):
+    for missing, told in (("missing.jpg", "missing.jpg"), (number, r"5 is no file name; CacheDataset\(cache\)\[row\]")):
+        with pytest.raises(KeyError, match=told):
             cache[missing]
-    with pytest.raises(KeyError):
-        cache[SHARED][3]
+    with pytest.raises(KeyError, match="'1': the image's class is 1 and 2"):
+        cache[SHARED]["1"]
+    assert 2 in cache[SHARED] and "2" not in cache[SHARED] and cache[SHARED].get(3) is None
     assert cache.get("missing.jpg") is None
     assert set(cache.keys()) == set(names) and len(cache.items()) == 7
 

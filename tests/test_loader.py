@@ -198,6 +198,23 @@ def test_torchs_own_random_numbers_are_left_alone(cache: TensorCache) -> None:
     assert torch.equal(torch.rand(3), expected)
 
 
+class Drawing(CacheDataset):
+    """Gives a random number a sample, as a random transform draws it."""
+
+    def __getitem__(self, row: Any) -> Any:
+        return torch.rand(()).item()
+
+
+def test_what_workers_draw_follows_from_the_seed(cache: TensorCache) -> None:
+    def drawn(seed: int) -> list[list[float]]:
+        loader = make_loader(cache, 4, seed=seed, workers=1, collate_fn=list, multiprocessing_context="fork")
+        loader.dataset.__class__ = Drawing
+        return [[number for batch in loader for number in batch] for _ in range(2)]
+
+    assert drawn(1) == drawn(1)
+    assert len({tuple(epoch) for seed in (1, 2) for epoch in drawn(seed)}) == 4
+
+
 # --- memory -------------------------------------------------------------------------------------------------------
 
 

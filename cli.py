@@ -189,6 +189,8 @@ def build_cache_command(
     if features and weights and is_cache_or_set(source):
         cache_features(source, out, features, weights, device, rebuild=rebuild, wait=wait)
         return
+    if features and weights:
+        check_backbone(features, weights, checked.size, device)
     recipe |= {"choice": choice, "workers": workers, "rebuild": rebuild, "wait": wait}
     report: BuildReport
     with progress_bar("decode", " images") as progress, cluster(scheduler) as executor:
@@ -216,6 +218,13 @@ def check_feature_options(
         if wrong := set(typed) - {"source", "out", "features", "weights", "device", "rebuild", "wait"}:
             flags = ", ".join(sorted(max(p.opts, key=len) for p in ctx.command.params if p.name in wrong))
             raise click.UsageError(f"the images of a cache are as they are; leave out {flags}")
+
+
+def check_backbone(model: str, weights: Path, size: int, device: str) -> None:
+    """Find out what is wrong with network and weights before the images are decoded, which may take hours."""
+    from modelnet.backbone import Backbone
+
+    Backbone(model, weights, size, device)
 
 
 def cache_features(images: Path, out: Path | None, model: str, weights: Path, device: str, **how: bool) -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from modelnet.network import ModelNet
-from pipeline.errors import CheckpointError, CheckpointUnsafe, OptionsError, RunError
+from pipeline.errors import AccessDenied, CheckpointError, CheckpointUnsafe, OptionsError, RunError
 
 MODELNET, LINEAR, TIMM = "modelnet", "linear", "timm:"
 
@@ -131,6 +131,8 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise RunError("no weights there", path, "no such file", "Give the path of a local file") from error
+    except PermissionError as error:
+        raise AccessDenied("the weights cannot be read", path, "permission denied") from error
     except pickle.UnpicklingError as error:
         reason = "it holds more than tensors and plain values, which could run code; it is not loaded"
         raise CheckpointUnsafe("not safe weights", path, reason) from error

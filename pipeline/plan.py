@@ -23,7 +23,7 @@ from pipeline.recipe import Recipe
 from pipeline.report import SHOWN, class_table, failed_lines, left_out_lines
 from pipeline.scan import scan_source
 from pipeline.shard_names import shown_set
-from pipeline.sources import Scan
+from pipeline.sources import Failed, Scan
 from pipeline.stored import StoredCache
 from pipeline.target import (
     open_old_cache,
@@ -43,6 +43,7 @@ class Plan:
 
     Attributes:
         scan: of the source.
+        failures: candidates that failed when the cache was built, and would again.
         path: where the cache would be.
         state: "up to date", "out of date: …", "not there yet" or "damaged: …".
         bytes_needed, bytes_free: of the disk, where the cache is to be.
@@ -50,6 +51,7 @@ class Plan:
     """
 
     scan: Scan
+    failures: list[Failed]
     path: Path
     state: str
     bytes_needed: int
@@ -61,10 +63,12 @@ class Plan:
 
     def _lines(self) -> Iterator[str]:
         scan = self.scan
-        counts = np.bincount(scan.labels, minlength=len(scan.class_ids)).tolist()
+        failing = Counter(failed.class_id for failed in self.failures)
+        found = np.bincount(scan.labels, minlength=len(scan.class_ids)).tolist()
+        counts = [count - failing[class_id] for class_id, count in zip(scan.class_ids, found, strict=True)]
         yield from class_table(scan.class_ids, scan.class_names, counts)
         yield from left_out_lines(scan.left_out, scan.left_out_named)
-        yield from failed_lines(scan.failed)
+        yield from failed_lines(scan.failed + self.failures)
         yield from (f"warning: {warning}" for warning in scan.warnings)
         yield f"{show_path(self.path)}: {self.state}"
         enough = "" if self.bytes_needed <= self.bytes_free else ": NOT ENOUGH"
@@ -91,7 +95,7 @@ def plan_build(
     found = _look(scan, path, recipe, rebuild)
     if not rebuild and found.old is not None and found.verdict is not None:
         refuse_other_photographs(found.old, found.verdict)
-    return _plan(scan, path, recipe, found.state, found.todo, found.reserved, workers)
+    return _plan(scan, path, recipe, [found], found.state, workers)
 
 
 def plan_shards(
@@ -114,17 +118,17 @@ def plan_shards(
     found = [_look(build.parts.part(index), build.file(index), recipe, rebuild) for index in build.chosen]
     states = Counter(one.state for one in found)
     state = "; ".join(text if len(states) == 1 else f"{number} {text}" for text, number in states.most_common(SHOWN))
-    todo, reserved = sum(one.todo for one in found), sum(one.reserved for one in found)
     shown = shown_set(path, build.count) if shards.only is None else build.file(shards.only)
-    return _plan(scan, shown, recipe, state, todo, reserved, workers)
+    return _plan(scan, shown, recipe, found, state, workers)
 
 
 class _Found(NamedTuple):
-    """What one file is like: its state, images to be decoded, bytes that an unfinished build has of the disk."""
+    """What one file is like: its state, images to be decoded, bytes that an unfinished build has, known failures."""
 
     state: str
     todo: int
     reserved: int
+    failures: list[Failed]
     old: StoredCache | None
     verdict: freshness.Verdict | None
 
@@ -134,6 +138,7 @@ def _look(scan: Scan, path: Path, recipe: Recipe, rebuild: bool) -> _Found:
     todo = len(scan.names)
     old, damage = open_old_cache(path, rebuild)
     state, verdict = damage or "not there yet", None
+    failures: list[Failed] = []
     if old is not None:
         if not rebuild:
             refuse_other_content(old, "images")
@@ -146,19 +151,23 @@ def _look(scan: Scan, path: Path, recipe: Recipe, rebuild: bool) -> _Found:
             state = f"out of date: {verdict or 'a rebuild was asked for'}"
         if not rebuild and verdict.same_pixels:
             todo = len(scan.names) - verdict.shared - len(verdict.failures) + len(damaged)
+            failures = list(verdict.failures.values())
     unfinished = path.with_name(path.name + ".building")
     reserved = unfinished.stat().st_blocks * 512 if unfinished.exists() else 0
     if reserved:
         state += "; an unfinished build is there, and what fits of it will be kept"
-    return _Found(state, todo, reserved, old, verdict)
+    return _Found(state, todo, reserved, failures, old, verdict)
 
 
-def _plan(scan: Scan, path: Path, recipe: Recipe, state: str, todo: int, reserved: int, workers: int | None) -> Plan:
+def _plan(scan: Scan, path: Path, recipe: Recipe, files: list[_Found], state: str, workers: int | None) -> Plan:
+    todo, reserved = sum(file.todo for file in files), sum(file.reserved for file in files)
+    failures = [failed for file in files for failed in file.failures]
     place = path.absolute().parent
     while not place.exists():
         place = place.parent
     return Plan(
         scan=scan,
+        failures=sorted(failures, key=lambda failed: (str(failed.class_id), failed.name)),
         path=path,
         state=state,
         bytes_needed=room_needed(Ledger(scan), recipe, len(scan.names)),

@@ -120,7 +120,7 @@ class BuildReport:
                 (self.kept, "kept from the unfinished build"),
             )
             done = ", ".join(f"{count} {what}" for count, what in parts if count)
-            rate = f", {self.decoded / self.seconds:.0f} images/s" if self.decoded and self.seconds else ""
+            rate = _rate(self.decoded, self.seconds)
             yield f"{where}: {done or 'tables alone rewritten'} in {self.seconds:.1f} s{rate}"
 
 
@@ -133,7 +133,7 @@ class WorkerRate(NamedTuple):
     seconds: float
 
     def __str__(self) -> str:
-        rate = f", {self.decoded / self.seconds:.0f} images/s" if self.decoded and self.seconds else ""
+        rate = _rate(self.decoded, self.seconds)
         shards = "1 shard" if self.shards == 1 else f"{self.shards} shards"
         return f"worker {_printable(self.name)}: {shards}, {self.decoded} decoded in {self.seconds:.1f} s{rate}"
 
@@ -281,6 +281,13 @@ def _listed(what: str, entries: Sequence[str], shown: int = SHOWN) -> Iterator[s
 
 def _printable(text: str) -> str:
     return text if text.isprintable() else repr(text)
+
+
+def _rate(images: int, seconds: float) -> str:
+    if not images or not seconds:
+        return ""
+    rate = images / seconds
+    return f", {rate:.{0 if rate >= 1 else 2}f} images/s"
 
 
 def image_name(folder: bytes, name: bytes) -> str:

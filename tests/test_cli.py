@@ -225,6 +225,34 @@ def test_a_dry_run_over_a_cache_tells_whether_it_is_up_to_date(photos: Path, run
     assert another[-1].startswith("would take about")
 
 
+@pytest.mark.parametrize("shards", [(), ("--shards", "2")])
+def test_a_dry_run_over_a_cache_counts_what_is_known_to_fail_among_the_failed(
+    shards: tuple[str, ...], photos: Path, run_cli: RunCli
+) -> None:
+    (photos / "1" / "broken.jpg").write_bytes(b"no image")
+    command = ("build-cache", photos, "--size", "64", "-j", "1", *shards)
+
+    built = run_cli(*command).stdout.splitlines()
+    same = run_cli(*command, "--dry-run").stdout.splitlines()
+
+    told = built[:5]
+    assert told[1:] == [
+        "    0  1           4",
+        "    1  2           4",
+        "failed: 1",
+        "  class 1, broken.jpg: not an image",
+    ]
+    assert same[:5] == told and same[-1] == "nothing would be decoded"
+
+
+def test_weights_that_are_not_there_are_told_before_images_are_decoded(photos: Path, run_cli: RunCli) -> None:
+    ended = run_cli("build-cache", photos, "--features", "resnet18", "--weights", "missing.pt")
+
+    assert one_line(ended.stderr).startswith("error: no weights there: missing.pt: no such file")
+    assert (ended.code, ended.stdout) == (66, "")
+    assert not (photos.parent / "data").exists()
+
+
 # --- info and verify ----------------------------------------------------------------------------------------------
 
 

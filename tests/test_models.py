@@ -13,7 +13,7 @@ from torchvision import models
 from modelnet import ModelNet, Trained, TrainOptions, resume, train
 from modelnet.interrupt import Stop
 from modelnet.models import build_network, load_weights
-from pipeline.errors import CheckpointError, CheckpointUnsafe, OptionsError, RunError
+from pipeline.errors import AccessDenied, CheckpointError, CheckpointUnsafe, OptionsError, RunError
 
 SMALL = "shufflenet_v2_x0_5"  # 0.35 million weights, with batch normalization
 
@@ -116,6 +116,15 @@ def test_weights_are_taken_where_they_fit_and_the_last_layer_for_other_classes_i
 
     again = train(TrainOptions(cache_path, model=SMALL, weights=run / "checkpoints/best.pt", epochs=1, threads=1))
     assert not again.interrupted
+
+
+def test_weights_that_may_not_be_read_are_denied(tmp_path: Path, unprivileged: None) -> None:
+    path = tmp_path / "closed.pt"
+    torch.save({}, path)
+    path.chmod(0)
+
+    with pytest.raises(AccessDenied, match=r"the weights cannot be read: .*closed.pt: permission denied"):
+        load_weights(build_network(SMALL, 3, 64), path)
 
 
 def test_what_are_no_weights_of_the_network_is_said(tmp_path: Path) -> None:

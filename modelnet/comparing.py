@@ -1,6 +1,7 @@
 """Compare runs on the same validation images: what differs in their options, and can chance alone explain the rest?"""
 
 import json
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,13 +95,19 @@ def _load(path: Path) -> _Run:
         raise RunError("the run cannot be compared", path, "it was trained without validation images", advice)
     rows, predictions = folder.read_metrics(), folder.read_predictions()
     if not predictions or not _are_of_the_end(predictions, rows):
-        reason = f"it has not ended: {len(rows)} of {options.epochs} epochs"
-        advice = f"Go on with: python cli.py train --resume {show_path(path)}, or leave it out where it diverged"
-        raise RunError("the run cannot be compared", path, reason, advice)
+        raise RunError("the run cannot be compared", path, *_why_not(folder, len(rows), options.epochs))
     if len(predictions) < 2:
         raise RunError("the run cannot be compared", path, "one validation image says nothing", "Validate on more")
     predictions.sort(key=lambda p: (p.class_id, p.sha256, p.file))
     return _Run(path, options.to_dict(), facts, predictions)
+
+
+def _why_not(folder: RunFolder, done: int, epochs: int) -> tuple[str, str]:
+    """Return why a run has no predictions of its last epoch, and what to do."""
+    if divergence := folder.read_divergence():
+        return f"it diverged: {divergence}", "Leave it out"
+    reason = f"{done} of {epochs} epochs" if done < epochs else "its predictions are not written yet"
+    return f"it has not ended: {reason}", f"Go on with: python cli.py train --resume {shlex.quote(str(folder.path))}"
 
 
 def _are_of_the_end(predictions: list[Prediction], rows: list[EpochRow]) -> bool:
@@ -115,7 +122,7 @@ def _facts(options: TrainOptions, config: dict[str, Any]) -> dict[str, str]:
     facts = {
         name: "-" if value in (None, "") else str(value)
         for name, value in values.items()
-        if name not in (*PLACES, "name")
+        if name not in (*PLACES, "name", "tensorboard")
     }
     cache = config["cache"]
     facts["training images"] = f"{cache['images']} of {cache['fingerprint'][:8]}"

@@ -223,7 +223,8 @@ def _points(pair: Pair) -> str:
 
 def _signed(difference: Difference, scale: int, digits: int) -> str:
     value, low, high = (scale * x for x in (difference.value, difference.low, difference.high))
-    return f"{value:+.{digits}f} (95 % interval {low:+.{digits}f} to {high:+.{digits}f})"
+    shape = f"+z.{digits}f"  # z: no -0.0
+    return f"{value:{shape}} (95 % interval {low:{shape}} to {high:{shape}})"
 
 
 def _spread(side: Side) -> list[str]:

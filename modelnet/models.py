@@ -122,8 +122,17 @@ def load_weights(network: nn.Module, path: Path) -> list[str]:
             what, path, f"the network has no {unknown[0]}, as {len(unknown)} of its {len(found)} tensors"
         )
     other = [name for name in own if own[name].shape != found[name].shape]
+    if bad := [name for name in own if name not in other and not found[name].isfinite().all()]:
+        reason = f"{bad[0]} holds NaN or infinite numbers, as {len(bad)} of {len(own)} tensors do"
+        raise CheckpointError("the weights cannot be used", path, reason)
     network.load_state_dict({name: own[name] if name in other else found[name] for name in own})
     return other
+
+
+def _is_of_torch(path: Path) -> bool:
+    """Say whether a file begins as torch's do, which are zip files, and once were pickles."""
+    with path.open("rb") as file:
+        return file.read(2) in (b"PK", b"\x80\x02")
 
 
 def _read_weights(path: Path) -> dict[str, Tensor]:
@@ -134,10 +143,14 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
     except PermissionError as error:
         raise AccessDenied("the weights cannot be read", path, "permission denied") from error
     except pickle.UnpicklingError as error:
+        if not _is_of_torch(path):
+            reason, advice = "it is no file of torch.save", "Load it with what wrote it, and save its tensors with that"
+            raise CheckpointError("the weights cannot be read", path, reason, advice) from error
         reason = "it holds more than tensors and plain values, which could run code; it is not loaded"
         raise CheckpointUnsafe("not safe weights", path, reason) from error
     except (OSError, RuntimeError, EOFError, ValueError) as error:
-        raise CheckpointError("the weights cannot be read", path, str(error)) from error
+        reason = getattr(error, "strerror", None) or str(error) or "it is empty"
+        raise CheckpointError("the weights cannot be read", path, reason) from error
     if isinstance(content, dict) and isinstance(content.get("weights"), dict):
         content = content.get("average") or content["weights"]
     if not isinstance(content, dict) or not content or not all(isinstance(v, Tensor) for v in content.values()):

@@ -76,7 +76,7 @@ class TrainOptions:
         clip_grad: the gradient's norm at most, or None.
         smoothing: of the labels.
         augment: random changes of training images, of "flip", "crop", "color", "erase", "mixup" and "cutmix", with
-            commas: "flip,crop".
+            commas: "flip,crop"; brought into this order, in which they are done.
         crop_size: side, in pixels, of a part of each image: anywhere in training, the middle otherwise; None for all.
         crop_scale: smallest part of an image's area that "crop" keeps.
         color_jitter: "color" multiplies brightness, contrast and saturation by 1 ± this at most.
@@ -168,6 +168,8 @@ class TrainOptions:
             raise ValueError(f"augment is some of {', '.join(AUGMENTATIONS)}, with commas, not {self.augment!r}")
         if len(set(self.augmentations)) < len(self.augmentations):
             raise ValueError(f"augment takes each kind once, not {self.augment!r}")
+        in_order = ",".join(kind for kind in AUGMENTATIONS if kind in self.augmentations)
+        object.__setattr__(self, "augment", in_order)  # they are done in this order, in whichever they are named
         if self.scales_gradients and self.zero_grad != "batch":
             raise ValueError(
                 "float16's gradients are scaled anew for every step: keep none, or give amp_dtype bfloat16"
@@ -196,7 +198,7 @@ class TrainOptions:
     @property
     def augmentations(self) -> tuple[str, ...]:
         """The kinds of random changes."""
-        return tuple(self.augment.split(",")) if self.augment else ()
+        return tuple(kind.strip() for kind in self.augment.split(",")) if self.augment else ()
 
     @property
     def idle(self) -> list[str]:
@@ -262,8 +264,11 @@ class TrainOptions:
             ValueError: an unknown or impossible value.
         """
         unknown = set(values) - {field.name for field in fields(cls)}
-        if unknown or not isinstance(values.get("cache"), str):
-            raise ValueError(f"not options of a training run: {values!r}")
+        if unknown:
+            names = ", ".join(sorted(map(repr, unknown)))
+            raise ValueError(f"not options of a training run: {names} is unknown here; a newer version may have it")
+        if not isinstance(values.get("cache"), str):
+            raise ValueError(f"not options of a training run: cache is {values.get('cache')!r}")
         paths = {name: Path(values[name]) for name in ("cache", "val", "weights") if values.get(name) is not None}
         try:
             return cls(**(values | paths))

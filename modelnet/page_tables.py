@@ -95,7 +95,7 @@ def pair_table(comparison: Comparison) -> Table:
 
 
 def _difference(difference: Difference, scale: int, shape: str) -> list[str]:
-    value, low, high = (f"{scale * x:+{shape}}" for x in (difference.value, difference.low, difference.high))
+    value, low, high = (f"{scale * x:+z{shape}}" for x in (difference.value, difference.low, difference.high))
     return [value, f"{low} to {high}"]
 
 

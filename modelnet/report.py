@@ -158,12 +158,13 @@ def _galleries(runs: Sequence[Run]) -> list[Gallery]:
 
 def _notes_on_many(runs: Sequence[Run]) -> list[str]:
     notes = []
-    unfinished = [run.path.name for run in runs if not run.has_ended]
-    if unfinished:
-        notes.append(
-            f"{len(unfinished)} of {len(runs)} runs were stopped before their last epoch, diverged, or still train: "
-            f"{', '.join(map(show_path, unfinished[:5]))}{' ...' if len(unfinished) > 5 else ''}."
-        )
+    diverged = [run for run in runs if run.divergence]
+    unfinished = [run for run in runs if not run.divergence and not run.has_ended]
+    for some, what in ((diverged, "diverged"), (unfinished, "were stopped before their last epoch, or still train")):
+        if some:
+            names = [show_path(run.path.name) for run in some[:5]]
+            more = " ..." if len(some) > 5 else ""
+            notes.append(f"{len(some)} of {len(runs)} runs {what}: {', '.join(names)}{more}.")
     if in_order := sum(bool(run.rows) and not run.options.shuffle for run in runs):
         notes.append(
             class_after_class("The order" if in_order == len(runs) else f"In {in_order} of {len(runs)} runs the order")

@@ -10,6 +10,7 @@
     confusion.png     what was taken for what, of the validation images
     report.html       all of it, to be looked at
     tensorboard/      every epoch for TensorBoard, where that was asked for
+    diverged.txt      where training diverged, until the run goes on
     group.csv, seeds.png   of the first of many that were trained together: all of them
 
 Nothing in it holds the folder's own path, so that it can be moved as a whole.
@@ -176,12 +177,15 @@ class RunFolder:
         try:
             config: Any = json.loads(path.read_bytes())
         except (FileNotFoundError, NotADirectoryError) as error:
-            reason, advice = "it has no config.json", "Give a folder below runs/"
+            reason = "it has no config.json" if self.path.exists() else "no such folder"
+            advice = "Give a folder below runs/"
             if self.path.suffix == ".csv" and self.path.is_file():
                 reason, advice = "it is a table of several", "Give one of the folders that it names"
             raise RunError("no run there", self.path, reason, advice) from error
-        except (OSError, ValueError) as error:
-            raise RunError("the run cannot be read", path, str(error)) from error
+        except OSError as error:
+            raise RunError("the run cannot be read", path, error.strerror or str(error)) from error
+        except ValueError as error:
+            raise RunError("the run cannot be read", path, f"it is no JSON ({error})") from error
         whole = isinstance(config, dict) and config.keys() >= {"options", "cache", "val"}
         if not isinstance(config, dict) or not whole or not isinstance(config["options"], dict):
             raise RunError("the run cannot be read", path, "it holds no options of a training run")
@@ -287,6 +291,30 @@ class RunFolder:
             raise RunError("no group of runs there", path, "it names no folders beside its own")
         return [path.parent.parent / name for name in names]
 
+    def write_divergence(self, where: str) -> None:
+        """Publish diverged.txt."""
+        self._publish("diverged.txt", f"{where}\n".encode("utf-8", "surrogateescape"))
+
+    def read_divergence(self) -> str:
+        """Return what `write_divergence` was given; empty where training did not diverge.
+
+        Raises:
+            RunError: it cannot be read.
+        """
+        path = self.path / "diverged.txt"
+        try:
+            return path.read_bytes().decode("utf-8", "surrogateescape").strip()
+        except FileNotFoundError:
+            return ""
+        except OSError as error:
+            raise RunError("the run cannot be read", path, error.strerror or str(error)) from error
+
+    def forget_divergence(self) -> None:
+        """Remove diverged.txt: the run goes on."""
+        path = self.path / "diverged.txt"
+        with _storage_errors(path):
+            path.unlink(missing_ok=True)
+
     def write_picture(self, name: str, png: bytes) -> None:
         """Publish a picture."""
         self._publish(name, png)
@@ -354,6 +382,9 @@ class UnwrittenRun(RunFolder):
     def save_checkpoint(self, content: dict[str, Any], best: bytes | None = None) -> None:
         """Do nothing."""
 
+    def forget_divergence(self) -> None:
+        """Do nothing."""
+
     def _publish(self, name: str, data: bytes) -> None:
         pass
 
@@ -372,6 +403,8 @@ def _clean_aside(path: Path) -> Iterator[Path]:
 
 def _prediction(line: dict[str, str]) -> Prediction:
     """Read a line of predictions.csv; raises KeyError, TypeError or ValueError where it is none."""
+    if None in line.values():
+        raise ValueError("a line of it is cut short")
     return Prediction(
         line["class_id"],
         line["file"],
@@ -403,4 +436,6 @@ def _storage_errors(path: Path) -> Iterator[None]:
         denied = isinstance(error, PermissionError) or error.errno == errno.EROFS
         kind = AccessDenied if denied else StorageError
         advice = "What was saved before is whole; --resume goes on from there"
+        if not path.parent.exists():
+            advice = "The folder is no longer there; where it was renamed or moved, --resume goes on with it"
         raise kind("the run cannot be written", path, error.strerror or str(error), advice) from error

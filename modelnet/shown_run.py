@@ -25,6 +25,7 @@ class Run:
         rows: a row an epoch.
         scores: of the validation images by the weights at the end; None without them, or before the end.
         predictions: of the validation images, where there are scores.
+        divergence: where training diverged; empty where it did not.
     """
 
     path: Path
@@ -33,6 +34,7 @@ class Run:
     rows: list[EpochRow]
     scores: Scores | None
     predictions: list[Prediction]
+    divergence: str = ""
 
     @classmethod
     def read(cls, path: Path) -> "Run":
@@ -52,6 +54,7 @@ class Run:
                 rows,
                 None if scores is None else Scores.from_dict(scores),
                 folder.read_predictions(),
+                folder.read_divergence(),
             )
             _ = run.classes, run.counts, run.val_counts, config["cache"]["fingerprint"]
         except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -121,9 +124,11 @@ class Run:
     def notes(self) -> list[str]:
         """Say what a person should know before the numbers are believed."""
         notes = []
-        if not self.has_ended:
+        if self.divergence:
+            notes.append(f"The run diverged: {show_path(self.divergence)}. What is shown is what came before.")
+        elif not self.has_ended:
             done = f"{len(self.rows)} of {self.options.epochs} epochs are done"
-            notes.append(f"{done}: the run was stopped, diverged, or still trains.")
+            notes.append(f"{done}: the run was stopped, or still trains.")
         if self.config["val"] is None:
             notes.append("No validation images: nothing here says how good the network is on images it has not seen.")
         if self.scored_epoch is not None and self.scored_epoch < len(self.rows):

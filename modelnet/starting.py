@@ -130,6 +130,7 @@ def restored(run: RunFolder, session: Session, progress: Progress, stop: Stop) -
         reason = f"it has {session.state.epoch} epochs already, and {options.epochs} were asked for"
         raise OptionsError("nothing to resume", path, reason, "Give more --epochs")
     run.write_config(config | {"options": options.to_dict(), "command": command(options, ranks)})
+    run.forget_divergence()
     training = Training(session, run, progress, stop)
     training.saved = (session.state.epoch, session.state.step)
     return training

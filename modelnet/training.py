@@ -283,10 +283,11 @@ class Training:
             self.session.cache.read_stored(torch.tensor(self.batches.rows(self.state.epoch, step)))
         names = self.batches.names(self.state.epoch, step)
         more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
+        where = f"{what} epoch {self.state.epoch + 1}, batch {step + 1} of {len(self.batches)}"
+        self.run.write_divergence(where)
         raise TrainingDiverged(
             "training diverged",
             self.run.path,
-            f"{what} epoch {self.state.epoch + 1}, batch {step + 1} of {len(self.batches)} "
-            f"({', '.join(names[:NAMES_SHOWN])}{more})",
+            f"{where} ({', '.join(names[:NAMES_SHOWN])}{more})",
             f"Try a smaller --lr than {self.session.options.learning_rate:g}; checkpoints/last.pt is the last good one",
         )

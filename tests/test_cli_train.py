@@ -54,11 +54,15 @@ def test_training_from_the_default_cache_prints_a_line_an_epoch(
     assert (tmp_path / "runs/photos-modelnet-001/loss.png").read_bytes()[:4] == b"\x89PNG"
 
 
-def test_a_diverging_run_ends_with_one_line_and_76(cache_path: Path, run_cli: RunCli) -> None:
+def test_a_diverging_run_says_where_in_one_line_ends_with_76_and_keeps_it(
+    cache_path: Path, tmp_path: Path, run_cli: RunCli
+) -> None:
     ended = run_cli("train", "--cache", cache_path, "--lr", "1e12", "--name", "wild", "--no-shuffle")
     assert ended.code == 76
     assert ended.stderr.startswith("error: training diverged: runs/wild: the loss is ")
     assert ended.stderr.count("\n") == 1
+    kept = (tmp_path / "runs/wild/diverged.txt").read_text().strip()
+    assert kept.startswith("the loss is ") and f": {kept} (" in ended.stderr
 
 
 @pytest.mark.parametrize(("asked", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

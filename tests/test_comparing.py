@@ -45,6 +45,16 @@ def bits(count: int, right: int, start: int = 0) -> list[int]:
     return [int((i - start) % count < right) for i in range(count)]
 
 
+def test_no_difference_is_never_minus_nothing_and_what_decides_on_no_result_is_no_difference() -> None:
+    runs = [write_run("a", bits(10, 5)), write_run("b", bits(10, 5), tensorboard=True)]
+    path = runs[1] / "predictions.csv"
+    path.write_text(path.read_text().replace("2.303", "2.30297"))
+    found = compare_runs(runs)
+    assert -0.00005 < found.pairs[0].loss.value < 0
+    assert "loss      +0.0000 (" in str(found) and "-0.0000" not in str(found)
+    assert found.differs == {}
+
+
 def test_predictions_are_read_as_they_were_written() -> None:
     run = RunFolder(write_run("a", [1, 0], photos=['x",\r\n\udcff', "y"]))
     first, second = run.read_predictions()
@@ -52,7 +62,11 @@ def test_predictions_are_read_as_they_were_written() -> None:
     assert first.file == 'x",\r\n\udcff.jpg'
     assert second == Prediction("2", "y.jpg", sha256, "1", False, 0.9, 0.1, 2.303)
     path = run.path / "predictions.csv"
-    for wrong in (b"class_id,file\n1,a\n", path.read_bytes().replace(b",1,0.9", b",yes,0.9")):
+    whole = path.read_bytes()
+    path.write_bytes(whole[: whole.rindex(b",")])
+    with pytest.raises(RunError, match=r"not a table of predictions \(a line of it is cut short\)"):
+        run.read_predictions()
+    for wrong in (b"class_id,file\n1,a\n", whole.replace(b",1,0.9", b",yes,0.9")):
         path.write_bytes(wrong)
         with pytest.raises(RunError, match=r"predictions\.csv: it is not a table of predictions"):
             run.read_predictions()
@@ -163,14 +177,27 @@ def test_what_cannot_be_compared_says_why_and_what_to_do() -> None:
     with pytest.raises(RunError, match=r"8 of them the same; some are the same photographs in other classes\. Train"):
         compare_runs([a, moved])
 
-    for name, spoil in (
-        ("stopped", lambda run: (run / "predictions.csv").unlink()),
-        ("gone-on", lambda run: RunFolder(run).append_metrics(EpochRow(3, 1, 0, 0.7, 0.6, 0.1, 1, 0, 1))),
+    for name, spoil, why in (
+        ("stopped", lambda run: (run / "predictions.csv").unlink(), r"it has not ended: 2 of 9 epochs\. Go"),
+        (
+            "gone on",
+            lambda run: RunFolder(run).append_metrics(EpochRow(3, 1, 0, 0.7, 0.6, 0.1, 1, 0, 1)),
+            r"it has not ended: 3 of 9 .* train --resume 'runs/gone on'",
+        ),
+        (
+            "wild",
+            lambda run: (run / "predictions.csv").rename(run / "diverged.txt").write_text("the loss is nan"),
+            r"it diverged: the loss is nan\. Leave it out$",
+        ),
     ):
         run = write_run(name, bits(10, 5), epochs=9)
         spoil(run)
-        with pytest.raises(RunError, match=rf"{name}: it has not ended: \d of 9 .* train --resume runs/{name}"):
+        with pytest.raises(RunError, match=f"{name}: {why}"):
             compare_runs([a, run])
+    killed = write_run("killed", bits(10, 5))
+    (killed / "predictions.csv").unlink()
+    with pytest.raises(RunError, match="it has not ended: its predictions are not written yet"):
+        compare_runs([a, killed])
 
     blind = write_run("blind", bits(10, 5))
     config = json.loads((blind / "config.json").read_text())

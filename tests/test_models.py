@@ -146,7 +146,13 @@ def test_what_are_no_weights_of_the_network_is_said(tmp_path: Path) -> None:
         with pytest.raises(CheckpointError, match="not a dictionary of tensors"):
             load_weights(network, saved(nothing))
     (tmp_path / "w.pth").write_bytes(b"no weights")
-    with pytest.raises(CheckpointError):
+    with pytest.raises(CheckpointError, match=r"it is no file of torch\.save"):
         load_weights(network, tmp_path / "w.pth")
+    (tmp_path / "w.pth").write_bytes(b"")
+    with pytest.raises(CheckpointError, match="it is empty"):
+        load_weights(network, tmp_path / "w.pth")
+    spoilt = dict(weights) | {"features.0.bias": torch.full_like(weights["features.0.bias"], float("nan"))}
+    with pytest.raises(CheckpointError, match=r"features\.0\.bias holds NaN or infinite numbers, as 1 of 10 tensors"):
+        load_weights(network, saved(spoilt))
     with pytest.raises(CheckpointUnsafe):
         load_weights(network, saved({"weights": Path("x")}))

@@ -86,8 +86,15 @@ def test_impossible_values_are_refused_by_name(wrong: dict[str, Any]) -> None:
 def test_options_survive_the_run_folder() -> None:
     options = TrainOptions(Path("c.h5"), val=Path("v.h5"), name="first")
     assert TrainOptions.from_dict(options.to_dict()) == options
-    with pytest.raises(ValueError, match="not options of a training run"):
+    with pytest.raises(ValueError, match="not options of a training run: 'magic' is unknown here; a newer version"):
         TrainOptions.from_dict(options.to_dict() | {"magic": 1})
+
+
+def test_random_changes_are_the_same_options_in_whichever_order_they_are_named() -> None:
+    cache = Path("c.h5")
+    assert TrainOptions(cache, augment="cutmix, crop,flip") == TrainOptions(cache, augment="flip,crop,cutmix")
+    assert TrainOptions(cache, augment="crop,flip").augment == "flip,crop"
+    assert TrainOptions.from_dict({"cache": "c.h5", "augment": "crop,flip"}).augmentations == ("flip", "crop")
 
 
 def test_options_of_the_run_are_not_to_be_given_beside_resume() -> None:

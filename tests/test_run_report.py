@@ -115,6 +115,13 @@ def test_notes_say_what_the_numbers_hide() -> None:
     assert "Scores and mistakes are those after epoch 2" in notes(gone_on)
     stopped = make_run("g", [0.3, 0.2], sure, epochs=9, patience=1)
     assert notes(stopped) == ""
+    wild = make_run("wild", [0.7, 0.6], epochs=9)
+    RunFolder(wild).write_divergence("the loss is nan in epoch 3, batch 1 of 2")
+    assert notes(wild).startswith("The run diverged: the loss is nan in epoch 3, batch 1 of 2. What is shown is")
+    assert gather([wild, Path("runs/a"), Path("runs/b")]).notes[:2] == [
+        "1 of 3 runs diverged: wild.",
+        "1 of 3 runs were stopped before their last epoch, or still train: b.",
+    ]
 
 
 def test_classes_that_share_a_name_are_told_apart() -> None:

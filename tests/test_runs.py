@@ -109,6 +109,14 @@ def test_a_full_disk_is_a_loud_error_and_leaves_the_last_checkpoint(
     assert not list(run.path.rglob("*.new"))
 
 
+def test_a_folder_that_was_moved_meanwhile_is_not_called_whole(run: RunFolder) -> None:
+    run.path.rename(run.path.with_name("elsewhere"))
+    writes: list[Callable[[], None]] = [lambda: run.append_metrics(ROW), lambda: run.write_config({})]
+    for write in writes:
+        with pytest.raises(StorageError, match=r"No such file or directory\. The folder is no longer there; where it"):
+            write()
+
+
 def test_a_full_disk_is_a_loud_error_for_metrics_too(run: RunFolder) -> None:
     (run.path / "metrics.csv").symlink_to("/dev/full")
     with pytest.raises(StorageError, match=r"metrics.csv: No space left"):

@@ -20,6 +20,7 @@ from modelnet.interrupt import Stop
 from modelnet.many import resume_many, train_many
 from modelnet.metrics import Losses
 from modelnet.progress import Progress
+from modelnet.runs import RunFolder
 from pipeline import TensorCache, build_cache
 from pipeline.errors import (
     CacheDamaged,
@@ -265,6 +266,17 @@ def test_a_loss_that_is_no_number_stops_the_run_and_names_the_images(cache_path:
     assert not Path("runs/photos-modelnet-001/checkpoints/best.pt").exists()
 
 
+def test_a_run_that_diverged_says_so_until_it_goes_on_without(cache_path: Path) -> None:
+    with pytest.raises(TrainingDiverged):
+        train(TrainOptions(cache_path, batch_size=2, epochs=1, lr=1e12, shuffle=False))
+    run = RunFolder(Path("runs/photos-modelnet-001"))
+    assert run.read_divergence() == "the loss is nan in epoch 1, batch 2 of 4"
+    config = run.read_config()
+    run.write_config(config | {"options": config["options"] | {"lr": 0.001}})
+    resume(run.path)
+    assert run.read_divergence() == ""
+
+
 class WritesOver(Progress):
     """Fills every row of a cache with other bytes after so many steps, in the file itself, as a copy over it does."""
 
@@ -478,8 +490,8 @@ def test_two_processes_do_not_train_in_one_folder(cache_path: Path) -> None:
 
 
 def test_a_folder_that_is_no_run_is_named(tmp_path: Path) -> None:
-    for folder in (tmp_path, tmp_path / "nowhere"):
-        with pytest.raises(RunError, match=r"no config.json") as caught:
+    for folder, reason in ((tmp_path, "it has no config.json"), (tmp_path / "nowhere", "no such folder")):
+        with pytest.raises(RunError, match=reason) as caught:
             resume(folder)
         assert caught.value.path == folder
 

@@ -25,8 +25,8 @@ from modelnet.ranks import Ranks
 from modelnet.transfer import Lane, read_ahead, read_beside
 from pipeline import TensorCache, make_loader
 from pipeline.errors import StorageError, WorkerDied, show_path
-from pipeline.loader import EpochSampler
 from pipeline.normalize import normalize
+from pipeline.order import EpochSampler
 
 
 class Batches:

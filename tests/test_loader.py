@@ -14,7 +14,8 @@ from torch.utils.data import BatchSampler, DataLoader, Subset, TensorDataset
 
 from pipeline.cache import TensorCache
 from pipeline.errors import CacheDamaged
-from pipeline.loader import CacheDataset, EpochSampler, Samples, collate, make_loader
+from pipeline.loader import CacheDataset, Samples, collate, make_loader
+from pipeline.order import EpochSampler
 from pipeline.shard_names import cache_files
 from pipeline.stored import StoredCache
 
@@ -165,25 +166,6 @@ def test_the_next_epoch_can_be_chosen(cache: TensorCache) -> None:
     assert [rows_of(loader, cache), rows_of(loader, cache)] == epochs[2:]
     sampler.set_epoch(0)
     assert rows_of(loader, cache) == epochs[0]
-
-
-def test_an_epoch_can_begin_anywhere_and_the_next_one_is_whole() -> None:
-    sampler = EpochSampler(10, True, 3)
-    whole = [sampler.order(epoch).tolist() for epoch in range(4)]
-
-    sampler.set_epoch(2, 7)
-
-    assert [list(sampler), list(sampler)] == [whole[2][7:], whole[3]]
-    assert len(sampler) == 10
-
-
-def test_orders_of_neighbouring_seeds_and_epochs_have_nothing_in_common() -> None:
-    orders = {tuple(EpochSampler(50, True, seed).order(epoch).tolist()) for seed in range(20) for epoch in range(20)}
-
-    assert len(orders) == 400
-    assert all(sorted(order) == list(range(50)) for order in orders)
-    firsts = [order[0] for order in orders]
-    assert max(map(firsts.count, range(50))) < 30  # 8 on average
 
 
 def test_torchs_own_random_numbers_are_left_alone(cache: TensorCache) -> None:
@@ -370,14 +352,6 @@ def test_the_dataset_of_a_part_is_that_part(cache: TensorCache) -> None:
     assert sorted(rows_of(loader, cache)) == [0, 5, 6]
     sampler: Any = loader.sampler
     assert [cache.labels[row] for row in sampler.order(1)] == [label for _, labels in loader for label in labels]
-
-
-def test_iterators_that_are_never_used_take_no_epoch(cache: TensorCache) -> None:
-    sampler = EpochSampler(10, True, 3)
-
-    iterators = [iter(sampler) for _ in range(3)]
-
-    assert [list(iterators[1]), list(iterators[0])] == [sampler.order(0).tolist(), sampler.order(1).tolist()]
 
 
 def test_another_default_device_changes_nothing(cache_path: Path, uint8_cache_path: Path) -> None:

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from modelnet import ModelNet
 from pipeline import TensorCache, make_loader
-from pipeline.loader import EpochSampler, collate
+from pipeline.loader import collate
+from pipeline.order import EpochSampler
 
 pytestmark = pytest.mark.filterwarnings("default")  # of other people's packages
 INSTALL = "pip install 'modelnet-cache[trainers]'"

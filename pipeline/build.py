@@ -3,9 +3,10 @@
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Executor
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from pipeline.classes import Choice
 from pipeline.decode import decoder_identity
 from pipeline.describe import look_at
 from pipeline.errors import SourceError
-from pipeline.format import IMAGES_OFFSET, Header, Shard
+from pipeline.format import IMAGES_OFFSET, Header
 from pipeline.ledger import DONE, FAILED, PASSING, TODO, Ledger
 from pipeline.lock import build_lock
 from pipeline.places import UNSETTLED, Stat
@@ -25,7 +26,7 @@ from pipeline.recipe import RGB, Recipe, StoredType
 from pipeline.report import BuildReport
 from pipeline.scan import scan_source
 from pipeline.shards import describe_shard
-from pipeline.sources import Failed, Scan
+from pipeline.sources import Failed
 from pipeline.stored import StoredCache
 from pipeline.target import (
     identity,
@@ -37,10 +38,9 @@ from pipeline.target import (
     refuse_place,
     storage_errors,
 )
+from pipeline.task import Progress, Task
 from pipeline.unfinished import Unfinished
 from pipeline.workers import Item, Job
-
-Progress = Callable[[int, int], None]
 
 
 def build_cache(
@@ -90,57 +90,27 @@ def build_cache(
     decoder = decoder_identity()
     before = identity(path)
     scan = scan_source(source, path, choice)
-    report = build_file(
-        scan,
-        path,
-        recipe,
-        decoder,
-        rescan=lambda: scan_source(source, path, choice),
-        before=before,
-        workers=workers,
-        executor=executor,
-        rebuild=rebuild,
-        wait=wait,
-        progress=progress,
-    )
+    task = Task(source, choice, scan, path, recipe, decoder, before, rebuild=rebuild, workers=workers)
+    report = build_file(task, executor=executor, wait=wait, progress=progress)
     report.seconds = time.monotonic() - start
     return report
 
 
 def build_file(
-    scan: Scan,
-    path: Path,
-    recipe: Recipe,
-    decoder: str,
-    *,
-    rescan: Callable[[], Scan],
-    before: "tuple[int, int, int] | None",
-    shard: Shard | None = None,
-    workers: int | None = None,
-    executor: Executor | None = None,
-    rebuild: bool = False,
-    wait: bool = False,
-    progress: Progress | None = None,
+    task: Task, *, executor: Executor | None = None, wait: bool = False, progress: Progress | None = None
 ) -> BuildReport:
     """Build one file: a whole cache, or a shard of a set.
 
     Args:
-        scan: the images that belong into it.
-        path: the file.
-        recipe, decoder: of the build.
-        rescan: looks again, where another build has made the file since `before`, perhaps from a newer source.
-        before: `identity` of the file, from before the scan.
-        shard: which part of a set it is. Whether the set holds other photographs is then for the caller to find out:
-            one shard is too small a part to tell.
-        workers, executor, rebuild, wait, progress: as `build_cache` has them.
+        task: the file, and what belongs into it.
+        executor, wait, progress: as `build_cache` has them.
     """
-    refuse_place(path)
-    make_folder(path.parent)
-    with storage_errors(path), build_lock(path, wait):
-        if identity(path) != before:
-            scan = rescan()
-        build = _Build(scan, path, recipe, decoder, rebuild, shard)
-        return build.run(workers or os.cpu_count() or 1, executor, progress)
+    refuse_place(task.path)
+    make_folder(task.path.parent)
+    with storage_errors(task.path), build_lock(task.path, wait):
+        if identity(task.path) != task.before:
+            task = replace(task, scan=task.rescan())
+        return _Build(task).run(executor, progress)
 
 
 def nothing_decoded(root: Path, failed: list[Failed]) -> SourceError:
@@ -153,44 +123,40 @@ def nothing_decoded(root: Path, failed: list[Failed]) -> SourceError:
 class _Build:
     """One build, under the lock."""
 
-    def __init__(
-        self, scan: Scan, path: Path, recipe: Recipe, decoder: str, rebuild: bool, shard: Shard | None
-    ) -> None:
-        self.scan = scan
-        self.path = path
-        self.recipe = recipe
-        self.rebuild = rebuild
-        self.shard = shard
-        self.decoder = decoder
-        self.ledger = Ledger(scan)
-        self.unfinished = Unfinished(path, recipe, decoder, anew=rebuild, shard=shard)
+    def __init__(self, task: Task) -> None:
+        self.task = task
+        self.scan = task.scan
+        self.path = task.path
+        self.ledger = Ledger(task.scan)
+        self.unfinished = Unfinished(task.path, task.recipe, task.decoder, anew=task.rebuild, shard=task.shard)
         self.counts: Counter[str] = Counter()
 
-    def run(self, workers: int, executor: Executor | None, progress: Progress | None) -> BuildReport:
+    def run(self, executor: Executor | None, progress: Progress | None) -> BuildReport:
         """Do what is left to do."""
-        old, why = open_old_cache(self.path, self.rebuild)
+        task = self.task
+        old, why = open_old_cache(self.path, task.rebuild)
         donor = None
         if old is not None:
-            if not self.rebuild:
+            if not task.rebuild:
                 refuse_other_content(old, "images")
             stats = stat_file.read_stats(old)
             damaged = freshness.damaged_rows(old) if stats is None else []
-            verdict = freshness.compare(self.ledger, old, self.recipe, self.decoder, stats, damaged)
+            verdict = freshness.compare(self.ledger, old, task.recipe, task.decoder, stats, damaged)
             del stats  # a column as large as any other
-            if old.header.shard != self.shard and not verdict.other:
+            if old.header.shard != task.shard and not verdict.other:
                 verdict.other.append(f"it was {describe_shard(old.header.shard)}")
-            if verdict.fresh and not self.rebuild:
+            if verdict.fresh and not task.rebuild:
                 return self._up_to_date(old.header, verdict)
             why = str(verdict) or "a rebuild was asked for"
-            if not self.rebuild and self.shard is None:
+            if not task.rebuild and task.shard is None:
                 refuse_other_photographs(old, verdict)
-            if verdict.same_pixels and not self.rebuild:
+            if verdict.same_pixels and not task.rebuild:
                 donor = (self.path, old.header.fingerprint)
                 self._take_over_failures(verdict)
         try:
             kept = self.unfinished.open(self.ledger)
-            self._fill(Job(self.unfinished.building, IMAGES_OFFSET, self.recipe, donor), workers, executor, progress)
-            if self.shard is None and not (self.ledger.state == DONE).any():
+            self._fill(Job(self.unfinished.building, IMAGES_OFFSET, task.recipe, donor), executor, progress)
+            if task.shard is None and not (self.ledger.state == DONE).any():
                 self.unfinished.discard()
                 raise nothing_decoded(self.scan.root, self.ledger.failed())
             header = self.unfinished.publish(self.ledger)
@@ -216,9 +182,9 @@ class _Build:
             self.ledger.state[candidate] = PASSING if failure.passing else FAILED
             self.ledger.reasons[candidate] = failure.reason
 
-    def _fill(self, job: Job, workers: int, executor: Executor | None, progress: Progress | None) -> None:
+    def _fill(self, job: Job, executor: Executor | None, progress: Progress | None) -> None:
         """Have every row filled that is not, and note each in ledger and journal."""
-        ledger = self.ledger
+        ledger, workers = self.ledger, self.task.workers or os.cpu_count() or 1
         todo = np.flatnonzero(ledger.state == TODO)
         candidates = {}
         total, finished = len(ledger.state), len(ledger.state) - len(todo)

@@ -12,15 +12,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from pipeline import files, freshness, stat_file
-from pipeline.build import Progress, build_file, nothing_decoded
+from pipeline.build import build_file, nothing_decoded
 from pipeline.classes import Choice
 from pipeline.decode import decoder_identity
 from pipeline.describe import look_at
 from pipeline.errors import OutputError, show_bytes
-from pipeline.executed import Done, Task, run_tasks
+from pipeline.executed import Done, run_tasks
 from pipeline.format import MOST_SHARDS, Shard
 from pipeline.ledger import Ledger
 from pipeline.recipe import RGB, Recipe, StoredType
@@ -31,6 +30,7 @@ from pipeline.shards import Parts, set_id, shards_for
 from pipeline.sources import Scan
 from pipeline.stored_set import open_stored
 from pipeline.target import identity, make_folder, open_old_cache, refuse_other_content, refuse_place
+from pipeline.task import Progress, Task
 from pipeline.unfinished import room_needed
 
 _NO = "the cache cannot be created"
@@ -91,7 +91,7 @@ def build_shards(
     source, path = Path(source), Path(path)
     before = {file: identity(file) for shards_there in sets_at(path).values() for file in shards_there}
     scan = scan_source(source, path, choice)
-    build = SetBuild.of(source, scan, path, recipe, chosen, choice, rebuild, wait, workers, before)
+    build = SetBuild(source, scan, path, recipe, chosen, choice, rebuild, wait, workers, before)
     build.check()
     done = list(build.here(progress) if executor is None else build.elsewhere(executor, progress))
     report = build.report(done)
@@ -168,35 +168,31 @@ def choose_count(path: Path, choice: ShardChoice, images: int) -> int:
 
 @dataclass
 class SetBuild:
-    """One build of some or all shards of a set: what `build_shards` was given, and `identity` of every file before."""
+    """One build of some or all shards of a set: what `build_shards` was given.
+
+    Attributes:
+        scan: of the whole source.
+        shards: which are asked for; a set that is there keeps its number, as `choose_count` says.
+        before: `identity` of every file, from before the scan.
+        The others: as `build_shards` has them.
+
+    Raises:
+        OutputError: as `choose_count`.
+    """
 
     source: Path
     scan: Scan
     path: Path
     recipe: Recipe
-    count: int
-    only: int | None = None
+    shards: ShardChoice
     choice: Choice | None = None
     rebuild: bool = False
     wait: bool = False
     workers: int | None = None
     before: Mapping[Path, tuple[int, int, int] | None] = field(default_factory=dict)
 
-    @classmethod
-    def of(
-        cls,
-        source: Path,
-        scan: Scan,
-        path: Path,
-        recipe: Recipe,
-        shards: ShardChoice,
-        *options: Any,
-    ) -> "SetBuild":
-        """Choose the number of shards, as `choose_count` does."""
-        count = choose_count(path, shards, len(scan.names))
-        return cls(source, scan, path, recipe, count, shards.only, *options)
-
     def __post_init__(self) -> None:
+        self.count = choose_count(self.path, self.shards, len(self.scan.names))
         self.decoder = decoder_identity()
         self.parts = Parts(self.scan, self.count)
         self.sizes = self.parts.sizes()
@@ -205,7 +201,7 @@ class SetBuild:
     @property
     def chosen(self) -> list[int]:
         """The shards that are to be built."""
-        return list(range(self.count)) if self.only is None else [self.only]
+        return list(range(self.count)) if self.shards.only is None else [self.shards.only]
 
     def file(self, index: int) -> Path:
         """Return a shard's file."""
@@ -218,7 +214,7 @@ class SetBuild:
             source=self.source.absolute(),
             choice=self.choice,
             scan=_absolute(self.parts.part(index)),
-            path=file.absolute(),
+            path=file,
             recipe=self.recipe,
             decoder=self.decoder,
             shard=Shard(index, self.count, self.set),
@@ -279,35 +275,24 @@ class SetBuild:
         for index in self.chosen:
             task = self.task(index)
             start = time.monotonic()
-            report = build_file(
-                task.scan,
-                self.file(index),
-                self.recipe,
-                self.decoder,
-                rescan=task.rescan,
-                before=task.before,
-                shard=task.shard,
-                workers=self.workers,
-                rebuild=self.rebuild,
-                wait=self.wait,
-                progress=_shifted(progress, before, total),
-            )
+            report = build_file(task, wait=self.wait, progress=_shifted(progress, before, total))
             before += self.sizes[index]
             yield Done(index, report, "", time.monotonic() - start)
 
     def elsewhere(self, executor: Executor, progress: Progress | None) -> Iterator[Done]:
         """Have shards built by the workers of an executor."""
-        return run_tasks(executor, [self.task(index) for index in self.chosen], progress)
+        tasks = [self.task(index) for index in self.chosen]
+        return run_tasks(executor, [replace(task, path=task.path.absolute()) for task in tasks], progress)
 
     def report(self, done: Sequence[Done]) -> SetReport:
         """Sum up; look at the whole set, where it is there."""
         reports = [one.report for one in sorted(done, key=lambda one: one.index)]
         report = _sum(reports, self.scan)
-        report.path = shown_set(self.path, self.count) if self.only is None else reports[0].path
-        report.shards, report.shard = self.count, self.only
+        report.path = shown_set(self.path, self.count) if self.shards.only is None else reports[0].path
+        report.shards, report.shard = self.count, self.shards.only
         report.workers = _rates(done)
         paths = shard_paths(self.path, self.count)
-        if self.only is None:
+        if self.shards.only is None:
             if not report.cached:
                 for path in paths:
                     for suffix in ("", ".stat", ".lock"):

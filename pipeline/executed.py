@@ -14,22 +14,18 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pipeline.build import Progress, build_file
-from pipeline.classes import Choice
+from pipeline.build import build_file
 from pipeline.decode import decoder_identity
 from pipeline.errors import OutputError, PipelineError, SourceError, WorkerDied, show_path
-from pipeline.format import VERSION, Shard
-from pipeline.recipe import Recipe
+from pipeline.format import VERSION
 from pipeline.report import BuildReport
-from pipeline.scan import scan_source
-from pipeline.shard_names import set_path
-from pipeline.shards import Parts
 from pipeline.signals import held_signals
 from pipeline.sources import Scan
 from pipeline.stored import StoredCache
+from pipeline.task import Progress, Task
 from pipeline.workers import die_with
 
 _GO_ON = "Run build-cache again; it goes on where it stopped"
@@ -38,39 +34,6 @@ _SEEN_SECONDS = 60  # until a file that a worker has published must be seen here
 
 
 _MAIN = "from pipeline.executed import main; main()"
-
-
-@dataclass(frozen=True)
-class Task:
-    """All that building one shard needs, to be sent anywhere.
-
-    Attributes:
-        source: the folder or archive of all images.
-        choice: of classes and images.
-        scan: the shard's own candidates.
-        path: the shard's file.
-        recipe, decoder, shard, rebuild, workers: as `pipeline.build.build_file` has them.
-        before: `identity` of the file, from before the scan.
-        format: of the caches that the sender knows.
-    """
-
-    source: Path
-    choice: Choice | None
-    scan: Scan
-    path: Path
-    recipe: Recipe
-    decoder: str
-    shard: Shard
-    before: tuple[int, int, int] | None
-    rebuild: bool
-    workers: int | None
-    format: int = VERSION
-
-    def rescan(self) -> Scan:
-        """Look at the source again."""
-        return Parts(scan_source(self.source, set_path(self.path), self.choice), self.shard.count).part(
-            self.shard.index
-        )
 
 
 @dataclass(frozen=True)
@@ -182,6 +145,7 @@ def build_shard(task: Task) -> Done:
     except PipelineError as error:
         why = f"{error.reason} (worker {worker})"
         raise type(error)(error.what, error.path, why, error.advice) from error
+    assert task.shard is not None
     return Done(task.shard.index, report, worker, time.monotonic() - start)
 
 
@@ -246,18 +210,8 @@ def main() -> None:
     task: Task = pickle.load(sys.stdin.buffer)
     answer: BuildReport | PipelineError
     try:
-        answer = build_file(
-            task.scan,
-            task.path,
-            task.recipe,
-            task.decoder,
-            rescan=task.rescan,
-            before=task.before,
-            shard=task.shard,
-            workers=task.workers or 1,
-            rebuild=task.rebuild,
-            wait=True,  # for a worker that was lost, until its process is gone
-        )
+        # a single process where nothing else is said; wait for a worker that was lost, until its process is gone
+        answer = build_file(replace(task, workers=task.workers or 1), wait=True)
     except PipelineError as error:
         answer = error
     sys.stdout.buffer.write(pickle.dumps(answer))

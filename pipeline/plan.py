@@ -113,7 +113,7 @@ def plan_shards(
         SourceError, AccessDenied, OutputError: as `build_shards`.
     """
     scan = scan_source(source, path, choice)
-    build = SetBuild.of(source, scan, path, recipe, shards, choice, rebuild)
+    build = SetBuild(source, scan, path, recipe, shards, choice, rebuild)
     build.refuse()
     found = [_look(build.parts.part(index), build.file(index), recipe, rebuild) for index in build.chosen]
     states = Counter(one.state for one in found)

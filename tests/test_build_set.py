@@ -311,7 +311,7 @@ def test_what_a_worker_meets_is_told_with_its_name(photos: Path, out: Path) -> N
 
 
 def _built_elsewhere(photos: Path, out: Path, **changed: Any) -> None:
-    build = build_set.SetBuild.of(photos, scan_source(photos), out, Recipe(size=SIZE), ShardChoice(2))
+    build = build_set.SetBuild(photos, scan_source(photos), out, Recipe(size=SIZE), ShardChoice(2))
     build.check()
     task = build.task(1)
     for name, value in changed.items():

@@ -137,7 +137,9 @@ def _open(data: bytes, recipe: Recipe) -> Image.Image:
         image = Image.open(io.BytesIO(data), formats=("JPEG", "PNG", "MPO"))
     except MemoryError:
         raise
-    except Exception as error:  # as above
+    except ValueError as error:  # an image that Pillow will not open, as for texts that unpack to megabytes
+        raise Undecodable(_why_not(error)) from error
+    except Exception as error:  # a header may make it raise nearly any type
         raise Undecodable("not an image") from error
     if image.mode.startswith(("I", "F")):  # of a PNG whose header is not where it belongs
         raise Undecodable(f"more than 8 bits a channel (Pillow's mode {image.mode})")

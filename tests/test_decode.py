@@ -13,6 +13,7 @@ import pytest
 import torch
 from conftest import REPOSITORY, textured
 from PIL import Image, ImageFile, ImageOps
+from PIL.PngImagePlugin import PngInfo
 from torchvision import transforms
 
 from pipeline import decode as decode_module
@@ -96,6 +97,12 @@ def test_rows_have_the_bits_of_torchvisions_transform(kind: str, size: int) -> N
     assert row.tobytes() == torchvision_row(data, recipe).numpy().tobytes()
 
 
+def huge_text() -> bytes:
+    text = PngInfo()
+    text.add_text("notes", "x" * 3_000_000, zip=True)
+    return encoded(textured(20, 20, 1), "PNG", pnginfo=text)
+
+
 def broken_crc() -> bytes:
     data = bytearray(encoded(textured(64, 64, 1), "PNG"))
     data[len(data) // 2] ^= 0xFF
@@ -113,6 +120,7 @@ REFUSED: dict[str, tuple[bytes, str]] = {
     "JPEG cut in half": (PHOTO[: len(PHOTO) // 2], "truncated"),
     "JPEG without its last bytes": (PHOTO[:-20], "truncated"),
     "PNG cut in half": (encoded(textured(200, 150, 1), "PNG")[:3000], "truncated"),
+    "PNG with megabytes of text": (huge_text(), "damaged: Decompressed data too large"),
     "PNG with a wrong byte": (broken_crc(), "damaged: "),
     "16-bit grey PNG": (png(4, 4, 16, 0, b"\0" * 36), "a 16-bit PNG, which convert('RGB') clips"),
     "16-bit RGB PNG": (png(4, 4, 16, 2, b"\0" * 100), "a 16-bit PNG"),

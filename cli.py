@@ -21,7 +21,7 @@ from click.core import ParameterSource
 
 from modelnet.options import CHOICES
 from modelnet.progress import Progress
-from pipeline.errors import OutputError, PipelineError, SourceError, StorageError, show_path
+from pipeline.errors import OutputError, PipelineError, SourceError, StorageError, WorkerDied, show_path
 
 if TYPE_CHECKING:
     from modelnet.group import ManyResult
@@ -919,6 +919,9 @@ def main() -> NoReturn:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             report_bug(error, debug)
         fail(f"writing failed: {error.strerror}. Free some room and run it again", StorageError.exit_code, debug)
+    except ImportError as error:  # not installed, or no room for it in memory
+        again = "Install it: pip install modelnet-cache; or raise the limit of memory (ulimit -v)"
+        fail(f"a library that is needed cannot be loaded: {error}. {again}", WorkerDied.exit_code, debug)
     except Exception as error:
         report_bug(error, debug)
 

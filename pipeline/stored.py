@@ -56,6 +56,8 @@ class StoredCache:
                 what, why = "the cache cannot be read", error.strerror or str(error)
                 if error.errno in (errno.EMFILE, errno.ENFILE):  # a map holds its file open once more
                     raise WorkerDied(what, path, why, "Raise the limit (ulimit -n)") from error
+                if error.errno == errno.ENOMEM:  # a map takes addresses, not memory: only a limit can refuse them
+                    raise WorkerDied(what, path, why, "Raise the limit of addresses (ulimit -v)") from error
                 raise StorageError(what, path, why) from error
             raise
 

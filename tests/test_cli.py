@@ -425,6 +425,15 @@ def test_a_bug_is_one_line_too_and_ends_with_1(tmp_path: Path) -> None:
     assert one_line(ended.stderr).startswith("error: this is a bug: ZeroDivisionError: ")
 
 
+def test_a_library_that_cannot_be_loaded_is_no_bug_and_ends_with_71() -> None:
+    program = "import sys; sys.modules['PIL'] = None; sys.argv = ['cli.py', 'build-cache', 'x']; import cli; cli.main()"
+
+    ended = subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True)
+
+    assert ended.returncode == 71
+    assert re.match(r"error: a library that is needed cannot be loaded: .*PIL.*\. Install it: ", one_line(ended.stderr))
+
+
 def test_odd_names_are_shown_by_repr_so_that_they_cannot_forge_a_line(photos: Path, run_cli: RunCli) -> None:
     forged = "x\nerror: forged\x1b[31m.jpg"
     (photos / "1" / forged).write_bytes(b"no image")

@@ -1,5 +1,6 @@
 """`docs/format.md`, tried out: a reader written from that page alone, and the same file as HDF5's own tools see it."""
 
+import errno
 import hashlib
 import json
 import math
@@ -26,6 +27,7 @@ from pipeline.errors import (
     CacheError,
     CacheMissing,
     CacheUnsafe,
+    WorkerDied,
 )
 from pipeline.format import open_cache
 from pipeline.stored import StoredCache
@@ -355,6 +357,21 @@ def test_a_cache_that_may_not_be_read_is_denied(copy: Path, unprivileged: None) 
     with pytest.raises(AccessDenied) as denied:
         StoredCache(copy)
     assert denied.value.exit_code == 77
+
+
+def test_a_cache_for_which_there_are_no_addresses_is_told_with_the_limit(
+    copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_room(*arguments: Any) -> Any:
+        raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+
+    monkeypatch.setattr("pipeline.stored.mmap.mmap", no_room)
+
+    with pytest.raises(
+        WorkerDied, match=r"Cannot allocate memory\. Raise the limit of addresses \(ulimit -v\)"
+    ) as died:
+        StoredCache(copy)
+    assert died.value.exit_code == 71
 
 
 def test_a_newer_format_is_named_with_the_one_that_is_read(copy: Path) -> None:

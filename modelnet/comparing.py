@@ -95,17 +95,18 @@ def _load(path: Path) -> _Run:
         raise RunError("the run cannot be compared", path, "it was trained without validation images", advice)
     rows, predictions = folder.read_metrics(), folder.read_predictions()
     if not predictions or not _are_of_the_end(predictions, rows):
-        raise RunError("the run cannot be compared", path, *_why_not(folder, len(rows), options.epochs))
+        raise RunError("the run cannot be compared", path, *_why_not(folder, rows, options.epochs))
     if len(predictions) < 2:
         raise RunError("the run cannot be compared", path, "one validation image says nothing", "Validate on more")
     predictions.sort(key=lambda p: (p.class_id, p.sha256, p.file))
     return _Run(path, options.to_dict(), facts, predictions)
 
 
-def _why_not(folder: RunFolder, done: int, epochs: int) -> tuple[str, str]:
+def _why_not(folder: RunFolder, rows: list[EpochRow], epochs: int) -> tuple[str, str]:
     """Return why a run has no predictions of its last epoch, and what to do."""
     if divergence := folder.read_divergence():
         return f"it diverged: {divergence}", "Leave it out"
+    done = rows[-1].epoch if rows else 0
     reason = f"{done} of {epochs} epochs" if done < epochs else "its predictions are not written yet"
     return f"it has not ended: {reason}", f"Go on with: python cli.py train --resume {shlex.quote(str(folder.path))}"
 

@@ -23,7 +23,7 @@ from modelnet.ranks import Ranks
 from modelnet.runs import EpochRow, RunFolder
 from modelnet.session import Session, same_caches
 from modelnet.split import SPLIT_COLUMNS, split_rows
-from modelnet.starting import nothing_left, restored, resumed_options
+from modelnet.starting import kept_rows, nothing_left, restored, resumed_options
 from modelnet.sweep import SHARED, Sweep, check, cross, label, passes
 from modelnet.together import Together
 from modelnet.training import Training
@@ -127,7 +127,7 @@ def resume_many(
             groups += [places[place] for place in sorted(places)]
         if all(training.state.epoch == training.session.options.epochs for training in trainings.values()):
             progress.note(nothing_left(max(member.epochs for member in members)))
-        rows = {i: training.run.keep_metrics(training.state.epoch) for i, training in trainings.items()}
+        rows = {i: kept_rows(training, progress) for i, training in trainings.items()}
         return _Group(trainings, members, groups, rows, progress, stop, ranks).train()
 
 

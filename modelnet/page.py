@@ -134,7 +134,7 @@ def _facts_of_one(run: Run) -> list[Fact]:
     by = f"loss {best.train_loss:.4f}" if best.val_acc is None else f"validation accuracy {percent(best.val_acc)}"
     facts.append(Fact("Best epoch", str(best.epoch), by))
     speed = f"{_seconds(run)}; {median(row.images_per_s for row in run.rows):,.0f} images/s"
-    return [*facts, Fact("Epochs", f"{len(run.rows)} of {run.options.epochs}", speed)]
+    return [*facts, Fact("Epochs", f"{run.epochs_done} of {run.options.epochs}", speed)]
 
 
 def _facts_of_many(group: Group) -> list[Fact]:
@@ -207,7 +207,7 @@ def _run_table(report: Report) -> Table:
     for group in report.groups:
         for run in group.runs:
             place = [show_path(run.path.name), *([group.label] if several else [])]
-            seeds = [str(run.options.seed), str(run.options.data_seed), str(len(run.rows))]
+            seeds = [str(run.options.seed), str(run.options.data_seed), str(run.epochs_done)]
             rows.append([*place, *seeds, *_ends(run)])
     return Table("Every run at its last epoch", [*header, "validation loss", "accuracy", "best epoch"], rows)
 

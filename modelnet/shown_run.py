@@ -103,9 +103,14 @@ class Run:
         return max((row.epoch for row in self.rows if row.val_loss == self.scores.loss), default=None)
 
     @property
+    def epochs_done(self) -> int:
+        """How many epochs it has had, also where its table of them has lost some."""
+        return self.rows[-1].epoch if self.rows else 0
+
+    @property
     def has_ended(self) -> bool:
         """Whether it came to its last epoch, or seems to have run out of patience."""
-        epochs = len(self.rows)
+        epochs = self.epochs_done
         return epochs >= self.options.epochs or (self.options.patience is not None and self.scored_epoch == epochs)
 
     @property
@@ -127,11 +132,11 @@ class Run:
         if self.divergence:
             notes.append(f"The run diverged: {show_path(self.divergence)}. What is shown is what came before.")
         elif not self.has_ended:
-            done = f"{len(self.rows)} of {self.options.epochs} epochs are done"
+            done = f"{self.epochs_done} of {self.options.epochs} epochs are done"
             notes.append(f"{done}: the run was stopped, or still trains.")
         if self.config["val"] is None:
             notes.append("No validation images: nothing here says how good the network is on images it has not seen.")
-        if self.scored_epoch is not None and self.scored_epoch < len(self.rows):
+        if self.scored_epoch is not None and self.scored_epoch < self.epochs_done:
             notes.append(f"Scores and mistakes are those after epoch {self.scored_epoch}; the run has gone on since.")
         if self.rows and not self.options.shuffle:
             notes.append(class_after_class("The order"))

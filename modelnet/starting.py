@@ -12,12 +12,12 @@ from modelnet.interrupt import Stop
 from modelnet.options import TrainOptions
 from modelnet.progress import Progress
 from modelnet.ranks import Ranks
-from modelnet.runs import RunFolder, UnwrittenRun
+from modelnet.runs import EpochRow, RunFolder, UnwrittenRun
 from modelnet.session import Session
 from modelnet.split import SPLIT_COLUMNS, split_rows
 from modelnet.state import check_fits
 from modelnet.training import Training, TrainResult
-from pipeline.errors import CacheStale, OptionsError, RunError
+from pipeline.errors import CacheStale, OptionsError, RunError, show_path
 
 
 def train(
@@ -98,8 +98,17 @@ def resume(
         training = restored(run, Session(options, progress, path, ranks), progress, stop or Stop())
         if training.state.epoch == options.epochs:
             progress.note(nothing_left(options.epochs))
-        rows = ranks.first(run.keep_metrics(training.state.epoch) if ranks.is_main else None)
+        rows = ranks.first(kept_rows(training, progress) if ranks.is_main else None)
         return training.run_epochs(rows)
+
+
+def kept_rows(training: Training, progress: Progress) -> list[EpochRow]:
+    """Return the epochs that a run goes on after; of those that metrics.csv has lost it tells `progress`."""
+    rows, epochs = training.run.keep_metrics(training.state.epoch), training.state.epoch
+    if len(rows) < epochs:
+        table = show_path(training.run.path / "metrics.csv")
+        progress.warn(f"{table} has lost {epochs - len(rows)} of {epochs} epochs: the curves will lack them")
+    return rows
 
 
 def nothing_left(epochs: int) -> str:

@@ -21,6 +21,7 @@ from modelnet.many import resume_many, train_many
 from modelnet.metrics import Losses
 from modelnet.progress import Progress
 from modelnet.runs import RunFolder
+from modelnet.shown_run import Run
 from pipeline import TensorCache, build_cache
 from pipeline.errors import (
     CacheDamaged,
@@ -487,6 +488,16 @@ def test_two_processes_do_not_train_in_one_folder(cache_path: Path) -> None:
     second = Second()
     train(TrainOptions(cache_path, epochs=1, name="one"), second)
     assert second.tried
+
+
+def test_a_run_whose_table_has_lost_epochs_goes_on_and_says_so(cache_path: Path) -> None:
+    run = train(TrainOptions(cache_path, epochs=2, name="one")).run
+    (run / "metrics.csv").unlink()
+    heard = Steps()
+    assert [row.epoch for row in resume(run, epochs=3, progress=heard).rows] == [3]
+    assert "warning: runs/one/metrics.csv has lost 2 of 2 epochs: the curves will lack them" in heard.heard
+    shown = Run.read(run)
+    assert shown.epochs_done == 3 and shown.has_ended
 
 
 def test_a_folder_that_is_no_run_is_named(tmp_path: Path) -> None:

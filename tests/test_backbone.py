@@ -142,7 +142,7 @@ def test_weights_that_do_not_fit_are_refused(cache_path: Path, weights: Path, tm
     for name, kind, why in (
         ("code.pth", CheckpointUnsafe, "not safe weights"),
         ("grey.pth", CheckpointError, "conv1.weight has another shape"),
-        ("nan.pth", CheckpointError, "gives NaN or infinity"),
+        ("nan.pth", CheckpointError, "holds NaN or infinite numbers"),
         ("none.pth", RunError, "no such file"),
     ):
         with pytest.raises(kind, match=why):

@@ -25,7 +25,7 @@ from pipeline.errors import OutputError, PipelineError, SourceError, StorageErro
 
 if TYPE_CHECKING:
     from modelnet.group import ManyResult
-    from modelnet.runs import EpochRow
+    from modelnet.run_tables import EpochRow
     from modelnet.training import TrainResult
     from pipeline.build_set import ShardChoice
 

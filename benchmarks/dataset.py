@@ -14,13 +14,13 @@ from benchmarks.peers import Images
 from pipeline import build_cache, files
 from pipeline.decode import decoder_identity
 from pipeline.format import IMAGES_OFFSET
-from pipeline.freshness import write_stats
 from pipeline.ledger import DONE, Ledger
 from pipeline.names import Names
 from pipeline.places import Stat
 from pipeline.recipe import Recipe, StoredType
 from pipeline.scan import scan_source
 from pipeline.sources import Scan
+from pipeline.stat_file import write_stats
 from pipeline.stored import StoredCache, row_hash
 from pipeline.unfinished import Unfinished
 

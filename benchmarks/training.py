@@ -17,7 +17,7 @@ from benchmarks.timing import Measured, interleave, seconds
 from modelnet import ModelNet, TrainOptions, train
 from modelnet.device import choose_device
 from modelnet.progress import Progress
-from modelnet.runs import EpochRow
+from modelnet.run_tables import EpochRow
 from modelnet.session import initial_state
 from pipeline import TensorCache
 

@@ -11,7 +11,8 @@ import numpy as np
 
 from modelnet.comparison import Comparison, Flip, Pair, Side, show_seeds, verdict
 from modelnet.options import OF_ONE_START, PLACES, TrainOptions
-from modelnet.runs import EpochRow, Prediction, RunFolder
+from modelnet.run_tables import EpochRow, Prediction
+from modelnet.runs import RunFolder
 from modelnet.significance import Values, holm, mcnemar, paired_bootstrap, paired_bootstrap_of_two
 from pipeline.errors import OptionsError, RunError, show_path
 

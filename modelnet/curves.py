@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from modelnet.plots import COLORED, GREY, draw_band, group_colors
-from modelnet.runs import EpochRow
+from modelnet.run_tables import EpochRow
 
 MEASURES = {"loss": "cross-entropy loss", "acc": "accuracy"}
 PARTS = {"train": "training (running mean)", "val": "validation"}

@@ -10,7 +10,8 @@ import numpy as np
 
 from modelnet.hints import unshuffled
 from modelnet.options import TrainOptions
-from modelnet.runs import EpochRow, RunFolder
+from modelnet.run_tables import EpochRow
+from modelnet.runs import RunFolder
 from modelnet.sweep import label, shown, varied
 
 _MEASURES = ("train_loss", "train_acc", "val_loss", "val_acc")

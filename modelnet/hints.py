@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 
 from modelnet.options import TrainOptions
-from modelnet.runs import EpochRow
+from modelnet.run_tables import EpochRow
 
 GUESSING_AFTER = 20  # epochs; a ModelNet that converges has often hardly begun to after 10
 _NEAR = 0.01  # of a loss: guessing well, and no more

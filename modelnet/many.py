@@ -20,7 +20,8 @@ from modelnet.options import TrainOptions
 from modelnet.plots import group_curves
 from modelnet.progress import Progress
 from modelnet.ranks import Ranks
-from modelnet.runs import EpochRow, RunFolder
+from modelnet.run_tables import EpochRow
+from modelnet.runs import RunFolder
 from modelnet.session import Session, same_caches
 from modelnet.split import SPLIT_COLUMNS, split_rows
 from modelnet.starting import kept_rows, nothing_left, restored, resumed_options

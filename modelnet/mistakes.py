@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from modelnet.options import TrainOptions
-from modelnet.runs import Prediction
+from modelnet.run_tables import Prediction
 from modelnet.session import find
 from pipeline import TensorCache
 from pipeline.errors import CacheDamaged, PipelineError, show_path

@@ -7,7 +7,7 @@ from statistics import median
 from typing import Any
 
 from modelnet.finding import RateCurve
-from modelnet.runs import EpochRow
+from modelnet.run_tables import EpochRow
 
 NAMED_UP_TO, NUMBERED_UP_TO = 25, 10  # classes of a confusion matrix, that there is room for
 

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:  # the command line needs this class before it needs torch
-    from modelnet.runs import EpochRow
+    from modelnet.run_tables import EpochRow
 
 
 class Progress:

@@ -24,65 +24,15 @@ import json
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import astuple, dataclass, fields
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from modelnet import checkpoint
+from modelnet.run_tables import EpochRow, Prediction, csv_text, epochs_text, read_epochs, read_predictions
 from pipeline import files
 from pipeline.errors import AccessDenied, CheckpointError, OutputError, RunBusy, RunError, StorageError
 
 RUNS = Path("runs")
-
-
-@dataclass(frozen=True)
-class EpochRow:
-    """A line of metrics.csv.
-
-    Attributes:
-        epoch: from 1.
-        train_loss, train_acc: running means over the images of the epoch, each measured before the step it led to.
-        val_loss, val_acc: over the validation images, after the epoch; None without them.
-        lr: learning rate at the end of the epoch.
-        images_per_s: training images, validation not counted.
-        data_wait_s: seconds of the training spent waiting for batches.
-        epoch_s: seconds of the whole epoch, validation included.
-    """
-
-    epoch: int
-    train_loss: float
-    train_acc: float
-    val_loss: float | None
-    val_acc: float | None
-    lr: float
-    images_per_s: float
-    data_wait_s: float
-    epoch_s: float
-
-
-_COLUMNS = [field.name for field in fields(EpochRow)]
-_MAY_BE_EMPTY = ("val_loss", "val_acc")  # of a run without validation images
-
-
-class Prediction(NamedTuple):
-    """A line of predictions.csv: a validation image, and what the network says of it.
-
-    Attributes:
-        class_id, file, sha256: the image, and its content; the class as text.
-        predicted: the most probable class, as text.
-        correct: whether that is the image's class.
-        p_predicted, p_true: probabilities of these classes.
-        loss: cross-entropy.
-    """
-
-    class_id: str
-    file: str
-    sha256: str
-    predicted: str
-    correct: bool
-    p_predicted: float
-    p_true: float
-    loss: float
 
 
 class RunFolder:
@@ -195,9 +145,7 @@ class RunFolder:
         """Add a line to metrics.csv."""
         path = self.path / "metrics.csv"
         with _storage_errors(path), path.open("a", encoding="utf-8", newline="") as file:
-            if file.tell() == 0:
-                file.write(_csv_text([_COLUMNS]))
-            file.write(_csv_text([["" if value is None else value for value in astuple(row)]]))
+            file.write(epochs_text([row], with_header=file.tell() == 0))
 
     def read_metrics(self) -> list[EpochRow]:
         """Return the whole lines of metrics.csv; the last one may be torn where the process was killed.
@@ -208,32 +156,25 @@ class RunFolder:
         path = self.path / "metrics.csv"
         if not path.exists():
             return []
-        rows = []
         try:
             text = path.read_text(encoding="utf-8")
-            for line in csv.DictReader(io.StringIO(text[: text.rfind("\n") + 1])):
-                values: dict[str, Any] = {
-                    name: None if line[name] == "" and name in _MAY_BE_EMPTY else float(line[name]) for name in _COLUMNS
-                }
-                rows.append(EpochRow(**values | {"epoch": int(line["epoch"])}))
+            return read_epochs(text[: text.rfind("\n") + 1])
         except (ValueError, KeyError, TypeError, csv.Error) as error:
             raise RunError("the run cannot be read", path, f"it is not a table of epochs ({error})") from error
-        return rows
 
     def keep_metrics(self, epochs: int) -> list[EpochRow]:
         """Drop the lines after `epochs`, which training will write again, and return the others."""
         rows = [row for row in self.read_metrics() if row.epoch <= epochs]
-        lines = [["" if value is None else value for value in astuple(row)] for row in rows]
-        self._publish("metrics.csv", _csv_text([_COLUMNS, *lines]).encode())
+        self._publish("metrics.csv", epochs_text(rows).encode())
         return rows
 
     def write_split(self, header: list[str], rows: Iterable[list[Any]]) -> None:
         """Publish split.csv."""
-        self._publish("split.csv", _csv_text([header, *rows]).encode("utf-8", "surrogateescape"))
+        self._publish("split.csv", csv_text([header, *rows]).encode("utf-8", "surrogateescape"))
 
     def write_predictions(self, header: list[str], rows: Iterable[list[Any]]) -> None:
         """Publish predictions.csv."""
-        self._publish("predictions.csv", _csv_text([header, *rows]).encode("utf-8", "surrogateescape"))
+        self._publish("predictions.csv", csv_text([header, *rows]).encode("utf-8", "surrogateescape"))
 
     def read_predictions(self) -> list[Prediction]:
         """Return predictions.csv, in its order; empty where the run has not written it.
@@ -245,8 +186,7 @@ class RunFolder:
         if not path.exists():
             return []
         try:
-            text = path.read_bytes().decode("utf-8", "surrogateescape")
-            return [_prediction(line) for line in csv.DictReader(io.StringIO(text, newline=""))]
+            return read_predictions(path.read_bytes().decode("utf-8", "surrogateescape"))
         except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
             raise RunError("the run cannot be read", path, f"it is not a table of predictions ({error})") from error
 
@@ -271,7 +211,7 @@ class RunFolder:
 
     def write_group(self, header: list[str], rows: Iterable[list[Any]]) -> None:
         """Publish group.csv; its first column, "run", names folders beside this one."""
-        self._publish("group.csv", _csv_text([header, *rows]).encode("utf-8", "surrogateescape"))
+        self._publish("group.csv", csv_text([header, *rows]).encode("utf-8", "surrogateescape"))
 
     @staticmethod
     def read_group(path: Path) -> list[Path]:
@@ -401,30 +341,8 @@ def _clean_aside(path: Path) -> Iterator[Path]:
         raise
 
 
-def _prediction(line: dict[str, str]) -> Prediction:
-    """Read a line of predictions.csv; raises KeyError, TypeError or ValueError where it is none."""
-    if None in line.values():
-        raise ValueError("a line of it is cut short")
-    return Prediction(
-        line["class_id"],
-        line["file"],
-        line["sha256"],
-        line["predicted"],
-        {"0": False, "1": True}[line["correct"]],
-        float(line["p_predicted"]),
-        float(line["p_true"]),
-        float(line["loss"]),
-    )
-
-
 def _json_text(values: dict[str, Any]) -> str:
     return json.dumps(values, indent=2) + "\n"
-
-
-def _csv_text(rows: Iterable[Iterable[Any]]) -> str:
-    text = io.StringIO(newline="")
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    return text.getvalue()
 
 
 @contextmanager

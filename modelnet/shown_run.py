@@ -9,7 +9,8 @@ from typing import Any
 
 from modelnet.hints import GUESSING_AFTER, converged_below, guessing
 from modelnet.options import OF_ONE_START, PLACES, TrainOptions
-from modelnet.runs import EpochRow, Prediction, RunFolder
+from modelnet.run_tables import EpochRow, Prediction
+from modelnet.runs import RunFolder
 from modelnet.scores import Scores, accuracy_interval
 from pipeline.errors import RunError, show_path
 

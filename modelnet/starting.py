@@ -12,7 +12,8 @@ from modelnet.interrupt import Stop
 from modelnet.options import TrainOptions
 from modelnet.progress import Progress
 from modelnet.ranks import Ranks
-from modelnet.runs import EpochRow, RunFolder, UnwrittenRun
+from modelnet.run_tables import EpochRow
+from modelnet.runs import RunFolder, UnwrittenRun
 from modelnet.session import Session
 from modelnet.split import SPLIT_COLUMNS, split_rows
 from modelnet.state import check_fits

@@ -3,7 +3,7 @@
 from importlib.util import find_spec
 from pathlib import Path
 
-from modelnet.runs import EpochRow
+from modelnet.run_tables import EpochRow
 from pipeline.errors import OptionsError, StorageError
 
 FOLDER = "tensorboard"

@@ -14,7 +14,7 @@ from modelnet.interrupt import Stop
 from modelnet.metrics import RunningMean
 from modelnet.network import ModelNet
 from modelnet.progress import Progress
-from modelnet.runs import EpochRow
+from modelnet.run_tables import EpochRow
 from modelnet.stacked import StackedLoss, StackedModelNet
 from modelnet.stacked_optimizer import StackedOptimizer
 from modelnet.training import SECONDS_BETWEEN_SAVES, Training

@@ -19,7 +19,8 @@ from modelnet.interrupt import Stop
 from modelnet.metrics import Losses
 from modelnet.plots import confusion_picture, loss_curves
 from modelnet.progress import Progress
-from modelnet.runs import EpochRow, RunFolder
+from modelnet.run_tables import EpochRow
+from modelnet.runs import RunFolder
 from modelnet.scores import Scores, score
 from modelnet.session import Session
 from modelnet.tensorboard import TensorBoard

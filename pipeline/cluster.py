@@ -33,7 +33,7 @@ def dask_executor(scheduler: str) -> Iterator["DaskExecutor"]:
     except ValueError as error:
         raise WorkerDied(_NO, None, f"{scheduler!r} is no address: {error}", "One is tcp://head:8786") from error
     try:
-        client = distributed.Client(  # type: ignore[no-untyped-call]
+        client = distributed.Client(  # type: ignore[no-untyped-call]  # Dask has types for some
             scheduler, timeout=_CONNECT_SECONDS, set_as_default=False
         )
     except (OSError, ValueError, TypeError) as error:

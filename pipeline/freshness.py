@@ -19,7 +19,6 @@ from pipeline.ledger import Ledger
 from pipeline.places import Damaged, Place, hash_image, read_image
 from pipeline.recipe import Recipe
 from pipeline.sources import Failed, Scan
-from pipeline.stat_file import write_stats as write_stats  # the name it had here
 from pipeline.stored import StoredCache
 
 _CLASSES_SHOWN = 5

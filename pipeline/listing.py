@@ -190,7 +190,7 @@ class _Part(io.RawIOBase):
         self.position = base + offset
         return self.position - self.start
 
-    def readinto(self, buffer: "memoryview | bytearray") -> int:  # type: ignore[override]
+    def readinto(self, buffer: "memoryview | bytearray") -> int:  # type: ignore[override]  # typeshed asks for any buffer; io gives these
         data = os.pread(self.fd, max(0, min(len(buffer), self.end - self.position)), self.position)
         buffer[: len(data)] = data
         self.position += len(data)

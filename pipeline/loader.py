@@ -115,7 +115,7 @@ class Samples(UserList[Sample]):
         self.labels = labels
 
     @cached_property
-    def data(self) -> list[Sample]:  # type: ignore[override]
+    def data(self) -> list[Sample]:  # type: ignore[override]  # a UserList's is there from the start
         """The list, which may be another than that of the batch from now on."""
         return list(zip(self.images.unbind(0), self.labels.tolist(), strict=True))
 

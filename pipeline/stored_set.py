@@ -214,12 +214,14 @@ def open_stored(path: Paths) -> Stored:
         CacheStale: files that are no shards of one set, or one twice.
         CacheUnsafe, CacheDamaged, CacheError, AccessDenied, StorageError, WorkerDied: a file cannot be opened.
     """
-    several = not isinstance(path, str | os.PathLike)
-    files = [Path(file) for file in path] if several else cache_files(path)  # type: ignore[union-attr, arg-type]
+    if isinstance(path, str | os.PathLike):
+        named, files = [Path(path)], cache_files(path)
+    else:
+        named, files = [], [Path(file) for file in path]
     if not files:
         raise ValueError("no cache is named")
     opened = [StoredCache(file) for file in files]
-    if len(opened) == 1 and (opened[0].header.shard is None or (not several and files[0] == Path(path))):  # type: ignore[arg-type]
+    if len(opened) == 1 and (opened[0].header.shard is None or files == named):
         return opened[0]
     check_set(opened)
     return StoredSet(opened)

@@ -96,6 +96,11 @@ def kernels(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def names_in(folder: Path) -> set[str]:
+    """Return what is in a folder."""
+    return {entry.name for entry in folder.iterdir()}
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Let `make soak SCALE=x` say how much of the full counts the suites in tests/soak do; a hundredth by default."""
     parser.addoption("--soak-scale", type=float, default=0.01, help="of the full counts of tests/soak, 0..1")
@@ -105,6 +110,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def photos(tmp_path: Path) -> Path:
     """A folder of its own for each test, to do anything with."""
     return make_photos(tmp_path / "photos")
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    """A place for a cache, in a folder with nothing else in it."""
+    (tmp_path / "out").mkdir()
+    return tmp_path / "out" / "c.h5"
 
 
 @pytest.fixture

@@ -5,7 +5,8 @@ from typing import Any
 
 from modelnet.evaluation import PREDICTION_COLUMNS
 from modelnet.options import TrainOptions
-from modelnet.runs import EpochRow, RunFolder
+from modelnet.run_tables import EpochRow
+from modelnet.runs import RunFolder
 from modelnet.scores import Scores, class_scores
 
 Answer = tuple[str, str, str, float]

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import REPOSITORY, SIZE, InThisProcess, make_photos, save_jpeg
+from conftest import REPOSITORY, SIZE, InThisProcess, make_photos, names_in, save_jpeg
 
 from pipeline import files, pool, workers
 from pipeline.build import build_cache
@@ -24,16 +24,6 @@ from pipeline.recipe import Recipe, pixels_to_row
 from pipeline.verify import verify_cache
 
 LEFT_BESIDE = {"c.h5", "c.h5.lock", "c.h5.stat"}
-
-
-def names_in(folder: Path) -> set[str]:
-    return {entry.name for entry in folder.iterdir()}
-
-
-@pytest.fixture
-def out(tmp_path: Path) -> Path:
-    (tmp_path / "out").mkdir()
-    return tmp_path / "out" / "c.h5"
 
 
 # --- what a build says and makes ---------------------------------------------------------------------------------
@@ -209,7 +199,13 @@ def test_a_cache_is_published_by_one_rename_so_that_readers_keep_the_old_one(pho
 def test_nothing_stands_under_the_final_name_before_the_end(photos: Path, out: Path) -> None:
     there = []
 
-    build_cache(photos, out, size=SIZE, workers=1, progress=lambda *_: there.append(names_in(out.parent)))
+    build_cache(
+        photos,
+        out,
+        size=SIZE,
+        workers=1,
+        progress=lambda *_: there.append(names_in(out.parent)),
+    )
 
     assert len(there) > 2 and all("c.h5" not in names for names in there)
     assert there[-1] == {"c.h5.building", "c.h5.journal", "c.h5.lock"}

@@ -14,7 +14,8 @@ from conftest import RunCli
 from modelnet import TrainOptions, compare_groups, compare_runs, train_many
 from modelnet.comparison import show_seeds
 from modelnet.evaluation import PREDICTION_COLUMNS
-from modelnet.runs import EpochRow, Prediction, RunFolder
+from modelnet.run_tables import EpochRow, Prediction
+from modelnet.runs import RunFolder
 from pipeline.errors import OptionsError, RunError
 
 pytestmark = pytest.mark.usefixtures("in_a_folder_of_its_own", "no_pictures")

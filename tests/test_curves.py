@@ -6,7 +6,7 @@ from itertools import pairwise
 import pytest
 
 from modelnet.curves import curves_svg
-from modelnet.runs import EpochRow
+from modelnet.run_tables import EpochRow
 
 
 def rows(losses: list[float], val: bool = True) -> list[EpochRow]:

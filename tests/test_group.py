@@ -6,7 +6,7 @@ from pathlib import Path
 
 from modelnet import TrainOptions
 from modelnet.group import ManyResult, median_row
-from modelnet.runs import EpochRow
+from modelnet.run_tables import EpochRow
 
 OPTIONS = TrainOptions(Path("c.h5"))
 

@@ -12,7 +12,7 @@ from listener import Listener
 from modelnet import TrainOptions, train
 from modelnet.hints import converged_below, guessing, unshuffled
 from modelnet.mixing import Mixing, mix_labels
-from modelnet.runs import EpochRow
+from modelnet.run_tables import EpochRow
 from pipeline import build_cache
 
 pytestmark = pytest.mark.usefixtures("no_pictures")

@@ -12,7 +12,7 @@ from PIL import Image
 
 from modelnet.mistakes import ImageKey, Mistake, find_mistakes, read_pictures, thumbnail
 from modelnet.options import TrainOptions
-from modelnet.runs import Prediction
+from modelnet.run_tables import Prediction
 from pipeline import TensorCache, build_cache
 from pipeline.format import IMAGES_OFFSET
 from pipeline.recipe import Recipe

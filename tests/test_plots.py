@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 
 from modelnet.plots import group_curves, loss_curves
-from modelnet.runs import EpochRow
+from modelnet.run_tables import EpochRow
 
 
 def drawn(rows: list[EpochRow], title: str = "run") -> np.ndarray:

@@ -8,7 +8,8 @@ from made_runs import make_run
 
 from modelnet.options import TrainOptions
 from modelnet.report import flips_shown, gather, group_runs
-from modelnet.runs import EpochRow, RunFolder
+from modelnet.run_tables import EpochRow
+from modelnet.runs import RunFolder
 from modelnet.shown_run import Run
 from pipeline.errors import RunError
 

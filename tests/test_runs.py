@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from modelnet.checkpoint import encode
-from modelnet.runs import EpochRow, RunFolder
+from modelnet.run_tables import EpochRow
+from modelnet.runs import RunFolder
 from pipeline import files
 from pipeline.errors import AccessDenied, OutputError, RunBusy, RunError, StorageError
 

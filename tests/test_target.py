@@ -6,20 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import SIZE, save_jpeg
+from conftest import SIZE, names_in, save_jpeg
 
 from pipeline.build import build_cache
 from pipeline.errors import AccessDenied, OutputError
-
-
-def names_in(folder: Path) -> set[str]:
-    return {entry.name for entry in folder.iterdir()}
-
-
-@pytest.fixture
-def out(tmp_path: Path) -> Path:
-    (tmp_path / "out").mkdir()
-    return tmp_path / "out" / "c.h5"
 
 
 def test_a_folder_that_cannot_be_written_is_told_before_any_decoding(

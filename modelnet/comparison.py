@@ -43,7 +43,7 @@ class Side:
 
 @dataclass(frozen=True)
 class Flip:
-    """An image that one side gets right and the other wrong; of several runs, more than half do.
+    """An image that one side alone gets right; of several runs, more than half of its own, and not of the other's.
 
     Attributes:
         class_id, file: the image.
@@ -142,7 +142,8 @@ class Comparison:
 
     def _flip_lines(self, pair: Pair) -> list[str]:
         several = pair.mcnemar is None
-        lines = [f"  images that flip{' in more than half of the runs' if several else ''}: {len(pair.flips)}"]
+        what = "that more than half of the runs get right on one side alone" if several else "that flip"
+        lines = [f"  images {what}: {len(pair.flips)}"]
         for flip in pair.flips[:FLIPS_SHOWN]:
             ends = [f"{right:.0%} of the runs" if several else _right(right) for right in (flip.right_1, flip.right_2)]
             lines.append(f"    {show_path(f'{flip.class_id}/{flip.file}')}: {' -> '.join(ends)}")

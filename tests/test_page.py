@@ -151,7 +151,7 @@ def test_a_comparison_is_in_words_and_numbers_with_the_images_that_flip() -> Non
     assert "B against A: the network of A is better by 40.0 points" in text
     assert "Only A is right about 40 images, only B about 0; McNemar's exact test: p = less than 0.0001." in text
     assert "Differences on the 100 validation images" in text and "B against A -40.0 -" in text
-    assert "40 images that one group gets right and the other wrong. " in text
+    assert "40 images that one group alone gets right. " in text
     assert text.count("A is right, B is wrong") == 12
     many = [make_run(f"s{i}", [1.0], wrong if i == 0 else right, lr=0.2, seed=i) for i in range(3)]
     text = Page([Path("runs/b"), *many]).text

@@ -5,7 +5,7 @@ SCALE ?= 1
 SOURCE ?= data/example
 IMAGES ?= 9216
 
-.PHONY: example test check format soak bench clean
+.PHONY: example test check format docs soak bench clean
 
 .venv/installed: pyproject.toml $(wildcard pipeline/_*.c)
 	test -x $(PY) || $(PYTHON) -m venv .venv
@@ -27,6 +27,10 @@ check: .venv/installed  ## format, lint, types
 format: .venv/installed
 	$(PY) -m ruff format .
 	$(PY) -m ruff check --fix .
+
+docs: .venv/installed  ## the documentation as a site in build/docs; a warning is an error
+	$(PY) -m sphinx --fresh-env --fail-on-warning --keep-going --quiet docs build/docs
+	@echo "open build/docs/index.html"
 
 soak: .venv/installed  ## kills, power cuts, failing disks, damaged files by the thousand; SCALE=0.05 for less
 	$(PY) -m pytest tests/soak --soak-scale $(SCALE) -s

@@ -5,7 +5,7 @@ SCALE ?= 1
 SOURCE ?= data/example
 IMAGES ?= 9216
 
-.PHONY: example test check format docs soak bench clean
+.PHONY: example test check format docs pictures soak bench clean
 
 .venv/installed: pyproject.toml $(wildcard pipeline/_*.c)
 	test -x $(PY) || $(PYTHON) -m venv .venv
@@ -32,14 +32,17 @@ docs: .venv/installed  ## the documentation as a site in build/docs; a warning i
 	$(PY) -m sphinx --fresh-env --fail-on-warning --keep-going --quiet docs build/docs
 	@echo "open build/docs/index.html"
 
+pictures: .venv/installed  ## docs/images and README's table of speeds; needs Chromium
+	$(PY) -m docs.pictures
+
 soak: .venv/installed  ## kills, power cuts, failing disks, damaged files by the thousand; SCALE=0.05 for less
 	$(PY) -m pytest tests/soak --soak-scale $(SCALE) -s
 
-bench: .venv/installed  ## measure against other systems; SOURCE=FOLDER of photographs, IMAGES=9216 it is replicated to
+bench: .venv/installed  ## measure against other systems: SOURCE=FOLDER of photographs, replicated to IMAGES; ONLY=PART,...
 	$(PY) -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
 	$(PY) -m pip install --quiet --disable-pip-version-check --editable '.[bench-ffcv]' \
 		|| echo "FFCV cannot be built here (libopencv-dev, libturbojpeg0-dev, pkg-config, a compiler); it is left out"
-	$(PY) -m benchmarks $(SOURCE) --images $(IMAGES)
+	$(PY) -m benchmarks $(SOURCE) --images $(IMAGES) $(if $(ONLY),--only $(ONLY))
 
 clean:
 	rm -rf .venv build *.egg-info .mypy_cache .pytest_cache .ruff_cache

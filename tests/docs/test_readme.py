@@ -1,4 +1,4 @@
-"""What README says to type works, and prints what README shows, numbers of the machine aside."""
+"""What README and the first page say to type works, and prints what they show, numbers of the machine aside."""
 
 import shutil
 from pathlib import Path
@@ -8,10 +8,10 @@ from conftest import REPOSITORY
 from console import check_out, matches, type_in, typed_commands
 
 
-@pytest.fixture(scope="module")
-def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
     """A folder as a reader has it after cloning, with a folder of photographs, split in two, beside it."""
-    place = tmp_path_factory.mktemp("readme") / "checkout"
+    place = tmp_path / "checkout"
     check_out(place)
     for part, digits in (("train", "02468"), ("val", "13579")):
         for class_id, name in (("1", "paddles"), ("2", "snakes")):
@@ -24,9 +24,10 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.timeout(240)
-def test_the_commands_of_readme_print_what_it_shows(checkout: Path) -> None:
-    commands = typed_commands(REPOSITORY / "README.md")
-    assert len(commands) >= 4
+@pytest.mark.parametrize(("page", "count"), [("README.md", 2), ("docs/getting-started.md", 5)])
+def test_the_commands_of_a_page_print_what_it_shows(page: str, count: int, checkout: Path) -> None:
+    commands = typed_commands(REPOSITORY / page)
+    assert len(commands) == count
 
     for typed in commands:
         printed = type_in(typed, checkout)

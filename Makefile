@@ -7,7 +7,7 @@ IMAGES ?= 9216
 
 .PHONY: example test check format docs pictures soak bench clean
 
-.venv/installed: pyproject.toml $(wildcard pipeline/_*.c)
+.venv/installed: pyproject.toml $(wildcard pipeline/system/_*.c)
 	test -x $(PY) || $(PYTHON) -m venv .venv
 	$(PY) -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	touch $@

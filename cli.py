@@ -21,13 +21,14 @@ from click.core import ParameterSource
 
 from modelnet.options import CHOICES
 from modelnet.progress import Progress
-from pipeline.errors import OutputError, PipelineError, SourceError, StorageError, WorkerDied, show_path
+from pipeline.errors import OutputError, PipelineError, SourceError, StorageError, WorkerDied
+from pipeline.text import show_path
 
 if TYPE_CHECKING:
-    from modelnet.group import ManyResult
-    from modelnet.run_tables import EpochRow
-    from modelnet.training import TrainResult
-    from pipeline.build_set import ShardChoice
+    from modelnet.progress import EpochRow
+    from modelnet.sweep.result import ManyResult
+    from modelnet.training.loop import TrainResult
+    from pipeline.shards.build import ShardChoice
 
 DEFAULT_CACHES, DEFAULT_FEATURES = Path("data/cache"), Path("data/features")
 DONE_WITH_FAILURES, INTERRUPTED, TERMINATED, BUG = 3, 130, 143, 1
@@ -168,13 +169,13 @@ def build_cache_command(
     With --features, SOURCE is such a cache (or a folder, whose cache is built first), and what comes of it is a cache
     in data/features/ that train --model linear takes: a row is the input of the network's last layer.
     """
-    from pipeline.build import build_cache
-    from pipeline.build_set import build_shards
-    from pipeline.classes import parse_choice
-    from pipeline.plan import plan_build, plan_shards
+    from pipeline.build.build import build_cache
+    from pipeline.build.report import BuildReport
+    from pipeline.format.paths import is_cache_or_set
+    from pipeline.inspect.plan import plan_build, plan_shards
     from pipeline.recipe import Recipe
-    from pipeline.report import BuildReport
-    from pipeline.shard_names import is_cache_or_set
+    from pipeline.shards.build import build_shards
+    from pipeline.source.selection import parse_choice
 
     shards = shard_options(engine, scheduler, recipe)
     check_feature_options(ctx, features, weights, dry_run, is_cache_or_set(source))
@@ -222,14 +223,14 @@ def check_feature_options(
 
 def check_backbone(model: str, weights: Path, size: int, device: str) -> None:
     """Find out what is wrong with network and weights before the images are decoded, which may take hours."""
-    from modelnet.backbone import Backbone
+    from modelnet.nets.backbone import Backbone
 
     Backbone(model, weights, size, device)
 
 
 def cache_features(images: Path, out: Path | None, model: str, weights: Path, device: str, **how: bool) -> None:
     """Write the cache of features of a cache of images, and print what became of it."""
-    from modelnet.backbone import build_features
+    from modelnet.eval.features import build_features
 
     path = out or DEFAULT_FEATURES / f"{images.stem}-{model.replace(':', '-')}.h5"
     with progress_bar("features", " images") as progress:
@@ -238,7 +239,7 @@ def cache_features(images: Path, out: Path | None, model: str, weights: Path, de
 
 def shard_options(engine: str, scheduler: str | None, options: dict[str, Any]) -> "ShardChoice | None":
     """Take the options about shards out of the others; None where one file is to be built."""
-    from pipeline.build_set import ShardChoice
+    from pipeline.shards.build import ShardChoice
 
     shards, rows, shard = (options.pop(name) for name in ("shards", "rows_per_shard", "shard"))
     with usage_errors():
@@ -256,7 +257,7 @@ def cluster(scheduler: str | None) -> Iterator[Any]:
     if scheduler is None:
         yield None
         return
-    from pipeline.cluster import dask_executor
+    from pipeline.shards.dask import dask_executor
 
     with dask_executor(scheduler) as executor:
         yield executor
@@ -291,8 +292,8 @@ def info_command(
     """
     import json
 
-    from pipeline.classes import parse_choice
-    from pipeline.describe import check_source, describe_cache
+    from pipeline.inspect.info import check_source, describe_cache
+    from pipeline.source.selection import parse_choice
 
     with usage_errors():
         choice = parse_choice(classes, merged, per_class)
@@ -309,7 +310,7 @@ def info_command(
 def verify_command(cache: tuple[Path, ...]) -> None:
     """Check every row and table of CACHE against its checksum, and the HDF5 library's view against the header."""
     from pipeline.errors import CacheDamaged
-    from pipeline.verify import verify_cache
+    from pipeline.inspect.verify import verify_cache
 
     with progress_bar("verify", " rows") as progress:
         damage = list(verify_cache(one_or_all(cache), progress))
@@ -448,16 +449,16 @@ def train_command(
     """
     import faulthandler
 
-    from modelnet.caches import find_cache
-    from modelnet.group import ManyResult
-    from modelnet.interrupt import stop_on_signals
-    from modelnet.many import resume_many, train_many
+    from modelnet.data.caches import find_cache
     from modelnet.options import TrainOptions
-    from modelnet.ranks import join_ranks
-    from modelnet.starting import resume, train
-    from modelnet.sweep import parse_seeds, parse_sweep
-    from modelnet.training import TrainResult
-    from pipeline.memory import keep_freed_memory
+    from modelnet.runtime.interrupt import stop_on_signals
+    from modelnet.runtime.ranks import join_ranks
+    from modelnet.sweep.grid import parse_seeds, parse_sweep
+    from modelnet.sweep.result import ManyResult
+    from modelnet.sweep.train import resume_many, train_many
+    from modelnet.training.loop import TrainResult
+    from modelnet.training.train import resume, train
+    from pipeline.load.batch_memory import keep_freed_memory
 
     faulthandler.enable()  # a disk that fails under a memory map ends the process; this says where
     keep_freed_memory()
@@ -490,7 +491,7 @@ def train_command(
 
 def tell_result(result: "TrainResult | ManyResult") -> None:
     """Print how training ended."""
-    from modelnet.group import ManyResult
+    from modelnet.sweep.result import ManyResult
 
     if result.interrupted:
         stopped = result.table if isinstance(result, ManyResult) else result.run
@@ -528,12 +529,12 @@ def lr_find_command(cache: Path | None, out: Path | None, **options: Any) -> Non
     Give it the options of the run that is to follow, but for --val and those of schedule and running mean. The networks
     are thrown away. At the rate with the lowest loss longer runs often fail: the one below it is suggested.
     """
-    from modelnet.caches import find_cache
-    from modelnet.finding import find_learning_rate
+    from modelnet.data.caches import find_cache
     from modelnet.options import TrainOptions
-    from modelnet.plots import rate_curve
-    from pipeline.files import check_can_publish, publish
-    from pipeline.shard_names import cache_name
+    from modelnet.plots.figures import rate_curve
+    from modelnet.training.lr_finder import find_learning_rate
+    from pipeline.format.paths import cache_name
+    from pipeline.system.files import check_can_publish, publish
 
     with usage_errors():
         chosen = TrainOptions(cache or Path(), **options)
@@ -548,7 +549,7 @@ def lr_find_command(cache: Path | None, out: Path | None, **options: Any) -> Non
     click.echo(curve)
     with output_errors(path):
         check_can_publish(path)
-        publish(rate_curve(curve, title), path)
+        publish(rate_curve(curve.rates, curve.losses, curve.blind, curve.suggestion, curve.epochs, title), path)
     click.echo(f"picture: {show_path(path)}")
 
 
@@ -572,7 +573,7 @@ def evaluate_command(run: Path, cache: Path | None, checkpoint: str, device: str
     """Show how good the network of RUN is: on its validation images, or on those of another cache."""
     import json
 
-    from modelnet.trained import Trained
+    from modelnet.eval.trained import Trained
 
     scores = Trained.load(run, checkpoint, device).evaluate(cache, workers, Remarks())
     click.echo(json.dumps(scores.to_dict(), indent=2) if as_json else scores)
@@ -601,7 +602,8 @@ def predict_command(
     """
     import json
 
-    from modelnet.trained import Trained, answer_dict, answer_text, predict
+    from modelnet.eval.predict import answer_dict, answer_text, predict
+    from modelnet.eval.trained import Trained
 
     trained = Trained.load(run, checkpoint, device).on_images(weights)
     failed = False
@@ -630,9 +632,9 @@ def export_command(run: Path, form: str, out: Path | None, checkpoint: str, weig
 
     It takes any number of images. What was written is read again, and has to give the network's logits within 1e-5.
     """
-    from modelnet.exporting import SUFFIXES, export
-    from modelnet.trained import Trained
-    from pipeline.files import check_can_publish, publish
+    from modelnet.eval.export import SUFFIXES, export
+    from modelnet.eval.trained import Trained
+    from pipeline.system.files import check_can_publish, publish
 
     trained = Trained.load(run, checkpoint, "cpu").on_images(weights)
     path = out or run / f"model{SUFFIXES[form]}"
@@ -668,7 +670,7 @@ def named_runs(paths: Iterable[Path]) -> list[Path]:
     Pages and pictures are left out, which `report`, `train --seeds` and `lr-find` write beside the runs: runs/* names
     them too.
     """
-    from modelnet.runs import RunFolder
+    from modelnet.runs.folder import RunFolder
 
     paths = list(paths)
     meant = [path for path in paths if not (path.suffix in (".html", ".png") and path.is_file())]
@@ -678,9 +680,9 @@ def named_runs(paths: Iterable[Path]) -> list[Path]:
 
 def write_report(runs: Sequence[Path], out: Path | None = None) -> None:
     """Write the page of some runs and say where it is."""
-    from modelnet.page import render
-    from modelnet.report import gather
-    from pipeline.files import check_can_publish, publish
+    from modelnet.pages.collect import gather
+    from modelnet.pages.page import render
+    from pipeline.system.files import check_can_publish, publish
 
     page = render(gather(runs))
     first, last = (Path(os.path.normpath(run.absolute())) for run in (runs[0], runs[-1]))
@@ -703,7 +705,7 @@ def compare_command(runs: tuple[Path, ...], as_json: bool) -> None:
     """
     import json
 
-    from modelnet.comparing import compare_groups, compare_runs
+    from modelnet.compare.compare import compare_groups, compare_runs
 
     groups = [named_runs(group) for between, group in groupby(runs, Path("vs").__eq__) if not between]
     compared = compare_groups(groups) if Path("vs") in runs else compare_runs(named_runs(runs))
@@ -941,7 +943,7 @@ def fail(message: str, code: int, debug: bool) -> NoReturn:
     if under_torchrun():
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # which comes as soon as another rank has ended
         try:
-            from modelnet.ranks import may_speak
+            from modelnet.runtime.ranks import may_speak
 
             speaks = may_speak(code)
         except Exception:  # torch is what failed, or it was stopped in the middle of being imported

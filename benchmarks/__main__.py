@@ -17,7 +17,7 @@ def main() -> None:
     options = parse()
     from benchmarks.dataset import Workplace
     from benchmarks.tables import machine, picture, write
-    from pipeline.memory import keep_freed_memory
+    from pipeline.load.batch_memory import keep_freed_memory
 
     keep_freed_memory()  # as `train` does; the other systems gain by it too
     everything = []

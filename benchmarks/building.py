@@ -12,13 +12,14 @@ from benchmarks.dataset import Photographs, Workplace, replicate
 from benchmarks.peers import Peer, load_peers
 from benchmarks.tables import Table, compare
 from benchmarks.timing import interleave, seconds
-from pipeline import build_cache, files
-from pipeline.decode import decode
-from pipeline.format import IMAGES_OFFSET
-from pipeline.places import read_image
+from pipeline import build_cache
+from pipeline.build.worker import Item, Job, fill_rows
+from pipeline.decode.decode import decode
+from pipeline.format.header import IMAGES_OFFSET
 from pipeline.recipe import Recipe, StoredType
-from pipeline.scan import scan_source
-from pipeline.workers import Item, Job, fill_rows
+from pipeline.source.reader import read_image
+from pipeline.source.scan import scan_source
+from pipeline.system import files
 
 IMAGES = 1024
 WORKERS = os.cpu_count() or 1

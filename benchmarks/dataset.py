@@ -11,18 +11,19 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from benchmarks.peers import Images
-from pipeline import build_cache, files
-from pipeline.decode import decoder_identity
-from pipeline.format import IMAGES_OFFSET
-from pipeline.ledger import DONE, Ledger
-from pipeline.names import Names
-from pipeline.places import Stat
+from pipeline import build_cache
+from pipeline.build.image_table import DONE, Ledger
+from pipeline.build.partial import Unfinished
+from pipeline.build.stat_cache import write_stats
+from pipeline.decode.decode import decoder_identity
+from pipeline.format.header import IMAGES_OFFSET
+from pipeline.format.reader import StoredCache, row_hash
 from pipeline.recipe import Recipe, StoredType
-from pipeline.scan import scan_source
-from pipeline.sources import Scan
-from pipeline.stat_file import write_stats
-from pipeline.stored import StoredCache, row_hash
-from pipeline.unfinished import Unfinished
+from pipeline.source.manifest import Scan
+from pipeline.source.packed import Names
+from pipeline.source.reader import Stat
+from pipeline.source.scan import scan_source
+from pipeline.system import files
 
 FULL = 9216  # images of a full measurement; what has a size of its own shrinks with --images below it
 

@@ -24,9 +24,9 @@ from benchmarks.scale import drop
 from benchmarks.tables import Table, compare
 from benchmarks.timing import images_a_second, interleave, number
 from pipeline import TensorCache
-from pipeline.format import IMAGES_OFFSET
+from pipeline.format.header import IMAGES_OFFSET
+from pipeline.format.reader import StoredCache
 from pipeline.recipe import Recipe
-from pipeline.stored import StoredCache
 
 GROUPS = Path("/sys/fs/cgroup")
 ROWS = 27_000  # 4 GB of uint8
@@ -125,7 +125,7 @@ def random_reads(path: Path) -> float:
 
 def epochs(path: Path, batch_size: int) -> float:
     """Read batches as `train` does, and return images/s."""
-    from pipeline.memory import keep_freed_memory
+    from pipeline.load.batch_memory import keep_freed_memory
 
     keep_freed_memory()
     one = Epochs(loader(TensorCache(path), batch_size))

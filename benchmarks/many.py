@@ -12,13 +12,13 @@ from benchmarks.tables import Table
 from benchmarks.timing import Measured, interleave, seconds
 from benchmarks.training import plain_loop
 from modelnet import ModelNet, TrainOptions, train, train_many
-from modelnet.device import choose_device, cpu_threads
-from modelnet.interrupt import Stop
 from modelnet.progress import Progress
-from modelnet.runs import RunFolder
-from modelnet.session import Session
-from modelnet.together import Together
-from modelnet.training import Training
+from modelnet.runs.folder import RunFolder
+from modelnet.runtime.device import choose_device, cpu_threads
+from modelnet.runtime.interrupt import Stop
+from modelnet.sweep.loop import Together
+from modelnet.training.loop import Training
+from modelnet.training.setup import Session
 from pipeline import TensorCache, build_cache, make_loader
 
 NETWORKS = 16

@@ -16,7 +16,7 @@ from benchmarks.dataset import Workplace, draw_cache, invented_scan, replicate
 from benchmarks.tables import Table
 from benchmarks.timing import number
 from pipeline.recipe import Recipe
-from pipeline.scan import scan_source
+from pipeline.source.scan import scan_source
 
 CLI = Path(__file__).resolve().parent.parent / "cli.py"
 FEW, MANY = 1_000, 100_000

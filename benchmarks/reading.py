@@ -12,7 +12,7 @@ from benchmarks.peers import Deliver, Epochs, Peer, Reader, load_peers
 from benchmarks.tables import Table, compare
 from benchmarks.timing import Measured, images_a_second, interleave, seconds
 from pipeline import TensorCache, make_loader
-from pipeline.loader import CacheDataset
+from pipeline.load.dataset import CacheDataset
 
 BATCHES = (8, 64, 256)
 FIRST_BATCH = 64

@@ -21,10 +21,10 @@ from benchmarks.reading import checked, loader
 from benchmarks.tables import Table, compare
 from benchmarks.timing import images_a_second, interleave, number, seconds
 from pipeline import TensorCache
-from pipeline.describe import check_source
-from pipeline.format import IMAGES_OFFSET
+from pipeline.format.header import IMAGES_OFFSET
+from pipeline.inspect.info import check_source
 from pipeline.recipe import Recipe, StoredType
-from pipeline.scan import scan_source
+from pipeline.source.scan import scan_source
 
 ROWS, FEW = 1_281_167, 10_000
 CLASSES = 1000
@@ -207,7 +207,7 @@ def _cold_epoch(path: Path, batch_size: int) -> float:
 
 
 if __name__ == "__main__":
-    from pipeline.memory import keep_freed_memory
+    from pipeline.load.batch_memory import keep_freed_memory
 
     keep_freed_memory()
     print(images_a_second(Epochs(loader(TensorCache(sys.argv[1]), int(sys.argv[2]))), COLD_SECONDS))

@@ -18,8 +18,8 @@ from benchmarks.reading import BATCHES, checked, loader
 from benchmarks.tables import Table, compare
 from benchmarks.timing import images_a_second, interleave, seconds
 from pipeline import TensorCache, build_cache, build_shards
-from pipeline.cluster import dask_executor
 from pipeline.recipe import StoredType
+from pipeline.shards.dask import dask_executor
 
 READ, BUILT = 2048, 1000  # images
 COUNTS = (16, 256)

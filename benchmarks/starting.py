@@ -71,8 +71,8 @@ def first_step(path: Path) -> float:
 
     start = time.perf_counter()
     from modelnet import TrainOptions, train
-    from modelnet.interrupt import Stop
     from modelnet.progress import Progress
+    from modelnet.runtime.interrupt import Stop
 
     stop = Stop()
     ended = 0.0

@@ -15,10 +15,9 @@ from benchmarks.reading import Gather
 from benchmarks.tables import Table
 from benchmarks.timing import Measured, interleave, seconds
 from modelnet import ModelNet, TrainOptions, train
-from modelnet.device import choose_device
-from modelnet.progress import Progress
-from modelnet.run_tables import EpochRow
-from modelnet.session import initial_state
+from modelnet.progress import EpochRow, Progress
+from modelnet.runtime.device import choose_device
+from modelnet.training.setup import initial_state
 from pipeline import TensorCache
 
 BATCHES = (8, 64, 256)

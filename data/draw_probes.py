@@ -74,7 +74,7 @@ def draw_probes(out: Path, seed: int) -> None:
 def main() -> None:
     """Parse the command line and draw."""
     parser = argparse.ArgumentParser(description="Draw the decoder probes.")
-    parser.add_argument("out", nargs="?", type=Path, default=Path("pipeline/probes"), metavar="OUT")
+    parser.add_argument("out", nargs="?", type=Path, default=Path("pipeline/decode/probes"), metavar="OUT")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     draw_probes(options.out, options.seed)

@@ -7,27 +7,28 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from modelnet.comparing import compare_groups, compare_runs
-    from modelnet.comparison import Comparison
-    from modelnet.many import train_many
-    from modelnet.network import ModelNet
+    from modelnet.compare.compare import compare_groups, compare_runs
+    from modelnet.compare.result import Comparison
+    from modelnet.eval.predict import predict
+    from modelnet.eval.trained import Trained
+    from modelnet.nets.modelnet import ModelNet
     from modelnet.options import TrainOptions
-    from modelnet.starting import resume, train
-    from modelnet.trained import Trained, predict
-    from modelnet.training import TrainResult
+    from modelnet.sweep.train import train_many
+    from modelnet.training.loop import TrainResult
+    from modelnet.training.train import resume, train
 
 _HOMES = {
-    "Comparison": "comparison",
-    "ModelNet": "network",
+    "Comparison": "compare.result",
+    "ModelNet": "nets.modelnet",
     "TrainOptions": "options",
-    "TrainResult": "training",
-    "Trained": "trained",
-    "compare_groups": "comparing",
-    "compare_runs": "comparing",
-    "predict": "trained",
-    "resume": "starting",
-    "train": "starting",
-    "train_many": "many",
+    "TrainResult": "training.loop",
+    "Trained": "eval.trained",
+    "compare_groups": "compare.compare",
+    "compare_runs": "compare.compare",
+    "predict": "eval.predict",
+    "resume": "training.train",
+    "train": "training.train",
+    "train_many": "sweep.train",
 }
 
 __all__ = [

@@ -1,10 +1,33 @@
 """What a run tells while it goes. Nothing here prints: the command line overrides these methods and does."""
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
-if TYPE_CHECKING:  # the command line needs this class before it needs torch
-    from modelnet.run_tables import EpochRow
+
+@dataclass(frozen=True)
+class EpochRow:
+    """A line of metrics.csv.
+
+    Attributes:
+        epoch: from 1.
+        train_loss, train_acc: running means over the images of the epoch, each measured before the step it led to.
+        val_loss, val_acc: over the validation images, after the epoch; None without them.
+        lr: learning rate at the end of the epoch.
+        images_per_s: training images, validation not counted.
+        data_wait_s: seconds of the training spent waiting for batches.
+        epoch_s: seconds of the whole epoch, validation included.
+    """
+
+    epoch: int
+    train_loss: float
+    train_acc: float
+    val_loss: float | None
+    val_acc: float | None
+    lr: float
+    images_per_s: float
+    data_wait_s: float
+    epoch_s: float
 
 
 class Progress:
@@ -28,5 +51,5 @@ class Progress:
     def step(self, images: int) -> None:
         """Hear that a step has seen so many more images."""
 
-    def epoch(self, row: "EpochRow", epochs: int) -> None:
+    def epoch(self, row: EpochRow, epochs: int) -> None:
         """Hear that one of `epochs` is finished."""

@@ -7,24 +7,24 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pipeline.build import build_cache
-    from pipeline.build_set import build_shards
-    from pipeline.cache import TensorCache
-    from pipeline.classes import Choice
-    from pipeline.loader import make_loader
+    from pipeline.build.build import build_cache
+    from pipeline.build.report import BuildReport
+    from pipeline.inspect.verify import verify_cache
+    from pipeline.load.cache import TensorCache
+    from pipeline.load.loader import make_loader
     from pipeline.recipe import Recipe
-    from pipeline.report import BuildReport
-    from pipeline.verify import verify_cache
+    from pipeline.shards.build import build_shards
+    from pipeline.source.selection import Choice
 
 _HOMES = {
-    "BuildReport": "report",
-    "Choice": "classes",
+    "BuildReport": "build.report",
+    "Choice": "source.selection",
     "Recipe": "recipe",
-    "TensorCache": "cache",
-    "build_cache": "build",
-    "build_shards": "build_set",
-    "make_loader": "loader",
-    "verify_cache": "verify",
+    "TensorCache": "load.cache",
+    "build_cache": "build.build",
+    "build_shards": "shards.build",
+    "make_loader": "load.loader",
+    "verify_cache": "inspect.verify",
 }
 
 __all__ = [

@@ -25,6 +25,8 @@ import os
 from pathlib import Path
 from typing import ClassVar
 
+from pipeline.text import show_path
+
 
 class PipelineError(Exception):
     """Base of all: `what` failed, at which `path`, for which `reason`, and what to do about it (`advice`)."""
@@ -176,17 +178,3 @@ class TrainingDiverged(PipelineError):
 
 class RankFailed(PipelineError):
     """Another process of the same training has failed, and has told of it: there is nothing to add."""
-
-
-def show_path(path: "str | bytes | os.PathLike[str]") -> str:
-    """Return a path as text, by repr where a character could forge a line of output (control, surrogate)."""
-    text = os.fsdecode(path)
-    return text if text.isprintable() else repr(text)
-
-
-def show_bytes(count: int) -> str:
-    """Return a size as text: "12.3 GB"."""
-    for unit, name in ((10**9, "GB"), (10**6, "MB"), (10**3, "kB")):
-        if count >= unit:
-            return f"{count / unit:.1f} {name}"
-    return f"{count} bytes"

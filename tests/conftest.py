@@ -5,81 +5,19 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, Future
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
-from typing import Any, NamedTuple
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported: its threads spin, and everything here is small
 
-import numpy as np
 import pytest
-from PIL import Image
 
-from pipeline import freshness, places, workers
-from pipeline.build import build_cache
-from pipeline.build_set import build_shards
-
-REPOSITORY = Path(__file__).resolve().parent.parent
-
-PHOTOS = {
-    "1": {
-        "n03874293_7.JPEG": (64, 48),
-        "n03874293_43.JPEG": (40, 97),
-        "n03874293_775.JPEG": (120, 80),
-        "n03874293_1030.JPEG": (53, 53),
-    },
-    "2": {
-        "n01740131_12.JPEG": (101, 45),
-        "n01740131_300.JPEG": (77, 119),
-        "n01740131_4405.JPEG": (48, 64),
-        "n03874293_775.JPEG": (90, 110),  # a name that class 1 has too
-    },
-}
-SIZE = 64
-
-
-def textured(width: int, height: int, seed: int) -> Image.Image:
-    """Draw a picture with structure at every scale, as photographs have; another seed, another picture."""
-    rng = np.random.default_rng(seed)
-    levels = [
-        Image.fromarray(rng.integers(0, 256, (side, side, 3), np.uint8)).resize(
-            (width, height), Image.Resampling.BICUBIC
-        )
-        for side in (2, 5, 13, 31)
-    ]
-    weights = np.array([0.45, 0.3, 0.15, 0.1])[:, None, None, None]
-    return Image.fromarray((weights * np.stack([np.asarray(level) for level in levels])).sum(0).astype(np.uint8))
-
-
-def save_jpeg(path: Path, width: int, height: int, seed: int, quality: int = 85) -> None:
-    """Write such a picture as a JPEG, with its folder."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    textured(width, height, seed).save(path, "JPEG", quality=quality)
-
-
-def make_photos(folder: Path) -> Path:
-    """Write `PHOTOS` into a folder, 4 pictures a class, each another; the same bytes every time."""
-    places = [(class_id, name, size) for class_id, names in PHOTOS.items() for name, size in names.items()]
-    for seed, (class_id, name, (width, height)) in enumerate(places):
-        save_jpeg(folder / class_id / name, width, height, seed)
-    return folder
-
-
-def note_reads(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """Note the place of every image that is read from now on, by this process."""
-    read: list[Any] = []
-    real = places.read_image
-
-    def noting(place: Any) -> Any:
-        read.append(place)
-        return real(place)
-
-    for module in (places, workers, freshness):
-        monkeypatch.setattr(module, "read_image", noting)
-    return read
+from pipeline.build import worker
+from pipeline.build.build import build_cache
+from pipeline.shards.build import build_shards
+from tests.support.command_line import REPOSITORY, Ended, RunCli
+from tests.support.photos import SIZE, make_photos, settle
 
 
 @pytest.fixture(scope="session")
@@ -90,15 +28,10 @@ def kernels(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pytest.skip("no C compiler here")
     folder = tmp_path_factory.mktemp("kernels")
     flags = ["-O3", "-ffp-contract=off", "-fPIC", "-shared", "-Wall", "-Wextra", "-Werror"]
-    for source in (REPOSITORY / "pipeline").glob("_*.c"):
+    for source in (REPOSITORY / "pipeline/system").glob("_*.c"):
         target = folder / f"{source.stem}{EXTENSION_SUFFIXES[0]}"
         subprocess.run([compiler, *flags, "-o", target, source], check=True)
     return folder
-
-
-def names_in(folder: Path) -> set[str]:
-    """Return what is in a folder."""
-    return {entry.name for entry in folder.iterdir()}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -132,13 +65,13 @@ def no_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
     def refused(*_: object) -> None:
         raise AssertionError("an image was decoded")
 
-    monkeypatch.setattr(workers, "decode", refused)
+    monkeypatch.setattr(worker, "decode", refused)
 
 
 @pytest.fixture
 def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Train without drawing curves, which takes longer than these trainings."""
-    monkeypatch.setattr("modelnet.training.loss_curves", lambda rows, title: b"")
+    monkeypatch.setattr("modelnet.training.loop.loss_curves", lambda rows, title: b"")
 
 
 @pytest.fixture
@@ -194,35 +127,6 @@ def settled_photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "1" / "broken.jpg").write_bytes(b"no image")
     settle(folder)
     return folder
-
-
-def settle(photos: Path) -> None:
-    """Wait until files are old enough for their stat data to be trusted; the time of last change cannot be set."""
-    newest = max(path.stat().st_ctime for path in photos.rglob("*"))
-    time.sleep(max(0.0, newest + 2.05 - time.time()))
-
-
-class InThisProcess(Executor):
-    """Does the work of a build at once, without a process for it: quick, and within reach of a monkeypatch."""
-
-    def submit(self, function: Any, /, *arguments: Any, **options: Any) -> Future[Any]:
-        future: Future[Any] = Future()
-        try:
-            future.set_result(function(*arguments, **options))
-        except Exception as error:
-            future.set_exception(error)
-        return future
-
-
-class Ended(NamedTuple):
-    """How a run of the command line ended."""
-
-    code: int
-    stdout: str
-    stderr: str
-
-
-RunCli = Callable[..., Ended]
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.peers import Deliver, Images, Peer, Reader, in_order, normalize
-from pipeline.stored import StoredCache
+from pipeline.format.reader import StoredCache
 
 
 class Gather:

@@ -2,10 +2,9 @@
 
 import re
 
-from conftest import REPOSITORY
-
 from docs.generated import exit_code_table
 from pipeline import errors
+from tests.support.command_line import REPOSITORY
 
 EXCEPTIONS = {
     name: error.exit_code

@@ -4,7 +4,8 @@ import re
 from pathlib import Path
 
 import pytest
-from conftest import REPOSITORY
+
+from tests.support.command_line import REPOSITORY
 
 ROOT_PAGES = [REPOSITORY / name for name in ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md")]
 PAGES = [*ROOT_PAGES, *sorted((REPOSITORY / "docs").glob("*.md"))]

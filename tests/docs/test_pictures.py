@@ -1,8 +1,7 @@
 """README's table of speeds is what the benchmark recorded."""
 
-from conftest import REPOSITORY
-
 from docs.pictures import READING, SHOWN, TABLE, recorded_figures, speed_table
+from tests.support.command_line import REPOSITORY
 
 RECORD = """4,608 images; 2 cores
 

@@ -4,11 +4,11 @@ import re
 from pathlib import Path
 
 import pytest
-from conftest import REPOSITORY
-from console import check_out
 
 import modelnet
 import pipeline
+from tests.support.command_line import REPOSITORY
+from tests.support.console import check_out
 
 PYTHON = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 

@@ -4,8 +4,9 @@ import shutil
 from pathlib import Path
 
 import pytest
-from conftest import REPOSITORY
-from console import check_out, matches, type_in, typed_commands
+
+from tests.support.command_line import REPOSITORY
+from tests.support.console import check_out, matches, type_in, typed_commands
 
 
 @pytest.fixture

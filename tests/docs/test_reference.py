@@ -5,9 +5,9 @@ import sys
 
 import click
 import pytest
-from conftest import REPOSITORY
 
 from cli import cli
+from tests.support.command_line import REPOSITORY
 
 CONFIGURATION = f"""
 import sys

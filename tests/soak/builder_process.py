@@ -20,10 +20,11 @@ from typing import Any
 import h5py  # noqa: F401  (here, so that no builder has to import it)
 
 import cli
-from pipeline import files, lock, unfinished, workers
-from pipeline.build import build_cache
-from pipeline.decode import decoder_identity
+from pipeline.build import lock, partial, worker
+from pipeline.build.build import build_cache
+from pipeline.decode.decode import decoder_identity
 from pipeline.errors import PipelineError
+from pipeline.system import files, processes
 
 Order = dict[str, Any]
 
@@ -136,9 +137,9 @@ class _Moment:
 
     def watch_row(self, row: int) -> None:
         """Kill when a worker is at the row: before it, with half of it written, or with all of it."""
-        fill_row = workers._fill_row
+        fill_row = worker._fill_row
 
-        def watched(job: Any, fd: int, donor: Any, item: workers.Item) -> workers.Result:
+        def watched(job: Any, fd: int, donor: Any, item: worker.Item) -> worker.Result:
             if item.row != row or self.done[0]:
                 return fill_row(job, fd, donor, item)
             if self.stage == "before":
@@ -149,7 +150,7 @@ class _Moment:
             self._kill()
             return result
 
-        workers._fill_row = watched
+        worker._fill_row = watched
 
     def watch_operations(self, number: int) -> None:
         """Kill before, in the middle of, or after the parent's operation of that number."""
@@ -199,21 +200,21 @@ class _Moment:
 
 
 def _survive_the_parent() -> None:
-    workers.die_with = lambda parent: None
+    processes.die_with = lambda parent: None
 
 
 def _forget_the_journal() -> None:
-    unfinished.Unfinished._resume = lambda self, ledger: False  # type: ignore[method-assign]
+    partial.Unfinished._resume = lambda self, ledger: False  # type: ignore[method-assign]
 
 
 def _build_in_place() -> None:
-    begin = unfinished.Unfinished.__init__
+    begin = partial.Unfinished.__init__
 
-    def in_place(self: unfinished.Unfinished, cache: Path, *rest: Any, **options: Any) -> None:
+    def in_place(self: partial.Unfinished, cache: Path, *rest: Any, **options: Any) -> None:
         begin(self, cache, *rest, **options)
         self.building = cache
 
-    unfinished.Unfinished.__init__ = in_place  # type: ignore[method-assign]
+    partial.Unfinished.__init__ = in_place  # type: ignore[method-assign]
 
 
 def _lock_nothing() -> None:

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pipeline import files
+from pipeline.system import files
 
 SECTOR = 512
 
@@ -29,7 +29,7 @@ class Operation(NamedTuple):
 
 
 class Recorder:
-    """Wraps the operations of `pipeline.files` and notes what they do in one folder."""
+    """Wraps the operations of `pipeline.system.files` and notes what they do in one folder."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -65,7 +65,7 @@ class Recorder:
 
 @contextmanager
 def recording(folder: Path, leave_out: str = "") -> Iterator[Recorder]:
-    """Record what `pipeline.files` does in `folder`; an operation named in `leave_out` is not done at all."""
+    """Record what `pipeline.system.files` does in `folder`; an operation named in `leave_out` is not done at all."""
     recorder = Recorder(folder)
     real = {name: getattr(files, name) for name in _WATCHED}
     try:

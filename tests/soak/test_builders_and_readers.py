@@ -14,12 +14,12 @@ from typing import Any
 import pytest
 import torch
 
-from pipeline.build import build_cache
-from pipeline.cache import TensorCache
+from pipeline.build.build import build_cache
+from pipeline.build.lock import build_lock
 from pipeline.errors import CacheBusy
-from pipeline.lock import build_lock
-from soak.builders import Builders, builder_process
-from soak.trees import Inline, content, jpeg, left_over, plant
+from pipeline.load.cache import TensorCache
+from tests.soak.builders import Builders, builder_process
+from tests.soak.trees import Inline, content, jpeg, left_over, plant
 
 BUILDERS = 8
 READERS = 4

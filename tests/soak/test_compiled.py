@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import REPOSITORY
 
 from modelnet import TrainOptions, resume, train
-from modelnet.interrupt import Stop
 from modelnet.progress import Progress
+from modelnet.runtime.interrupt import Stop
+from tests.support.command_line import REPOSITORY
 
 
 @pytest.fixture(autouse=True)

@@ -17,12 +17,12 @@ import h5py
 import numpy as np
 import pytest
 
-from pipeline.build import build_cache
+from pipeline.build.build import build_cache
 from pipeline.errors import CacheUnsafe, OutputError
-from pipeline.format import IMAGES_OFFSET, USER_BLOCK, read_header
-from pipeline.stored import StoredCache
-from soak.test_mutants import seal
-from soak.trees import Inline, plant
+from pipeline.format.header import IMAGES_OFFSET, USER_BLOCK, read_header
+from pipeline.format.reader import StoredCache
+from tests.soak.test_mutants import seal
+from tests.soak.trees import Inline, plant
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
 MEMORY = 400 * 10**6  # bytes, of the reader and of what `verify` starts
@@ -234,10 +234,10 @@ def craft(workspace: Path, path: Path, change: Callable[[bytearray, Values], Non
 READER = """
 import json, resource, sys
 from pathlib import Path
-from pipeline.describe import describe_cache
+from pipeline.inspect.info import describe_cache
 from pipeline.errors import CacheError
-from pipeline.stored import StoredCache
-from pipeline.verify import verify_cache
+from pipeline.format.reader import StoredCache
+from pipeline.inspect.verify import verify_cache
 answers = {}
 for path in map(Path, sys.argv[1:]):
     try:

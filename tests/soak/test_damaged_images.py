@@ -16,12 +16,12 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageFile
 
-from pipeline import decode as decoding
-from pipeline.build import build_cache
+from pipeline.build.build import build_cache
+from pipeline.build.report import BuildReport
+from pipeline.decode import decode as decoding
+from pipeline.format.reader import StoredCache
 from pipeline.recipe import Recipe, pixels_to_row
-from pipeline.report import BuildReport
-from pipeline.stored import StoredCache
-from soak.trees import Inline
+from tests.soak.trees import Inline
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
 RECIPE = Recipe(size=16)

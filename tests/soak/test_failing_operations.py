@@ -20,25 +20,25 @@ from typing import Any
 
 import pytest
 
-from pipeline import files
-from pipeline.build import build_cache
+from pipeline.build.build import build_cache
 from pipeline.errors import PipelineError
-from soak.trees import Inline, content, left_over, plant, plant_changed
+from pipeline.system import files
+from tests.soak.trees import Inline, content, left_over, plant, plant_changed
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
 IMAGES = 32
 MODULES = (
-    "files",
-    "lock",
-    "journal",
-    "unfinished",
-    "stored",
-    "format",
-    "hdf5",
-    "freshness",
-    "stat_file",
-    "build",
-    "sources",
+    "system.files",
+    "build.lock",
+    "build.journal",
+    "build.partial",
+    "format.reader",
+    "format.header",
+    "format.hdf5",
+    "build.freshness",
+    "build.stat_cache",
+    "build.build",
+    "source.manifest",
 )
 CALLS = ("open", "pwrite", "write", "pread", "read", "posix_fallocate", "ftruncate", "fsync", "rename", "unlink")
 READING = ("open to read", "pread", "read")
@@ -224,8 +224,8 @@ def test_a_build_that_failed_leaves_nothing_that_could_write_into_the_next_one(
     program = f"""
 import errno, os, sys
 from pathlib import Path
-from pipeline import files
-from pipeline.build import build_cache
+from pipeline.system import files
+from pipeline.build.build import build_cache
 resize, write_all, after = files.resize, files.write_all, []
 files.resize = lambda fd, size: (resize(fd, size), after.append(size))
 def full(fd, data, offset):

@@ -20,10 +20,10 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from pipeline.build import build_cache
-from pipeline.journal import read_journal
-from soak.builders import Builders, builder_process
-from soak.trees import Inline, content, left_over, plant, plant_changed
+from pipeline.build.build import build_cache
+from pipeline.build.journal import read_journal
+from tests.soak.builders import Builders, builder_process
+from tests.soak.trees import Inline, content, left_over, plant, plant_changed
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
 IMAGES = 30

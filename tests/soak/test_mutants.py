@@ -20,13 +20,13 @@ import pytest
 import torch
 import xxhash
 
-from pipeline import format as layout
-from pipeline.build import build_cache
-from pipeline.cache import TensorCache
-from pipeline.describe import describe_cache
+from pipeline.build.build import build_cache
 from pipeline.errors import CacheError
-from pipeline.stored import StoredCache
-from soak.trees import Inline, plant
+from pipeline.format import header as layout
+from pipeline.format.reader import StoredCache
+from pipeline.inspect.info import describe_cache
+from pipeline.load.cache import TensorCache
+from tests.soak.trees import Inline, plant
 
 BATCH = 250
 SECONDS_A_BATCH = 60

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from modelnet import ModelNet
 from pipeline import TensorCache, make_loader
-from pipeline.loader import collate
-from pipeline.order import EpochSampler
+from pipeline.load.dataset import collate
+from pipeline.load.sampler import EpochSampler
 
 pytestmark = pytest.mark.filterwarnings("default")  # of other people's packages
 INSTALL = "pip install 'modelnet-cache[trainers]'"

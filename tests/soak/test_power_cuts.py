@@ -15,14 +15,15 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from pipeline import files, places
-from pipeline.build import build_cache
+from pipeline.build.build import build_cache
+from pipeline.build.image_table import DONE, Ledger
+from pipeline.build.partial import Unfinished
 from pipeline.errors import PipelineError
-from pipeline.ledger import DONE, Ledger
-from pipeline.stored import StoredCache
-from pipeline.unfinished import Unfinished
-from soak.disk import Recorder, after_power_cut, recording
-from soak.trees import Inline, content, left_over, plant, plant_changed
+from pipeline.format.reader import StoredCache
+from pipeline.source import reader
+from pipeline.system import files
+from tests.soak.disk import Recorder, after_power_cut, recording
+from tests.soak.trees import Inline, content, left_over, plant, plant_changed
 
 IMAGES = 9
 
@@ -122,7 +123,7 @@ def cut(workspace: Path, recordings: list[Recorded], cuts: int) -> tuple[list[st
 @pytest.fixture(autouse=True)
 def settled(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let sources that were written just now count as settled, so that journals are taken at their word."""
-    monkeypatch.setattr(places, "_SETTLES_NS", -(10**9))
+    monkeypatch.setattr(reader, "_SETTLES_NS", -(10**9))
 
 
 def test_no_power_cut_leaves_anything_wrong(count: Callable[[int, int], int], workspace: Path) -> None:
@@ -166,4 +167,4 @@ def test_the_recorder_sees_every_byte_that_a_build_writes(workspace: Path) -> No
     state = after_power_cut(recorded.recorder, len(recorded.recorder.operations), random.Random(0))
 
     assert state["c.h5"] == recorded.expected
-    assert files.write_all.__module__ == "pipeline.files"
+    assert files.write_all.__module__ == "pipeline.system.files"

@@ -20,12 +20,13 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import REPOSITORY, save_jpeg
 
 from modelnet import TrainOptions
-from pipeline.build import build_cache
-from soak.conftest import Count
-from soak.training_process import DONE, STOPPED, Moment
+from pipeline.build.build import build_cache
+from tests.soak.conftest import Count
+from tests.soak.training_process import DONE, STOPPED, Moment
+from tests.support.command_line import REPOSITORY
+from tests.support.photos import save_jpeg
 
 Started = Callable[[Path, dict[str, Any], Moment], int]
 

@@ -13,12 +13,12 @@ from typing import Any, NamedTuple
 
 import torch
 
-from modelnet import training
-from modelnet.interrupt import stop_on_signals
 from modelnet.options import TrainOptions
 from modelnet.progress import Progress
-from modelnet.starting import resume, train
-from pipeline import files
+from modelnet.runtime.interrupt import stop_on_signals
+from modelnet.training import loop
+from modelnet.training.train import resume, train
+from pipeline.system import files
 
 DONE, STOPPED = 0, 143
 
@@ -71,8 +71,8 @@ def run(folder: Path, values: dict[str, Any], moment: Moment) -> None:
     faulthandler.enable()
     torch.set_num_threads(1)
     os.chdir(folder)
-    training.SECONDS_BETWEEN_SAVES = 0.0  # so that there are many moments to be killed at
-    training.loss_curves = lambda rows, title: b""  # type: ignore[attr-defined]
+    loop.SECONDS_BETWEEN_SAVES = 0.0  # so that there are many moments to be killed at
+    loop.loss_curves = lambda rows, title: b""  # type: ignore[attr-defined]
     done = _watch_operations(moment)
     options, name = TrainOptions.from_dict(values), "run"
     with stop_on_signals() as stop:

@@ -1,0 +1,1 @@
+"""Is one side better? Statistics, result, sentence."""

@@ -1,0 +1,298 @@
+"""Compare runs on the same validation images: what differs in their options, and can chance alone explain the rest?"""
+
+import json
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from modelnet.compare.result import Comparison, Flip, Pair, Side, show_seeds, verdict
+from modelnet.compare.statistics import Values, holm, mcnemar, paired_bootstrap, paired_bootstrap_of_two
+from modelnet.options import OF_ONE_START, PLACES, TrainOptions
+from modelnet.progress import EpochRow
+from modelnet.runs.folder import RunFolder
+from modelnet.runs.tables import Prediction
+from pipeline.errors import OptionsError, RunError
+from pipeline.text import show_path
+
+_SEEDS = ("seed", "data_seed")
+
+
+@dataclass(frozen=True)
+class _Run:
+    """A run that has ended, as far as a comparison needs it."""
+
+    path: Path
+    options: dict[str, Any]
+    facts: dict[str, str]
+    predictions: list[Prediction]
+
+    @property
+    def kind(self) -> str:
+        """What two runs have in common that differ in their seeds alone."""
+        left_out = (*OF_ONE_START, "commit", "torch")
+        return json.dumps({name: value for name, value in self.facts.items() if name not in left_out})
+
+
+def compare_runs(runs: Sequence[Path]) -> Comparison:
+    """Compare runs; those whose options differ in seed and data seed alone are a side together.
+
+    Two runs that differ in nothing else are compared with each other.
+
+    Args:
+        runs: at least two folders.
+
+    Raises:
+        RunError: a run that is not there, has not ended, has no validation images, or others than the first.
+        OptionsError: fewer than two runs, or one of them twice.
+    """
+    return _compare(_by_kind(_load_all(runs)))
+
+
+def compare_groups(groups: Sequence[Sequence[Path]]) -> Comparison:
+    """Compare groups of runs, whatever their options are.
+
+    Args:
+        groups: at least two, each of at least one run.
+
+    Raises:
+        As `compare_runs`.
+    """
+    if len(groups) < 2 or not all(groups):
+        raise OptionsError("nothing to compare", None, "two groups are needed, with at least one run each")
+    loaded = iter(_load_all([run for group in groups for run in group]))
+    return _compare([[next(loaded) for _ in group] for group in groups])
+
+
+def _load_all(paths: Sequence[Path]) -> list[_Run]:
+    if len(paths) < 2:
+        raise OptionsError("nothing to compare", paths[0] if paths else None, "two runs or more are needed")
+    places: dict[Path, Path] = {}
+    for path in paths:
+        if places.setdefault(Path(path).resolve(), path) is not path:
+            raise OptionsError("a run is given twice", path, "each counts once", "Leave it out")
+    runs = [_load(Path(path)) for path in paths]
+    for run in runs[1:]:
+        _check_same_images(runs[0], run)
+    return runs
+
+
+def _load(path: Path) -> _Run:
+    """Read a run, its predictions in the order of their images.
+
+    Raises:
+        RunError: it cannot be compared; says why, and what would help.
+    """
+    folder = RunFolder(path)
+    config = folder.read_config()
+    try:
+        options = TrainOptions.from_dict(config["options"])
+        facts = _facts(options, config)
+    except (ValueError, KeyError, TypeError) as error:
+        raise RunError("the run cannot be read", path / "config.json", str(error)) from error
+    if config["val"] is None:
+        advice = "Train it again with --val or --val-fraction"
+        raise RunError("the run cannot be compared", path, "it was trained without validation images", advice)
+    rows, predictions = folder.read_metrics(), folder.read_predictions()
+    if not predictions or not _are_of_the_end(predictions, rows):
+        raise RunError("the run cannot be compared", path, *_why_not(folder, rows, options.epochs))
+    if len(predictions) < 2:
+        raise RunError("the run cannot be compared", path, "one validation image says nothing", "Validate on more")
+    predictions.sort(key=lambda p: (p.class_id, p.sha256, p.file))
+    return _Run(path, options.to_dict(), facts, predictions)
+
+
+def _why_not(folder: RunFolder, rows: list[EpochRow], epochs: int) -> tuple[str, str]:
+    """Return why a run has no predictions of its last epoch, and what to do."""
+    if divergence := folder.read_divergence():
+        return f"it diverged: {divergence}", "Leave it out"
+    done = rows[-1].epoch if rows else 0
+    reason = f"{done} of {epochs} epochs" if done < epochs else "its predictions are not written yet"
+    return f"it has not ended: {reason}", f"Go on with: python cli.py train --resume {shlex.quote(str(folder.path))}"
+
+
+def _are_of_the_end(predictions: list[Prediction], rows: list[EpochRow]) -> bool:
+    """Say whether predictions are those after the last epoch; a run that is gone on with keeps the old ones so long."""
+    loss = float(np.mean([prediction.loss for prediction in predictions]))
+    return bool(rows) and rows[-1].val_loss is not None and bool(np.isclose(loss, rows[-1].val_loss, rtol=1e-4))
+
+
+def _facts(options: TrainOptions, config: dict[str, Any]) -> dict[str, str]:
+    """Return what results depend on, as text."""
+    values = options.to_dict() | {"lr": f"{options.learning_rate:g}"}
+    facts = {
+        name: "-" if value in (None, "") else str(value)
+        for name, value in values.items()
+        if name not in (*PLACES, "name", "tensorboard")
+    }
+    cache = config["cache"]
+    facts["training images"] = f"{cache['images']} of {cache['fingerprint'][:8]}"
+    facts |= {name: str(value) for name, value in cache["recipe"].items()}
+    return facts | {"commit": str(config["git_commit"])[:12], "torch": str(config["versions"]["torch"])}
+
+
+def _check_same_images(first: _Run, other: _Run) -> None:
+    """Refuse runs that were validated on other images: class and content tell an image.
+
+    Raises:
+        RunError: says how many they share.
+    """
+    ours, theirs = ([(p.class_id, p.sha256) for p in run.predictions] for run in (first, other))
+    if ours == theirs:
+        return
+    shared = len(set(ours) & set(theirs))
+    reason = f"it was validated on other images than {show_path(first.path)}: {len(theirs)} and {len(ours)}, "
+    reason += f"{shared} of them the same"
+    if shared < len({sha for _, sha in ours} & {sha for _, sha in theirs}):
+        reason += "; some are the same photographs in other classes"
+    advice = "Train with the same --val, or the same cache and --val-fraction"
+    raise RunError("the runs cannot be compared", other.path, reason, advice)
+
+
+def _by_kind(runs: list[_Run]) -> list[list[_Run]]:
+    """Put runs together that differ in their seeds alone, in the order of their first ones."""
+    kinds: dict[str, list[_Run]] = {}
+    for run in runs:
+        kinds.setdefault(run.kind, []).append(run)
+    return [[run] for run in runs] if len(runs) == 2 else list(kinds.values())
+
+
+def _compare(groups: list[list[_Run]]) -> Comparison:
+    for group in groups:
+        group.sort(key=lambda run: (run.options["seed"], run.options["data_seed"]))
+        _check_seeds(group)
+    sides = [_side(_label(i), group) for i, group in enumerate(groups)]
+    pairs = _pairs(sides, groups)
+    return Comparison(len(groups[0][0].predictions), sides, _differs(groups), pairs, _notes(sides, groups))
+
+
+def _check_seeds(group: list[_Run]) -> None:
+    """Refuse a run beside its repetition: it would pass for another seed.
+
+    Raises:
+        RunError: names both.
+    """
+    seen: dict[tuple[str, ...], _Run] = {}
+    for run in group:
+        key = (run.kind, *(run.facts[name] for name in _SEEDS))
+        if key in seen:
+            reason = f"it repeats {show_path(seen[key].path)}: the same options, seed and data seed"
+            raise RunError("the runs cannot be compared", run.path, reason, "Leave one of them out")
+        seen[key] = run
+
+
+def _label(index: int) -> str:
+    """Return A to Z, then AA, AB, ..."""
+    return chr(ord("A") + index) if index < 26 else _label(index // 26 - 1) + _label(index % 26)
+
+
+def _side(label: str, group: list[_Run]) -> Side:
+    return Side(
+        label,
+        [run.path for run in group],
+        [run.options["seed"] for run in group],
+        [run.options["data_seed"] for run in group],
+        _correct(group).mean(1).tolist(),
+        _losses(group).mean(1).tolist(),
+    )
+
+
+def _correct(group: list[_Run]) -> Values:
+    """Return (runs, images): 1 where a run is right."""
+    return np.array([[p.correct for p in run.predictions] for run in group], float)
+
+
+def _losses(group: list[_Run]) -> Values:
+    """Return (runs, images) losses."""
+    return np.array([[p.loss for p in run.predictions] for run in group])
+
+
+def _pairs(sides: list[Side], groups: list[list[_Run]]) -> list[Pair]:
+    """Compare each other side with the first."""
+    correct = [_correct(group) for group in groups]
+    losses = [_losses(group) for group in groups]
+    singles = [len(sides[0].runs) == len(side.runs) == 1 for side in sides]
+    same_seeds = [_same_seeds(sides[0], side) for side in sides]
+    accuracies = [
+        paired_bootstrap_of_two(correct[0][0], other[0]) if single else paired_bootstrap(correct[0], other, same)
+        for other, single, same in zip(correct[1:], singles[1:], same_seeds[1:], strict=True)
+    ]
+    pairs = []
+    for i, (accuracy, p) in enumerate(zip(accuracies, holm([a.p for a in accuracies]), strict=True), 1):
+        better = None
+        if p < 0.05 and not accuracy.low <= 0 <= accuracy.high:
+            better = sides[i if accuracy.value > 0 else 0].label
+        words = verdict(sides[0], sides[i], correct[0].shape[1], accuracy, better, len(accuracies))
+        test = mcnemar(correct[0][0], correct[i][0]) if singles[i] else None
+        flips = _flips(groups[0][0].predictions, correct[0], correct[i])
+        loss = paired_bootstrap(losses[0], losses[i], same_seeds[i])
+        pairs.append(Pair(sides[0].label, sides[i].label, accuracy, loss, test, p, better, flips, words))
+    return pairs
+
+
+def _same_seeds(first: Side, second: Side) -> bool:
+    """Say whether each run has its counterpart, with the same seeds, in the same place."""
+    seeds = [list(zip(side.seeds, side.data_seeds, strict=True)) for side in (first, second)]
+    return seeds[0] == seeds[1] and len(set(seeds[0])) == len(seeds[0])
+
+
+def _flips(images: list[Prediction], first_KN: Values, second_LN: Values) -> list[Flip]:
+    rights = zip(images, first_KN.mean(0).tolist(), second_LN.mean(0).tolist(), strict=True)
+    flips = [Flip(image.class_id, image.file, a, b) for image, a, b in rights if (a > 0.5) != (b > 0.5)]
+    return sorted(flips, key=lambda flip: -abs(flip.right_2 - flip.right_1))
+
+
+def _differs(groups: list[list[_Run]]) -> dict[str, list[str]]:
+    """Return each fact that is not the same in all runs, as text for each side."""
+    names = dict.fromkeys(name for group in groups for run in group for name in run.facts)
+    differs = {}
+    for name in names:
+        values = [list(dict.fromkeys(run.facts.get(name, "-") for run in group)) for group in groups]
+        if len({value for side in values for value in side}) > 1:
+            seeds = name in _SEEDS
+            differs[name] = [show_seeds(list(map(int, side))) if seeds else ", ".join(side) for side in values]
+    return differs
+
+
+def _notes(sides: list[Side], groups: list[list[_Run]]) -> list[str]:
+    notes = [*_luck(sides)]
+    mixed = [side.label for side, group in zip(sides, groups, strict=True) if len({run.kind for run in group}) > 1]
+    if mixed:
+        notes.append(f"runs of {', '.join(mixed)} differ in more than their seeds; that counts as luck here")
+    chosen = [run for group in groups for run in group if run.options["patience"] or run.options["sched"] == "plateau"]
+    if chosen:
+        notes.append("--patience and --sched plateau decided by these images: they flatter a little")
+    if len(sides) > 2:
+        notes.append(f"p-values are Holm's for {len(sides) - 1} comparisons; an interval is for one by itself")
+    return notes
+
+
+def _luck(sides: list[Side]) -> list[str]:
+    """Say which luck the intervals hold, and which they do not."""
+    alone = [side.label for side in sides if len(side.runs) == 1]
+    if len(alone) == len(sides):
+        return [
+            "one run a side: this is about these networks. What other seeds would make of the same options is not in "
+            "the interval; train several of each (--seeds 0-7) and compare them all"
+        ]
+    notes = [f"{', '.join(alone)}: one run; its luck with its seeds is not in the interval"] if alone else []
+    paired = [side.label for side in sides[1:] if _same_seeds(sides[0], side)]
+    if paired:
+        notes.append(f"runs of {', '.join(paired)} are paired with those of {sides[0].label} that have the same seeds")
+    several = [side for side in sides if len(side.runs) > 1]
+    luck = (("seed", "initial weights", "seeds"), ("data seed", "order and augmentation", "data_seeds"))
+    for name, what, field in luck:
+        values = {side.label: sorted(set(getattr(side, field))) for side in several}
+        varied = [label for label, seeds in values.items() if len(seeds) > 1]
+        fixed = {label: seeds[0] for label, seeds in values.items() if len(seeds) == 1}
+        if varied:
+            notes.append(f"{name} varied in {', '.join(varied)}: luck with {what} is in the interval")
+        if len(set(fixed.values())) == 1:
+            notes.append(f"{name} {min(fixed.values())} in {', '.join(fixed)}: luck with {what} is not in the interval")
+        elif fixed:
+            shown = ", ".join(f"{label}: {seed}" for label, seed in fixed.items())
+            notes.append(f"one {name} each ({shown}): luck with {what} is not in the interval, and may differ")
+    return notes

@@ -1,0 +1,245 @@
+"""What a comparison of runs found, as plain values and as the text that a person reads."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from modelnet.compare.statistics import CONFIDENCE, Difference, McNemar
+from pipeline.text import show_path
+
+FLIPS_SHOWN = 10
+MOST_NEEDED = 1_000_000  # a larger number says no more than this
+
+
+@dataclass(frozen=True)
+class Side:
+    """A run, or several that differ in their seeds alone.
+
+    Attributes:
+        label: "A", "B", ...
+        runs: the folders.
+        seeds, data_seeds: of each.
+        accuracies: of each, 0..1, on the validation images by the weights at the end.
+        losses: of each, mean cross-entropy.
+    """
+
+    label: str
+    runs: list[Path]
+    seeds: list[int]
+    data_seeds: list[int]
+    accuracies: list[float]
+    losses: list[float]
+
+    @property
+    def name(self) -> str:
+        """The folder, or the first and the last of several."""
+        first, last = show_path(self.runs[0]), show_path(self.runs[-1].name)
+        return first if len(self.runs) == 1 else f"{first} ... {last}"
+
+
+@dataclass(frozen=True)
+class Flip:
+    """An image that one side alone gets right; of several runs, more than half of its own, and not of the other's.
+
+    Attributes:
+        class_id, file: the image.
+        right_1, right_2: part of the first and of the second side's runs that get it right.
+    """
+
+    class_id: str
+    file: str
+    right_1: float
+    right_2: float
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two sides against each other.
+
+    Attributes:
+        first, second: their labels.
+        accuracy, loss: of the second less the first; of several runs, of their means.
+        mcnemar: of two single runs.
+        p_adjusted: that of the accuracy, by Holm's rule where there are several pairs.
+        better: label of the side whose accuracy is higher beyond chance, or None.
+        flips: images that change sides, the clearest first.
+        verdict: all this in a sentence.
+    """
+
+    first: str
+    second: str
+    accuracy: Difference
+    loss: Difference
+    mcnemar: McNemar | None
+    p_adjusted: float
+    better: str | None
+    flips: list[Flip]
+    verdict: str
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Runs that were validated on the same images, side by side.
+
+    Attributes:
+        images: N, that all were validated on.
+        sides: at least one.
+        differs: {option: its value on each side}, where they are not all the same.
+        pairs: each other side against the first.
+        notes: what the intervals leave out, and what else a reader should know.
+    """
+
+    images: int
+    sides: list[Side]
+    differs: dict[str, list[str]]
+    pairs: list[Pair]
+    notes: list[str]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        values = asdict(self)
+        for side in values["sides"]:
+            side["runs"] = [os.fspath(run) for run in side["runs"]]
+        return values | {"confidence": CONFIDENCE}
+
+    def __str__(self) -> str:
+        """Return what differs, a table of results, each pair, and what to keep in mind."""
+        parts = ["\n".join(f"{side.label}  {side.name}" for side in self.sides)]
+        if self.differs:
+            parts.append("\n".join(_columns([["", *(s.label for s in self.sides)], *_rows(self.differs)])))
+        parts.append("\n".join([f"{self.images} validation images, by the weights at the end", *self._results()]))
+        parts += [self._pair_text(pair) for pair in self.pairs]
+        if self.notes:
+            parts.append("\n".join(f"note: {note}" for note in self.notes))
+        return "\n\n".join(parts)
+
+    def _results(self) -> list[str]:
+        if all(len(side.runs) == 1 for side in self.sides):
+            rows = [[s.label, f"{s.accuracies[0]:.1%}", f"{s.losses[0]:.4f}"] for s in self.sides]
+            return _columns([["", "accuracy", "loss"], *rows])
+        header = ["", "runs", "accuracy: median", "quartiles", "best", "loss: median", "quartiles", "best"]
+        return _columns([header, *([s.label, str(len(s.runs)), *_spread(s)] for s in self.sides)])
+
+    def _pair_text(self, pair: Pair) -> str:
+        lines = [
+            f"{pair.second} against {pair.first}",
+            f"  accuracy  {_points(pair)}",
+            f"  loss      {_signed(pair.loss, 1, 4)}",
+        ]
+        if pair.mcnemar is not None:
+            test = pair.mcnemar
+            lines.append(
+                f"  only {pair.first} is right: {_images(test.only_first)}; only {pair.second}: "
+                f"{_images(test.only_second)}; McNemar's exact test: p = {show_p(test.p)}"
+            )
+        if pair.flips and len(self.pairs) == 1:
+            lines += self._flip_lines(pair)
+        return "\n".join([*lines, pair.verdict])
+
+    def _flip_lines(self, pair: Pair) -> list[str]:
+        several = pair.mcnemar is None
+        what = "that more than half of the runs get right on one side alone" if several else "that flip"
+        lines = [f"  images {what}: {len(pair.flips)}"]
+        for flip in pair.flips[:FLIPS_SHOWN]:
+            ends = [f"{right:.0%} of the runs" if several else _right(right) for right in (flip.right_1, flip.right_2)]
+            lines.append(f"    {show_path(f'{flip.class_id}/{flip.file}')}: {' -> '.join(ends)}")
+        if len(pair.flips) > FLIPS_SHOWN:
+            lines.append(f"    and {len(pair.flips) - FLIPS_SHOWN} more: --json lists all")
+        return lines
+
+
+def verdict(first: Side, second: Side, images: int, accuracy: Difference, better: str | None, pairs: int) -> str:
+    """Return in words whether the accuracies differ, and what it would take to see it where they might.
+
+    Args:
+        first, second: the sides.
+        images: validated on.
+        accuracy: the second's less the first's.
+        better: the label of the side that is, beyond chance.
+        pairs: compared at once.
+    """
+    single = len(first.runs) == len(second.runs) == 1
+    low, high = accuracy.low, accuracy.high
+    if better is not None:
+        if better == first.label:
+            low, high = -high, -low
+        what = f"the network of {better}" if single else better
+        interval = f"95 % interval {100 * low:.1f} to {100 * high:.1f}"
+        return f"{what} is better by {100 * abs(accuracy.value):.1f} points ({interval})"
+    text = f"not distinguishable with {_images(images)}"
+    if not single:
+        text += f" and {len(first.runs)} + {len(second.runs)} runs"
+    if pairs > 1 and not low <= 0 <= high:
+        text += f" among {pairs} comparisons"
+    if accuracy.value == 0:
+        return f"{text}: no difference"
+    needed = []
+    if accuracy.images_needed is not None:
+        needed.append(f"{_about(max(accuracy.images_needed, images + 1))} images")
+    if accuracy.runs_needed is not None:
+        needed.append(f"{_about(accuracy.runs_needed)} runs a side")
+    wanted = f"{' or '.join(needed)} would be needed" if needed else "more images and more runs would be needed"
+    return f"{text}; {wanted} to see a difference of {100 * abs(accuracy.value):.1f} points"
+
+
+def show_p(p: float) -> str:
+    """Return a p-value with two digits, or what it is below."""
+    return "less than 0.0001" if p < 1e-4 else f"{p:.2g}"
+
+
+def show_seeds(seeds: Sequence[int]) -> str:
+    """Return numbers as --seeds takes them: "0-7" or "0,2,5-9"."""
+    spans: list[list[int]] = []
+    for seed in sorted(set(seeds)):
+        if spans and seed == spans[-1][1] + 1:
+            spans[-1][1] = seed
+        else:
+            spans.append([seed, seed])
+    return ",".join(str(a) if a == b else f"{a}-{b}" for a, b in spans)
+
+
+def _about(count: int) -> str:
+    if count > MOST_NEEDED:
+        return f"more than {MOST_NEEDED:,}"
+    return f"about {float(f'{count:.2g}'):,.0f}"
+
+
+def _images(count: int) -> str:
+    return f"{count:,} image{'' if count == 1 else 's'}"
+
+
+def _right(right: float) -> str:
+    return "right" if right else "wrong"
+
+
+def _points(pair: Pair) -> str:
+    difference = _signed(pair.accuracy, 100, 1).replace(" (", " points (", 1)
+    holm = f" ({show_p(pair.p_adjusted)} by Holm's rule)" if pair.p_adjusted != pair.accuracy.p else ""
+    return f"{difference}, p = {show_p(pair.accuracy.p)}{holm}"
+
+
+def _signed(difference: Difference, scale: int, digits: int) -> str:
+    value, low, high = (scale * x for x in (difference.value, difference.low, difference.high))
+    shape = f"+z.{digits}f"  # z: no -0.0
+    return f"{value:{shape}} (95 % interval {low:{shape}} to {high:{shape}})"
+
+
+def _spread(side: Side) -> list[str]:
+    texts = []
+    for values, best, shape in ((side.accuracies, max(side.accuracies), ".1%"), (side.losses, min(side.losses), ".4f")):
+        low, middle, high = np.quantile(values, (0.25, 0.5, 0.75))
+        texts += [format(middle, shape), f"{low:{shape}} to {high:{shape}}", format(best, shape)]
+    return texts
+
+
+def _rows(differs: dict[str, list[str]]) -> list[list[str]]:
+    return [[name, *values] for name, values in differs.items()]
+
+
+def _columns(rows: list[list[str]]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]

@@ -1,0 +1,1 @@
+"""Batches on the device: prefetching, preloading, mixing; splits; which caches go together."""

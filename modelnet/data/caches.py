@@ -1,0 +1,182 @@
+"""Which cache is trained on, and whether a second one goes together with it."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pipeline import TensorCache
+from pipeline.errors import CacheMissing, CacheStale, OptionsError, SourceError
+from pipeline.format.classes import ClassId
+from pipeline.format.features import Features
+from pipeline.format.header import describe_shard
+from pipeline.format.paths import cache_exists, set_path
+from pipeline.format.sharded import StoredSet
+from pipeline.recipe import Recipe
+from pipeline.text import show_path
+
+NAMES_SHOWN = 4
+
+
+def find_cache(folder: Path) -> Path:
+    """Return the one cache, or set of shards, in `folder` that is not named for validation or test (`-val`, `-test`).
+
+    Raises:
+        CacheMissing: there is none; says what to type.
+        OptionsError: there are several; says which.
+    """
+    caches = {set_path(path) for path in folder.glob("*.h5")}
+    found = sorted(path for path in caches if not path.stem.endswith(("-val", "-test")))
+    if not found:
+        raise CacheMissing(
+            "no cache to train on", folder, "no .h5 file in it", "Type: python cli.py build-cache data/example"
+        )
+    if len(found) > 1:
+        names = ", ".join(show_path(path.name) for path in found)
+        advice = f"Type: python cli.py train --cache {show_path(found[0])}"
+        raise OptionsError("more than one cache to train on", folder, names, advice)
+    return found[0]
+
+
+def open_to_train(path: Path) -> TensorCache:
+    """Open a cache that has something to tell apart.
+
+    Raises:
+        SourceError: images of fewer than two classes.
+        CacheError: the cache cannot be used.
+    """
+    cache = TensorCache(path)
+    present = present_classes(cache)
+    if len(present) < 2:
+        reason = f"training needs at least 2 classes, and all images are of class {_shown(present)}"
+        raise SourceError("nothing to tell apart", path, reason, "Give a folder with a folder for each class")
+    return cache
+
+
+def present_classes(cache: TensorCache, rows: Tensor | None = None) -> list[ClassId]:
+    """Return the ids of the classes that have images, or have some among `rows`."""
+    counts = class_counts(cache, rows).tolist()
+    return [class_id for class_id, count in zip(cache.class_ids, counts, strict=True) if count]
+
+
+def class_counts(cache: TensorCache, rows: Tensor | None = None) -> Tensor:
+    """Return (C,) int64, the number of images of each class, of all or of those in `rows`."""
+    labels = cache.labels if rows is None else cache.labels[rows]
+    return labels.bincount(minlength=len(cache.class_ids))
+
+
+def match_labels(
+    class_ids: list[ClassId],
+    recipe: Recipe,
+    other: TensorCache,
+    features: Features | None = None,
+    what: str = "the training set",
+) -> Tensor:
+    """Return what a label of `other` is called in the first set: classes are the same where their ids are.
+
+    Args:
+        class_ids: of the first set, by label.
+        recipe, features: of the first set.
+        other: the second cache.
+        what: the first set, for messages.
+
+    Returns:
+        (C of `other`,) int64, label of the first set by label of the second.
+
+    Raises:
+        CacheStale: a class that the first set does not have, or images prepared otherwise.
+    """
+    if different := different_features(features, other):
+        raise CacheStale("the caches do not go together", other.path, f"{what} has {different}")
+    differences = same_images(recipe).differences(same_images(other.recipe))
+    if differences:
+        reason = f"its images are prepared otherwise than those of {what}: {', '.join(differences)}"
+        raise CacheStale("the caches do not go together", other.path, reason, "Build both with the same options")
+    # as text: folder 1 is the class 1, whether or not another folder beside it makes all of them strings
+    known = list(map(str, class_ids))
+    unknown = [class_id for class_id in other.class_ids if str(class_id) not in known]
+    if unknown:
+        reason = f"class {_shown(unknown)} is unknown to {what}, which has {_shown(class_ids)}"
+        raise CacheStale("the caches do not go together", other.path, reason)
+    return torch.tensor([known.index(str(class_id)) for class_id in other.class_ids])
+
+
+def different_features(features: Features | None, other: TensorCache) -> str:
+    """Say how the rows of one set and those of another are not of a kind: "images, and it holds features"; or ""."""
+    mine, theirs = (None if values is None else values.network for values in (features, other.features))
+    if mine == theirs:
+        return ""
+    return f"{features or 'images'}, and it holds {other.features or 'images'}"
+
+
+def same_images(recipe: Recipe) -> Recipe:
+    """Return the part of a recipe that decides the tensors; how they are stored, and which are refused, does not."""
+    return replace(recipe, dtype="float32", max_megapixels=64)
+
+
+def shard_warnings(cache: TensorCache) -> list[str]:
+    """Say of a cache that is only a part of a set that it is, and what all of it is called."""
+    shard = None if isinstance(cache.stored, StoredSet) else cache.stored.header.shard
+    if shard is None or shard.count == 1:
+        return []
+    return [
+        f"{show_path(cache.path)} is only {describe_shard(shard)}; all of them are {show_path(set_path(cache.path))}"
+    ]
+
+
+def pair_warnings(train: TensorCache, val: TensorCache) -> list[str]:
+    """Say what is odd, though usable, about training on one cache and validating on the other."""
+    warnings = []
+    present = list(map(str, present_classes(val)))
+    missing = [class_id for class_id in present_classes(train) if str(class_id) not in present]
+    if missing:
+        warnings.append(f"the validation set has no images of class {_shown(missing)}")
+    if other := _named_otherwise(train, val):
+        warnings.append(f"classes are matched by their ids, and some have other names in the validation set: {other}")
+    shared = count_shared(train, val)
+    if shared:
+        warnings.append(
+            f"{shared} of {val.num_images} validation images are in the training set too (the same content): "
+            "the validation will look better than it is"
+        )
+    return warnings
+
+
+def _named_otherwise(train: TensorCache, val: TensorCache) -> str:
+    """Say which classes of the same id have names in both sets that differ; or ""."""
+    ours = {str(class_id): name for class_id, name in zip(train.class_ids, train.class_names, strict=True)}
+    found = [
+        f"{show_path(str(class_id))} is {show_path(ours[str(class_id)])} and {show_path(name)}"
+        for class_id, name in zip(val.class_ids, val.class_names, strict=True)
+        if name and ours.get(str(class_id)) and ours[str(class_id)] != name
+    ]
+    more = f" and {len(found) - NAMES_SHOWN} more" if len(found) > NAMES_SHOWN else ""
+    return ", ".join(found[:NAMES_SHOWN]) + more
+
+
+def count_shared(train: TensorCache, val: TensorCache) -> int:
+    """Count the images of `val` whose file content is that of some image of `train`."""
+    row = np.dtype((np.void, 32))
+    ours, theirs = (np.ascontiguousarray(cache.source_sha256).view(row).ravel() for cache in (train, val))
+    return int(np.isin(theirs, ours).sum())
+
+
+def _shown(class_ids: list[ClassId]) -> str:
+    return ", ".join(show_path(str(class_id)) for class_id in class_ids)
+
+
+def find(cache: Path, run: Path | None) -> Path:
+    """Return where a cache is: paths are stored as they were typed, most often below the folder that `runs` is in.
+
+    Raises:
+        CacheMissing: a run's cache, in neither place; other caches are opened where they are said to be.
+    """
+    if run is None or cache_exists(cache) or cache.with_name(cache.name + ".building").exists():
+        return cache
+    beside = run.absolute().parent.parent / cache
+    if cache_exists(beside):
+        return beside
+    reason = "no such file, neither from here nor from the folder that holds runs/"
+    raise CacheMissing("the run's cache is gone", cache, reason, "Move it back, or leave a link to it there")

@@ -1,0 +1,80 @@
+"""All images of a run in the memory of its device, as they are stored: nothing is read while training."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from modelnet.runtime.ranks import Ranks
+from pipeline import TensorCache
+from pipeline.errors import DeviceError
+from pipeline.load.to_device import send
+from pipeline.text import show_bytes
+
+_AT_ONCE = 64  # rows
+_MEMORY = Path("/proc/meminfo")
+
+
+class Preloaded:
+    """Rows of a cache, checked and copied to a device.
+
+    Args:
+        cache: whose rows.
+        rows: (M,) int64, which of them.
+        device: where they go.
+
+    Raises:
+        CacheDamaged: a row is not what was written.
+
+    Attributes:
+        images: (M, 3, S, S) of the cache's dtype, on the device.
+        labels: (M,) int64, on the device.
+    """
+
+    def __init__(self, cache: TensorCache, rows: Tensor, device: torch.device) -> None:
+        self.images = torch.empty((len(rows), *cache.row_shape), dtype=cache.stored_dtype, device=device)
+        for place, some in zip(self.images.split(_AT_ONCE), rows.split(_AT_ONCE), strict=True):
+            place.copy_(cache.read_stored(some))
+        self.labels = cache.labels[rows].to(device)
+        self._place_of_row = torch.zeros(cache.num_images, dtype=torch.int64)
+        self._place_of_row[rows] = torch.arange(len(rows))
+
+    def read(self, rows_B: Tensor) -> tuple[Tensor, Tensor]:
+        """Return images as they are stored, and labels, of rows: (B,) int64 on the CPU."""
+        places = send(self._place_of_row[rows_B], self.images.device)
+        return self.images.index_select(0, places), self.labels.index_select(0, places)
+
+    def batches(self, order: Tensor, batch_size: int, ranks: Ranks) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield images as they are stored, and labels, of rows in an order: (M,) int64 on the CPU.
+
+        Of each batch it is the part of this one of several ranks.
+        """
+        places = send(self._place_of_row[order], self.images.device)
+        for whole in places.split(batch_size):
+            some = ranks.part(whole)
+            yield self.images.index_select(0, some), self.labels.index_select(0, some)
+
+
+def check_room(needed: int, device: torch.device) -> None:
+    """Refuse to load more bytes than a device has free.
+
+    Raises:
+        DeviceError: says both.
+    """
+    free = free_bytes(device)
+    if free is not None and needed > free:
+        reason = (
+            f"{device}: the images take {show_bytes(needed)} ({needed} bytes), {show_bytes(free)} ({free}) are free"
+        )
+        raise DeviceError("--preload does not fit", None, reason, "Leave it out, or cache the images as uint8")
+
+
+def free_bytes(device: torch.device) -> int | None:
+    """Return the bytes of memory that a device has free; None where the system does not say."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    if not _MEMORY.exists():
+        return None
+    lines = dict(line.split(":", 1) for line in _MEMORY.read_text().splitlines())
+    return int(lines["MemAvailable"].split()[0]) * 1024 if "MemAvailable" in lines else None

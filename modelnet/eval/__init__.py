@@ -1,0 +1,1 @@
+"""Evaluate, predict, export; scores, metrics, diagnostics."""

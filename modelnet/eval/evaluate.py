@@ -1,0 +1,92 @@
+"""A network on a set of images: its loss, its accuracy, what it says of each image."""
+
+from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, softmax
+
+from modelnet.data.batches import Batches
+from modelnet.runtime.interrupt import Stop
+from pipeline.format.classes import ClassId
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a network makes of a set of images, each counted once.
+
+    Attributes:
+        logits_NC: (N, C) float32 on the CPU, in the order of the images.
+        labels_N: (N,) int64 on the CPU, in the network's numbering.
+    """
+
+    logits_NC: Tensor
+    labels_N: Tensor
+
+    @property
+    def losses_N(self) -> Tensor:
+        """(N,) float64, cross-entropy of each image."""
+        return cross_entropy(self.logits_NC.double(), self.labels_N, reduction="none")
+
+    @property
+    def loss(self) -> float:
+        """Mean cross-entropy."""
+        return self.losses_N.mean().item()
+
+    @property
+    def accuracy(self) -> float:
+        """Part of the images that are classified right, 0..1."""
+        return (self.logits_NC.argmax(1) == self.labels_N).double().mean().item()
+
+
+def evaluate(
+    network: nn.Module,
+    batches: Batches,
+    label_map: Tensor,
+    stop: Stop | None = None,
+    autocast: torch.autocast | None = None,
+) -> Outcome | None:
+    """Run the network over all images, in their order; ranks divide them and know all of it in the end.
+
+    Args:
+        network: put into evaluation mode.
+        batches: unshuffled, the last one included.
+        label_map: (C of the cache,) int64, the network's label by the cache's.
+        stop: where set meanwhile, the result is None.
+        autocast: the context that the network computes in, or None.
+    """
+    network.eval()
+    logits, labels = [], []
+    with torch.inference_mode(), autocast or nullcontext():
+        for images_NCHW, labels_B in batches.epoch(0):
+            logits.append(network(images_NCHW))
+            labels.append(labels_B)
+            if stop is not None and stop.poll() is not None:
+                return None
+    logits_NC, labels_N = (batches.together(torch.cat(parts).cpu()) for parts in (logits, labels))
+    return Outcome(logits_NC.float(), label_map[labels_N])
+
+
+PREDICTION_COLUMNS = ["class_id", "file", "sha256", "predicted", "correct", "p_predicted", "p_true", "loss"]
+
+
+def prediction_rows(outcome: Outcome, batches: Batches, class_ids: list[ClassId]) -> Iterator[list[Any]]:
+    """Yield a line of predictions.csv for each image: what it is, what the network says, and how sure it is.
+
+    Args:
+        outcome: over all images of `batches`.
+        batches: the images.
+        class_ids: by the network's label.
+    """
+    probabilities_NC = softmax(outcome.logits_NC.double(), dim=1)
+    predicted_N = outcome.logits_NC.argmax(1)
+    losses_N = outcome.losses_N.tolist()
+    answers = zip(batches.subset.tolist(), outcome.labels_N.tolist(), predicted_N.tolist(), strict=True)
+    for i, (row, label, said) in enumerate(answers):
+        p_predicted, p_true = (probabilities_NC[i, k].item() for k in (said, label))
+        sha256 = batches.cache.source_sha256[row].tobytes().hex()
+        file = batches.cache.filenames[row]
+        yield [class_ids[label], file, sha256, class_ids[said], int(said == label), p_predicted, p_true, losses_N[i]]

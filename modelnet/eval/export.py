@@ -1,0 +1,171 @@
+"""A trained network for other programs: as ONNX, or as a program of torch.export, with how its images are prepared.
+
+What is written holds the network in float32, for any number of images, and nothing of the machine that wrote it.
+"""
+
+import io
+import json
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from modelnet.eval.trained import Trained
+from pipeline.errors import CheckpointError, OptionsError
+from pipeline.text import show_bytes, show_path
+
+SUFFIXES = {"onnx": ".onnx", "torch": ".pt2"}
+PREPARATION = "modelnet.json"  # the name of what is recorded beside a program of torch.export
+
+_NEEDED = ("onnx", "onnxscript")
+_MOST_ONNX = 2_000_000_000  # bytes: protobuf has no larger messages
+_TOLERANCE = 1e-5  # of a logit, and of its size where that is over 1
+_BATCHES = (1, 3)  # that the result is tried on; neither is the size that it was made with
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A network as another program reads it.
+
+    Attributes:
+        data: the bytes of the file.
+        shape: (3, S, S) of an image.
+        classes: C, the logits of an image.
+        checked_by: the package that computed the same logits from these bytes; None where it is not installed.
+        difference: the largest one found in them.
+    """
+
+    data: bytes
+    shape: tuple[int, ...]
+    classes: int
+    checked_by: str | None
+    difference: float
+
+    def text(self, path: Path) -> str:
+        """Return what a person should know of the file at `path`."""
+        shape = " × ".join(map(str, self.shape))
+        what = f"images (N × {shape}, float32) -> logits (N × {self.classes})"
+        lines = [f"{show_path(path)}: {show_bytes(len(self.data))}: {what}"]
+        if self.checked_by is not None:
+            lines.append(f"checked: by {self.checked_by} its logits differ by at most {self.difference:.1e}")
+        return "\n".join(lines)
+
+
+def export(trained: Trained, form: str = "onnx") -> Exported:
+    """Turn a network into a file for other programs, and have it read and computed once.
+
+    Args:
+        trained: a network that takes images, on the CPU.
+        form: "onnx", or "torch" for `torch.export`.
+
+    Raises:
+        OptionsError: a package is not installed, or the network is too large for ONNX.
+        CheckpointError: torch cannot export the network, or what was exported gives other logits.
+    """
+    if form == "onnx":
+        _check_onnx(trained)
+    size = trained.options.crop_size or trained.recipe.size
+    shape, recorded = (3, size, size), preparation(trained)
+    encode = _onnx_bytes if form == "onnx" else _torch_bytes
+    try:
+        data = encode(trained.network, torch.zeros(2, *shape), recorded)
+    except Exception as error:  # torch's exporters end in any kind of error where they do not know an operation
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise CheckpointError("the network cannot be exported", trained.run, f"torch says: {reason}") from error
+    checked_by, difference = _check(trained, form, data, shape)
+    return Exported(data, shape, len(trained.class_ids), checked_by, difference)
+
+
+def preparation(trained: Trained) -> dict[str, Any]:
+    """Return what a program has to know to use the network: plain JSON values.
+
+    `recipe` says how an image becomes a tensor, `crop_size` which part of it is taken, from the middle, and
+    `class_ids` and `class_names` what the logits are of. With `features`, `model` stands behind that frozen network.
+    """
+    return {
+        "recipe": trained.recipe.to_dict(),
+        "crop_size": trained.options.crop_size,
+        "class_ids": trained.class_ids,
+        "class_names": trained.class_names,
+        "model": trained.options.model,
+        "features": None if trained.features is None else trained.features.to_dict(),
+        "run": show_path(trained.run.resolve().name),
+    }
+
+
+def _check_onnx(trained: Trained) -> None:
+    missing = [package for package in _NEEDED if find_spec(package) is None]
+    if missing:
+        reason = f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} not installed"
+        raise OptionsError("ONNX cannot be written", None, reason, "Type: pip install 'modelnet-cache[export]'")
+    size = sum(tensor.nbytes for tensor in trained.network.state_dict().values())
+    if size > _MOST_ONNX:
+        reason = f"its weights have {show_bytes(size)}, and an ONNX file holds {show_bytes(_MOST_ONNX)}"
+        raise OptionsError("the network is too large for ONNX", trained.run, reason, "Give --format torch")
+
+
+def _onnx_bytes(network: nn.Module, images: Tensor, recorded: dict[str, Any]) -> bytes:
+    """Write ONNX; what is recorded are metadata_props of the model, text as it is and JSON otherwise."""
+    program = torch.onnx.export(
+        network,
+        (images,),
+        dynamo=True,
+        input_names=["images"],
+        output_names=["logits"],
+        dynamic_shapes=({0: "batch"},),
+        verbose=False,
+    )
+    assert program is not None
+    for node in program.model.graph:
+        node.metadata_props.clear()  # the place in the source of each operation, with the paths of this machine
+    for name, value in recorded.items():
+        program.model.metadata_props[name] = value if isinstance(value, str) else json.dumps(value)
+    data: bytes = program.model_proto.SerializeToString()
+    return data
+
+
+def _torch_bytes(network: nn.Module, images: Tensor, recorded: dict[str, Any]) -> bytes:
+    program = torch.export.export(network, (images,), dynamic_shapes=({0: torch.export.Dim("batch")},), strict=False)
+    for module in program.graph_module.modules():
+        if isinstance(module, torch.fx.GraphModule):
+            for node in module.graph.nodes:
+                node.meta.pop("stack_trace", None)
+    program.example_inputs = None  # images of zeros, as large as many networks
+    file = io.BytesIO()
+    torch.export.save(program, file, extra_files={PREPARATION: json.dumps(recorded, indent=2)})
+    return file.getvalue()
+
+
+def _check(trained: Trained, form: str, data: bytes, shape: tuple[int, ...]) -> tuple[str | None, float]:
+    """Compute some logits from the bytes; return by what, and how far they are from the network's at most."""
+    compute = _onnxruntime(data) if form == "onnx" else ("torch", torch.export.load(io.BytesIO(data)).module())
+    if compute is None:
+        return None, 0.0
+    (by, run), difference = compute, 0.0
+    generator = torch.Generator().manual_seed(0)
+    for count in _BATCHES:
+        images = torch.randn(count, *shape, generator=generator)
+        with torch.inference_mode():
+            logits, found = trained.network(images), run(images)
+        off = (found - logits).abs()
+        if not (off <= _TOLERANCE * logits.abs().clamp(min=1)).all():
+            reason = f"by {by} the logits of {count} images differ by up to {off.max().item():.1e}"
+            raise CheckpointError("the exported network is another", trained.run, reason, "Nothing was written")
+        difference = max(difference, off.max().item())
+    return by, difference
+
+
+def _onnxruntime(data: bytes) -> tuple[str, Any] | None:
+    if find_spec("onnxruntime") is None:
+        return None
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
+
+    def run(images: Tensor) -> Tensor:
+        return torch.from_numpy(session.run(["logits"], {"images": images.numpy()})[0])
+
+    return "onnxruntime", run

@@ -1,0 +1,59 @@
+"""Build a cache of features with a frozen backbone."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from modelnet.nets.backbone import Backbone
+from pipeline import TensorCache
+from pipeline.build.features import ROWS_AT_ONCE, FeaturesReport, write_features
+from pipeline.errors import CheckpointError, OptionsError, OutputError
+
+
+def build_features(
+    images: Path,
+    path: Path,
+    model: str,
+    weights: Path,
+    device: str = "auto",
+    *,
+    rebuild: bool = False,
+    wait: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> FeaturesReport:
+    """Write a cache of what a frozen network makes of the images of a cache, unless it is there and up to date.
+
+    Args:
+        images: a cache of images.
+        path: the cache of features.
+        model, weights, device: as `Backbone` has them.
+        rebuild, wait, progress: as `write_features` has them.
+
+    Raises:
+        CacheError: the cache of images cannot be used.
+        CheckpointError: the network gives no numbers.
+        As `Backbone` and `write_features` otherwise.
+    """
+    cache = TensorCache(images)
+    if cache.features is not None:
+        raise OptionsError("no images to make features of", images, "it holds features", "Give the cache of images")
+    if path.resolve() == images.resolve():
+        raise OutputError("the cache would be lost", path, "the images are in it", "Give another --out")
+    backbone = Backbone(model, weights, cache.recipe.size, device)
+
+    def rows_of(first: int, end: int) -> NDArray[np.float32]:
+        batch = cache.read(torch.arange(first, end))
+        # always as many at once: a shorter batch might be computed in another order, to other last digits
+        full = torch.cat([batch, batch.new_zeros((ROWS_AT_ONCE - len(batch), *batch.shape[1:]))])
+        rows_ND = backbone(full)[: len(batch)]
+        if not bool(rows_ND.isfinite().all()):
+            raise CheckpointError("the weights cannot be used", weights, f"with them {model} gives NaN or infinity")
+        found: NDArray[np.float32] = rows_ND.numpy()
+        return found
+
+    return write_features(
+        cache.stored, path, backbone.features_of(cache), rows_of, rebuild=rebuild, wait=wait, progress=progress
+    )

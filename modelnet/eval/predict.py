@@ -1,0 +1,100 @@
+"""Predict the classes of image files."""
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from modelnet.eval.trained import BATCH_SIZE, Trained
+from pipeline.decode.decode import Undecodable
+from pipeline.errors import RunError
+from pipeline.source.manifest import SUFFIXES
+from pipeline.source.reader import read_image
+from pipeline.text import show_path
+
+
+class Answer(NamedTuple):
+    """What a network says of an image file: (class, probability), the most probable first; or why it says nothing."""
+
+    file: Path
+    classes: list[tuple[int, float]]
+    error: str = ""
+
+
+def predict(trained: Trained, paths: Sequence[Path], top_k: int) -> Iterator[Answer]:
+    """Ask a network about image files.
+
+    Args:
+        trained: the network.
+        paths: files, or folders whose JPEGs and PNGs are meant, at any depth.
+        top_k: classes an image.
+
+    Yields:
+        An answer a file, in order.
+
+    Raises:
+        RunError: a path that is not there, or a folder without images.
+    """
+    files = [file for path in paths for file in image_files(path)]
+    for start in range(0, len(files), BATCH_SIZE):
+        yield from _predict_batch(trained, files[start : start + BATCH_SIZE], top_k)
+
+
+def image_files(path: Path) -> list[Path]:
+    """Return the file itself, or what has an image's name below a folder, hidden files and folders left out.
+
+    Raises:
+        RunError: it is not there, or a folder without images.
+    """
+    if not path.exists():
+        raise RunError("no image there", path, "no such file or folder")
+    if not path.is_dir():
+        return [path]
+    found = sorted(
+        file
+        for file in path.rglob("*")
+        if os.fsencode(file.suffix.lower()) in SUFFIXES
+        and not file.is_dir()
+        and not any(part.startswith(".") or part == "__MACOSX" for part in file.relative_to(path).parts)
+    )
+    if not found:
+        suffixes = " ".join(os.fsdecode(suffix) for suffix in SUFFIXES)
+        raise RunError("no images there", path, f"no file below it has a suffix of {suffixes}")
+    return found
+
+
+def _predict_batch(trained: Trained, files: list[Path], top_k: int) -> list[Answer]:
+    answers: list[Answer] = []
+    prepared: dict[int, Tensor] = {}
+    for i, file in enumerate(files):
+        error = ""
+        try:
+            prepared[i] = trained.prepare(read_image(os.fsencode(file))[0])
+        except (Undecodable, OSError) as failure:
+            error = getattr(failure, "strerror", None) or str(failure)
+        answers.append(Answer(file, [], error))
+    if prepared:
+        top = trained.probabilities(torch.stack(list(prepared.values()))).topk(min(top_k, len(trained.class_ids)))
+        for i, values, labels in zip(prepared, top.values.tolist(), top.indices.tolist(), strict=True):
+            answers[i] = Answer(files[i], list(zip(labels, values, strict=True)))
+    return answers
+
+
+def answer_text(trained: Trained, answer: Answer) -> str:
+    """Return a line: "photos/a.jpg: snake 93.1%, paddle 6.9%"."""
+    names = (trained.class_names[label] or str(trained.class_ids[label]) for label, _ in answer.classes)
+    said = (f"{show_path(name)} {p:.1%}" for name, (_, p) in zip(names, answer.classes, strict=True))
+    return f"{show_path(answer.file)}: {', '.join(said)}"
+
+
+def answer_dict(trained: Trained, answer: Answer) -> dict[str, Any]:
+    """Return plain JSON values: the file, and its classes or the error."""
+    if answer.error:
+        return {"file": os.fspath(answer.file), "error": answer.error}
+    classes = [
+        {"id": trained.class_ids[label], "name": trained.class_names[label], "p": p} for label, p in answer.classes
+    ]
+    return {"file": os.fspath(answer.file), "classes": classes}

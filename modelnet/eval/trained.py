@@ -1,0 +1,186 @@
+"""A trained network, from its run folder: evaluated on a cache, or asked about single images."""
+
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from modelnet.data.batches import Batches, worker_deaths
+from modelnet.data.caches import find, match_labels
+from modelnet.data.split import split_by_content
+from modelnet.eval.evaluate import evaluate
+from modelnet.eval.scores import Scores, score
+from modelnet.nets.backbone import Backbone
+from modelnet.nets.registry import build_network
+from modelnet.options import TrainOptions
+from modelnet.progress import Progress
+from modelnet.runs.checkpoint import check_format, evaluated_weights, features_of
+from modelnet.runs.folder import RunFolder
+from modelnet.runtime.device import autocast, choose_device, memory_errors
+from pipeline import TensorCache
+from pipeline.decode.decode import decode
+from pipeline.errors import CacheMissing, CacheStale, CheckpointError, OptionsError, RunError
+from pipeline.format.classes import ClassId
+from pipeline.format.features import Features
+from pipeline.load.augment import center_crop
+from pipeline.load.normalize import normalize
+from pipeline.recipe import Recipe, pixels_to_row
+from pipeline.text import show_path
+
+BATCH_SIZE = 32
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A network as a run left it, with all that is needed to use it.
+
+    Attributes:
+        run: its folder.
+        network: in evaluation mode; with a running mean of the weights, that one.
+        class_ids, class_names: by the network's label.
+        recipe: how an image becomes a tensor.
+        features: what the network takes instead of images, or None.
+        options: of the run.
+        device: of the network.
+    """
+
+    run: Path
+    network: nn.Module
+    class_ids: list[ClassId]
+    class_names: list[str]
+    recipe: Recipe
+    options: TrainOptions
+    device: torch.device
+    features: Features | None = None
+
+    @classmethod
+    def load(cls, run: Path, checkpoint: str = "last", device: str = "auto") -> "Trained":
+        """Load the network of a run.
+
+        Args:
+            run: its folder.
+            checkpoint: "last", or the "best" epoch's.
+            device: "auto", "cpu", "cuda" or "cuda:1".
+
+        Raises:
+            RunError: no run there, or it saved no such checkpoint.
+            CheckpointError: the checkpoint is damaged, unsafe, or of another format.
+            DeviceError: the device is not there.
+        """
+        folder, name = RunFolder(run), f"{checkpoint}.pt"
+        folder.read_config()
+        content = folder.load_checkpoint(name)
+        path = os.fspath(folder.checkpoints / name)
+        check_format(content, path)
+        chosen = choose_device(device)
+        try:
+            network = build_network(**content["model"])
+            network.load_state_dict(evaluated_weights(content))
+            recipe, options = Recipe.from_dict(content["recipe"]), TrainOptions.from_dict(content["options"])
+            features = features_of(content)
+        except (RuntimeError, ValueError, KeyError, TypeError) as error:
+            raise CheckpointError("the checkpoint cannot be used", path, str(error)) from error
+        with memory_errors(chosen):
+            network.to(chosen).eval()
+        return cls(run, network, content["class_ids"], content["class_names"], recipe, options, chosen, features)
+
+    def on_images(self, weights: Path | None) -> "Trained":
+        """Return the network behind the frozen one whose features it was trained on; itself where there is none.
+
+        Args:
+            weights: a file with those of the frozen network, which are not kept in the run.
+
+        Raises:
+            RunError: they are needed, and not given or not there.
+            CheckpointError: they are others.
+            OptionsError: they are given, and not needed.
+        """
+        if self.features is None:
+            if weights is not None:
+                raise OptionsError("--weights are not needed", self.run, "its network takes images", "Leave them out")
+            return self
+        name, digest = self.features.model, self.features.weights
+        if weights is None:
+            reason = f"it was trained on features of {name}, whose weights are not kept here"
+            raise RunError("weights are needed", self.run, reason, f"Give --weights, those with digest {digest[:8]}")
+        backbone = Backbone(name, weights, self.recipe.size, str(self.device))
+        if backbone.digest != digest:
+            reason = (
+                f"their digest is {backbone.digest[:8]}, and {self.run.name} was trained on features by {digest[:8]}"
+            )
+            raise CheckpointError("the weights are others", weights, reason)
+        return replace(self, network=nn.Sequential(backbone.network, self.network).eval())
+
+    def evaluate(self, cache: Path | None = None, workers: int = 0, progress: Progress | None = None) -> Scores:
+        """Say how good the network is on the images of a cache.
+
+        Args:
+            cache: another one, all of it; None for the images that the run was validated on.
+            workers: processes that read.
+            progress: hears of images that the network was trained on.
+
+        Raises:
+            OptionsError: the run had no validation images, and no cache is given.
+            CacheError: the cache cannot be used, does not go together with the network, or has changed since the run.
+        """
+        if cache is None:
+            opened, rows = self._validation_images()
+        else:
+            opened, rows = TensorCache(cache), None
+            if (known := self._trained_on(opened)) and progress is not None:
+                among = f"{known} of its {opened.num_images} images" if known < opened.num_images else "all its images"
+                progress.warn(f"{show_path(opened.path)}: the network was trained on {among}")
+        if opened.num_images == 0:
+            raise OptionsError("nothing to evaluate on", opened.path, "it holds no images", "Give another --cache")
+        label_map = match_labels(self.class_ids, self.recipe, opened, self.features, f"run {self.run.name}")
+        size, crop_size = self.options.batch_size, self.options.crop_size
+        batches = Batches(opened, self.device, size, workers=workers, rows=rows, crop_size=crop_size)
+        with worker_deaths(opened.path), memory_errors(self.device):
+            outcome = evaluate(self.network, batches, label_map, autocast=autocast(self.options, self.device))
+        assert outcome is not None  # nobody can ask it to stop
+        return score(outcome, self.class_ids, self.class_names)
+
+    def _validation_images(self) -> tuple[TensorCache, Tensor | None]:
+        """Open the cache that the run was validated on; the rows are the part of it that was."""
+        if self.options.val is None and self.options.val_fraction is None:
+            reason = "the run had no validation images"
+            raise OptionsError("nothing to evaluate on", self.run, reason, "Give a --cache")
+        try:
+            cache = TensorCache(find(self.options.val or self.options.cache, self.run))
+        except CacheMissing as error:
+            error.advice += ", or give --cache to evaluate on another, whole"
+            raise
+        if cache.fingerprint != RunFolder(self.run).read_config()["val"]["fingerprint"]:
+            reason = f"it is not the one that run {self.run.name} was validated on"
+            raise CacheStale("the cache has changed", cache.path, reason, "Give --cache to evaluate on it, whole")
+        fraction = self.options.val_fraction
+        return cache, None if fraction is None else split_by_content(cache, fraction).val
+
+    def _trained_on(self, cache: TensorCache) -> int:
+        """Count the images of a cache that the network was trained on, where it is the run's own."""
+        described = RunFolder(self.run).read_config()["cache"]
+        return int(described["images"]) if cache.fingerprint == described["fingerprint"] else 0
+
+    def prepare(self, data: bytes) -> Tensor:
+        """Make of an image file what the cache made of the files that the network was trained on, to the last bit.
+
+        Args:
+            data: a whole JPEG or PNG.
+
+        Returns:
+            (3, S, S) float32; with `crop_size`, its middle.
+
+        Raises:
+            Undecodable: the bytes give no image.
+        """
+        row_CHW = torch.from_numpy(pixels_to_row(decode(data, self.recipe).pixels_HWC, self.recipe))
+        image_CHW = normalize(row_CHW[None], self.recipe)[0] if row_CHW.dtype == torch.uint8 else row_CHW
+        return image_CHW if self.options.crop_size is None else center_crop(image_CHW, self.options.crop_size)
+
+    def probabilities(self, images_NCHW: Tensor) -> Tensor:
+        """Return (N, C) float64 on the CPU, what the network thinks of prepared images."""
+        with torch.inference_mode(), memory_errors(self.device), autocast(self.options, self.device):
+            logits_NC: Tensor = self.network(images_NCHW.to(self.device))
+        return logits_NC.double().softmax(1).cpu()

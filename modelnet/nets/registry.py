@@ -1,0 +1,92 @@
+"""Networks by name: ModelNet, torchvision's classifiers, timm's; weights to start from, out of a local file."""
+
+from collections.abc import Callable
+from difflib import get_close_matches
+from typing import Any
+
+import torch
+from torch import nn
+
+from modelnet.nets.modelnet import ModelNet
+from pipeline.errors import OptionsError
+
+MODELNET, LINEAR, TIMM = "modelnet", "linear", "timm:"
+
+_AUXILIARY = ("googlenet", "inception_v3")  # would give a second and third answer in training
+
+
+def build_network(name: str, classes: int, size: int) -> nn.Module:
+    """Make the network of that name, its weights drawn from torch's global generator.
+
+    Args:
+        name: "modelnet", or that of a torchvision classifier, as "resnet18", or one of timm's, as "timm:resnet18";
+            "linear" takes features instead of images.
+        classes: C, the number of classes.
+        size: S, the side of the images in pixels; for "linear" D, numbers an image.
+
+    Raises:
+        OptionsError: no such network, or one that cannot take images of that size.
+    """
+    if name == MODELNET:
+        return ModelNet(classes, size)
+    if name == LINEAR:
+        return nn.Linear(size, classes)
+    known, make = _timm(size) if name.startswith(TIMM) else _torchvision(size)
+    if name not in known:
+        some = [MODELNET, LINEAR, "resnet18", "and torchvision's other classifiers"]
+        near = get_close_matches(name, [MODELNET, LINEAR, *known]) or some
+        raise OptionsError("no such network", None, repr(name), f"There is {', '.join(near)}")
+    try:
+        network = make(name, classes)
+        with torch.inference_mode():
+            network.eval()(torch.zeros(1, 3, size, size))
+    except (RuntimeError, ValueError, AssertionError, TypeError) as error:
+        raise OptionsError(
+            f"{name} cannot take images of {size} × {size} pixels",
+            None,
+            str(error),
+            "Build the cache with another --size",
+        ) from error
+    return network.train()
+
+
+_Maker = Callable[[str, int], nn.Module]
+
+
+def _torchvision(size: int) -> tuple[list[str], _Maker]:
+    """Return the names of torchvision's classifiers, and what makes one of a name for so many classes."""
+    from torchvision import models
+
+    def make(name: str, classes: int) -> nn.Module:
+        special: dict[str, Any] = {"aux_logits": False, "init_weights": True} if name in _AUXILIARY else {}
+        if name.startswith("vit_"):
+            special = {"image_size": size}
+        elif name == "maxvit_t":
+            special = {"input_size": (size, size)}
+        network: nn.Module = models.get_model(name, weights=None, num_classes=classes, **special)
+        return network
+
+    return models.list_models(module=models), make
+
+
+def _timm(size: int) -> tuple[list[str], _Maker]:
+    """Return the same of timm. A name that is not in its list could be a place in the network: never looked up.
+
+    Raises:
+        OptionsError: timm is not installed.
+    """
+    try:
+        import timm
+    except ImportError as error:
+        advice = "Type: pip install 'modelnet-cache[timm]'"
+        raise OptionsError("timm is not installed", None, str(error), advice) from error
+
+    def make(name: str, classes: int) -> nn.Module:
+        name = name.removeprefix(TIMM)
+        made_for = timm.get_pretrained_cfg(name)
+        fixed = made_for is not None and made_for.fixed_input_size and made_for.input_size[1:] != (size, size)
+        special: dict[str, Any] = {"img_size": size} if fixed else {}
+        network: nn.Module = timm.create_model(name, pretrained=False, num_classes=classes, **special)
+        return network
+
+    return [TIMM + name for name in timm.list_models()], make

@@ -1,0 +1,178 @@
+"""What a report shows: runs as their folders tell of them, in groups that differ in their seeds alone."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from modelnet.compare.compare import compare_runs
+from modelnet.compare.result import Comparison, Flip
+from modelnet.eval.scores import ClassScore, class_scores
+from modelnet.pages.mistakes import ImageKey, Mistake, Pictures, find_mistakes, read_pictures
+from modelnet.pages.run import Run, class_after_class
+from pipeline.errors import OptionsError, RunError
+from pipeline.text import show_path
+
+MISTAKES = 12  # shown of each kind
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs that differ in their seeds alone; often just one.
+
+    Attributes:
+        label: "A", "B", ...; empty where there is one group.
+        runs: at least one.
+    """
+
+    label: str
+    runs: list[Run]
+
+    @property
+    def started(self) -> list[Run]:
+        """The runs that have an epoch to show."""
+        return [run for run in self.runs if run.rows]
+
+    @cached_property
+    def confusion(self) -> list[list[int]] | None:
+        """[true label][predicted label], numbers of images, added up over the runs; None without scores."""
+        matrices = [run.scores.confusion for run in self.runs if run.scores is not None]
+        return [[sum(cells) for cells in zip(*rows, strict=True)] for rows in zip(*matrices, strict=True)] or None
+
+    @property
+    def class_scores(self) -> list[ClassScore] | None:
+        """How good the networks are at each class, all their answers taken together; None without scores."""
+        if self.confusion is None:
+            return None
+        classes = self.runs[0].classes
+        return class_scores(self.confusion, list(classes), list(classes.values()))
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Mistakes with a title, and a sentence on what they are."""
+
+    title: str
+    about: str
+    mistakes: list[Mistake]
+
+
+@dataclass(frozen=True)
+class Report:
+    """All that a page shows.
+
+    Attributes:
+        groups: of runs; where they can be compared, the sides of the comparison.
+        comparison: of the groups; None of a single one, and where the runs cannot be compared.
+        galleries: mistakes; none where the runs were not all validated on the same images.
+        pictures: of these.
+        notes: what a person should know before the numbers are believed.
+    """
+
+    groups: list[Group]
+    comparison: Comparison | None
+    galleries: list[Gallery]
+    pictures: Pictures
+    notes: list[str]
+
+    @property
+    def runs(self) -> list[Run]:
+        """Of all groups."""
+        return [run for group in self.groups for run in group.runs]
+
+
+def gather(paths: Sequence[Path]) -> Report:
+    """Read runs, and whatever is still there of what they were made of.
+
+    Args:
+        paths: folders of runs, at least one; the order of the groups is that of their first runs.
+
+    Raises:
+        RunError: one of them is no run, or cannot be read.
+    """
+    runs = list({path.resolve(): Run.read(path) for path in paths}.values())  # a folder given twice counts once
+    notes = runs[0].notes() if len(runs) == 1 else _notes_on_many(runs)
+    groups, comparison = group_runs(runs), None
+    if len(groups) > 1:
+        try:
+            found = compare_runs([run.path for run in runs])
+        except (RunError, OptionsError) as error:
+            notes.append(f"No comparison: {error}.")
+        else:
+            groups, comparison = _sides(runs, found), found if found.pairs else None
+    galleries = _galleries(runs)
+    wanted = {mistake.image for gallery in galleries for mistake in gallery.mistakes}
+    wanted |= {ImageKey(flip.class_id, flip.file) for flip in flips_shown(comparison)}
+    if not wanted:
+        return Report(groups, comparison, galleries, Pictures({}), notes)
+    run = next(run for run in runs if run.predictions)
+    pictures = read_pictures(run.path, run.options, run.config["val"]["fingerprint"], wanted)
+    return Report(groups, comparison, galleries, pictures, notes)
+
+
+def _sides(runs: Sequence[Run], comparison: Comparison) -> list[Group]:
+    by_path = {run.path: run for run in runs}
+    sides = comparison.sides
+    return [Group(side.label if len(sides) > 1 else "", [by_path[path] for path in side.runs]) for side in sides]
+
+
+def flips_shown(comparison: Comparison | None) -> list[Flip]:
+    """Return the images that flip, the clearest first, as many as are shown; of two sides alone."""
+    return comparison.pairs[0].flips[:MISTAKES] if comparison is not None and len(comparison.pairs) == 1 else []
+
+
+def group_runs(runs: Sequence[Run]) -> list[Group]:
+    """Put runs together that differ in their seeds alone: where they cannot be compared, which does so as well."""
+    grouped: dict[str, list[Run]] = {}
+    for run in runs:
+        grouped.setdefault(run.group_key, []).append(run)
+    labels = [""] if len(grouped) == 1 else [_letters(number) for number in range(len(grouped))]
+    return [Group(label, group) for label, group in zip(labels, grouped.values(), strict=True)]
+
+
+def _letters(number: int) -> str:
+    """A to Z, AA, AB, ..."""
+    before, last = divmod(number, 26)
+    return (_letters(before - 1) if before else "") + chr(ord("A") + last)
+
+
+def _galleries(runs: Sequence[Run]) -> list[Gallery]:
+    scored = [run for run in runs if run.predictions]
+    if not scored or len({run.images_validated for run in scored}) > 1:
+        return []
+    mistakes = find_mistakes(run.predictions for run in scored)
+    if not mistakes:
+        return []
+    if len(scored) > 1:
+        about = f"Of {len(mistakes)} images that some run got wrong, those that most of the {len(scored)} did."
+        return [Gallery("Images most often wrong", about, mistakes[: 2 * MISTAKES])]
+    images = len(scored[0].predictions)
+    if len(mistakes) <= 2 * MISTAKES:
+        return [Gallery("Mistakes", f"All {len(mistakes)} of {images} images, the surest first.", mistakes)]
+    return [
+        Gallery(
+            "Surest mistakes", f"Of {len(mistakes)} of {images} images, those it was surest of.", mistakes[:MISTAKES]
+        ),
+        Gallery("Least sure mistakes", "Those that were nearly right.", mistakes[: -MISTAKES - 1 : -1]),
+    ]
+
+
+def _notes_on_many(runs: Sequence[Run]) -> list[str]:
+    notes = []
+    diverged = [run for run in runs if run.divergence]
+    unfinished = [run for run in runs if not run.divergence and not run.has_ended]
+    for some, what in ((diverged, "diverged"), (unfinished, "were stopped before their last epoch, or still train")):
+        if some:
+            names = [show_path(run.path.name) for run in some[:5]]
+            more = " ..." if len(some) > 5 else ""
+            notes.append(f"{len(some)} of {len(runs)} runs {what}: {', '.join(names)}{more}.")
+    if in_order := sum(bool(run.rows) and not run.options.shuffle for run in runs):
+        notes.append(
+            class_after_class("The order" if in_order == len(runs) else f"In {in_order} of {len(runs)} runs the order")
+        )
+    validated = {run.images_validated for run in runs}
+    if validated == {None}:
+        notes.append("No validation images: nothing here says how good the networks are on images not seen.")
+    elif len(validated) > 1:
+        notes.append("The runs were not validated on the same images: their validation losses cannot be compared.")
+    return notes

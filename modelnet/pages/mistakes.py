@@ -1,0 +1,125 @@
+"""The validation images that runs got wrong, as their predictions.csv says, and their pictures from the cache."""
+
+import io
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from modelnet.data.caches import find
+from modelnet.options import TrainOptions
+from modelnet.runs.tables import Prediction
+from pipeline import TensorCache
+from pipeline.errors import CacheDamaged, PipelineError
+from pipeline.recipe import Recipe
+from pipeline.text import show_path
+
+THUMBNAIL = 192  # pixels; shown smaller, so that they are sharp on a phone and on paper
+
+
+class ImageKey(NamedTuple):
+    """Which image: two classes may have the same file name."""
+
+    class_id: str
+    file: str
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """An image that at least one run got wrong.
+
+    Attributes:
+        image: which one.
+        predicted: the wrong class that was said most often.
+        runs: that got it wrong.
+        p_predicted, p_true: means over these runs.
+    """
+
+    image: ImageKey
+    predicted: str
+    runs: int
+    p_predicted: float
+    p_true: float
+
+
+def find_mistakes(runs: Iterable[Sequence[Prediction]]) -> list[Mistake]:
+    """Return the images that were got wrong, those by most runs first, of these the surest wrong answers first.
+
+    Args:
+        runs: what each says of the same images.
+    """
+    wrong: dict[ImageKey, list[Prediction]] = defaultdict(list)
+    for predictions in runs:
+        for prediction in predictions:
+            if not prediction.correct:
+                wrong[ImageKey(prediction.class_id, prediction.file)].append(prediction)
+    mistakes = [
+        Mistake(
+            image,
+            Counter(p.predicted for p in answers).most_common(1)[0][0],
+            len(answers),
+            sum(p.p_predicted for p in answers) / len(answers),
+            sum(p.p_true for p in answers) / len(answers),
+        )
+        for image, answers in wrong.items()
+    ]
+    return sorted(mistakes, key=lambda m: (-m.runs, -m.p_predicted, m.image))
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Thumbnails, JPEG, of those images that the cache still has as the run saw them.
+
+    Attributes:
+        jpegs: by image.
+        missing: why some are left out, or "".
+    """
+
+    jpegs: dict[ImageKey, bytes]
+    missing: str = ""
+
+
+def read_pictures(run: Path, options: TrainOptions, fingerprint: str, images: Iterable[ImageKey]) -> Pictures:
+    """Make thumbnails of validation images, from the tensors that the network saw.
+
+    Args:
+        run: its folder, beside which the cache is looked for too.
+        options: name the cache.
+        fingerprint: of the cache when the run began.
+        images: which ones.
+    """
+    try:
+        cache = TensorCache(find(options.val or options.cache, run))
+    except PipelineError as error:
+        return Pictures({}, str(error))
+    if cache.fingerprint != fingerprint:
+        return Pictures({}, f"{show_path(cache.path)} has changed since the run")
+    if cache.features is not None:
+        return Pictures({}, f"{show_path(cache.path)} holds features, not images")
+    jpegs, missing = {}, ""
+    labels = {str(class_id): label for label, class_id in enumerate(cache.class_ids)}
+    for image in images:
+        label = labels.get(image.class_id)
+        rows = [row for row in cache.rows_of(image.file) if int(cache.labels[row]) == label]
+        try:
+            if rows:
+                jpegs[image] = thumbnail(cache.read(torch.tensor(rows[:1]))[0], cache.recipe)
+        except CacheDamaged as error:
+            missing = str(error)
+    return Pictures(jpegs, missing)
+
+
+def thumbnail(image_CHW: Tensor, recipe: Recipe) -> bytes:
+    """Turn a normalized image back into a picture of at most `THUMBNAIL` pixels a side, a JPEG."""
+    mean_C11, std_C11 = (torch.tensor(v).view(3, 1, 1) for v in (recipe.mean, recipe.std))
+    pixels_HWC = ((image_CHW * std_C11 + mean_C11) * 255).round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0)
+    picture: Any = Image.fromarray(pixels_HWC.numpy())
+    picture.thumbnail((THUMBNAIL, THUMBNAIL))
+    jpeg = io.BytesIO()
+    picture.save(jpeg, "JPEG", quality=85)
+    return jpeg.getvalue()

@@ -1,0 +1,169 @@
+"""A run as its folder tells of it, and what a person should know before its numbers are believed."""
+
+import json
+from collections import Counter
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from modelnet.eval.diagnostics import GUESSING_AFTER, converged_below, guessing
+from modelnet.eval.scores import Scores, accuracy_interval
+from modelnet.options import OF_ONE_START, PLACES, TrainOptions
+from modelnet.progress import EpochRow
+from modelnet.runs.folder import RunFolder
+from modelnet.runs.tables import Prediction
+from pipeline.errors import RunError
+from pipeline.text import show_path
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run as its folder tells of it.
+
+    Attributes:
+        path: the folder.
+        config: config.json.
+        options: of the run.
+        rows: a row an epoch.
+        scores: of the validation images by the weights at the end; None without them, or before the end.
+        predictions: of the validation images, where there are scores.
+        divergence: where training diverged; empty where it did not.
+    """
+
+    path: Path
+    config: dict[str, Any]
+    options: TrainOptions
+    rows: list[EpochRow]
+    scores: Scores | None
+    predictions: list[Prediction]
+    divergence: str = ""
+
+    @classmethod
+    def read(cls, path: Path) -> "Run":
+        """Read a run folder.
+
+        Raises:
+            RunError: no run there, or one of its files is not as this program writes it.
+        """
+        folder = RunFolder(path)
+        config, rows = folder.read_config(), folder.read_metrics()
+        try:
+            scores = folder.read_scores()
+            run = cls(
+                path,
+                config,
+                TrainOptions.from_dict(config["options"]),
+                rows,
+                None if scores is None else Scores.from_dict(scores),
+                folder.read_predictions(),
+                folder.read_divergence(),
+            )
+            _ = run.classes, run.counts, run.val_counts, config["cache"]["fingerprint"]
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise RunError("the run cannot be read", path, f"not as it was written ({error})") from error
+        return run
+
+    @cached_property
+    def classes(self) -> dict[str, str]:
+        """What to call each class, by its id as text, in the order of the labels."""
+        classes = self.config["cache"]["classes"]
+        names = [str(one["name"] or one["id"]) for one in classes]
+        uses = Counter(names)  # ImageNet calls two classes "crane"
+        return {
+            str(one["id"]): show_path(name if uses[name] == 1 else f"{name} ({one['id']})")
+            for name, one in zip(names, classes, strict=True)
+        }
+
+    @property
+    def counts(self) -> list[int]:
+        """Training images of each class."""
+        return [int(one["images"]) for one in self.config["cache"]["classes"]]
+
+    @property
+    def val_counts(self) -> list[int] | None:
+        """Validation images of each class; None without any."""
+        if self.config["val"] is None:
+            return None
+        images = {str(one["id"]): int(one["images"]) for one in self.config["val"]["classes"]}
+        return [images.get(class_id, 0) for class_id in self.classes]
+
+    @property
+    def converged(self) -> bool:
+        """Whether the training loss is nearer to the lowest there can be than to that of guessing."""
+        return bool(self.rows) and self.rows[-1].train_loss < converged_below(self.counts, self.options)
+
+    @property
+    def best_epoch(self) -> EpochRow:
+        """The epoch of checkpoints/best.pt; there is one at least."""
+        return max(self.rows, key=lambda r: (-r.train_loss,) if r.val_loss is None else (r.val_acc or 0, -r.val_loss))
+
+    @property
+    def scored_epoch(self) -> int | None:
+        """The epoch of the scores, the last one unless the run went on and was stopped; None where nothing tells."""
+        if self.scores is None:
+            return None
+        return max((row.epoch for row in self.rows if row.val_loss == self.scores.loss), default=None)
+
+    @property
+    def epochs_done(self) -> int:
+        """How many epochs it has had, also where its table of them has lost some."""
+        return self.rows[-1].epoch if self.rows else 0
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether it came to its last epoch, or seems to have run out of patience."""
+        epochs = self.epochs_done
+        return epochs >= self.options.epochs or (self.options.patience is not None and self.scored_epoch == epochs)
+
+    @property
+    def images_validated(self) -> tuple[str, float | None] | None:
+        """What two runs that were validated on the same images share; None without validation."""
+        val = self.config["val"]
+        return None if val is None else (str(val["fingerprint"]), self.options.val_fraction)
+
+    @property
+    def group_key(self) -> str:
+        """What runs share that differ in their seeds alone."""
+        options = {k: v for k, v in self.options.to_dict().items() if k not in OF_ONE_START + PLACES}
+        images = [None if side is None else side["fingerprint"] for side in (self.config["cache"], self.config["val"])]
+        return json.dumps([options, images], sort_keys=True)
+
+    def notes(self) -> list[str]:
+        """Say what a person should know before the numbers are believed."""
+        notes = []
+        if self.divergence:
+            notes.append(f"The run diverged: {show_path(self.divergence)}. What is shown is what came before.")
+        elif not self.has_ended:
+            done = f"{self.epochs_done} of {self.options.epochs} epochs are done"
+            notes.append(f"{done}: the run was stopped, or still trains.")
+        if self.config["val"] is None:
+            notes.append("No validation images: nothing here says how good the network is on images it has not seen.")
+        if self.scored_epoch is not None and self.scored_epoch < self.epochs_done:
+            notes.append(f"Scores and mistakes are those after epoch {self.scored_epoch}; the run has gone on since.")
+        if self.rows and not self.options.shuffle:
+            notes.append(class_after_class("The order"))
+        if len(self.rows) >= GUESSING_AFTER and (hint := guessing(self.rows, self.counts, self.options)):
+            notes.append(f"{hint[0].upper()}{hint[1:]}.")
+        if self.scores is not None:
+            notes += self._luck(self.scores)
+        return notes
+
+    def _luck(self, scores: Scores) -> list[str]:
+        most = max(scores.classes, key=lambda one: one.images)
+        always = most.images / scores.images
+        low, high = accuracy_interval(scores.accuracy * scores.images, scores.images)
+        if low > always:
+            return []
+        blind = f"that of always answering {self.classes[str(most.id)]}: {always:.1%}"
+        if high < always:
+            return [f"This accuracy is below {blind}."]
+        return [f"With {scores.images} images this accuracy cannot be told from {blind}."]
+
+
+def class_after_class(order: str) -> str:
+    """Say that an order was not shuffled, and what follows for the numbers of training."""
+    return (
+        f"{order} was not shuffled (--no-shuffle): class after class, the running loss and accuracy of training look "
+        "better than the network is, and whether it converged follows from that loss."
+    )

@@ -1,0 +1,216 @@
+"""The tables of a report's page: confusion, classes, options, environment."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import MISSING, dataclass, fields
+from statistics import median
+from typing import Any, NamedTuple
+
+from modelnet.compare.result import Comparison, show_p
+from modelnet.compare.statistics import Difference
+from modelnet.options import OF_ONE_START, PLACES, TrainOptions
+from modelnet.pages.collect import Group
+from modelnet.pages.run import Run
+from pipeline.format.features import Features
+from pipeline.text import show_path
+
+MATRIX_UP_TO = 20  # classes; with more, the pairs that are most often confused are shown instead
+PAIRS = 20
+CLASSES_UP_TO = 30  # classes; with more, the extremes are shown, and all behind a click
+EXTREMES = 10
+
+
+class Bar(NamedTuple):
+    """A cell with a bar behind its text, as long as its share of the longest."""
+
+    text: str
+    share: float
+
+
+@dataclass(frozen=True)
+class Table:
+    """A caption, a heading for each column, and rows whose first cell names them; numbers are aligned at the right."""
+
+    caption: str
+    header: list[str]
+    rows: Sequence[Sequence[str | Bar]]
+    numbers: bool = True
+
+
+def percent(value: float | None) -> str:
+    """Return 0.614 as "61.4%"; a dash for None."""
+    return "–" if value is None else f"{value:.1%}"
+
+
+class MatrixRow(NamedTuple):
+    """A true class of the confusion matrix: its name, and of each predicted class the count and its share."""
+
+    name: str
+    cells: list[tuple[int, float]]
+
+
+def matrix(group: Group) -> list[MatrixRow] | None:
+    """Return the confusion matrix; None without one, or where it is too large to be read."""
+    names = list(group.runs[0].classes.values())
+    if group.confusion is None or len(names) > MATRIX_UP_TO:
+        return None
+    return [
+        MatrixRow(name, [(count, count / max(sum(counts), 1)) for count in counts])
+        for name, counts in zip(names, group.confusion, strict=True)
+    ]
+
+
+def confused_pairs(group: Group) -> Table | None:
+    """Return the pairs of classes that are most often confused, where there are too many for a matrix."""
+    names = list(group.runs[0].classes.values())
+    if group.confusion is None or len(names) <= MATRIX_UP_TO:
+        return None
+    pairs = [
+        (count, true, said)
+        for true, counts in enumerate(group.confusion)
+        for said, count in enumerate(counts)
+        if count and true != said
+    ]
+    pairs.sort(key=lambda pair: (-pair[0], pair[1:]))
+    rows = [
+        [names[true], names[said], f"{count:,}", percent(count / sum(group.confusion[true]))]
+        for count, true, said in pairs[:PAIRS]
+    ]
+    header = ["true class", "predicted as", "images", "of the true class"]
+    return Table("The pairs of classes most often confused", header, rows)
+
+
+def pair_table(comparison: Comparison) -> Table:
+    """Return how far each other side is above the first, and how far chance reaches."""
+    rows = [
+        [
+            f"{pair.second} against {pair.first}",
+            *_difference(pair.accuracy, 100, ".1f"),
+            show_p(pair.p_adjusted),
+            *_difference(pair.loss, 1, ".4f"),
+        ]
+        for pair in comparison.pairs
+    ]
+    header = ["", "accuracy, points", "95 % interval", "p", "loss", "95 % interval"]
+    return Table(f"Differences on the {comparison.images:,} validation images", header, rows)
+
+
+def _difference(difference: Difference, scale: int, shape: str) -> list[str]:
+    value, low, high = (f"{scale * x:+z{shape}}" for x in (difference.value, difference.low, difference.high))
+    return [value, f"{low} to {high}"]
+
+
+def class_tables(group: Group) -> tuple[str, list[Table], Table | None]:
+    """Return a sentence on the balance of the classes, what is shown of them, and all of them where that is a part."""
+    run = group.runs[0]
+    counts, val_counts, scores = run.counts, run.val_counts, group.class_scores
+    header = ["class", "training images"]
+    header += [] if val_counts is None else ["validation images"]
+    header += [] if scores is None else ["precision", "recall", "F1"]
+    rows: list[list[str | Bar]] = []
+    for k, name in enumerate(run.classes.values()):
+        row: list[str | Bar] = [name, Bar(f"{counts[k]:,}", counts[k] / max(*counts, 1))]
+        row += [] if val_counts is None else [f"{val_counts[k]:,}"]
+        row += [] if scores is None else list(map(percent, (scores[k].precision, scores[k].recall, scores[k].f1)))
+        rows.append(row)
+    if len(rows) <= CLASSES_UP_TO:
+        return _balance(run), [Table("The classes", header, rows)], None
+    if scores is None:
+        order, ends = sorted(range(len(rows)), key=lambda k: counts[k]), ("smallest", "largest")
+    else:
+        order = sorted((k for k in range(len(rows)) if scores[k].images), key=lambda k: (scores[k].f1 or 0, k))
+        ends = ("worst", "best")
+    parts = [
+        Table(f"The {EXTREMES} {end} classes", header, [rows[k] for k in chosen])
+        for end, chosen in zip(ends, (order[:EXTREMES], order[: -EXTREMES - 1 : -1]), strict=True)
+    ]
+    return _balance(run), parts, Table(f"All {len(rows):,} classes", header, rows)
+
+
+def _balance(run: Run) -> str:
+    counts, names = run.counts, list(run.classes.values())
+    present = [count for count in counts if count]
+    without = len(counts) - len(present)
+    empty = f"; {without} {'class has' if without == 1 else 'classes have'} none" if without else ""
+    if len(set(present)) <= 1:
+        return f"Every class has {max(counts):,} training images{empty}."
+    most, least = counts.index(max(present)), counts.index(min(present))
+    return (
+        f"From {min(present):,} training images ({names[least]}) to {max(present):,} ({names[most]}), "
+        f"median {median(present):,.0f}: {max(present) / min(present):.3g} to 1{empty}."
+    )
+
+
+def differing_options(groups: Sequence[Group]) -> dict[str, list[str]]:
+    """Return the options in which the groups differ, with the value of each group."""
+    differing = {}
+    for option in fields(TrainOptions):
+        values = [_values(group.runs, option.name) for group in groups]
+        if len(set(values)) > 1 and option.name not in OF_ONE_START + PLACES:
+            differing[_flag(option.name)] = values
+    return differing
+
+
+def option_tables(groups: Sequence[Group]) -> list[Table]:
+    """Return tables of the options: those that are not at their defaults, and the others; each with all its values."""
+    changed, others = [], []
+    runs = [run for group in groups for run in group.runs]
+    for option in fields(TrainOptions):
+        if option.name == "name":
+            continue
+        shown = [_flag(option.name), _values(runs, option.name)]
+        if any(getattr(run.options, option.name) != option.default for run in runs):
+            changed.append([*shown, _shown(None, option.name, option.default)])
+        else:
+            others.append(shown)
+    return [
+        Table("Options not at their defaults", ["option", "value", "default"], changed, numbers=False),
+        Table("Options at their defaults", ["option", "value"], others, numbers=False),
+    ]
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def _values(runs: Iterable[Run], name: str) -> str:
+    values = {getattr(run.options, name): run.options for run in runs}
+    whole = list(values)
+    if len(whole) > 2 and type(whole[0]) is int and whole == list(range(whole[0], whole[0] + len(whole))):
+        return f"{whole[0]} to {whole[-1]}"
+    return ", ".join(_shown(options, name, value) for value, options in values.items())
+
+
+def _shown(options: TrainOptions | None, name: str, value: Any) -> str:
+    if name == "lr" and value is None:
+        return (
+            "0.001 × batch size" if options is None else f"{options.learning_rate:g} ({options.learning_rate_reason})"
+        )
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "–" if value in (None, "", MISSING) else show_path(str(value))
+
+
+def environment_table(runs: Sequence[Run]) -> Table:
+    """Return a table of what the runs were made with; where they differ, all values."""
+    described = [_environment(run) for run in runs]
+    names = dict.fromkeys(name for one in described for name in one)
+    rows = [[name, "; ".join(dict.fromkeys(one[name] for one in described if name in one))] for name in names]
+    return Table("What the runs were made with" if len(runs) > 1 else "What it was made with", ["", ""], rows, False)
+
+
+def _environment(run: Run) -> dict[str, str]:
+    config = run.config
+    threads = f", threads: {config['threads']}" if "threads" in config else ""
+    shown = {"device": f"{config.get('device', '–')} ({config.get('device_name', '–')}){threads}"}
+    shown |= {name: str(version) for name, version in config.get("versions", {}).items() if version}
+    shown["git commit"] = config.get("git_commit") or "none: not run from a checkout"
+    sides = {"training images": (config["cache"], run.options.cache)}
+    if config["val"] is not None:
+        sides["validation images"] = (config["val"], run.options.val or run.options.cache)
+    for side, (images, path) in sides.items():
+        recipe = images.get("recipe", {})
+        size = f", {recipe['size']} × {recipe['size']}, {recipe['dtype']}" if recipe else ""
+        if images.get("features"):
+            size = f", {Features.from_dict(images['features'])}"
+        shown[side] = f"{images['images']:,} of {show_path(path)}{size}, fingerprint {images['fingerprint'][:16]}"
+    return {name: show_path(value) for name, value in shown.items()}

@@ -1,0 +1,92 @@
+"""The bytes of a checkpoint: tensors and plain values as torch.save writes them, with a digest of themselves.
+
+torch.save makes a zip archive; the digest is the archive's comment, at its very end, so that a checkpoint of ours stays
+an ordinary one: `torch.load(path, weights_only=True)` reads it, and so does any zip tool.
+"""
+
+import io
+import pickle
+from pathlib import Path
+from typing import Any
+
+import xxhash
+from torch import Tensor
+
+from pipeline.errors import CheckpointDamaged, CheckpointError, CheckpointUnsafe
+from pipeline.format.features import Features
+
+_LABEL = b"xxh3-128 of the bytes before: "
+_COMMENT_BYTES = len(_LABEL) + 32
+_ZIP = b"PK\x03\x04"
+
+
+def encode(content: dict[str, Any]) -> bytes:
+    """Return the bytes of a checkpoint that holds `content`: dictionaries, lists, tensors, numbers, text, None."""
+    import torch  # here: who only reads a run's numbers need not wait for it
+
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    body = buffer.getvalue()[:-2] + _COMMENT_BYTES.to_bytes(2, "little")  # a zip archive ends in its comment's length
+    return body + _LABEL + xxhash.xxh3_128_hexdigest(body).encode()
+
+
+def decode(data: bytes, path: Path) -> dict[str, Any]:
+    """Return what `encode` was given, with tensors on the CPU.
+
+    Nothing but tensors and plain values is ever unpickled, whatever the digest says.
+
+    Args:
+        data: the content of the file.
+        path: of the file, for the message.
+
+    Raises:
+        CheckpointDamaged: the bytes are not those that were written.
+        CheckpointUnsafe: a pickle of something else, which might run code, or no checkpoint at all.
+    """
+    import torch
+
+    body, comment = data[:-_COMMENT_BYTES], data[-_COMMENT_BYTES:]
+    if comment.startswith(_LABEL) and comment != _LABEL + xxhash.xxh3_128_hexdigest(body).encode():
+        raise CheckpointDamaged("the checkpoint is damaged", path, "its digest does not fit its bytes")
+    if data and not data.startswith(_ZIP):
+        raise CheckpointUnsafe("not a checkpoint", path, "not one of ours; it is not loaded")
+    try:
+        content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        reason = "it holds more than tensors and plain values, which could run code; it is not loaded"
+        raise CheckpointUnsafe("not a safe checkpoint", path, reason) from error
+    except (RuntimeError, EOFError, ValueError) as error:
+        raise CheckpointDamaged("the checkpoint is damaged", path, "it is cut short or changed") from error
+    if not comment.startswith(_LABEL) or not isinstance(content, dict):
+        raise CheckpointDamaged("the checkpoint is damaged", path, "it carries no digest of ours")
+    return content
+
+
+FORMAT = 5
+
+
+def evaluated_weights(content: dict[str, Any]) -> dict[str, Tensor]:
+    """Return the weights of a checkpoint to predict with: their running mean where there is one."""
+    weights: dict[str, Tensor] = content["average"] or content["weights"]
+    return weights
+
+
+def features_of(content: dict[str, Any]) -> Features | None:
+    """Return what a network was trained on where that was no images.
+
+    Raises:
+        ValueError: the checkpoint says something else there.
+    """
+    values = content.get("features")
+    return None if values is None else Features.from_dict(values)
+
+
+def check_format(content: dict[str, Any], path: str) -> None:
+    """Refuse a checkpoint of another format.
+
+    Raises:
+        CheckpointError: shows both.
+    """
+    if content.get("format") != FORMAT:
+        reason = f"it has format {content.get('format')!r}; format {FORMAT} is read"
+        raise CheckpointError("the checkpoint does not fit", path, reason)

@@ -1,0 +1,360 @@
+"""The run folder: the one place that knows what is in `runs/<name>/` and how it is written.
+
+    config.json       every option, the seeds, versions, the caches' fingerprints, the command that repeats it
+    metrics.csv       a line an epoch
+    split.csv         a line an image, the side it is on, where one cache serves for training and validation
+    predictions.csv   a line an image of the validation set, by the weights at the end
+    scores.json       how good these are, class by class
+    checkpoints/      last.pt, the one before it as previous.pt, best.pt
+    loss.png          the curves
+    confusion.png     what was taken for what, of the validation images
+    report.html       all of it, to be looked at
+    tensorboard/      every epoch for TensorBoard, where that was asked for
+    diverged.txt      where training diverged, until the run goes on
+    group.csv, seeds.png   of the first of many that were trained together: all of them
+
+Nothing in it holds the folder's own path, so that it can be moved as a whole.
+"""
+
+import csv
+import errno
+import fcntl
+import io
+import json
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from modelnet.progress import EpochRow
+from modelnet.runs import checkpoint
+from modelnet.runs.tables import Prediction, csv_text, epochs_text, read_epochs, read_predictions
+from pipeline.errors import AccessDenied, CheckpointError, OutputError, RunBusy, RunError, StorageError
+from pipeline.system import files
+
+RUNS = Path("runs")
+
+
+class RunFolder:
+    """A run folder that this process alone writes to, from `create` or `open_for_writing` until it ends."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = Path(path)
+        self._lock: int | None = None
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of the checkpoints."""
+        return self.path / "checkpoints"
+
+    @classmethod
+    def create(cls, name: str | None, counted: str) -> "RunFolder":
+        """Make a new folder below `runs/`: `name`, or `counted` with the next free number.
+
+        Raises:
+            OutputError: `name` is there already, or nothing can be made there.
+        """
+        number = 1
+        while True:
+            run = cls(RUNS / (name or f"{counted}-{number:03}"))
+            try:
+                run.path.mkdir(parents=True)
+                run.checkpoints.mkdir()
+                run._take_lock()
+                return run
+            except FileExistsError as error:
+                if name or not run.path.is_dir():
+                    raise OutputError(
+                        "a run of that name is there", run.path, "runs are never overwritten", "Give another --name"
+                    ) from error
+                number += 1
+            except OSError as error:
+                kind = AccessDenied if isinstance(error, PermissionError) else OutputError
+                raise kind("the run folder cannot be made", run.path, error.strerror or str(error)) from error
+
+    @classmethod
+    def open_for_writing(cls, path: Path) -> "RunFolder":
+        """Go on in the folder of an earlier run.
+
+        Raises:
+            RunError: no run there.
+            RunBusy: another process trains in it.
+        """
+        run = cls(path)
+        run.read_config()
+        run._take_lock()
+        return run
+
+    def __enter__(self) -> "RunFolder":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let other processes write to the folder."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def _take_lock(self) -> None:
+        self._lock = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        os.register_at_fork(after_in_child=self.close)  # a worker that outlives a killed run would keep it locked
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            self.close()
+            raise RunBusy("the run is busy", self.path, "another process trains in it", "Wait for it") from error
+        except OSError:
+            pass  # a disk without locks: runs of different names still never meet
+
+    @property
+    def is_written(self) -> bool:
+        """Whether what is given to it is written: so that nobody prepares in vain what is not."""
+        return True
+
+    def write_config(self, config: dict[str, Any]) -> None:
+        """Publish config.json."""
+        self._publish("config.json", _json_text(config).encode())
+
+    def read_config(self) -> dict[str, Any]:
+        """Return what `write_config` was given.
+
+        Raises:
+            RunError: there is no run, or its config.json cannot be read.
+        """
+        path = self.path / "config.json"
+        try:
+            config: Any = json.loads(path.read_bytes())
+        except (FileNotFoundError, NotADirectoryError) as error:
+            reason = "it has no config.json" if self.path.exists() else "no such folder"
+            advice = "Give a folder below runs/"
+            if self.path.suffix == ".csv" and self.path.is_file():
+                reason, advice = "it is a table of several", "Give one of the folders that it names"
+            raise RunError("no run there", self.path, reason, advice) from error
+        except OSError as error:
+            raise RunError("the run cannot be read", path, error.strerror or str(error)) from error
+        except ValueError as error:
+            raise RunError("the run cannot be read", path, f"it is no JSON ({error})") from error
+        whole = isinstance(config, dict) and config.keys() >= {"options", "cache", "val"}
+        if not isinstance(config, dict) or not whole or not isinstance(config["options"], dict):
+            raise RunError("the run cannot be read", path, "it holds no options of a training run")
+        return config
+
+    def append_metrics(self, row: EpochRow) -> None:
+        """Add a line to metrics.csv."""
+        path = self.path / "metrics.csv"
+        with _storage_errors(path), path.open("a", encoding="utf-8", newline="") as file:
+            file.write(epochs_text([row], with_header=file.tell() == 0))
+
+    def read_metrics(self) -> list[EpochRow]:
+        """Return the whole lines of metrics.csv; the last one may be torn where the process was killed.
+
+        Raises:
+            RunError: it is not the table that this program writes.
+        """
+        path = self.path / "metrics.csv"
+        if not path.exists():
+            return []
+        try:
+            text = path.read_text(encoding="utf-8")
+            return read_epochs(text[: text.rfind("\n") + 1])
+        except (ValueError, KeyError, TypeError, csv.Error) as error:
+            raise RunError("the run cannot be read", path, f"it is not a table of epochs ({error})") from error
+
+    def keep_metrics(self, epochs: int) -> list[EpochRow]:
+        """Drop the lines after `epochs`, which training will write again, and return the others."""
+        rows = [row for row in self.read_metrics() if row.epoch <= epochs]
+        self._publish("metrics.csv", epochs_text(rows).encode())
+        return rows
+
+    def write_split(self, header: list[str], rows: Iterable[list[Any]]) -> None:
+        """Publish split.csv."""
+        self._publish("split.csv", csv_text([header, *rows]).encode("utf-8", "surrogateescape"))
+
+    def write_predictions(self, header: list[str], rows: Iterable[list[Any]]) -> None:
+        """Publish predictions.csv."""
+        self._publish("predictions.csv", csv_text([header, *rows]).encode("utf-8", "surrogateescape"))
+
+    def read_predictions(self) -> list[Prediction]:
+        """Return predictions.csv, in its order; empty where the run has not written it.
+
+        Raises:
+            RunError: it is not the table that this program writes.
+        """
+        path = self.path / "predictions.csv"
+        if not path.exists():
+            return []
+        try:
+            return read_predictions(path.read_bytes().decode("utf-8", "surrogateescape"))
+        except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
+            raise RunError("the run cannot be read", path, f"it is not a table of predictions ({error})") from error
+
+    def read_scores(self) -> dict[str, Any] | None:
+        """Return what `write_scores` was given; None where there is no such file.
+
+        Raises:
+            RunError: it cannot be read.
+        """
+        path = self.path / "scores.json"
+        try:
+            scores: dict[str, Any] = json.loads(path.read_bytes())
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            raise RunError("the run cannot be read", path, str(error)) from error
+        return scores
+
+    def write_scores(self, scores: dict[str, Any]) -> None:
+        """Publish scores.json."""
+        self._publish("scores.json", _json_text(scores).encode())
+
+    def write_group(self, header: list[str], rows: Iterable[list[Any]]) -> None:
+        """Publish group.csv; its first column, "run", names folders beside this one."""
+        self._publish("group.csv", csv_text([header, *rows]).encode("utf-8", "surrogateescape"))
+
+    @staticmethod
+    def read_group(path: Path) -> list[Path]:
+        """Return the folders that a group.csv names.
+
+        Raises:
+            RunError: it is none.
+        """
+        try:
+            text = path.read_bytes().decode("utf-8", "surrogateescape")
+            names = [line["run"] for line in csv.DictReader(io.StringIO(text))]
+        except OSError as error:
+            raise RunError("no group of runs there", path, error.strerror or str(error)) from error
+        except (KeyError, csv.Error) as error:
+            raise RunError("no group of runs there", path, "it is not a table with a column of runs") from error
+        if not names or any(name in ("", ".", "..") or set("/\0") & set(name) for name in names):
+            raise RunError("no group of runs there", path, "it names no folders beside its own")
+        return [path.parent.parent / name for name in names]
+
+    def write_divergence(self, where: str) -> None:
+        """Publish diverged.txt."""
+        self._publish("diverged.txt", f"{where}\n".encode("utf-8", "surrogateescape"))
+
+    def read_divergence(self) -> str:
+        """Return what `write_divergence` was given; empty where training did not diverge.
+
+        Raises:
+            RunError: it cannot be read.
+        """
+        path = self.path / "diverged.txt"
+        try:
+            return path.read_bytes().decode("utf-8", "surrogateescape").strip()
+        except FileNotFoundError:
+            return ""
+        except OSError as error:
+            raise RunError("the run cannot be read", path, error.strerror or str(error)) from error
+
+    def forget_divergence(self) -> None:
+        """Remove diverged.txt: the run goes on."""
+        path = self.path / "diverged.txt"
+        with _storage_errors(path):
+            path.unlink(missing_ok=True)
+
+    def write_picture(self, name: str, png: bytes) -> None:
+        """Publish a picture."""
+        self._publish(name, png)
+
+    def save_checkpoint(self, content: dict[str, Any], best: bytes | None = None) -> None:
+        """Publish last.pt, keeping the one it replaces as previous.pt, and best.pt where there is a new one, encoded.
+
+        The best comes first: killed in between, a run goes on from an older last.pt and finds that best once more.
+        """
+        if best is not None:
+            self._publish("checkpoints/best.pt", best)
+        last, previous = self.checkpoints / "last.pt", self.checkpoints / "previous.pt"
+        if last.exists():
+            with _storage_errors(previous), _clean_aside(previous) as aside:
+                files.remove(aside)
+                os.link(last, aside)
+                files.rename(aside, previous)
+                files.remove(aside)  # rename does nothing where both are the same file: killed here the last time
+        self._publish("checkpoints/last.pt", checkpoint.encode(content))
+
+    def load_checkpoint(self, name: str = "last.pt") -> dict[str, Any]:
+        """Return what `save_checkpoint` was given, with tensors on the CPU.
+
+        Raises:
+            RunError: there is none.
+            CheckpointDamaged, CheckpointUnsafe: it is not as it was written; names the one before where that is whole.
+        """
+        path = self.checkpoints / name
+        try:
+            return checkpoint.decode(path.read_bytes(), path)
+        except FileNotFoundError as error:
+            raise RunError("no checkpoint", path, "the run ended before it saved one", "Train again") from error
+        except OSError as error:
+            raise StorageError("the checkpoint cannot be read", path, error.strerror or str(error)) from error
+        except CheckpointError as error:
+            if name == "last.pt":
+                error.advice = self._advice_on_a_bad_last()
+            raise
+
+    def _advice_on_a_bad_last(self) -> str:
+        previous = self.checkpoints / "previous.pt"
+        try:
+            content = checkpoint.decode(previous.read_bytes(), previous)
+        except (OSError, CheckpointError):
+            return "There is no whole one before it; train again"
+        return f"The one before it is whole (epoch {content.get('epoch', '?')}): rename previous.pt to last.pt"
+
+    def _publish(self, name: str, data: bytes) -> None:
+        path = self.path / name
+        with _storage_errors(path), _clean_aside(path):
+            files.publish(data, path)
+
+
+class UnwrittenRun(RunFolder):
+    """The run folder as all ranks but the first have it: they know its name, and write nothing."""
+
+    @property
+    def is_written(self) -> bool:
+        """False."""
+        return False
+
+    def append_metrics(self, row: EpochRow) -> None:
+        """Do nothing."""
+
+    def save_checkpoint(self, content: dict[str, Any], best: bytes | None = None) -> None:
+        """Do nothing."""
+
+    def forget_divergence(self) -> None:
+        """Do nothing."""
+
+    def _publish(self, name: str, data: bytes) -> None:
+        pass
+
+
+@contextmanager
+def _clean_aside(path: Path) -> Iterator[Path]:
+    """Leave nothing of a file that is written beside `path` and could not be renamed to it."""
+    aside = path.with_name(path.name + ".new")
+    try:
+        yield aside
+    except OSError:
+        with suppress(OSError):
+            files.remove(aside)
+        raise
+
+
+def _json_text(values: dict[str, Any]) -> str:
+    return json.dumps(values, indent=2) + "\n"
+
+
+@contextmanager
+def _storage_errors(path: Path) -> Iterator[None]:
+    """Name the file of the run that could not be written: a run that loses its results must not seem well."""
+    try:
+        yield
+    except OSError as error:
+        denied = isinstance(error, PermissionError) or error.errno == errno.EROFS
+        kind = AccessDenied if denied else StorageError
+        advice = "What was saved before is whole; --resume goes on from there"
+        if not path.parent.exists():
+            advice = "The folder is no longer there; where it was renamed or moved, --resume goes on with it"
+        raise kind("the run cannot be written", path, error.strerror or str(error), advice) from error

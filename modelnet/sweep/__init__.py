@@ -1,0 +1,1 @@
+"""Many networks: grid, stacked training, result."""

@@ -1,0 +1,174 @@
+"""Which networks a group has: seeds, data seeds and settings, crossed; and which of them one pass can train at once."""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields, replace
+from itertools import product
+from typing import Any, get_args
+
+from modelnet.nets.registry import MODELNET
+from modelnet.options import TrainOptions
+from pipeline.errors import OptionsError
+
+MOST = 512  # networks: each keeps its run folder open while it is trained
+
+OWN = (
+    *("seed", "init", "epochs", "patience", "smoothing", "class_weights", "model_ema", "clip_grad"),
+    *("opt", "lr", "momentum", "weight_decay"),
+    *("sched", "warmup_epochs", "decay_rate", "decay_epochs", "plateau_epochs"),
+)  # may differ between the networks of one pass; whatever else differs makes another pass over the data
+_NEEDED = {"model": MODELNET, "amp": False, "compile": False}  # half-size numbers are not the same in a stack
+_FIXED = (
+    *_NEEDED,
+    *(
+        "cache",
+        "val",
+        "val_fraction",
+        "amp_dtype",
+        "weights",
+        "device",
+        "preload",
+        "workers",
+        "threads",
+        "tensorboard",
+        "name",
+    ),
+    *("seed", "data_seed"),
+)
+_TYPES = {field.name: field.type for field in fields(TrainOptions)}
+SHARED = [name for name in _TYPES if name not in OWN and name != "name"]
+_SHORT = {"wd": "weight_decay"}
+
+Sweep = Mapping[str, Sequence[Any]]
+
+
+def parse_seeds(text: str) -> list[int]:
+    """Return the seeds that a text names: "0-15", "3,5,8" or both.
+
+    Raises:
+        ValueError: it names none.
+    """
+    seeds: list[int] = []
+    for part in text.split(","):
+        found = re.fullmatch(r"(\d+)(?:-(\d+))?", part.strip())
+        if not found:
+            raise ValueError(f"seeds are given as 0-15 or 3,5,8, not {text!r}")
+        first, last = int(found[1]), int(found[2] or found[1])
+        if not first <= last < first + MOST:
+            raise ValueError(f"seeds go upwards, at most {MOST} of them, not {part!r}")
+        seeds += range(first, last + 1)
+    return seeds
+
+
+def parse_sweep(texts: Iterable[str]) -> dict[str, list[Any]]:
+    """Return the values of each option that texts like "lr=0.001,0.01" name.
+
+    Values that have commas themselves are divided by semicolons: "augment=none;flip;flip,crop".
+
+    Raises:
+        ValueError: no such option, one that cannot be swept, or a value that it cannot have.
+    """
+    sweep: dict[str, list[Any]] = {}
+    for text in texts:
+        typed, equals, values = text.partition("=")
+        name = typed.strip().replace("-", "_")
+        name = _SHORT.get(name, name)
+        if not equals or not values.strip():
+            raise ValueError(f"a sweep is given as lr=0.001,0.01, not {text!r}")
+        if name not in _TYPES or name in _FIXED:
+            seeds = {"seed": "; --seeds varies it", "data_seed": "; --data-seeds varies it"}.get(name, "")
+            can = ", ".join(sorted(known.replace("_", "-") for known in set(_TYPES) - set(_FIXED)))
+            raise ValueError(f"no sweep over {typed.strip()!r}{seeds}. There is {can}")
+        if name in sweep:
+            raise ValueError(f"two sweeps over {typed.strip()}; give all of its values in one")
+        divided = values.split(";" if ";" in values else ",")
+        sweep[name] = [_value(name, value.strip()) for value in divided]
+    return sweep
+
+
+def _value(name: str, text: str) -> Any:
+    """Read a value as the option has it."""
+    kinds = get_args(_TYPES[name]) or (_TYPES[name],)
+    if text.lower() == "none" and (type(None) in kinds or name == "augment"):
+        return "" if name == "augment" else None
+    try:
+        if bool in kinds:
+            return {"yes": True, "true": True, "no": False, "false": False}[text.lower()]
+        return next(kind for kind in (int, float, str) if kind in kinds)(text)
+    except (KeyError, ValueError):
+        what = "yes or no" if bool in kinds else "a whole number" if int in kinds else "a number"
+        raise ValueError(f"a sweep over {name.replace('_', '-')} needs {what}, not {text!r}") from None
+
+
+def cross(
+    options: TrainOptions, seeds: Sequence[int], data_seeds: Sequence[int] | None = None, sweep: Sweep | None = None
+) -> list[TrainOptions]:
+    """Return the options of every network: each setting of the sweep, with each data seed and each seed.
+
+    Args:
+        options: of all, but for what is varied.
+        seeds: of the initial weights.
+        data_seeds: of order and augmentation; None for the one of `options`.
+        sweep: values by option.
+
+    Raises:
+        ValueError: options that nothing can be trained with.
+    """
+    sweep = sweep or {}
+    data_seeds = [options.data_seed] if data_seeds is None else data_seeds
+    members = []
+    for values in product(*sweep.values()):
+        setting = dict(zip(sweep, values, strict=True))
+        for data_seed, seed in product(data_seeds, seeds):
+            parts = [f"{name.replace('_', '-')}-{shown(value)}" for name, value in setting.items()]
+            parts += [f"data-seed-{data_seed}"] if len(data_seeds) > 1 else []
+            parts += [f"seed-{seed}"] if len(seeds) > 1 or not parts else []
+            name = options.name and "-".join([options.name, *parts])
+            members.append(replace(options, **setting, data_seed=data_seed, seed=seed, name=name))
+    return members
+
+
+def check(members: Sequence[TrainOptions]) -> None:
+    """Refuse what cannot be done for many networks at once.
+
+    Raises:
+        OptionsError: names the option.
+    """
+    what = "many networks cannot be trained so"
+    if len(members) < 2 or len(members) > MOST:
+        raise OptionsError(what, None, f"a group has 2 to {MOST} of them, not {len(members)}")
+    if len(set(members)) != len(members):
+        raise OptionsError(what, None, "all have to be different; a seed or a value is named twice")
+    for name, needed in _NEEDED.items():
+        value = getattr(members[0], name)
+        if value != needed:
+            flag = f"--{name}" if value is True else f"--{name} {value}"
+            raise OptionsError(what, None, f"not with {flag}", "Train them one by one")
+
+
+def passes(members: Sequence[TrainOptions]) -> list[list[int]]:
+    """Divide networks, by their numbers, into passes over the data: each of those that can share every batch."""
+    found: dict[tuple[Any, ...], list[int]] = {}
+    for i, options in enumerate(members):
+        found.setdefault(tuple(getattr(options, name) for name in SHARED), []).append(i)
+    return list(found.values())
+
+
+def varied(members: Sequence[TrainOptions]) -> list[str]:
+    """Return the options in which networks differ, seeds aside."""
+    names = [name for name in _TYPES if name not in _FIXED]
+    return [name for name in names if len({getattr(options, name) for options in members}) > 1]
+
+
+def label(options: TrainOptions, names: Sequence[str]) -> str:
+    """Return what tells a setting from the others, as it is typed: "lr=0.01 momentum=0.9"."""
+    return " ".join(f"{name.replace('_', '-')}={shown(getattr(options, name))}" for name in names)
+
+
+def shown(value: Any) -> str:
+    """Return a value as it is typed."""
+    if value is None or value == "":
+        return "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return str(value)

@@ -1,0 +1,202 @@
+"""The loop over epochs and batches of networks that are trained together, and what each gets of it."""
+
+import time
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from modelnet.data.batches import worker_deaths
+from modelnet.eval.evaluate import Outcome
+from modelnet.eval.metrics import RunningMean
+from modelnet.nets.modelnet import ModelNet
+from modelnet.progress import EpochRow, Progress
+from modelnet.runs.tables import median_row
+from modelnet.runtime.device import memory_errors
+from modelnet.runtime.interrupt import Stop
+from modelnet.sweep.network import StackedLoss, StackedModelNet
+from modelnet.sweep.optimizer import StackedOptimizer
+from modelnet.training.loop import SECONDS_BETWEEN_SAVES, Training
+from pipeline.errors import TrainingDiverged
+
+
+class Together:
+    """Networks at work on the same batches, each from the state of its own training, and back into it every epoch.
+
+    One that has had its epochs, lost its patience or diverged is left as it is then; the others go on.
+
+    Args:
+        trainings: of the networks, all after the same step.
+        rows: of each, a row an epoch that it has had.
+        progress, stop: as for `train`.
+
+    Attributes:
+        rows: as above, with what was added.
+        diverged: whether each did.
+        trained_accuracy: of each at its end on its training images, where their order is not shuffled; else None.
+        active: the networks that are still trained.
+    """
+
+    def __init__(
+        self, trainings: Sequence[Training], rows: Sequence[list[EpochRow]], progress: Progress, stop: Stop
+    ) -> None:
+        self.trainings = trainings
+        self.session = trainings[0].session
+        self.rows = rows
+        self.progress = progress
+        self.stop = stop
+        self.saved_at = time.monotonic()
+        self.diverged = [False] * len(trainings)
+        self.trained_accuracy: list[float | None] = [None] * len(trainings)
+        self.active = [i for i, training in enumerate(trainings) if not training.is_finished]
+        self.epochs = max(training.session.options.epochs for training in trainings)
+        self.epoch, self.step = trainings[0].state.epoch, trainings[0].state.step
+        self.networks = [training.state.network for training in trainings]
+        self.stacked = StackedModelNet([network for network in self.networks if isinstance(network, ModelNet)])
+        self.stacked.to(self.session.device)
+        self.stacked.take_gradients(self.networks)
+        self.loss_of = StackedLoss([training.session.loss_of for training in trainings])
+        sessions = [training.session for training in trainings]
+        self.optimizer = StackedOptimizer(
+            self.stacked, [own.options for own in sessions], [own.schedule for own in sessions]
+        )
+        self.optimizer.take_state([training.state.optimizer for training in trainings])
+        self.average = StackedAverage(self.stacked, trainings) if any(t.state.average for t in trainings) else None
+
+    def run_epochs(self) -> None:
+        """Train the epochs that are left, and write down what comes of each network."""
+        with worker_deaths(self.session.cache.path), memory_errors(self.session.device):
+            while self.active:
+                began = time.perf_counter() - self.trainings[self.active[0]].state.seconds
+                self.train_epoch()
+                if self.stop.signal:
+                    break
+                self.finish_epoch(self.validate(), time.perf_counter() - began)
+            for i in self.active:
+                self.finish(i, None)
+
+    def train_epoch(self) -> None:
+        """Train on what is left of the current epoch, up to its end or to a request to stop."""
+        stacked, optimizer, rhythm = self.stacked, self.optimizer, self.session.rhythm
+        decays = [training.state.decays for training in self.trainings]
+        steps: list[tuple[Tensor, Tensor, int]] = []
+        began = time.perf_counter()
+        for images, labels in self.session.batches.epoch(self.epoch, self.step):
+            if rhythm.clears(self.step):
+                optimizer.zero_grad()
+            logits = stacked(images)
+            losses = self.loss_of(logits, labels)
+            losses.sum().backward(rhythm.share(self.step))
+            if rhythm.steps_after(self.step):
+                optimizer.step(rhythm.step(self.epoch, self.step), decays)
+                if self.average is not None:
+                    self.average.update()
+
+            self.step += 1
+            largest = labels.argmax(1) if labels.dim() == 2 else labels
+            steps.append((losses.detach(), (logits.detach().argmax(2) == largest).sum(1), len(labels)))
+            self.progress.step(len(labels))
+            if self.stop.signal:
+                break
+        self.hand_over(steps, time.perf_counter() - began)
+
+    def hand_over(self, steps: list[tuple[Tensor, Tensor, int]], seconds: float) -> None:
+        """Give the state of every network what it would have alone after these steps."""
+        if not steps:  # stopped after the last batch of the epoch
+            return
+        losses_KT = torch.stack([losses for losses, _, _ in steps], dim=1).double().cpu()
+        counts_T = torch.tensor([count for _, _, count in steps])
+        sums_K = (losses_KT * counts_T).sum(1).tolist()
+        correct_K = torch.stack([correct for _, correct, _ in steps], dim=1).sum(1).tolist()
+        self.stacked.copy_to(self.networks, self.active)
+        if self.session.rhythm.keeps_gradients:
+            self.stacked.copy_gradients_to(self.networks, self.active)
+        self.optimizer.copy_state_to([training.state.optimizer for training in self.trainings], self.active)
+        if self.average is not None:
+            self.average.copy_to(self.trainings, self.active)
+        for i in self.active:
+            state = self.trainings[i].state
+            before = state.running.to_dict()
+            added = {"loss_sum": sums_K[i], "correct": correct_K[i], "images": int(counts_T.sum())}
+            state.running = RunningMean.from_dict({name: before[name] + value for name, value in added.items()})
+            state.step, state.seconds = self.step, state.seconds + seconds
+            state.waited += self.session.batches.waited
+
+    def validate(self) -> list[Outcome] | list[None]:
+        """Run all networks over the validation images, where there are any."""
+        if self.session.val_batches is None:
+            return [None] * len(self.trainings)
+        evaluated = self.stacked if self.average is None else self.average.stacked
+        logits, labels = [], []
+        with torch.inference_mode():
+            for images, labels_B in self.session.val_batches.epoch(0):
+                logits.append(evaluated(images))
+                labels.append(labels_B)
+        labels_N = self.session.label_map[torch.cat(labels).cpu()]
+        return [Outcome(logits_NC, labels_N) for logits_NC in torch.cat(logits, dim=1).float().cpu()]
+
+    def finish_epoch(self, outcomes: list[Outcome] | list[None], seconds: float) -> None:
+        """Write down an epoch of every network; those that have come to their end, end."""
+        self.epoch, self.step = self.epoch + 1, 0
+        ended = []
+        for i in list(self.active):
+            training, outcome = self.trainings[i], outcomes[i]
+            try:
+                ended.append(training.finish_epoch(outcome, seconds))
+            except TrainingDiverged as error:
+                self.diverged[i] = True
+                self.active.remove(i)
+                self.progress.warn(str(error))
+                continue
+            self.rows[i].append(ended[-1])
+            if training.is_finished:
+                self.active.remove(i)
+                self.finish(i, outcome)
+        if time.monotonic() - self.saved_at >= SECONDS_BETWEEN_SAVES * len(self.trainings):
+            for i in self.active:
+                self.trainings[i].save()
+            self.saved_at = time.monotonic()
+        if ended:
+            self.progress.epoch(median_row(ended), self.epochs)
+
+    def finish(self, i: int, outcome: Outcome | None) -> None:
+        """Write down what came of a network that ends here, for good or until it is resumed."""
+        self.trained_accuracy[i] = self.trainings[i].finish(self.rows[i], outcome).trained_accuracy
+
+
+class StackedAverage:
+    """The running means of the weights of K networks; of one that has none, the weights themselves.
+
+    Args:
+        stacked: the networks.
+        trainings: of them; the means go on from theirs.
+    """
+
+    def __init__(self, stacked: StackedModelNet, trainings: Sequence[Training]) -> None:
+        self._of = stacked
+        self._begun = any(t.state.average is not None and int(t.state.average.n_averaged) > 0 for t in trainings)
+        averages = [t.state.network if t.state.average is None else t.state.average.module for t in trainings]
+        self.stacked = StackedModelNet([network for network in averages if isinstance(network, ModelNet)])
+        self.stacked.to(stacked.stacked[0].device)
+        kept_K = torch.tensor([t.session.options.model_ema or 0.0 for t in trainings], dtype=torch.float64)
+        self._parts = [
+            (1 - kept_K).float().to(weights.device).view(-1, *[1] * (weights.dim() - 1)) for weights in stacked.stacked
+        ]
+        self._steps = 0
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Take in the weights after a step; the first replace the mean."""
+        for mean, weights, part in zip(self.stacked.stacked, self._of.stacked, self._parts, strict=True):
+            mean.lerp_(weights, part) if self._begun else mean.copy_(weights)
+        self._begun = True
+        self._steps += 1
+
+    def copy_to(self, trainings: Sequence[Training], which: Sequence[int]) -> None:
+        """Give those networks that have a running mean theirs."""
+        averages = {i: trainings[i].state.average for i in which}
+        having = {i: average for i, average in averages.items() if average is not None}
+        self.stacked.copy_to([training.state.evaluated for training in trainings], list(having))
+        for average in having.values():
+            average.n_averaged += self._steps
+        self._steps = 0

@@ -1,0 +1,117 @@
+"""Many ModelNets as one: the same images go through all of them in a few large operations."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import max_pool2d
+
+from modelnet.nets.modelnet import ModelNet
+
+
+class StackedModelNet(nn.Module):
+    """K networks whose weights are stacked, each along a new first dimension; none sees another.
+
+    The first convolution's patches do not overlap, so one matrix product of the patches with the kernels of all
+    networks does it, and the patches are cut once for all. What follows is the same for K groups of channels.
+
+    Args:
+        networks: K of them, for images of one size; they are copied.
+    """
+
+    def __init__(self, networks: Sequence[ModelNet]) -> None:
+        super().__init__()
+        self.count = len(networks)
+        self._names = [name for name, _ in networks[0].named_parameters()]
+        states = [network.state_dict() for network in networks]
+        self.stacked = nn.ParameterList(torch.stack([state[name] for state in states]) for name in self._names)
+
+    def forward(self, images_BCHW: Tensor) -> Tensor:
+        """Map (B, 3, S, S) float32 images to (K, B, C) float32 logits."""
+        kernel1, bias1, kernel2, bias2, *linear = self.stacked
+        pooled_BCHW = max_pool2d(self._first_convolution(images_BCHW, kernel1, bias1), kernel_size=6, stride=2)
+        hidden_KBF = self._second_convolution(pooled_BCHW, kernel2, bias2)
+        for i in range(0, len(linear), 2):
+            hidden_KBF = torch.baddbmm(linear[i + 1][:, None], hidden_KBF, linear[i].transpose(1, 2))
+            if i + 2 < len(linear):
+                hidden_KBF = hidden_KBF.relu()
+        return hidden_KBF
+
+    def _first_convolution(self, images_BCHW: Tensor, kernel: Tensor, bias: Tensor) -> Tensor:
+        """Return (B, K × 3, side, side), the channels last in memory: so the pooling is vectorized over them."""
+        batch, side = len(images_BCHW), images_BCHW.shape[-1] // 6
+        cut = images_BCHW[:, :, : 6 * side, : 6 * side].reshape(batch, 3, side, 6, side, 6)
+        patches = cut.permute(0, 2, 4, 1, 3, 5).reshape(batch * side * side, 108)
+        convolved = torch.addmm(bias.flatten(), patches, kernel.reshape(-1, 108).t())
+        return convolved.view(batch, side, side, -1).permute(0, 3, 1, 2)
+
+    def _second_convolution(self, pooled_BCHW: Tensor, kernel: Tensor, bias: Tensor) -> Tensor:
+        """Return (K, B, 6 × side × side), in the order in which one network flattens."""
+        batch, side = len(pooled_BCHW), pooled_BCHW.shape[-1] // 3
+        cut = pooled_BCHW.permute(0, 2, 3, 1)[:, : 3 * side, : 3 * side].reshape(batch, side, 3, side, 3, self.count, 3)
+        patches = cut.permute(5, 0, 1, 3, 6, 2, 4).reshape(self.count, batch * side * side, 27)
+        convolved = torch.baddbmm(bias[:, None], patches, kernel.reshape(self.count, 6, 27).transpose(1, 2))
+        return convolved.view(self.count, batch, side * side, 6).transpose(2, 3).reshape(self.count, batch, -1)
+
+    def copy_to(self, networks: Sequence[nn.Module], which: Sequence[int]) -> None:
+        """Give networks their weights.
+
+        Args:
+            networks: K of them.
+            which: are meant; the others are left alone.
+        """
+        with torch.no_grad():
+            for index, weights in enumerate(self.stacked):
+                values = weights.unbind()
+                for k in which:
+                    self._parameter(networks[k], index).copy_(values[k])
+
+    def copy_gradients_to(self, networks: Sequence[nn.Module], which: Sequence[int]) -> None:
+        """Give networks their gradients."""
+        for index, weights in enumerate(self.stacked):
+            for k in which if weights.grad is not None else ():
+                self._parameter(networks[k], index).grad = weights.grad[k].clone()
+
+    def take_gradients(self, networks: Sequence[nn.Module]) -> None:
+        """Set the gradients to those of K networks; zero where one has none."""
+        for index, weights in enumerate(self.stacked):
+            own = [self._parameter(network, index).grad for network in networks]
+            weights.grad = torch.stack([torch.zeros_like(weights[0]) if grad is None else grad for grad in own])
+
+    def _parameter(self, network: nn.Module, index: int) -> nn.Parameter:
+        return network.get_parameter(self._names[index])
+
+
+class StackedLoss:
+    """The mean loss of a batch in each of K networks, each with label smoothing and class weights of its own.
+
+    Args:
+        losses: K of them; what each gives for its network alone is what it gives here.
+    """
+
+    def __init__(self, losses: Sequence[nn.CrossEntropyLoss]) -> None:
+        weights, smoothing = [loss.weight for loss in losses], [loss.label_smoothing for loss in losses]
+        given = next((weight for weight in weights if weight is not None), None)
+        self._weights_KC = None
+        self._smoothing_K1 = None
+        if given is not None:
+            self._weights_KC = torch.stack([torch.ones_like(given) if w is None else w for w in weights])
+        if any(smoothing):
+            self._smoothing_K1 = torch.tensor(smoothing, device=None if given is None else given.device)[:, None]
+
+    def __call__(self, logits_KBC: Tensor, labels: Tensor) -> Tensor:
+        """Return (K,), of labels (B,) int64 or mixed ones (B, C) float32."""
+        log_p_KBC = logits_KBC.log_softmax(2)
+        if self._weights_KC is None:
+            of_label_KB, of_all_KBC = None, log_p_KBC
+        else:
+            mixed = labels.is_floating_point()
+            of_label_KB = self._weights_KC @ labels.T if mixed else self._weights_KC[:, labels]
+            of_all_KBC = log_p_KBC * self._weights_KC[:, None]
+        if labels.is_floating_point():
+            losses_KB = -(of_all_KBC * labels).sum(2)
+        else:
+            losses_KB = -of_all_KBC.gather(2, labels[None, :, None].expand(len(logits_KBC), -1, 1)).squeeze(2)
+        if self._smoothing_K1 is not None:
+            losses_KB = torch.lerp(losses_KB, -of_all_KBC.mean(2), self._smoothing_K1.to(losses_KB.device))
+        return losses_KB.mean(1) if of_label_KB is None else losses_KB.sum(1) / of_label_KB.sum(1)

@@ -1,0 +1,185 @@
+"""What came of a group of networks: setting by setting, with medians and quartiles; as text, table and picture."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from modelnet.eval.diagnostics import unshuffled
+from modelnet.options import TrainOptions
+from modelnet.progress import EpochRow
+from modelnet.runs.folder import RunFolder
+from modelnet.runs.tables import _MEASURES, median_row
+from modelnet.sweep.grid import label, shown, varied
+
+
+@dataclass(frozen=True)
+class ManyResult:
+    """How the networks of a group ended; every list has an entry for each.
+
+    Attributes:
+        members: options.
+        runs: folders.
+        rows: a row an epoch; fewer where it diverged or patience ended.
+        diverged: whether the loss was no number any more.
+        limits: the last training loss below which a network counts as converged.
+        trained_accuracy: of the network at its end on its training images, where their order was not shuffled and it
+            ended now; else None.
+        interrupted: whether they were asked to stop before the last epoch.
+    """
+
+    members: list[TrainOptions]
+    runs: list[Path]
+    rows: list[list[EpochRow]]
+    diverged: list[bool]
+    limits: list[float]
+    trained_accuracy: list[float | None]
+    interrupted: bool = False
+
+    @property
+    def seeds(self) -> list[int]:
+        """Of the initial weights."""
+        return [options.seed for options in self.members]
+
+    @property
+    def picture(self) -> Path:
+        """The curves of all."""
+        return self.runs[0] / "seeds.png"
+
+    @property
+    def table(self) -> Path:
+        """All networks, a line each; with it the group can be resumed."""
+        return self.runs[0] / "group.csv"
+
+    @property
+    def converged(self) -> int:
+        """How many did."""
+        return sum(self._has_converged(i) for i in range(len(self.runs)))
+
+    def _has_converged(self, i: int) -> bool:
+        rows = self.rows[i]
+        return bool(rows) and not self.diverged[i] and rows[-1].train_loss < self.limits[i]
+
+    @property
+    def settings(self) -> dict[str, list[int]]:
+        """The networks of each setting, by what tells it from the others."""
+        names = varied(self.members)
+        found: dict[str, list[int]] = {}
+        for i, options in enumerate(self.members):
+            found.setdefault(label(options, names), []).append(i)
+        return found
+
+    def curves(self) -> dict[str, list[list[EpochRow]]]:
+        """Return what is drawn: by setting, the rows of the networks that did not diverge."""
+        alive = {
+            name: [i for i in members if self.rows[i] and not self.diverged[i]]
+            for name, members in self.settings.items()
+        }
+        return {name: [self.rows[i] for i in members] for name, members in alive.items() if members}
+
+    def ended(self, interrupted: bool) -> "ManyResult":
+        """Return it with the word on how it ended."""
+        return replace(self, interrupted=interrupted)
+
+    def write(self) -> None:
+        """Write the table of all networks into the folder of the first."""
+        names = varied(self.members)
+        header = ["run", *names, "seed", "data_seed", "epochs", *_MEASURES, "converged"]
+        lines: list[list[Any]] = []
+        for i, (options, run, rows) in enumerate(zip(self.members, self.runs, self.rows, strict=True)):
+            values = [getattr(rows[-1], column) for column in _MEASURES] if rows else [None] * len(_MEASURES)
+            setting = [shown(getattr(options, name)) for name in names]
+            ended = int(self._has_converged(i)) if rows else ""
+            cells = ["" if value is None else value for value in values]
+            lines.append([run.name, *setting, options.seed, options.data_seed, len(rows), *cells, ended])
+        RunFolder(self.runs[0]).write_group(header, lines)
+
+    def __str__(self) -> str:
+        """Return a table of the settings, or where there is one, of its networks; and a sentence on all."""
+        settings = self.settings
+        lines = self._networks() if len(settings) == 1 else self._of_settings(settings)
+        return "\n".join([*lines, "", *self._sentences(settings)])
+
+    def _columns(self) -> list[str]:
+        rows = next((rows for rows in self.rows if rows), [])
+        return [name for name in _MEASURES if rows and getattr(rows[-1], name) is not None]
+
+    def _networks(self) -> list[str]:
+        columns = self._columns()
+        orders = len({options.data_seed for options in self.members}) > 1
+        head = ["seed", *(["data seed"] if orders else []), *columns, "run"]
+        table = [head]
+        for options, run, rows in zip(self.members, self.runs, self.rows, strict=True):
+            cells = [_number(column, getattr(rows[-1], column)) for column in columns] if rows else [""] * len(columns)
+            table.append([str(options.seed), *([str(options.data_seed)] if orders else []), *cells, run.name])
+        for what, part in (("lower quartile", 0.25), ("median", 0.5), ("upper quartile", 0.75)):
+            cells = [_number(column, self._quantile(range(len(self.runs)), column, part)) for column in columns]
+            table.append([what, *([""] if orders else []), *cells, ""])
+        return _aligned(table, left=(len(head) - 1,))
+
+    def _of_settings(self, settings: dict[str, list[int]]) -> list[str]:
+        columns = self._columns()
+        table = [["setting", *(f"{column} (quartiles)" for column in columns), "converged"]]
+        for name, members in settings.items():
+            cells = []
+            for column in columns:
+                low, middle, high = (_number(column, self._quantile(members, column, p)) for p in (0.25, 0.5, 0.75))
+                cells.append(middle if middle == "–" else f"{middle} ({low}–{high})")
+            diverged = sum(self.diverged[i] for i in members)
+            converged = f"{sum(map(self._has_converged, members))} of {len(members)}"
+            table.append([name, *cells, converged + (f", {diverged} diverged" if diverged else "")])
+        return _aligned(table, left=(0,))
+
+    def _sentences(self, settings: dict[str, list[int]]) -> list[str]:
+        lines = [f"converged in {self.converged} of {len(self.runs)} starts"]
+        if any(self.diverged):
+            lines[0] += f"; {sum(self.diverged)} diverged, and are in no median"
+        lines += self._unshuffled()
+        if len(settings) > 1 and self._columns():
+            column = "val_acc" if "val_acc" in self._columns() else "train_loss"
+            sign = 1 if column == "val_acc" else -1
+            medians = {name: sign * self._quantile(members, column, 0.5) for name, members in settings.items()}
+            known = [name for name, value in medians.items() if value == value]
+            what = "highest median validation accuracy" if sign == 1 else "lowest median training loss"
+            if known:
+                best = max(known, key=medians.__getitem__)
+                lines.append(f"{what}: {_number(column, sign * medians[best])} with {best}")
+        return lines
+
+    def _unshuffled(self) -> list[str]:
+        """Say that the networks which were trained class after class are worse than they seem, where they are."""
+        found = [
+            (rows[-1], accuracy)
+            for rows, accuracy in zip(self.rows, self.trained_accuracy, strict=True)
+            if rows and accuracy is not None
+        ]
+        if not found:
+            return []
+        hint = unshuffled(median_row([row for row, _ in found]), median(accuracy for _, accuracy in found))
+        return [f"hint: in the median {hint}; converged counts the running loss alone"] if hint else []
+
+    def _quantile(self, members: Sequence[int], column: str, part: float) -> float:
+        """Return a quantile of what networks ended with; those that diverged have no part in it."""
+        values = [getattr(self.rows[i][-1], column) for i in members if self.rows[i] and not self.diverged[i]]
+        return float(np.quantile(values, part)) if values else float("nan")
+
+
+def _number(column: str, value: float) -> str:
+    if value != value:
+        return "–"
+    return f"{value:.1%}" if column.endswith("acc") else f"{value:.4f}"
+
+
+def _aligned(table: Sequence[Sequence[str]], left: Sequence[int]) -> list[str]:
+    """Lay out rows of cells in columns, numbers to the right."""
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    return [
+        "   ".join(
+            cell.ljust(width) if i in left else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in table
+    ]

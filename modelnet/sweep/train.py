@@ -1,0 +1,273 @@
+"""Many ModelNets at once, which differ in seeds and settings: each ends as the run alone would, in its own folder."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, ExitStack
+from math import inf
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+
+from modelnet.data.caches import class_counts
+from modelnet.data.split import SPLIT_COLUMNS, split_rows
+from modelnet.eval.diagnostics import converged_below
+from modelnet.nets.registry import MODELNET
+from modelnet.options import TrainOptions
+from modelnet.plots.figures import group_curves
+from modelnet.progress import EpochRow, Progress
+from modelnet.runs.folder import RunFolder
+from modelnet.runs.provenance import describe_run
+from modelnet.runtime.device import cpu_threads
+from modelnet.runtime.interrupt import Stop
+from modelnet.runtime.ranks import Ranks
+from modelnet.sweep.grid import SHARED, Sweep, check, cross, label, passes
+from modelnet.sweep.loop import Together
+from modelnet.sweep.result import ManyResult
+from modelnet.training.loop import Training
+from modelnet.training.setup import Session, same_caches
+from modelnet.training.train import kept_rows, nothing_left, restored, resumed_options
+from pipeline.errors import OptionsError, TrainingDiverged
+
+T = TypeVar("T")
+
+
+def train_many(
+    options: TrainOptions,
+    seeds: Sequence[int],
+    progress: Progress | None = None,
+    stop: Stop | None = None,
+    *,
+    data_seeds: Sequence[int] | None = None,
+    sweep: Sweep | None = None,
+    ranks: Ranks | None = None,
+) -> ManyResult:
+    """Train a ModelNet for each seed, data seed and setting, crossed; each into a run folder of its own.
+
+    Networks that can share every batch are trained in one pass over the data. Each network's losses are those of the
+    run alone, up to the rounding of sums.
+
+    Args:
+        options: of all, but for what is varied.
+        seeds: of the initial weights.
+        progress: hears of the median network.
+        stop: where set, training ends after the step, all saved; `resume_many` goes on.
+        data_seeds: of the order and the augmentation; None for the one of `options`.
+        sweep: values by option, as "lr".
+        ranks: processes among which the networks of every pass, not the batches, are divided; each writes the folders
+            of its own, and stops by itself.
+
+    Raises:
+        OptionsError: networks that are alike, too few or too many, or no ModelNets.
+        TrainingDiverged: every one of them.
+        ValueError: a value that nothing can be trained with.
+        As `train` otherwise; a network that diverges ends alone.
+    """
+    progress, stop, ranks = progress or Progress(), stop or Stop(), ranks or Ranks()
+    members = cross(options, seeds, data_seeds, sweep)
+    check(members)
+    for warning in members[0].idle:
+        if all(warning in member.idle for member in members):  # a sweep's other setting may use it
+            progress.warn(warning)
+    groups = _own_part(passes(members), ranks)
+    with ExitStack() as stack:
+        sessions = [Session(members[group[0]], Progress() if i else progress) for i, group in enumerate(groups)]
+        same_caches(ranks, sessions[0].cache)
+        places = {i: (len(group), session) for group, session in zip(groups, sessions, strict=True) for i in group}
+        trainings: dict[int, Training] = {}
+        for i, options in enumerate(members):
+            if i in places:
+                count, session = places[i]
+                with _threads(options, count, ranks):
+                    trainings[i] = _new_run(session.beside(options), stop, stack)
+            ranks.gather_objects(None)  # one after the other, so that folders are numbered in the order of the networks
+        return _Group(trainings, members, groups, {i: [] for i in trainings}, progress, stop, ranks).train()
+
+
+def resume_many(
+    table: Path,
+    epochs: int | None = None,
+    device: str | None = None,
+    workers: int | None = None,
+    preload: bool | None = None,
+    compile: bool | None = None,
+    progress: Progress | None = None,
+    stop: Stop | None = None,
+    ranks: Ranks | None = None,
+) -> ManyResult:
+    """Go on with all networks of a group where their last checkpoints left them.
+
+    Those that were saved after the same step go on in one pass.
+
+    Args:
+        table: the group.csv in the folder of the first.
+        epochs, device, workers, preload, compile: instead of the stored ones, where given.
+        progress, stop, ranks: as for `train_many`.
+
+    Raises:
+        RunError: no such table, or a run that it names is not there.
+        As `resume` and `train_many` otherwise.
+    """
+    progress, stop, ranks = progress or Progress(), stop or Stop(), ranks or Ranks()
+    asked = {"epochs": epochs, "device": device, "workers": workers, "preload": preload, "compile": compile}
+    with ExitStack() as stack:
+        paths = RunFolder.read_group(table)
+        members = [resumed_options(RunFolder(path), asked) for path in paths]
+        check(members)
+        trainings: dict[int, Training] = {}
+        groups: list[list[int]] = []
+        for group in _own_part(passes(members), ranks):
+            session = Session(members[group[0]], progress, paths[group[0]])
+            same_caches(ranks, session.cache)
+            places: dict[tuple[int, int], list[int]] = defaultdict(list)
+            for i in group:
+                own, run = session.beside(members[i], paths[i]), RunFolder.open_for_writing(paths[i])
+                trainings[i] = _quiet(restored(stack.enter_context(run), own, Progress(), stop))
+                places[trainings[i].state.epoch, trainings[i].state.step].append(i)
+            groups += [places[place] for place in sorted(places)]
+        if all(training.state.epoch == training.session.options.epochs for training in trainings.values()):
+            progress.note(nothing_left(max(member.epochs for member in members)))
+        rows = {i: kept_rows(training, progress) for i, training in trainings.items()}
+        return _Group(trainings, members, groups, rows, progress, stop, ranks).train()
+
+
+def _own_part(groups: list[list[int]], ranks: Ranks) -> list[list[int]]:
+    """Return of each pass the networks of this rank, where it has any.
+
+    Raises:
+        OptionsError: a rank would have none at all.
+    """
+    count = max(map(len, groups))
+    if count < ranks.size:
+        reason = f"{count} networks in a pass cannot be divided among {ranks.size} ranks"
+        raise OptionsError("too many ranks", None, reason, "Give more --seeds")
+    own = [ranks.part(torch.tensor(group)).tolist() for group in groups]
+    return [group for group in own if group]
+
+
+def _new_run(session: Session, stop: Stop, stack: ExitStack) -> Training:
+    """Make the folder of one network, and what writes to it."""
+    options = session.options
+    run = stack.enter_context(RunFolder.create(options.name, f"{session.cache.path.stem}-{MODELNET}"))
+    run.write_config(describe_run(options, session.batches, session.val_batches, session.device))
+    if session.split is not None:
+        run.write_split(SPLIT_COLUMNS, split_rows(session.cache, session.split))
+    training = _quiet(Training(session, run, Progress(), stop))
+    training.save()
+    return training
+
+
+def _quiet(training: Training) -> Training:
+    """Let a training save only when it is told to: together with the others."""
+    training.seconds_between_saves = inf
+    return training
+
+
+def _threads(options: TrainOptions, count: int, ranks: Ranks) -> AbstractContextManager[None]:
+    """Set PyTorch's threads for so many networks, whose batches count like one of all their images."""
+    return cpu_threads(options.threads, options.batch_size * count * ranks.size, ranks)
+
+
+class _Group:
+    """The networks at work, pass by pass.
+
+    Args:
+        trainings: of this rank's networks, by their number.
+        members: options of all ranks' networks.
+        groups: of each pass, the numbers of this rank's networks.
+        rows: of each of this rank's, the epochs that it has had.
+    """
+
+    def __init__(
+        self,
+        trainings: dict[int, Training],
+        members: list[TrainOptions],
+        groups: list[list[int]],
+        rows: dict[int, list[EpochRow]],
+        progress: Progress,
+        stop: Stop,
+        ranks: Ranks,
+    ) -> None:
+        self.trainings = trainings
+        self.groups = groups
+        self.progress = progress
+        self.stop = stop
+        self.ranks = ranks
+        runs = self._of_all({i: training.run.path for i, training in trainings.items()})
+        limits = self._of_all({i: _limit(training.session) for i, training in trainings.items()})
+        self.result = ManyResult(members, runs, self._of_all(rows), [False] * len(runs), limits, [None] * len(runs))
+
+    def train(self) -> ManyResult:
+        """Train what is left, and write down what came of it."""
+        result, count = self.result, len(self.groups)
+        several = f" in {count} passes over the data" if count > 1 else ""
+        self.progress.note(
+            f"{len(result.runs)} networks{several}, in {result.runs[0]} to {result.runs[-1].name}; "
+            f"the lines show the median"
+        )
+        self.progress.started(result.runs[0], *self._images())
+        self._write()
+        for number, group in enumerate(self.groups):
+            if self.stop.signal:
+                break
+            if count > 1:
+                self.progress.note(f"pass {number + 1} of {count}: {self._label(group)}")
+            self._train_pass(group)
+        over = all(self._of_all({i: self._is_over(i) for i in self.trainings}))
+        result.rows[:] = self._of_all({i: result.rows[i] for i in self.trainings})
+        result.diverged[:] = self._of_all({i: result.diverged[i] for i in self.trainings})
+        result.trained_accuracy[:] = self._of_all({i: result.trained_accuracy[i] for i in self.trainings})
+        self.stop.signal = max(self.ranks.gather_objects(self.stop.signal or 0)) or None
+        self._write()
+        if curves := result.curves():
+            title = f"{result.runs[0].name} to {result.runs[-1].name}: {len(result.runs)} networks"
+            if self.ranks.is_main:
+                RunFolder(result.runs[0]).write_picture("seeds.png", group_curves(curves, title))
+        elif all(result.diverged):
+            raise TrainingDiverged("training diverged", result.runs[0], "in every network", "Try a smaller --lr")
+        return result.ended(self.stop.signal is not None and not over)
+
+    def _of_all(self, own: dict[int, T]) -> list[T]:
+        """Return what all ranks have of their networks, in the order of the networks."""
+        found = {i: value for part in self.ranks.gather_objects(own) for i, value in part.items()}
+        return [found[i] for i in sorted(found)]
+
+    def _write(self) -> None:
+        if self.ranks.is_main:
+            self.result.write()
+
+    def _train_pass(self, group: list[int]) -> None:
+        trainings = [self.trainings[i] for i in group]
+        with _threads(trainings[0].session.options, len(group), self.ranks):
+            together = Together(trainings, [self.result.rows[i] for i in group], self.progress, self.stop)
+            together.run_epochs()
+        for i, diverged in zip(group, together.diverged, strict=True):
+            self.result.diverged[i] = diverged
+        for i, accuracy in zip(group, together.trained_accuracy, strict=True):
+            self.result.trained_accuracy[i] = accuracy
+
+    def _is_over(self, i: int) -> bool:
+        return self.result.diverged[i] or self.trainings[i].is_finished
+
+    def _images(self) -> tuple[int, int]:
+        """Return how many images all passes will have seen, and how many they have."""
+        images = done = 0
+        for group in self.groups:
+            first = self.trainings[group[0]]
+            an_epoch = first.batches.images_an_epoch
+            images += an_epoch * max(self.trainings[i].session.options.epochs for i in group)
+            done += an_epoch * first.state.epoch + first.state.running.images
+        return images, done
+
+    def _label(self, group: list[int]) -> str:
+        """Return what tells a pass from the others."""
+        options = self.result.members
+        names = [name for name in SHARED if len({getattr(options[other[0]], name) for other in self.groups}) > 1]
+        state = self.trainings[group[0]].state
+        found = label(options[group[0]], names) or f"from epoch {state.epoch + 1}, batch {state.step + 1} on"
+        return f"{len(group)} networks, {found}" if len(group) > 1 else found
+
+
+def _limit(session: Session) -> float:
+    """Return the last training loss below which a network counts as converged."""
+    return converged_below(class_counts(session.cache, session.batches.subset).tolist(), session.options)

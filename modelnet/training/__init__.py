@@ -1,0 +1,1 @@
+"""Setup, loop, step, state, optimizer, loss, schedule, learning-rate finder."""

@@ -1,0 +1,293 @@
+"""Training: the plain loop over epochs and batches, and what is written down of it: metrics, checkpoints, scores."""
+
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+import torch
+from torch.nn.utils import clip_grad_norm_
+
+from modelnet.data.batches import Batches, worker_deaths
+from modelnet.data.caches import class_counts
+from modelnet.eval.diagnostics import GUESSING_AFTER, guessing, unshuffled
+from modelnet.eval.evaluate import PREDICTION_COLUMNS, Outcome, evaluate, prediction_rows
+from modelnet.eval.metrics import Losses
+from modelnet.eval.scores import Scores, score
+from modelnet.plots.figures import confusion_picture, loss_curves
+from modelnet.progress import EpochRow, Progress
+from modelnet.runs.checkpoint import encode
+from modelnet.runs.folder import RunFolder
+from modelnet.runtime.device import memory_errors
+from modelnet.runtime.interrupt import Stop
+from modelnet.training.setup import Session
+from modelnet.training.tensorboard import TensorBoard
+from pipeline.errors import TrainingDiverged
+
+NAMES_SHOWN = 16
+LEAST_SCALE = 2.0**-24  # of gradients: each step in which one is not finite halves it, from 65536
+SECONDS_BETWEEN_SAVES = 1.0  # publishing takes 10 ms or more, an epoch of a small set little longer
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """How a run ended.
+
+    Attributes:
+        run: its folder.
+        rows: a row an epoch, also of the epochs before a resume.
+        scores: of the validation images by the weights at the end; None without them, or where it was stopped.
+        trained_accuracy: of the network at the end on its training images, where their order was not shuffled.
+        interrupted: whether it was asked to stop before its last epoch; `resume` goes on.
+    """
+
+    run: Path
+    rows: list[EpochRow]
+    interrupted: bool
+    scores: Scores | None = None
+    trained_accuracy: float | None = None
+
+
+class Training:
+    """A session at work in its run folder."""
+
+    def __init__(self, session: Session, run: RunFolder, progress: Progress, stop: Stop) -> None:
+        self.session = session
+        self.ranks = session.ranks
+        self.state = session.state
+        self.batches = session.batches
+        self.run = run
+        self.progress = progress
+        self.stop = self.ranks.share(stop)
+        self.unsaved_best: bytes | None = None
+        self.saved = (-1, -1)  # epoch, step
+        self.saved_at = -math.inf
+        self.seconds_between_saves = SECONDS_BETWEEN_SAVES
+        self.tensorboard: TensorBoard | None = None
+
+    def run_epochs(self, rows: list[EpochRow]) -> TrainResult:
+        """Train the epochs that are left, and write down what came of it.
+
+        Args:
+            rows: the epochs before.
+        """
+        state, epochs = self.state, self.session.options.epochs
+        images = self.batches.images_an_epoch
+        self.progress.started(self.run.path, images * epochs, images * state.epoch + state.running.images)
+        outcome = None
+        with worker_deaths(self.session.cache.path), memory_errors(self.session.device):
+            while not self.is_finished:
+                began = time.perf_counter() - state.seconds
+                self.train_epoch()
+                outcome = self.validate()
+                if self.stop.signal:
+                    break
+                rows.append(self.finish_epoch(outcome, time.perf_counter() - began))
+                self.progress.epoch(rows[-1], epochs)
+                if len(rows) == GUESSING_AFTER:
+                    counts = class_counts(self.batches.cache, self.batches.subset).tolist()
+                    self.hint(guessing(rows, counts, self.session.options))
+            return self.finish(rows, outcome)
+
+    def finish(self, rows: list[EpochRow], outcome: Outcome | None) -> TrainResult:
+        """Save, draw the curves, and after the last epoch write down what the network says and how good it is.
+
+        Args:
+            rows: all epochs.
+            outcome: of the network, as it is now, on the validation images, where that is known already.
+        """
+        scores = trained_accuracy = None
+        self.save()
+        if self.tensorboard is not None:
+            self.tensorboard.close()
+        if self.is_finished:
+            scores = self.write_predictions(outcome)
+            if rows and not self.session.options.shuffle:
+                trained_accuracy = self.training_images().accuracy
+                self.hint(unshuffled(rows[-1], trained_accuracy))
+        if rows and self.run.is_written:
+            self.run.write_picture("loss.png", loss_curves(rows, self.run.path.name))
+        if self.is_finished and self.state.epoch < self.session.options.epochs:
+            self.progress.note(f"stopped: no epoch has been better than epoch {self.state.epoch - self.state.stale}")
+        return TrainResult(self.run.path, rows, not self.is_finished, scores, trained_accuracy)
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether there is nothing left to train: all epochs are done, or patience has ended."""
+        patience = self.session.options.patience
+        return self.state.epoch >= self.session.options.epochs or (
+            patience is not None and self.state.stale >= patience
+        )
+
+    def train_epoch(self) -> None:
+        """Train on what is left of the current epoch, up to its end or to a request to stop."""
+        state, network, optimizer, scaler = self.state, self.state.network, self.state.optimizer, self.state.scaler
+        forward, loss_of = self.session.forward, self.session.loss_of
+        rhythm, schedule = self.session.rhythm, self.session.schedule
+        seed, clip_grad = self.session.options.seed, self.session.options.clip_grad
+        losses = Losses(self.session.device)
+        began, waited = time.perf_counter() - state.seconds, state.waited
+        network.train()
+        for images, labels in self.batches.epoch(state.epoch, state.step):
+            self.ranks.seed(self.session.device, seed, state.epoch, state.step)
+            if rhythm.clears(state.step):
+                optimizer.zero_grad()
+            with self.session.autocast:
+                logits = forward(images)
+            loss = loss_of(logits.float(), labels)
+            scaler.scale(loss).backward(rhythm.share(state.step))
+            if rhythm.steps_after(state.step):
+                if clip_grad is not None:
+                    scaler.unscale_(optimizer)
+                    clip_grad_norm_(network.parameters(), clip_grad)
+                schedule.set(optimizer, rhythm.step(state.epoch, state.step), state.decays)
+                scaler.step(optimizer)  # none, where a scaled gradient was too large for float16
+                scaler.update()
+                if state.average is not None:
+                    state.average.update_parameters(network)
+
+            state.step += 1
+            state.running.add(loss, logits, labels, len(self.batches.whole))
+            losses.add(loss)
+            if losses.due:
+                self.check(losses)
+            self.progress.step(len(self.batches.whole))
+            if self.stop.poll():
+                break
+        self.check(losses)
+        state.running.settle()
+        state.seconds = time.perf_counter() - began
+        state.waited = waited + self.batches.waited
+
+    def validate(self) -> Outcome | None:
+        """Run the network over the validation images; None without them, or where a stop was asked for."""
+        if self.session.val_batches is None or self.stop.signal:
+            return None
+        return evaluate(
+            self.state.evaluated, self.session.val_batches, self.session.label_map, self.stop, self.session.autocast
+        )
+
+    def finish_epoch(self, outcome: Outcome | None, seconds: float) -> EpochRow:
+        """Write down an epoch and save the state after it, at most once a second.
+
+        The best epoch has the highest validation accuracy, among equals the lowest validation loss; without
+        validation images, the lowest training loss.
+        """
+        state, running = self.state, self.state.running
+        if outcome is not None and not math.isfinite(outcome.loss):
+            self.diverged(f"the validation loss is {outcome.loss} after", state.step - 1)
+        row = EpochRow(
+            epoch=state.epoch + 1,
+            train_loss=running.loss,
+            train_acc=running.accuracy,
+            val_loss=None if outcome is None else outcome.loss,
+            val_acc=None if outcome is None else outcome.accuracy,
+            lr=state.optimizer.param_groups[0]["lr"],
+            images_per_s=running.images / state.seconds,
+            data_wait_s=state.waited,
+            epoch_s=seconds,
+        )
+        score = [-running.loss] if outcome is None else [outcome.accuracy, -outcome.loss]
+        self.refuse_bad_weights()
+        self.run.append_metrics(row)
+        self.show(row)
+        if state.finish_epoch(score, self.session.schedule.plateau):
+            self.unsaved_best = encode(self.content()) if self.run.is_written else None
+        if time.monotonic() - self.saved_at >= self.seconds_between_saves:
+            self.save()
+        return row
+
+    def show(self, row: EpochRow) -> None:
+        """Write an epoch for TensorBoard, where that is asked for."""
+        if self.session.options.tensorboard and self.run.is_written:
+            self.tensorboard = self.tensorboard or TensorBoard(self.run.path, row.epoch)
+            self.tensorboard.add(row)
+
+    def save(self) -> None:
+        """Save the state, unless it is saved already; one whose weights are no numbers never is."""
+        position = (self.state.epoch, self.state.step)
+        if position != self.saved:
+            self.refuse_bad_weights()
+            self.run.save_checkpoint(self.content(), self.unsaved_best)
+            self.unsaved_best, self.saved, self.saved_at = None, position, time.monotonic()
+
+    def content(self) -> dict[str, Any]:
+        """Return what a checkpoint of this moment holds."""
+        return self.state.to_content(self.session.options, self.session.cache)
+
+    def write_predictions(self, outcome: Outcome | None) -> Scores | None:
+        """Write what the network says of each validation image, and how good that is.
+
+        Args:
+            outcome: spares running the network once more, where there is one.
+        """
+        if self.session.val_batches is None:
+            return None
+        if outcome is None:  # resumed after its last epoch
+            outcome = evaluate(
+                self.state.evaluated, self.session.val_batches, self.session.label_map, autocast=self.session.autocast
+            )
+        if outcome is None:
+            return None
+        cache = self.session.cache
+        self.run.write_predictions(
+            PREDICTION_COLUMNS, prediction_rows(outcome, self.session.val_batches, cache.class_ids)
+        )
+        scores = score(outcome, cache.class_ids, cache.class_names)
+        self.run.write_scores(scores.to_dict())
+        if self.run.is_written:
+            names = [one.name or str(one.id) for one in scores.classes]
+            self.run.write_picture("confusion.png", confusion_picture(scores.confusion, names, self.run.path.name))
+        return scores
+
+    def training_images(self) -> Outcome:
+        """Run the network, as it is now, over the images that it was trained on, in plain order and unchanged."""
+        options, rows = self.session.options, self.batches.subset
+        batches = Batches(
+            self.session.cache,
+            self.session.device,
+            options.batch_size,
+            rows=rows,
+            ranks=self.ranks,
+            crop_size=options.crop_size,
+        )
+        label_map = torch.arange(len(self.session.cache.class_ids))
+        outcome = evaluate(self.state.network, batches, label_map, autocast=self.session.autocast)
+        assert outcome is not None  # nobody can ask it to stop
+        return outcome
+
+    def hint(self, text: str) -> None:
+        """Tell what a person might want to know, where there is anything."""
+        if text:
+            self.progress.note(f"hint: {text}")
+
+    def check(self, losses: Losses) -> None:
+        """Stop where a loss was not a number."""
+        bad = losses.first_bad()
+        if bad is not None:
+            steps_ago, loss = bad
+            self.diverged(f"the loss is {loss} in", self.state.step - steps_ago)
+
+    def refuse_bad_weights(self) -> None:
+        """Stop where weights are not numbers: such a state is never saved."""
+        if not self.state.is_finite:
+            self.diverged("weights are NaN or infinite after", max(self.state.step - 1, 0))
+        if self.state.scaler.get_scale() < LEAST_SCALE:
+            self.diverged("gradients are NaN or infinite, however they are scaled, in", max(self.state.step - 1, 0))
+
+    def diverged(self, what: str, step: int) -> NoReturn:
+        """Name the batch at which it happened; where its rows are not as they were written, that is why."""
+        if not self.session.options.preload:  # those were taken from it at the beginning
+            self.session.cache.look_again()
+            self.session.cache.read_stored(torch.tensor(self.batches.rows(self.state.epoch, step)))
+        names = self.batches.names(self.state.epoch, step)
+        more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
+        where = f"{what} epoch {self.state.epoch + 1}, batch {step + 1} of {len(self.batches)}"
+        self.run.write_divergence(where)
+        raise TrainingDiverged(
+            "training diverged",
+            self.run.path,
+            f"{where} ({', '.join(names[:NAMES_SHOWN])}{more})",
+            f"Try a smaller --lr than {self.session.options.learning_rate:g}; checkpoints/last.pt is the last good one",
+        )

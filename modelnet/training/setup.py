@@ -1,0 +1,268 @@
+"""What a run needs before its first step: caches, device, network and batches, checked against each other."""
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.amp.grad_scaler import GradScaler
+
+from modelnet.data.batches import Batches
+from modelnet.data.caches import find, match_labels, open_to_train, pair_warnings, shard_warnings
+from modelnet.data.mixup import Mixing
+from modelnet.data.preload import check_room
+from modelnet.data.split import split_by_content, split_warnings
+from modelnet.nets.init import initialize
+from modelnet.nets.modelnet import SMALLEST
+from modelnet.nets.registry import LINEAR, MODELNET, build_network
+from modelnet.nets.weights import load_weights
+from modelnet.options import TrainOptions
+from modelnet.progress import Progress
+from modelnet.runtime.compile import compile_network
+from modelnet.runtime.device import autocast, choose_device, memory_errors
+from modelnet.runtime.ranks import Ranks
+from modelnet.training.accumulation import Rhythm
+from modelnet.training.loss import build_loss
+from modelnet.training.optimizer import build_optimizer, running_mean_of_weights
+from modelnet.training.schedule import Schedule
+from modelnet.training.state import State, shape_of_rows
+from modelnet.training.tensorboard import require_tensorboard
+from pipeline import TensorCache
+from pipeline.errors import CacheStale, OptionsError
+from pipeline.load.augment import Augmentation
+from pipeline.recipe import Recipe
+from pipeline.text import show_bytes, show_path
+
+
+class Session:
+    """The parts of a run in this process. Making one writes nothing; what cannot work fails here.
+
+    Args:
+        options: of the run.
+        progress: hears of what was chosen for the user.
+        run: an earlier run's folder, beside which caches are looked for too.
+        ranks: the processes that train together, among which batches are divided.
+
+    Attributes:
+        cache, batches: what is trained on.
+        split: the rows of `cache` to train and to validate on, where it serves for both; else None.
+        val, val_batches: what is validated on, or None.
+        label_map: (C of `val`,) int64, the network's label by that of `val`.
+        device: of the network.
+        state: network and optimizer at their start.
+        forward: (images (B, 3, S, S)) -> logits (B, C), the network as it is called in training.
+        autocast: the context that the network computes in.
+        loss_of: (logits (B, C), labels (B,)) -> the mean loss of a batch, or this rank's part of it.
+        rhythm: which batches begin and end a step.
+        schedule: the learning rate of every step.
+    """
+
+    def __init__(
+        self, options: TrainOptions, progress: Progress, run: Path | None = None, ranks: Ranks | None = None
+    ) -> None:
+        self.options = options
+        if options.tensorboard:
+            require_tensorboard()
+        self.ranks = ranks = ranks or Ranks()
+        self._check_batch_size()
+        self.cache = open_to_train(find(options.cache, run))
+        same_caches(ranks, self.cache)  # before a network is made for its classes
+        check_content(self.cache, options)
+        self.device = choose_device(options.device, ranks)
+        self.autocast = autocast(options, self.device)
+        self.state = initial_state(self.cache, options, self.device, ranks)
+        if options.weights is not None and run is None:  # a run that goes on has its own
+            self._load_weights(options.weights, progress)
+        self.split = None if options.val_fraction is None else split_by_content(self.cache, options.val_fraction)
+        self.batches = Batches(
+            self.cache,
+            self.device,
+            options.batch_size,
+            options.shuffle,
+            options.data_seed,
+            options.workers,
+            options.drop_last,
+            None if self.split is None else self.split.train,
+            build_augmentation(options, self.cache.recipe),
+            build_mixing(options),
+            ranks,
+            options.crop_size,
+        )
+        if len(self.batches) == 0:
+            reason = f"{len(self.batches.subset)} images are less than one batch of {options.batch_size}"
+            raise OptionsError("nothing left to train on", options.cache, reason, "Leave out --drop-last")
+        if options.lr is None:
+            progress.note(f"learning rate {options.learning_rate:g} ({options.learning_rate_reason})")
+        if options.mixtures:
+            progress.note("training images are mixed: right is who names the class that has the larger part")
+        self.loss_of = build_loss(options, self.batches)
+        self.rhythm = Rhythm(options, self.batches)
+        self.schedule = Schedule(options, self.rhythm.steps)
+        self.state.keeps_gradients = self.rhythm.keeps_gradients
+        self.forward = self._build_forward()
+        self.val = self._open_val(run, progress)
+        self.val_batches = None
+        if self.val is not None:
+            rows = None if self.split is None else self.split.val
+            self.val_batches = Batches(
+                self.val,
+                self.device,
+                options.batch_size,
+                workers=options.workers,
+                rows=rows,
+                ranks=ranks,
+                crop_size=options.crop_size,
+            )
+            same_caches(ranks, self.val)
+        if options.preload:
+            self._preload(progress)
+
+    def _check_batch_size(self) -> None:
+        """Refuse a batch of which some ranks would never have a part."""
+        size, ranks = self.options.batch_size, self.ranks.size
+        if size < ranks:
+            reason = f"a batch of {size} images cannot be divided among {ranks} ranks"
+            raise OptionsError("too many ranks", None, reason, f"Give --batch-size {ranks} or more: it is that of all")
+
+    def _build_forward(self) -> Callable[[Tensor], Tensor]:
+        """Return the network, compiled where that was asked for, or as one of several ranks calls it."""
+        network, batches, options = self.state.network, self.batches, self.options
+        if not options.compile:
+            return self.ranks.replicate(network, self.device, shape_of_rows(options, self.cache))
+        if self.ranks.size > 1:
+            reason = f"{self.ranks.size} ranks train together"
+            raise OptionsError("--compile is for one process", None, reason, "Leave it out")
+        whole = min(batches.batch_size, len(batches.subset))
+        graphs = self.device.type == "cuda" and not self.rhythm.keeps_gradients
+        with memory_errors(self.device):
+            return compile_network(network, (whole, *shape_of_rows(options, self.cache)), self.autocast, graphs)
+
+    def _preload(self, progress: Progress) -> None:
+        parts = [part for part in (self.batches, self.val_batches) if part is not None]
+        needed = sum(part.stored_bytes for part in parts)
+        check_room(needed, self.device)
+        with memory_errors(self.device):
+            for part in parts:
+                part.preload()
+        images = sum(len(part.subset) for part in parts)
+        progress.note(f"{images} images, {show_bytes(needed)}, are in the memory of {self.device}")
+
+    def beside(self, options: TrainOptions, run: Path | None = None) -> "Session":
+        """Return the session of another network that is trained on the same batches.
+
+        Args:
+            options: of that one, which give the same batches.
+            run: its folder, where it goes on.
+        """
+        own = copy.copy(self)
+        own.options = options
+        own.state = initial_state(self.cache, options, self.device)
+        if options.weights is not None and run is None:
+            own._load_weights(options.weights, Progress())
+        own.state.keeps_gradients = self.rhythm.keeps_gradients
+        own.loss_of = build_loss(options, self.batches)
+        own.schedule = Schedule(options, self.rhythm.steps)
+        own.forward = own.state.network
+        return own
+
+    def _load_weights(self, path: Path, progress: Progress) -> None:
+        left = load_weights(self.state.network, path)
+        shown = f"; of another shape, and new: {', '.join(left[:4])}{', ...' if len(left) > 4 else ''}" if left else ""
+        progress.note(
+            f"weights: {len(self.state.network.state_dict()) - len(left)} tensors of {show_path(path)}{shown}"
+        )
+
+    def _open_val(self, run: Path | None, progress: Progress) -> TensorCache | None:
+        """Return the cache to validate on, and say what is odd about it."""
+        val, warnings = None, shard_warnings(self.cache)
+        if self.options.val is not None:
+            val = TensorCache(find(self.options.val, run))
+            self.label_map = self._match(val)
+            warnings += shard_warnings(val) + pair_warnings(self.cache, val)
+        elif self.split is not None:
+            val = self.cache
+            self.label_map = self._match(val)
+            progress.note(f"{len(self.split.val)} of {val.num_images} images are kept for validation, by their content")
+            warnings += split_warnings(val, self.split)
+        for warning in warnings:
+            progress.warn(warning)
+        return val
+
+    def _match(self, val: TensorCache) -> Tensor:
+        return match_labels(self.cache.class_ids, self.cache.recipe, val, self.cache.features)
+
+
+def same_caches(ranks: Ranks, cache: TensorCache) -> None:
+    """Refuse ranks that read different caches, as those of two machines may be.
+
+    Raises:
+        CacheStale: some rank's is not that of rank 0; all ranks hear of it.
+    """
+    found = ranks.gather_objects(cache.fingerprint)
+    others = [rank for rank, fingerprint in enumerate(found) if fingerprint != found[0]]
+    if others:
+        reason = f"rank {others[0]} finds another one there than rank 0"
+        raise CacheStale("the ranks read different caches", cache.path, reason, "Give all the same file")
+
+
+def check_content(cache: TensorCache, options: TrainOptions) -> None:
+    """Refuse a network that does not take what a cache holds, images or features.
+
+    Raises:
+        OptionsError: says what to give instead.
+    """
+    takes_features = options.model == LINEAR
+    if cache.features is None and takes_features:
+        advice = "Make one: build-cache CACHE --features resnet18 --weights FILE"
+        raise OptionsError("--model linear takes features", cache.path, "it holds images", advice)
+    if cache.features is not None and not takes_features:
+        reason = f"it holds features, which {options.model} does not take"
+        raise OptionsError("not a cache of images", cache.path, reason, "Give --model linear")
+    changes = "--augment" if options.augment else "--crop-size" if options.crop_size else None
+    if cache.features is not None and changes:
+        raise OptionsError(f"{changes} changes images", cache.path, "it holds features", "Leave it out")
+    if cache.features is None and options.crop_size is not None and options.crop_size > cache.recipe.size:
+        reason = f"its images have {cache.recipe.size} × {cache.recipe.size} pixels"
+        raise OptionsError(f"--crop-size {options.crop_size} is too large", cache.path, reason, "Give a smaller one")
+    if (
+        options.model == MODELNET
+        and options.crop_size is not None
+        and options.crop_size < SMALLEST <= cache.recipe.size
+    ):
+        reason = f"ModelNet needs {SMALLEST} × {SMALLEST} pixels or more"
+        advice = f"Give {SMALLEST} to {cache.recipe.size}, or leave it out"
+        raise OptionsError(f"--crop-size {options.crop_size} is too small", cache.path, reason, advice)
+
+
+def build_augmentation(options: TrainOptions, recipe: Recipe) -> Augmentation | None:
+    """Return what is done to training images, or None."""
+    if not options.augment and options.crop_size is None:
+        return None
+    return Augmentation(
+        options.augmentations,
+        options.data_seed,
+        recipe,
+        options.crop_scale,
+        options.color_jitter,
+        options.crop_size,
+    )
+
+
+def build_mixing(options: TrainOptions) -> Mixing | None:
+    """Return with which other images training images are mixed, or None."""
+    if not options.mixtures:
+        return None
+    return Mixing(options.mixtures, options.data_seed, options.mixup_alpha, options.cutmix_alpha)
+
+
+def initial_state(cache: TensorCache, options: TrainOptions, device: torch.device, ranks: Ranks | None = None) -> State:
+    """Make the network, with the weights that follow from the seed, and its optimizer."""
+    torch.manual_seed(options.seed)
+    network = build_network(options.model, len(cache.class_ids), shape_of_rows(options, cache)[-1])
+    initialize(network, options.init)
+    with memory_errors(device):
+        network.to(device)
+    average = None if options.model_ema is None else running_mean_of_weights(network, options.model_ema)
+    scaler = GradScaler(device.type, enabled=options.scales_gradients)
+    return State(network, build_optimizer(network, options), average, ranks or Ranks(), scaler=scaler)

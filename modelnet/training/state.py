@@ -1,0 +1,167 @@
+"""What a checkpoint holds: all that decides how training goes on, and all that is needed to use the network."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.amp.grad_scaler import GradScaler
+from torch.optim.swa_utils import AveragedModel
+
+from modelnet.data.caches import different_features, same_images
+from modelnet.eval.metrics import RunningMean
+from modelnet.options import TrainOptions
+from modelnet.runs.checkpoint import FORMAT, check_format, features_of
+from modelnet.runtime.ranks import Ranks
+from pipeline import TensorCache
+from pipeline.errors import CheckpointError
+from pipeline.recipe import Recipe
+
+
+def shape_of_rows(options: TrainOptions, cache: TensorCache) -> tuple[int, ...]:
+    """Return the shape of what a network takes: (3, S, S) of an image or its part, or (F,) of features."""
+    return cache.row_shape if options.crop_size is None else (3, options.crop_size, options.crop_size)
+
+
+@dataclass
+class State:
+    """A network in training. Restored from a checkpoint, it goes on bit for bit as if it had never stopped.
+
+    Attributes:
+        network, optimizer: what is trained.
+        average: the running mean of its weights, or None.
+        ranks: the processes that train it, all of which have this state.
+        epoch: epochs that are finished.
+        step: batches done in the epoch after them.
+        running: loss and accuracy of these batches.
+        seconds, waited: time spent on these batches, and the part of it spent waiting for batches.
+        best: how good the best epoch was, larger is better; empty before the first.
+        stale: epochs since then.
+        decays: times that the learning rate was lowered because no epoch got better.
+        scaler: of the gradients, where float16 would lose small ones; it finds its scale in training.
+        keeps_gradients: whether gradients are part of the state: the next batch adds to them.
+    """
+
+    network: nn.Module
+    optimizer: torch.optim.Optimizer
+    average: AveragedModel | None = None
+    ranks: Ranks = field(default_factory=Ranks)
+    epoch: int = 0
+    step: int = 0
+    running: RunningMean = field(init=False)
+    seconds: float = 0.0
+    waited: float = 0.0
+    best: list[float] = field(default_factory=list)
+    stale: int = 0
+    decays: int = 0
+    scaler: GradScaler = field(default_factory=lambda: GradScaler("cpu", enabled=False))
+    keeps_gradients: bool = False
+
+    def __post_init__(self) -> None:
+        self.running = RunningMean(self.ranks)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        return next(self.network.parameters()).device
+
+    @property
+    def evaluated(self) -> nn.Module:
+        """The network to validate and predict with: that of the mean weights where there is one."""
+        return self.network if self.average is None else self.average.module
+
+    def finish_epoch(self, score: list[float], plateau_epochs: int | None = None) -> bool:
+        """Begin the next epoch; say whether the one that ended is the best so far.
+
+        Args:
+            score: of the epoch that ended, larger is better.
+            plateau_epochs: without a better one, after each of which the learning rate decays; None for never.
+        """
+        self.epoch += 1
+        self.step, self.running, self.seconds, self.waited = 0, RunningMean(self.ranks), 0.0, 0.0
+        is_best = not self.best or score > self.best
+        self.stale = 0 if is_best else self.stale + 1
+        if is_best:
+            self.best = score
+        if plateau_epochs and self.stale and self.stale % plateau_epochs == 0:
+            self.decays += 1
+        return is_best
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether all weights are numbers."""
+        return all(bool(weights.isfinite().all()) for weights in self.network.state_dict().values())
+
+    def to_content(self, options: TrainOptions, cache: TensorCache) -> dict[str, Any]:
+        """Return a checkpoint's content: tensors and plain values."""
+        return {
+            "format": FORMAT,
+            "model": {
+                "name": options.model,
+                "classes": len(cache.class_ids),
+                "size": shape_of_rows(options, cache)[-1],
+            },
+            "recipe": cache.recipe.to_dict(),
+            "features": None if cache.features is None else cache.features.to_dict(),
+            "class_ids": cache.class_ids,
+            "class_names": cache.class_names,
+            "fingerprint": cache.fingerprint,
+            "options": options.to_dict(),
+            "weights": self.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "average": {} if self.average is None else self.average.module.state_dict(),
+            "averaged": 0 if self.average is None else int(self.average.n_averaged),
+            "scaler": self.scaler.state_dict(),
+            "gradients": self._gradients() if self.keeps_gradients else {},
+            "epoch": self.epoch,
+            "step": self.step,
+            "running": self.running.to_dict(),
+            "seconds": self.seconds,
+            "waited": self.waited,
+            "best": self.best,
+            "stale": self.stale,
+            "decays": self.decays,
+            "rng": torch.get_rng_state(),
+            "rng_cuda": [torch.cuda.get_rng_state(self.device)] if self.device.type == "cuda" else [],
+        }
+
+    def _gradients(self) -> dict[str, Tensor]:
+        return {name: p.grad for name, p in self.network.named_parameters() if p.grad is not None}
+
+    def restore(self, content: dict[str, Any]) -> None:
+        """Take everything from a checkpoint, the global random generators too."""
+        self.network.load_state_dict(content["weights"])
+        self.optimizer.load_state_dict(content["optimizer"])
+        if self.average is not None:
+            self.average.module.load_state_dict(content["average"])
+            self.average.n_averaged.fill_(content["averaged"])
+        self.scaler.load_state_dict(content["scaler"])
+        for name, parameter in self.network.named_parameters():
+            if name in content["gradients"]:
+                parameter.grad = content["gradients"][name].to(parameter.device)
+        self.epoch, self.step = content["epoch"], content["step"]
+        self.running = RunningMean.from_dict(content["running"], self.ranks)
+        self.seconds, self.waited = content["seconds"], content["waited"]
+        self.best, self.stale, self.decays = content["best"], content["stale"], content["decays"]
+        torch.set_rng_state(content["rng"])
+        if content["rng_cuda"] and self.device.type == "cuda":
+            torch.cuda.set_rng_state(content["rng_cuda"][0], self.device)
+
+
+def check_fits(content: dict[str, Any], cache: TensorCache, path: str) -> None:
+    """Refuse a checkpoint that is of another format, or was trained on other classes or images prepared otherwise.
+
+    Raises:
+        CheckpointError: shows both.
+    """
+    what, advice = "the checkpoint does not fit", "Use the cache that it was trained on"
+    check_format(content, path)
+    if content["class_ids"] != cache.class_ids:
+        trained, there = (", ".join(map(str, ids)) for ids in (content["class_ids"], cache.class_ids))
+        raise CheckpointError(what, path, f"it was trained on classes {trained}; the cache has {there}", advice)
+    if different := different_features(features_of(content), cache):
+        raise CheckpointError(what, path, f"it was trained on {different}", advice)
+    differences = same_images(Recipe.from_dict(content["recipe"])).differences(same_images(cache.recipe))
+    if differences:
+        reason = f"the cache's images are prepared otherwise: {', '.join(differences)}"
+        raise CheckpointError(what, path, reason, advice)

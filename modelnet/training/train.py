@@ -1,0 +1,163 @@
+"""Begin a run in a new folder, or go on with one where its last checkpoint left it."""
+
+import os
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from modelnet.data.split import SPLIT_COLUMNS, split_rows
+from modelnet.options import TrainOptions
+from modelnet.progress import EpochRow, Progress
+from modelnet.runs.folder import RunFolder, UnwrittenRun
+from modelnet.runs.provenance import command, describe_run
+from modelnet.runtime.device import cpu_threads
+from modelnet.runtime.interrupt import Stop
+from modelnet.runtime.ranks import Ranks
+from modelnet.training.loop import Training, TrainResult
+from modelnet.training.setup import Session
+from modelnet.training.state import check_fits
+from pipeline.errors import CacheStale, OptionsError, RunError
+from pipeline.text import show_path
+
+
+def train(
+    options: TrainOptions, progress: Progress | None = None, stop: Stop | None = None, ranks: Ranks | None = None
+) -> TrainResult:
+    """Train a network on a cache, in a new run folder.
+
+    Args:
+        options: what to do.
+        progress: hears how it goes.
+        stop: where set, training ends after the step, saved.
+        ranks: from `join_ranks`, the processes that train this network together; None for this one alone.
+
+    Raises:
+        SourceError: fewer than two classes.
+        CacheError: a cache cannot be used, or the two do not go together.
+        DeviceError: the device is not there, or its memory is too small.
+        OptionsError: images too small, or nothing left to train or to validate on.
+        OutputError, StorageError, AccessDenied: the run folder cannot be made or written.
+        TrainingDiverged: the loss became NaN or infinite; the last good checkpoint is kept.
+        WorkerDied: a reading process was killed.
+    """
+    progress, ranks = progress or Progress(), ranks or Ranks()
+    for warning in options.idle:
+        progress.warn(warning)
+    with ExitStack() as stack:
+        stack.enter_context(cpu_threads(options.threads, options.batch_size, ranks))
+        session = Session(options, progress, ranks=ranks)
+        run = stack.enter_context(_new_run(options.name, f"{session.cache.path.stem}-{options.model_in_names}", ranks))
+        if run.is_written:
+            run.write_config(describe_run(options, session.batches, session.val_batches, session.device))
+        if session.split is not None:
+            run.write_split(SPLIT_COLUMNS, split_rows(session.cache, session.split))
+        training = Training(session, run, progress, stop or Stop())
+        training.save()
+        return training.run_epochs([])
+
+
+def _new_run(name: str | None, counted: str, ranks: Ranks) -> RunFolder:
+    """Make the run folder, as rank 0; the others hear where it is."""
+    run = RunFolder.create(name, counted) if ranks.is_main else None
+    path = ranks.first(None if run is None else run.path)
+    return run or UnwrittenRun(path)
+
+
+def resume(
+    path: Path,
+    epochs: int | None = None,
+    device: str | None = None,
+    workers: int | None = None,
+    preload: bool | None = None,
+    compile: bool | None = None,
+    progress: Progress | None = None,
+    stop: Stop | None = None,
+    ranks: Ranks | None = None,
+) -> TrainResult:
+    """Go on with a run where its last checkpoint left it; on the CPU, bit for bit as if it had never stopped.
+
+    Args:
+        path: the folder of the run.
+        epochs, device, workers, preload, compile: instead of the stored ones, where given; nothing else may differ.
+        progress, stop, ranks: as for `train`; their number may be another than before, which changes the rounding of
+            sums, and what dropout leaves out.
+
+    Raises:
+        RunError: no run there; RunBusy: another process trains in it.
+        CheckpointError: its last checkpoint is damaged, unsafe, or of other classes or another recipe.
+        CacheStale: a cache was rebuilt since.
+        OptionsError: fewer epochs than it has already.
+        As `train` otherwise.
+    """
+    path, progress, ranks = Path(path), progress or Progress(), ranks or Ranks()
+    asked = {"epochs": epochs, "device": device, "workers": workers, "preload": preload, "compile": compile}
+    with ExitStack() as stack:
+        run = stack.enter_context(RunFolder.open_for_writing(path) if ranks.is_main else UnwrittenRun(path))
+        options = ranks.first(resumed_options(run, asked) if ranks.is_main else None)
+        stack.enter_context(cpu_threads(options.threads, options.batch_size, ranks))
+        training = restored(run, Session(options, progress, path, ranks), progress, stop or Stop())
+        if training.state.epoch == options.epochs:
+            progress.note(nothing_left(options.epochs))
+        rows = ranks.first(kept_rows(training, progress) if ranks.is_main else None)
+        return training.run_epochs(rows)
+
+
+def kept_rows(training: Training, progress: Progress) -> list[EpochRow]:
+    """Return the epochs that a run goes on after; of those that metrics.csv has lost it tells `progress`."""
+    rows, epochs = training.run.keep_metrics(training.state.epoch), training.state.epoch
+    if len(rows) < epochs:
+        table = show_path(training.run.path / "metrics.csv")
+        progress.warn(f"{table} has lost {epochs - len(rows)} of {epochs} epochs: the curves will lack them")
+    return rows
+
+
+def nothing_left(epochs: int) -> str:
+    """Say that a run which goes on has nothing to do."""
+    return f"nothing is left to train: all {epochs} epochs are done. Give more --epochs to go on"
+
+
+def restored(run: RunFolder, session: Session, progress: Progress, stop: Stop) -> Training:
+    """Return the training of a run as its last checkpoint left it.
+
+    Args:
+        run: open for writing.
+        session: with the options that it goes on with.
+        progress, stop: as for `train`.
+
+    Raises:
+        As `resume`.
+    """
+    path, options, ranks = run.path, session.options, session.ranks
+    config, content = ranks.first((run.read_config(), run.load_checkpoint()) if run.is_written else None)
+    check_fits(content, session.cache, os.fspath(run.checkpoints / "last.pt"))
+    for cache, described in ((session.cache, config["cache"]), (session.val, config["val"])):
+        if cache is not None and cache.fingerprint != described["fingerprint"]:
+            reason = f"it is not the one that run {path.name} began with"
+            raise CacheStale("the cache has changed", cache.path, reason, "Start a new run")
+    session.state.restore(content)
+    if session.state.epoch > options.epochs:
+        reason = f"it has {session.state.epoch} epochs already, and {options.epochs} were asked for"
+        raise OptionsError("nothing to resume", path, reason, "Give more --epochs")
+    run.write_config(config | {"options": options.to_dict(), "command": command(options, ranks)})
+    run.forget_divergence()
+    training = Training(session, run, progress, stop)
+    training.saved = (session.state.epoch, session.state.step)
+    return training
+
+
+def resumed_options(run: RunFolder, asked: dict[str, Any]) -> TrainOptions:
+    """Return the options that a run goes on with: its own, but for those of `asked` that are not None.
+
+    Raises:
+        RunError: its config.json cannot be read.
+        OptionsError: options that do not go together.
+    """
+    try:
+        options = TrainOptions.from_dict(run.read_config()["options"])
+    except ValueError as error:
+        raise RunError("the run cannot be read", run.path / "config.json", str(error)) from error
+    try:
+        return replace(options, **{name: value for name, value in asked.items() if value is not None})
+    except ValueError as error:
+        raise OptionsError("the run cannot go on so", run.path, str(error)) from error

@@ -1,0 +1,1 @@
+"""A manifest -> a published cache file: assess, fill, journal, publish."""

@@ -1,0 +1,254 @@
+"""Building a cache: lock, look, fill rows with many workers, publish by one rename; resumable at any moment."""
+
+import os
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import Executor
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.build import freshness, stat_cache
+from pipeline.build.image_table import DONE, FAILED, PASSING, TODO, Ledger
+from pipeline.build.lock import build_lock
+from pipeline.build.output import (
+    identity,
+    make_folder,
+    open_old_cache,
+    refuse_beside_shards,
+    refuse_other_content,
+    refuse_other_photographs,
+    refuse_place,
+    storage_errors,
+)
+from pipeline.build.partial import Unfinished
+from pipeline.build.pool import run_items
+from pipeline.build.report import BuildReport
+from pipeline.build.task import Progress, Task
+from pipeline.build.worker import Item, Job
+from pipeline.decode.decode import decoder_identity
+from pipeline.errors import SourceError
+from pipeline.format.header import IMAGES_OFFSET, Header, describe_shard
+from pipeline.format.reader import StoredCache
+from pipeline.format.suspects import look_at
+from pipeline.format.tables import Failed
+from pipeline.recipe import RGB, Recipe, StoredType
+from pipeline.source.reader import UNSETTLED, Stat
+from pipeline.source.scan import scan_source
+from pipeline.source.selection import Choice
+
+
+def build_cache(
+    source: "str | os.PathLike[str]",
+    path: "str | os.PathLike[str]",
+    *,
+    size: int = 224,
+    mean: RGB = (0.5, 0.5, 0.5),
+    std: RGB = (0.5, 0.5, 0.5),
+    dtype: StoredType = "float32",
+    exif_rotate: bool = False,
+    max_megapixels: int = 64,
+    scaled_decode: bool = False,
+    choice: Choice | None = None,
+    workers: int | None = None,
+    executor: Executor | None = None,
+    rebuild: bool = False,
+    wait: bool = False,
+    progress: Progress | None = None,
+) -> BuildReport:
+    """Decode a folder or archive of images, a class a folder, into one HDF5 tensor cache; do only what is left to do.
+
+    Args:
+        source: the folder of class folders, or an archive of them; see `scan_source`.
+        path: the cache, created or replaced by one rename; readers of an old one keep it whole.
+        size, mean, std, dtype, exif_rotate, max_megapixels, scaled_decode: the recipe, see `Recipe`.
+        choice: which classes and how many images of each; None for all.
+        workers: processes that decode; None for one a core.
+        executor: runs the work instead, any `concurrent.futures.Executor` that sees the same files.
+        rebuild: decode everything anew, and replace whatever cache is there.
+        wait: wait for another build of this cache instead of raising `CacheBusy`.
+        progress: called with (images done, images in all) as rows become ready.
+
+    Raises:
+        ValueError: an impossible recipe or number of workers.
+        SourceError: no images there.
+        OutputError: the cache cannot be created there, or would replace that of other photographs.
+        CacheBusy: another process builds it.
+        StorageError, AccessDenied, WorkerDied: the system failed; what is done is kept and the next call goes on.
+    """
+    start = time.monotonic()
+    recipe = Recipe(size, mean, std, dtype, exif_rotate, max_megapixels, scaled_decode)
+    if workers is not None and workers < 1:
+        raise ValueError(f"workers is a number of processes from 1, not {workers}")
+    source, path = Path(source), Path(path)
+    refuse_beside_shards(path)
+    decoder = decoder_identity()
+    before = identity(path)
+    scan = scan_source(source, path, choice)
+    task = Task(source, choice, scan, path, recipe, decoder, before, rebuild=rebuild, workers=workers)
+    report = build_file(task, executor=executor, wait=wait, progress=progress)
+    report.seconds = time.monotonic() - start
+    return report
+
+
+def build_file(
+    task: Task, *, executor: Executor | None = None, wait: bool = False, progress: Progress | None = None
+) -> BuildReport:
+    """Build one file: a whole cache, or a shard of a set.
+
+    Args:
+        task: the file, and what belongs into it.
+        executor, wait, progress: as `build_cache` has them.
+    """
+    refuse_place(task.path)
+    make_folder(task.path.parent)
+    with storage_errors(task.path), build_lock(task.path, wait):
+        if identity(task.path) != task.before:
+            task = replace(task, scan=task.rescan())
+        return _Build(task).run(executor, progress)
+
+
+def nothing_decoded(root: Path, failed: list[Failed]) -> SourceError:
+    """Say why there is nothing to cache, where files were and none gave an image."""
+    reasons = Counter(f.reason for f in failed)
+    shown = ", ".join(f"{count} × {reason}" for reason, count in reasons.most_common(3))
+    return SourceError("no images to cache", root, f"none of its files could be decoded ({shown})")
+
+
+class _Build:
+    """One build, under the lock."""
+
+    def __init__(self, task: Task) -> None:
+        self.task = task
+        self.scan = task.scan
+        self.path = task.path
+        self.ledger = Ledger(task.scan)
+        self.unfinished = Unfinished(task.path, task.recipe, task.decoder, anew=task.rebuild, shard=task.shard)
+        self.counts: Counter[str] = Counter()
+
+    def run(self, executor: Executor | None, progress: Progress | None) -> BuildReport:
+        """Do what is left to do."""
+        task = self.task
+        old, why = open_old_cache(self.path, task.rebuild)
+        donor = None
+        if old is not None:
+            if not task.rebuild:
+                refuse_other_content(old, "images")
+            stats = stat_cache.read_stats(old)
+            damaged = freshness.damaged_rows(old) if stats is None else []
+            verdict = freshness.compare(self.ledger, old, task.recipe, task.decoder, stats, damaged)
+            del stats  # a column as large as any other
+            if old.header.shard != task.shard and not verdict.other:
+                verdict.other.append(f"it was {describe_shard(old.header.shard)}")
+            if verdict.fresh and not task.rebuild:
+                return self._up_to_date(old.header, verdict)
+            why = str(verdict) or "a rebuild was asked for"
+            if not task.rebuild and task.shard is None:
+                refuse_other_photographs(old, verdict)
+            if verdict.same_pixels and not task.rebuild:
+                donor = (self.path, old.header.fingerprint)
+                self._take_over_failures(verdict)
+        try:
+            kept = self.unfinished.open(self.ledger)
+            self._fill(Job(self.unfinished.building, IMAGES_OFFSET, task.recipe, donor), executor, progress)
+            if task.shard is None and not (self.ledger.state == DONE).any():
+                self.unfinished.discard()
+                raise nothing_decoded(self.scan.root, self.ledger.failed())
+            header = self.unfinished.publish(self.ledger)
+        finally:
+            self.unfinished.close()
+        report = self._report(header, why=why, kept=kept)
+        self._keep_stats(header, report)
+        report.look = look_at(StoredCache(self.path))
+        if self.unfinished.discarded:
+            report.warnings.append("an unfinished build of another recipe, decoder or format was discarded")
+        return report
+
+    def _up_to_date(self, header: Header, verdict: freshness.Verdict) -> BuildReport:
+        self.unfinished.discard()
+        self.ledger.state[verdict.rows >= 0] = DONE
+        self._take_over_failures(verdict)
+        report = self._report(header, up_to_date=True)
+        self._keep_stats(header, report)
+        return report
+
+    def _take_over_failures(self, verdict: freshness.Verdict) -> None:
+        for candidate, failure in verdict.failures.items():
+            self.ledger.state[candidate] = PASSING if failure.passing else FAILED
+            self.ledger.reasons[candidate] = failure.reason
+
+    def _fill(self, job: Job, executor: Executor | None, progress: Progress | None) -> None:
+        """Have every row filled that is not, and note each in ledger and journal."""
+        ledger, workers = self.ledger, self.task.workers or os.cpu_count() or 1
+        todo = np.flatnonzero(ledger.state == TODO)
+        candidates = {}
+        total, finished = len(ledger.state), len(ledger.state) - len(todo)
+
+        def items() -> Iterator[Item]:
+            for candidate in map(int, self.scan.in_reading_order(todo)):  # one by one, not a list of a million
+                row = int(self.unfinished.rows[candidate])
+                candidates[row] = candidate
+                yield Item(row, self.scan.place(candidate), ledger.known_sha256(candidate))
+
+        if progress:
+            progress(finished, total)
+        if not len(todo):
+            return
+        # closed before the lock is given back, whatever happens here: no worker writes behind another build's back
+        with closing(run_items(job, items(), len(todo), workers, executor)) as finished_chunks:
+            for results in finished_chunks:
+                entries = []
+                for result in results:
+                    candidate = candidates.pop(result.row)
+                    ledger.record(candidate, result)
+                    self.counts[result.how] += 1
+                    if result.how != "passing":
+                        entries.append(ledger.entry(candidate))
+                self.unfinished.record(entries)
+                finished += len(results)
+                if progress:
+                    progress(finished, total)
+
+    def _keep_stats(self, header: Header, report: BuildReport) -> None:
+        """Keep stat data beside a cache that is complete with or without them."""
+        try:
+            stat_cache.write_stats(self.path, header, *self._stats())
+        except OSError as error:
+            again = f"the next build will read every file again: {self.path.name}.stat: {error.strerror}"
+            report.warnings.append(again)
+
+    def _stats(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """(N, 4) of every row's file, and (F, 4) of every failed one, as `StoredCache.failed` lists them."""
+        ledger = self.ledger
+        failed = {(f.class_id, f.name): UNSETTLED for f in ledger.failed()}
+        for candidate in np.flatnonzero(ledger.state == FAILED).tolist():
+            key = self.scan.class_ids[self.scan.labels[candidate]], os.fsdecode(self.scan.names[candidate])
+            failed[key] = Stat(*ledger.stats[candidate].tolist())
+        done = ledger.state == DONE
+        rows = ledger.stats if done.all() else ledger.stats[done]
+        return rows, np.array(list(failed.values()), np.int64).reshape(-1, len(Stat._fields))
+
+    def _report(self, header: Header, why: str = "", kept: int = 0, up_to_date: bool = False) -> BuildReport:
+        scan, ledger = self.scan, self.ledger
+        done = ledger.state == DONE
+        return BuildReport(
+            path=self.path,
+            class_ids=scan.class_ids,
+            class_names=scan.class_names,
+            counts=np.bincount(scan.labels[done], minlength=len(scan.class_ids)).tolist(),
+            cached=int(done.sum()),
+            decoded=self.counts["decoded"],
+            copied=self.counts["copied"],
+            kept=kept,
+            left_out=scan.left_out,
+            left_out_named=scan.left_out_named,
+            failed=ledger.failed(),
+            why=why,
+            up_to_date=up_to_date,
+            warnings=scan.warnings,
+            file_bytes=header.file_size,
+        )

@@ -1,0 +1,211 @@
+"""A cache of features: the rows of an image cache, each replaced by what a function makes of it.
+
+The tables are those of the image cache; whoever knows networks gives the function.
+"""
+
+import errno
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.build.freshness import damaged_rows
+from pipeline.build.lock import build_lock
+from pipeline.build.output import make_folder, open_old_cache, refuse_other_content, refuse_place, storage_errors
+from pipeline.errors import OutputError
+from pipeline.format import hdf5
+from pipeline.format.features import Features
+from pipeline.format.header import IMAGES_OFFSET, TABLE_NAMES, VERSION, Extent, Header
+from pipeline.format.reader import StoredCache, outside_digest, row_hash
+from pipeline.format.sharded import Stored
+from pipeline.system import files
+from pipeline.system.signals import held_signals
+from pipeline.text import show_bytes, show_path
+
+ROWS_AT_ONCE = 32
+
+RowsOf = Callable[[int, int], NDArray[np.float32]]
+
+
+@dataclass(frozen=True)
+class FeaturesReport:
+    """What became of a cache of features.
+
+    Attributes:
+        path: the cache.
+        features: what its rows are.
+        cached: images in it.
+        why: what was out of date; empty where there was no cache before.
+        up_to_date: nothing had to be done.
+        file_bytes: size of the cache.
+        seconds: how long it took.
+    """
+
+    path: Path
+    features: Features
+    cached: int
+    why: str
+    up_to_date: bool
+    file_bytes: int
+    seconds: float
+
+    def __str__(self) -> str:
+        """Return two lines, three where a cache was out of date."""
+        where = f"{show_path(self.path)}: {self.cached} images, {show_bytes(self.file_bytes)}"
+        lines = [f"was out of date: {self.why}"] if self.why else []
+        lines.append(str(self.features))
+        if self.up_to_date:
+            return "\n".join([*lines, f"{where}, is up to date; nothing was computed ({self.seconds:.2f} s)"])
+        rate = f", {self.cached / self.seconds:.0f} images/s" if self.seconds else ""
+        return "\n".join([*lines, f"{where}: computed in {self.seconds:.1f} s{rate}"])
+
+
+def write_features(
+    images: Stored,
+    path: Path,
+    features: Features,
+    rows_of: RowsOf,
+    *,
+    rebuild: bool = False,
+    wait: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> FeaturesReport:
+    """Write a cache of features beside a cache of images, unless it is there and up to date.
+
+    All rows are computed anew where anything has changed. A build that was stopped begins anew.
+
+    Args:
+        images: where the tables come from.
+        path: the cache of features, created or replaced by one rename.
+        features: what the function makes, of these images.
+        rows_of: (first row, the one behind the last) -> (rows, D) float32, at most `ROWS_AT_ONCE` at a time.
+        rebuild: compute them in any case, and replace whatever cache is there.
+        wait: wait for another build of this cache.
+        progress: called with (images done, images in all).
+
+    Raises:
+        OutputError: the cache cannot be created there, or would replace another.
+        CacheBusy: another process builds it.
+        StorageError, AccessDenied, WorkerDied: the system failed.
+    """
+    start = time.monotonic()
+    refuse_place(path)
+    make_folder(path.parent)
+    with storage_errors(path), build_lock(path, wait):
+        old, why = open_old_cache(path, rebuild)
+        if old is not None:
+            why = _why_stale(old, images, features, rebuild)
+        up_to_date = old is not None and not why
+        header = old.header if old and up_to_date else _write(images, path, features, rows_of, progress)
+    seconds = time.monotonic() - start
+    return FeaturesReport(path, features, header.num_images, why, up_to_date, header.file_size, seconds)
+
+
+def fingerprint(features: Features) -> str:
+    """Digest what shapes the numbers: the network and its weights, and the fingerprint of the images."""
+    values = ["features", VERSION, features.to_dict()]
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+def _why_stale(old: StoredCache, images: Stored, features: Features, rebuild: bool) -> str:
+    """Say what a cache of features lacks; empty where it is up to date.
+
+    Raises:
+        OutputError: it is none of these photographs, or none at all.
+    """
+    if rebuild:
+        return "a rebuild was asked for"
+    refuse_other_content(old, "features")
+    assert old.header.features is not None
+    ours, theirs = ({row.tobytes() for row in stored.table("source_sha256")} for stored in (images, old))
+    if not ours & theirs:
+        why = f"holds features of other photographs (0 of {old.num_images} shared)"
+        advice = "Give another --out, or --rebuild to replace it"
+        raise OutputError("the cache would be lost", old.path, why, advice)
+    differences = old.header.features.differences(features)
+    if damaged := len(damaged_rows(old)):
+        differences.append(f"{damaged} damaged")
+    return "; ".join(differences)
+
+
+def _write(
+    images: Stored,
+    path: Path,
+    features: Features,
+    rows_of: RowsOf,
+    progress: Callable[[int, int], None] | None,
+) -> Header:
+    building, journal = (path.with_name(path.name + suffix) for suffix in (".building", ".journal"))
+    for left in (building, journal):  # of a build that was killed
+        files.remove(left)
+    extent = Extent("images", "<f4", (features.length,), images.num_images, IMAGES_OFFSET)
+    if extent.end - extent.offset < hdf5.SMALLEST_IMAGES:
+        why = f"{extent.count} rows of {features.length} numbers are too little for an HDF5 file"
+        raise OutputError("the cache cannot be created", path, why, "Cache more images")
+    fd = files.create(building)
+    try:
+        _reserve(fd, path, extent)
+        tables = {name: np.ascontiguousarray(images.table(name)) for name in TABLE_NAMES}
+        tables["row_hash"] = _write_rows(fd, extent, rows_of, progress)
+        header = _finish(fd, images, features, extent, tables)
+        files.rename(building, path)
+        files.sync_folder(path.parent)
+        return header
+    finally:
+        os.close(fd)
+        files.remove(building)
+
+
+def _reserve(fd: int, path: Path, extent: Extent) -> None:
+    try:
+        files.reserve(fd, extent.end)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        why = f"needs {show_bytes(extent.end)}: {error.strerror}"
+        advice = "Make room, or give another --out"
+        raise OutputError("the cache cannot be created", path, why, advice) from error
+
+
+def _write_rows(
+    fd: int, extent: Extent, rows_of: RowsOf, progress: Callable[[int, int], None] | None
+) -> NDArray[np.uint64]:
+    hashes = np.empty(extent.count, "<u8")
+    for first in range(0, extent.count, ROWS_AT_ONCE):
+        end = min(first + ROWS_AT_ONCE, extent.count)
+        rows = np.ascontiguousarray(rows_of(first, end), "<f4")
+        if rows.shape != (end - first, *extent.row_shape):
+            raise ValueError(f"{end - first} rows of {extent.row_shape} were needed, not {rows.shape}")
+        files.write_all(fd, rows.view(np.uint8).reshape(-1).data, extent.offset + first * extent.row_bytes)
+        hashes[first:end] = [row_hash(row) for row in rows]
+        if progress:
+            progress(end, extent.count)
+    return hashes
+
+
+def _finish(fd: int, of_images: Stored, features: Features, extent: Extent, tables: dict[str, NDArray[Any]]) -> Header:
+    """Write what stands around the rows, the header last."""
+    with held_signals():  # the HDF5 library is no place for an exception
+        extents, size = hdf5.write_objects(fd, extent, tables)
+    header = Header(
+        recipe=of_images.recipe,
+        decoder=of_images.decoder,
+        fingerprint=fingerprint(features),
+        content="features",
+        shard=None,
+        extents=extents,
+        file_size=size,
+        digest="0" * 32,
+        features=features,
+    )
+    header = replace(header, digest=outside_digest(fd, header))
+    files.write_all(fd, header.encode(), 0)
+    files.sync(fd)
+    return header

@@ -1,0 +1,294 @@
+"""Does a cache still fit its source and recipe? Looks and answers; acts on nothing."""
+
+import os
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.build.image_table import Ledger
+from pipeline.format.reader import StoredCache
+from pipeline.format.tables import Failed
+from pipeline.recipe import Recipe
+from pipeline.source.manifest import Scan
+from pipeline.source.reader import Damaged, Place, hash_image, read_image
+from pipeline.text import show_path
+
+_CLASSES_SHOWN = 5
+_AT_ONCE = 1024  # files that are in work; for each, a thread pool keeps more than its name
+
+
+@dataclass
+class Verdict:
+    """How a cache and a source differ.
+
+    Attributes:
+        changes: (kind, class) -> how many; kinds are "changed", "added", "removed", "renamed", "moved", "damaged",
+            "to be tried again".
+        other: differences that are not single files, as phrases: "size 224 → 256".
+        shared: images in both, by content, whether or not under the same class and name.
+        same_pixels: rows of the cache can be copied, or derived without decoding.
+        rows: (M,) the row that holds each candidate under the same class and name, -1 where there is none.
+        failures: candidates that failed when the cache was built, and would again: the stored failure.
+    """
+
+    changes: Counter[tuple[str, str]] = field(default_factory=Counter)
+    other: list[str] = field(default_factory=list)
+    shared: int = 0
+    same_pixels: bool = False
+    rows: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+    failures: dict[int, Failed] = field(default_factory=dict)
+
+    @property
+    def fresh(self) -> bool:
+        """True where a build would give the same file."""
+        return not self.changes and not self.other
+
+    def __str__(self) -> str:
+        """One line: "class 2: 3 changed, 1 added; size 224 → 256"."""
+        by_class: dict[str, list[str]] = defaultdict(list)
+        for (kind, class_id), count in self.changes.items():
+            by_class[class_id].append(f"{count} {kind}")
+        phrases = [
+            f"class {class_id}: {', '.join(counts)}" for class_id, counts in sorted(by_class.items(), key=_natural)
+        ]
+        return "; ".join(phrases + self.other)
+
+
+def sum_up(verdicts: Iterable[Verdict]) -> Verdict:
+    """Return one verdict for the shards of a set: their changes added up."""
+    whole = Verdict()
+    for verdict in verdicts:
+        whole.changes += verdict.changes
+        whole.other += [phrase for phrase in verdict.other if phrase not in whole.other]
+        whole.shared += verdict.shared
+    return whole
+
+
+def _natural(item: tuple[str, Any]) -> tuple[int, str]:
+    return (int(item[0]) if item[0].isdecimal() else 0, item[0])
+
+
+def compare(
+    ledger: Ledger,
+    cache: StoredCache,
+    recipe: Recipe,
+    decoder: str,
+    stats: NDArray[np.int64] | None,
+    damaged: Iterable[int] = (),
+) -> Verdict:
+    """Compare a source with a cache, reading no image that stat data show to be unchanged.
+
+    What is learnt of the files' contents is noted in `ledger`.
+
+    Args:
+        ledger: of the source as it is now, nothing done yet.
+        cache: the cache.
+        recipe: asked for now.
+        decoder: of this installation.
+        stats: from `stat_file.read_stats`; None to read every file.
+        damaged: rows known to be wrong.
+    """
+    scan, verdict = ledger.scan, Verdict()
+    verdict.other = _other_differences(scan, cache, recipe, decoder)
+    verdict.same_pixels = cache.header.decoder == decoder and cache.header.recipe.pixels == recipe.pixels
+    old_rows, old_failed = _match(scan, cache)
+    verdict.rows = old_rows
+    _know_contents(ledger, cache, old_rows, old_failed, stats)
+    matched = np.flatnonzero(old_rows >= 0)
+    same = _same(_numbers(ledger.source_sha256), matched, _numbers(cache.table("source_sha256")), old_rows[matched])
+    names = [show_path(folder) for folder in scan.class_folders]
+    for candidate in matched[~same].tolist():
+        verdict.changes["changed", names[scan.labels[candidate]]] += 1
+    _compare_failed(verdict, ledger, cache, old_failed, names)
+    _compare_sets(verdict, ledger, cache, old_rows, old_failed, names)
+    verdict.shared = int(same.sum()) + _count_shared(ledger, np.delete(np.arange(len(old_rows)), matched[same]), cache)
+    for row in damaged:
+        verdict.changes["damaged", show_path(cache.class_folders[int(cache.table("labels")[row])])] += 1
+    return verdict
+
+
+def _other_differences(scan: Scan, cache: StoredCache, recipe: Recipe, decoder: str) -> list[str]:
+    differences = cache.header.recipe.differences(recipe)
+    if cache.header.decoder != decoder:
+        differences.append("this installation decodes images to other pixels")
+    old, new = set(cache.class_folders), set(scan.class_folders)
+    for kind, folders in (("new", new - old), ("gone", old - new)):
+        if folders:
+            word = "class" if len(folders) == 1 else "classes"
+            shown = ", ".join(map(show_path, sorted(folders)[:_CLASSES_SHOWN]))
+            more = f" and {len(folders) - _CLASSES_SHOWN} more" if len(folders) > _CLASSES_SHOWN else ""
+            differences.append(f"{word} {shown}{more} {kind}")
+    if old == new and cache.class_names != scan.class_names:
+        differences.append("class names changed")
+    return differences
+
+
+def _numbers(source_sha256: NDArray[np.uint8]) -> NDArray[np.uint64]:
+    """View digests, (N, 32), as (N, 4) numbers."""
+    return source_sha256.view(np.uint64)
+
+
+def _same(
+    table: NDArray[Any], rows: NDArray[np.int64], other: NDArray[Any], other_rows: NDArray[np.int64]
+) -> NDArray[np.bool_]:
+    """Say which rows of one table equal those of another; a column at a time, since tables are large."""
+    equal = np.ones(len(rows), bool)
+    for column in range(table.shape[1]):
+        equal &= table[rows, column] == other[other_rows, column]
+    return equal
+
+
+def _match(scan: Scan, cache: StoredCache) -> tuple[NDArray[np.int64], dict[int, int]]:
+    """Find each candidate in the cache by class and name: its row or -1, and its place among the failures."""
+    rows = np.full(len(scan.names), -1, np.int64)
+    labels = {folder: label for label, folder in enumerate(cache.class_folders)}
+    ends = np.searchsorted(scan.labels, np.arange(len(scan.class_folders) + 1))
+    failures = {(str(f.class_id), f.name): place for place, f in enumerate(cache.failed)}
+    failed: dict[int, int] = {}
+    for label, folder in enumerate(scan.class_folders):
+        first, end = int(ends[label]), int(ends[label + 1])
+        if folder in labels:
+            start, stop = cache.class_starts[labels[folder] : labels[folder] + 2].tolist()
+            rows[first:end] = _find(cache.table("filenames")[start:stop], scan.names.table(first, end), start)
+        if failures:
+            text = os.fsdecode(folder)
+            for candidate in range(first, end):
+                place = failures.get((text, os.fsdecode(scan.names[candidate])))
+                if place is not None:
+                    failed[candidate] = place
+    return rows, failed
+
+
+def _find(stored: NDArray[np.bytes_], names: NDArray[np.bytes_], start: int) -> NDArray[np.int64] | int:
+    """Return the row of each name, or -1; the stored names are in order, and the first is of row `start`."""
+    if not len(stored):
+        return -1
+    places = np.minimum(np.searchsorted(stored, names), len(stored) - 1)
+    return np.where(stored[places] == names, start + places, -1)
+
+
+def _know_contents(
+    ledger: Ledger,
+    cache: StoredCache,
+    rows: NDArray[np.int64],
+    failed: dict[int, int],
+    stats: NDArray[np.int64] | None,
+) -> None:
+    """Note the SHA-256 of every candidate that the cache knows: from it where stat data agree, else by reading."""
+    places = rows.copy()
+    for candidate, place in failed.items():
+        places[candidate] = cache.num_images + place
+    known = np.flatnonzero(places >= 0)
+    trusted = np.zeros(len(rows), bool)
+    if stats is not None:
+        trusted[known] = _same(stats, places[known], ledger.stats, known)
+    images = np.flatnonzero(trusted & (rows >= 0))
+    ours, stored = _numbers(ledger.source_sha256), _numbers(cache.table("source_sha256"))
+    for column in range(ours.shape[1]):
+        ours[images, column] = stored[rows[images], column]
+    for candidate, place in failed.items():
+        if trusted[candidate] and (digest := cache.failed[place].source_sha256):
+            ledger.source_sha256[candidate] = np.frombuffer(bytes.fromhex(digest), np.uint8)
+    _hash_files(ledger, known[~trusted[known]])
+
+
+def _hash_files(ledger: Ledger, candidates: NDArray[np.int64]) -> None:
+    candidates = ledger.scan.in_reading_order(candidates)
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:  # hashing releases the interpreter's lock
+        for first in range(0, len(candidates), _AT_ONCE):
+            some = candidates[first : first + _AT_ONCE].tolist()
+            for candidate, found in zip(some, pool.map(hash_image, map(ledger.scan.place, some)), strict=True):
+                if found:
+                    ledger.know(candidate, *found)
+
+
+def _compare_failed(
+    verdict: Verdict, ledger: Ledger, cache: StoredCache, failed: dict[int, int], names: list[str]
+) -> None:
+    """A failure that follows from the bytes stands while they do; one of the day is tried again."""
+    old = cache.failed
+    for candidate, place in failed.items():
+        name = names[ledger.scan.labels[candidate]]
+        if not old[place].passing:
+            if ledger.known_sha256(candidate).hex() != old[place].source_sha256:
+                verdict.changes["changed", name] += 1
+                continue
+        elif old[place].source_sha256 or _can_be_read(ledger.scan.place(candidate)):
+            verdict.changes["to be tried again", name] += 1
+            continue
+        verdict.failures[candidate] = old[place]
+
+
+def _can_be_read(place: Place) -> bool:
+    try:
+        read_image(place)
+    except (OSError, MemoryError):
+        return False
+    except Damaged:  # which is another failure than before
+        return True
+    return True
+
+
+def _compare_sets(
+    verdict: Verdict,
+    ledger: Ledger,
+    cache: StoredCache,
+    rows: NDArray[np.int64],
+    failed: dict[int, int],
+    names: list[str],
+) -> None:
+    """Count what was added and removed; what was removed and stands elsewhere with the same content has moved."""
+    scan = ledger.scan
+    added = [candidate for candidate in np.flatnonzero(rows < 0).tolist() if candidate not in failed]
+    gone = np.ones(cache.num_images, bool)
+    gone[rows[rows >= 0]] = False
+    removed = np.flatnonzero(gone).tolist()
+    if removed:
+        _hash_files(ledger, np.array(added, np.int64))
+    by_content: dict[bytes, list[int]] = defaultdict(list)
+    for row in removed:
+        by_content[cache.table("source_sha256")[row].tobytes()].append(row)
+    for candidate in added:
+        old = by_content.get(ledger.known_sha256(candidate))
+        if not old:
+            verdict.changes["added", names[scan.labels[candidate]]] += 1
+            continue
+        folder = cache.class_folders[int(cache.table("labels")[old.pop()])]
+        renamed = folder == scan.class_folders[scan.labels[candidate]]
+        verdict.changes["renamed" if renamed else "moved here", names[scan.labels[candidate]]] += 1
+    for rest in by_content.values():
+        for row in rest:
+            verdict.changes["removed", show_path(cache.class_folders[int(cache.table("labels")[row])])] += 1
+    _compare_failed_sets(verdict, cache.failed, scan, failed)
+
+
+def _compare_failed_sets(verdict: Verdict, old: list[Failed], scan: Scan, failed: dict[int, int]) -> None:
+    matched = set(failed.values())
+    before = {(str(f.class_id), f.name, f.reason) for place, f in enumerate(old) if place not in matched}
+    now = {(str(f.class_id), f.name, f.reason) for f in scan.failed}
+    for class_id, _, _ in before - now:
+        verdict.changes["removed", show_path(class_id)] += 1
+    for class_id, _, _ in now - before:
+        verdict.changes["added", show_path(class_id)] += 1
+
+
+def _count_shared(ledger: Ledger, candidates: NDArray[np.int64], cache: StoredCache) -> int:
+    """Count the files among some whose content is in the cache, under whatever class and name."""
+    if not len(candidates):
+        return 0
+    digest = np.dtype((np.void, 32))
+    ours, stored = (
+        np.ascontiguousarray(table).view(digest).ravel()
+        for table in (ledger.source_sha256[candidates], cache.table("source_sha256"))
+    )
+    return int(np.isin(ours, stored).sum())
+
+
+def damaged_rows(cache: StoredCache) -> list[int]:
+    """Check every row of a cache against its hash; return the wrong ones."""
+    return [row for row in range(cache.num_images) if not cache.row_is_good(row)]

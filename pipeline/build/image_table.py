@@ -1,0 +1,133 @@
+"""What is known of every candidate while a cache is built: columns, one entry an image, and the tables they become."""
+
+import os
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.build.journal import Entry
+from pipeline.build.worker import Result
+from pipeline.format.tables import Failed, byte_table, failed_table, near_rows, remark_table
+from pipeline.source.manifest import Scan
+from pipeline.source.reader import Stat
+
+TODO, DONE, FAILED, PASSING = 0, 1, 2, 3
+
+
+class Ledger:
+    """Columns over the M candidates of a scan.
+
+    Attributes:
+        state: (M,) uint8, TODO, DONE, FAILED (follows from the bytes) or PASSING (a failure of the day).
+        source_sha256: (M, 32) uint8, zero where not known.
+        row_hash, image_hash: (M,) uint64.
+        stats: (M, 4) int64, the column of the scan; changed to that of the moment at which the content was read.
+        remarks, reasons: by candidate, where there are any.
+    """
+
+    def __init__(self, scan: Scan) -> None:
+        count = len(scan.names)
+        self.scan = scan
+        self.state = np.zeros(count, np.uint8)
+        self.source_sha256 = np.zeros((count, 32), np.uint8)
+        self.row_hash = np.zeros(count, np.uint64)
+        self.image_hash = np.zeros(count, np.uint64)
+        self.stats = scan.stats
+        self.remarks: dict[int, tuple[str, ...]] = {}
+        self.reasons: dict[int, str] = {}
+
+    def know(self, candidate: int, sha256: bytes, found: Stat | None = None) -> None:
+        """Note a file's content, before anything was done with it."""
+        if sha256 != self.source_sha256[candidate].tobytes():  # memory that is not written stays shared with workers
+            self.source_sha256[candidate] = np.frombuffer(sha256, np.uint8)
+        if found and found != tuple(self.stats[candidate].tolist()):
+            self.stats[candidate] = found
+
+    def known_sha256(self, candidate: int) -> bytes:
+        """Return a file's SHA-256, empty where it is not known."""
+        digest = self.source_sha256[candidate]
+        return digest.tobytes() if digest.any() else b""
+
+    def record(self, candidate: int, result: Result) -> None:
+        """Take over what a worker says of an image."""
+        if result.source_sha256:
+            self.know(candidate, result.source_sha256, result.stat)
+        self.state[candidate] = {"failed": FAILED, "passing": PASSING}.get(result.how, DONE)
+        self.row_hash[candidate] = result.row_hash
+        self.image_hash[candidate] = result.image_hash
+        self._set(self.remarks, candidate, result.remarks)
+        self._set(self.reasons, candidate, result.reason)
+
+    def restore(self, candidate: int, entry: Entry) -> None:
+        """Take over what a journal says of an image; `state` is for the caller to decide."""
+        self.know(candidate, entry.source_sha256)
+        self.row_hash[candidate] = entry.row_hash
+        self.image_hash[candidate] = entry.image_hash
+        self._set(self.remarks, candidate, entry.remarks)
+        self._set(self.reasons, candidate, entry.reason)
+
+    def entry(self, candidate: int) -> Entry:
+        """Return what the journal is to say of an image."""
+        return Entry(
+            folder=self.scan.class_folders[self.scan.labels[candidate]],
+            name=self.scan.names[candidate],
+            source_sha256=self.source_sha256[candidate].tobytes(),
+            stat=Stat(*self.stats[candidate].tolist()),
+            row_hash=int(self.row_hash[candidate]),
+            image_hash=int(self.image_hash[candidate]),
+            remarks=self.remarks.get(candidate, ()),
+            reason=self.reasons.get(candidate, ""),
+        )
+
+    def failed(self) -> list[Failed]:
+        """List every file that gives no image, by class and name: of the scan, and of the workers."""
+        found = [
+            Failed(
+                self.scan.class_ids[self.scan.labels[candidate]],
+                os.fsdecode(self.scan.names[candidate]),
+                self.reasons[candidate],
+                bool(self.state[candidate] == PASSING),
+                self.known_sha256(candidate).hex(),
+            )
+            for candidate in np.flatnonzero(self.state >= FAILED).tolist()
+        ]
+        position = {class_id: label for label, class_id in enumerate(self.scan.class_ids)}
+        return sorted(
+            self.scan.failed + found,
+            key=lambda f: (position.get(f.class_id, len(position)), os.fsencode(f.name)),
+        )
+
+    def tables(self) -> dict[str, NDArray[Any]]:
+        """Return the tables of the finished cache: only what became a row, in order."""
+        done = self.state == DONE
+        rows: Any = slice(None) if done.all() else np.flatnonzero(done)  # a slice copies no column
+        places = np.cumsum(done) - 1
+        remarks = [
+            (int(places[candidate]), remark)
+            for candidate in sorted(self.remarks)
+            if self.state[candidate] == DONE
+            for remark in self.remarks[candidate]
+        ]
+        blank = np.zeros(len(done), bool)
+        blank[[c for c, found in self.remarks.items() if any(r.startswith("blank") for r in found)]] = True
+        tables = {
+            "filenames": (self.scan.names if done.all() else self.scan.names.take(rows)).table(),
+            "labels": self.scan.labels[rows].astype("<i8"),
+            "classes": byte_table(self.scan.class_folders),
+            "class_names": byte_table([name.encode() for name in self.scan.class_names]),
+            "row_hash": self.row_hash[rows].astype("<u8", copy=False),
+            "source_sha256": self.source_sha256[rows],
+            "image_hash": self.image_hash[rows].astype("<u8", copy=False),
+            "failed": failed_table(self.failed()),
+            "remarks": remark_table(remarks),
+        }
+        tables["alike"] = near_rows(tables["image_hash"], tables["source_sha256"], blank[rows])
+        return tables
+
+    @staticmethod
+    def _set(column: dict[int, Any], candidate: int, value: Any) -> None:
+        if value:
+            column[candidate] = value
+        else:
+            column.pop(candidate, None)

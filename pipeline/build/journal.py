@@ -1,0 +1,105 @@
+"""What an unfinished build has done so far: one line a finished image, each with its own checksum.
+
+The journal says what a row's hash must be, never where the row lies: a resumed build looks for the hash among the
+rows that it finds, and decodes whatever it does not find. So nothing depends on the order of writes.
+"""
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import xxhash
+
+from pipeline.source.reader import Stat
+from pipeline.system import files
+
+
+class Entry(NamedTuple):
+    """What became of one image: a row, or a failure that follows from the bytes (`reason`)."""
+
+    folder: bytes
+    name: bytes
+    source_sha256: bytes
+    stat: Stat
+    row_hash: int = 0
+    image_hash: int = 0
+    remarks: tuple[str, ...] = ()
+    reason: str = ""
+
+
+class Journal:
+    """Appends entries; the first line says which build they belong to."""
+
+    def __init__(self, path: Path) -> None:
+        self.fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC)
+        files.append_all(self.fd, b"\n")  # ends a line that a killed build has left half-written
+
+    @staticmethod
+    def start(path: Path, build: dict[str, Any]) -> None:
+        """Make a new journal of the build that `build` describes."""
+        files.publish(_line(build), path)
+
+    def add(self, entries: list[Entry]) -> None:
+        """Append entries, in one write."""
+        files.append_all(self.fd, b"".join(_line(_plain(entry)) for entry in entries))
+
+    def close(self) -> None:
+        """Close the file."""
+        os.close(self.fd)
+
+
+def belongs_to(path: Path, build: dict[str, Any]) -> bool:
+    """Tell whether there is a journal, and of this build."""
+    try:
+        return next(_good_lines(path), None) == build
+    except FileNotFoundError:
+        return False
+
+
+def read_journal(path: Path) -> Iterator[Entry]:
+    """Yield the entries of a journal, oldest first; a later one of the same image replaces an earlier one.
+
+    Lines that are torn or damaged are passed over: what they said is done again.
+    """
+    lines = _good_lines(path)
+    next(lines, None)
+    for line in lines:
+        with suppress(KeyError, TypeError, ValueError):  # a checksum shows accidents, not other programs
+            yield _entry(line)
+
+
+def _line(values: dict[str, Any]) -> bytes:
+    text = json.dumps(values, separators=(",", ":")).encode("ascii")
+    return f"{xxhash.xxh3_64_hexdigest(text)} ".encode() + text + b"\n"
+
+
+def _good_lines(path: Path) -> Iterator[dict[str, Any]]:
+    with os.fdopen(files.open_for_reading(path), "rb") as file:
+        for line in file:
+            checksum, _, text = line.rstrip(b"\n").partition(b" ")
+            if checksum == xxhash.xxh3_64_hexdigest(text).encode():
+                yield json.loads(text)
+
+
+def _plain(entry: Entry) -> dict[str, Any]:
+    return entry._asdict() | {
+        "folder": os.fsdecode(entry.folder),
+        "name": os.fsdecode(entry.name),
+        "source_sha256": entry.source_sha256.hex(),
+    }
+
+
+def _entry(values: dict[str, Any]) -> Entry:
+    return Entry(
+        **values
+        | {
+            "folder": os.fsencode(values["folder"]),
+            "name": os.fsencode(values["name"]),
+            "source_sha256": bytes.fromhex(values["source_sha256"]),
+            "stat": Stat(*values["stat"]),
+            "remarks": tuple(values["remarks"]),
+        }
+    )

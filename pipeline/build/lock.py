@@ -1,0 +1,97 @@
+"""One builder per cache: an advisory lock that dies with its holder and says who holds it."""
+
+import errno
+import fcntl
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from pipeline.errors import AccessDenied, CacheBusy, OutputError
+from pipeline.system import files
+
+
+@contextmanager
+def build_lock(cache: Path, wait: bool = False) -> Iterator[int]:
+    """Hold `<cache>.lock`; worker processes that are forked meanwhile hold it too, and die with their parent.
+
+    The file says who holds it and is emptied at the end. It stays beside a cache; where none came of the build, it
+    is deleted while still held, which a builder that waits for it notices.
+
+    Args:
+        cache: the cache to be built.
+        wait: wait for another builder instead of raising.
+
+    Yields:
+        The lock's file descriptor.
+
+    Raises:
+        CacheBusy: another process builds this cache.
+        OutputError: the file system knows no locks, or the lock cannot be created.
+        AccessDenied: no permission.
+    """
+    path = cache.with_name(cache.name + ".lock")
+    try:
+        fd = _open_and_lock(path, cache, wait)
+    except PermissionError as error:
+        raise AccessDenied("the cache cannot be created", cache, "permission denied", "Give another --out") from error
+    except OSError as error:
+        if error.errno in (errno.EMFILE, errno.ENFILE, errno.EIO):
+            raise
+        why = error.strerror or str(error)
+        raise OutputError("the cache cannot be created", cache, why, "Give another --out") from error
+    try:
+        holder = {
+            "pid": os.getpid(),
+            "host": socket.gethostname(),
+            "since": time.strftime("%Y-%m-%d %H:%M:%S"),
+        }
+        os.ftruncate(fd, 0)
+        files.write_all(fd, json.dumps(holder).encode(), 0)
+        try:
+            yield fd
+        finally:
+            os.ftruncate(fd, 0)
+            if not any(os.access(cache.with_name(cache.name + suffix), os.F_OK) for suffix in ("", ".building")):
+                files.remove(path)
+    finally:
+        fcntl.flock(fd, fcntl.LOCK_UN)  # a process forked meanwhile by somebody else would go on holding it
+        os.close(fd)
+
+
+def _open_and_lock(path: Path, cache: Path, wait: bool) -> int:
+    while True:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
+        try:
+            _lock(fd, cache, wait)
+            with suppress(FileNotFoundError):
+                if os.path.samestat(path.stat(), os.fstat(fd)):
+                    return fd
+        except BaseException:
+            os.close(fd)
+            raise
+        os.close(fd)  # deleted by its holder meanwhile: another builder may hold a new one
+
+
+def _lock(fd: int, cache: Path, wait: bool) -> None:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError as error:
+        advice = "Wait for it, or give --wait"
+        raise CacheBusy("the cache is being built", cache, f"another build{_holder(fd)} is at it", advice) from error
+    except OSError as error:
+        if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS):
+            raise
+        advice = "Build on a local disk and copy the cache"
+        raise OutputError("the cache cannot be built there", cache, "its file system has no locks", advice) from error
+
+
+def _holder(fd: int) -> str:
+    try:
+        holder = json.loads(files.read_at(fd, 4096, 0))
+        return f" (pid {holder['pid']:d} on {holder['host']!s}, since {holder['since']!s})"
+    except (ValueError, KeyError, TypeError):  # it has the lock and has not said so yet
+        return ""

@@ -1,0 +1,146 @@
+"""Where a cache is to be: what is there, whether it may be replaced, and what a file operation that fails means."""
+
+import errno
+import os
+import resource
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from pipeline.build.freshness import Verdict
+from pipeline.errors import (
+    AccessDenied,
+    CacheDamaged,
+    CacheError,
+    CacheMissing,
+    CacheUnsafe,
+    OutputError,
+    StorageError,
+    WorkerDied,
+)
+from pipeline.format.header import MAGIC
+from pipeline.format.paths import sets_at
+from pipeline.format.reader import StoredCache
+
+
+def refuse_beside_shards(path: Path) -> None:
+    """Keep a set and a single cache from having one name.
+
+    Raises:
+        OutputError: there are shards of that name.
+    """
+    if not os.path.lexists(path) and (sets := sets_at(path)):
+        count = next(iter(sets))
+        why = f"there is a cache of that name in {count} shards"
+        raise OutputError("the cache cannot be created", path, why, f"Give --shards {count}, or another --out")
+
+
+def identity(path: Path) -> tuple[int, int, int] | None:
+    """Return what tells a file from the one that replaces it; None where there is none."""
+    with suppress(OSError):
+        found = path.lstat()
+        return found.st_dev, found.st_ino, found.st_ctime_ns
+    return None
+
+
+def refuse_place(path: Path) -> None:
+    """Refuse what cannot become the cache: a link, a folder, a device, a place below a file.
+
+    Raises:
+        OutputError, AccessDenied: says which.
+    """
+    try:
+        found = path.lstat()
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise _no_place(path, error) from error
+    if not stat.S_ISREG(found.st_mode):
+        kind = "a link" if stat.S_ISLNK(found.st_mode) else "no regular file"
+        kind = "a folder" if stat.S_ISDIR(found.st_mode) else kind
+        raise OutputError("the cache cannot be created", path, f"there is {kind} of that name", "Give another --out")
+
+
+def make_folder(path: Path) -> None:
+    """Make the folder that a cache is to be in.
+
+    Raises:
+        OutputError, AccessDenied: it cannot be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _no_place(path, error) from error
+
+
+def _no_place(path: Path, error: OSError) -> AccessDenied | OutputError:
+    kind = AccessDenied if isinstance(error, PermissionError) else OutputError
+    return kind("the cache cannot be created", path, error.strerror or str(error), "Give another --out")
+
+
+@contextmanager
+def storage_errors(path: Path) -> Iterator[None]:
+    """Say what an OSError of a file operation means for the build."""
+    try:
+        yield
+    except OSError as error:
+        why = error.strerror or str(error)
+        if error.errno in (errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM):
+            if error.errno == errno.EMFILE:
+                why += f" (the limit is {resource.getrlimit(resource.RLIMIT_NOFILE)[0]})"
+            raise WorkerDied(
+                "the build stopped",
+                path,
+                why,
+                "Raise the limit (ulimit -n), or use fewer --workers, and run it again",
+            ) from error
+        if error.errno in (errno.EACCES, errno.EPERM):
+            raise AccessDenied("the cache cannot be written", path, why, "Give another --out") from error
+        if error.errno in (errno.EROFS, errno.ENAMETOOLONG):
+            raise OutputError("the cache cannot be written", path, why, "Give another --out") from error
+        advice = "Mend that and run build-cache again; it goes on where it stopped"
+        raise StorageError("the build stopped", path, why, advice) from error
+
+
+def open_old_cache(path: Path, rebuild: bool) -> tuple[StoredCache | None, str]:
+    """Open the cache that is there, if any, and say why it counts as none where it is damaged.
+
+    Raises:
+        OutputError: a file that is no cache of ours, which is never replaced, or one of a newer version.
+    """
+    try:
+        return StoredCache(path), ""
+    except CacheMissing:
+        return None, ""
+    except CacheError as error:
+        with path.open("rb") as file:
+            ours = file.read(len(MAGIC)) == MAGIC
+        newer = not isinstance(error, CacheDamaged | CacheUnsafe)
+        if not ours or (newer and not rebuild):
+            why = f"there is a file that is no cache of this version ({error.reason})"
+            raise OutputError("the cache cannot be created", path, why, "Give another --out") from error
+        return None, f"the cache was damaged: {error.reason}"
+
+
+def refuse_other_content(old: StoredCache, content: str) -> None:
+    """Keep a cache of something else: features where images are to be, or images where features are.
+
+    Raises:
+        OutputError: it is none of `content`.
+    """
+    if old.header.content != content:
+        why = f"holds {old.header.content}, not {content}"
+        raise OutputError("the cache would be lost", old.path, why, "Give another --out, or --rebuild to replace it")
+
+
+def refuse_other_photographs(old: StoredCache, verdict: Verdict) -> None:
+    """Keep the cache of another source.
+
+    Raises:
+        OutputError: the two share no image.
+    """
+    if not verdict.shared:
+        why = f"holds other photographs (0 of {old.num_images} shared)"
+        advice = "Give another --out, or --rebuild to replace it"
+        raise OutputError("the cache would be lost", old.path, why, advice)

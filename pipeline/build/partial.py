@@ -1,0 +1,315 @@
+"""A build that has not been published: its file of rows, its journal, what can be kept of them, and publishing."""
+
+import bisect
+import errno
+import os
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import xxhash
+from numpy.typing import NDArray
+
+from pipeline.build.image_table import DONE, FAILED, TODO, Ledger
+from pipeline.build.journal import Entry, Journal, belongs_to, read_journal
+from pipeline.build.space import bytes_needed, room_needed
+from pipeline.errors import OutputError
+from pipeline.format import hdf5
+from pipeline.format.fingerprint import fingerprint
+from pipeline.format.header import IMAGES_OFFSET, USER_BLOCK, VERSION, Extent, Header, Shard
+from pipeline.format.reader import outside_digest
+from pipeline.recipe import Recipe
+from pipeline.source.reader import Stat, hash_image
+from pipeline.system import files
+from pipeline.system.signals import held_signals
+from pipeline.text import show_bytes
+
+_ELSEWHERE = "Make room, or give another --out"
+
+
+class Unfinished:
+    """`<cache>.building` and `<cache>.journal`, under the build's lock.
+
+    Row r of the file belongs to the r-th candidate that is not known to have failed.
+
+    Args:
+        cache: the cache to be published.
+        recipe: of the build.
+        decoder: of this installation.
+        anew: keep nothing but what an earlier build with this set has done.
+        shard: which part of a set it will be.
+    """
+
+    def __init__(
+        self, cache: Path, recipe: Recipe, decoder: str, anew: bool = False, shard: Shard | None = None
+    ) -> None:
+        self.cache = cache
+        self.recipe = recipe
+        self.decoder = decoder
+        self.shard = shard
+        self.building = cache.with_name(cache.name + ".building")
+        self._aside = cache.with_name(cache.name + ".building.new")
+        self.journal_path = cache.with_name(cache.name + ".journal")
+        self.build = {"format": VERSION, "recipe": recipe.to_dict(), "decoder": decoder, "anew": anew}
+        self.rows: NDArray[np.int64] = np.empty(0, np.int64)
+        self.fd = -1
+        self.journal: Journal | None = None
+        self.discarded = False  # an unfinished build of another recipe or decoder, of which nothing could be kept
+
+    def open(self, ledger: Ledger) -> int:
+        """Open the build of before and keep what still fits, or begin a new one.
+
+        What is kept is marked in `ledger`; `rows` says which row every candidate has, -1 for those known to fail.
+
+        Args:
+            ledger: of the source.
+
+        Returns:
+            How many rows were kept.
+
+        Raises:
+            OutputError: the disk is too small, or the files cannot be created.
+        """
+        resumed = self._resume(ledger)
+        kept = int((ledger.state == DONE).sum())
+        if not resumed:
+            self.discarded = self.building.exists()
+            self.discard()
+        self.rows = np.where(ledger.state == FAILED, -1, np.cumsum(ledger.state != FAILED) - 1)
+        count = int((ledger.state != FAILED).sum())
+        size = bytes_needed(ledger, self.recipe, count)
+        try:
+            self._check_room(room_needed(ledger, self.recipe, count))
+            if not resumed:
+                self._begin()
+            files.reserve(self.fd, size)
+            if not resumed:
+                files.rename(self._aside, self.building)
+        except BaseException as error:
+            if not resumed:
+                self.discard()
+            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                why = f"needs {show_bytes(size)}: {error.strerror}"
+                raise OutputError("the cache cannot be created", self.cache, why, _ELSEWHERE) from error
+            raise
+        if resumed:
+            kept_candidates = ledger.state == DONE
+            self._move(self.places[kept_candidates], self.rows[kept_candidates])
+        self.journal = Journal(self.journal_path)
+        return kept
+
+    def record(self, entries: list[Entry]) -> None:
+        """Note finished images."""
+        if self.journal is None:
+            raise ValueError("the build is not open")
+        self.journal.add(entries)
+
+    def close(self) -> None:
+        """Close both files; they stay for the next build unless they were published."""
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+        if self.journal is not None:
+            self.journal.close()
+            self.journal = None
+
+    def discard(self) -> None:
+        """Delete what is left of an unfinished build."""
+        self.close()
+        aside = self.journal_path.with_name(self.journal_path.name + ".new")
+        for path in (self.building, self._aside, self.journal_path, aside):
+            files.remove(path)
+
+    def publish(self, ledger: Ledger) -> Header:
+        """Close ranks behind failed images, write tables and header, and rename the file into place."""
+        done = np.flatnonzero(ledger.state == DONE)
+        self._move(self.rows[done], np.arange(len(done)))
+        images = Extent(
+            "images",
+            np.dtype(self.recipe.dtype).newbyteorder("<").str,
+            self.recipe.row_shape,
+            len(done),
+            IMAGES_OFFSET,
+        )
+        if images.end - images.offset < hdf5.SMALLEST_IMAGES:
+            self.discard()
+            why = f"{len(done)} images of {self.recipe.size} × {self.recipe.size} are too little for an HDF5 file"
+            raise OutputError("the cache cannot be created", self.cache, why, "Give a larger --size")
+        files.resize(self.fd, images.end)
+        files.write_all(self.fd, bytes(IMAGES_OFFSET), 0)
+        if not images.count:
+            files.write_all(self.fd, bytes(images.row_bytes), images.offset)
+        tables = ledger.tables()
+        with held_signals():  # the HDF5 library is no place for an exception
+            extents, size = hdf5.write_objects(self.fd, images, tables)
+        header = Header(
+            recipe=self.recipe,
+            decoder=self.decoder,
+            fingerprint=fingerprint(self.recipe, self.decoder, tables),
+            content="images",
+            shard=self.shard,
+            extents=extents,
+            file_size=size,
+            digest="0" * 32,
+        )
+        header = replace(header, digest=outside_digest(self.fd, header))
+        files.write_all(self.fd, header.encode(), 0)
+        files.sync(self.fd)
+        files.rename(self.building, self.cache)
+        files.sync_folder(self.cache.parent)
+        self.discard()
+        return header
+
+    def _row_end(self, count: int) -> int:
+        return IMAGES_OFFSET + count * self.recipe.row_bytes
+
+    def _begin(self) -> None:
+        """Make the two files; the rows' gets its name only at its full size."""
+        Journal.start(self.journal_path, self.build)
+        self.fd = files.create(self._aside)
+
+    def _check_room(self, size: int) -> None:
+        place = os.statvfs(self.cache.parent)
+        have = os.fstat(self.fd).st_blocks * 512 if self.fd >= 0 else 0
+        free = place.f_bavail * place.f_frsize + have
+        if size > free:
+            why = f"needs {show_bytes(size)}, {show_bytes(free)} free"
+            raise OutputError("the cache cannot be created", self.cache, why, _ELSEWHERE)
+
+    def _resume(self, ledger: Ledger) -> bool:
+        """Find the rows that the journal promises; mark their candidates DONE, and known failures FAILED."""
+        if not belongs_to(self.journal_path, self.build):
+            return False
+        try:
+            self.fd = files.open_for_writing(self.building)
+        except FileNotFoundError:
+            return False
+        if os.fstat(self.fd).st_nlink != 1:  # half a rename: the same file is the published cache
+            return False
+        files.write_all(self.fd, bytes(USER_BLOCK), 0)  # no header before the end
+        moved: dict[bytes, Entry] = {}
+        places = _places(ledger)
+        for entry in read_journal(self.journal_path):
+            candidate = _find(ledger, places, entry)
+            if candidate is not None and _same_content(ledger, candidate, entry):
+                ledger.restore(candidate, entry)
+                ledger.state[candidate] = FAILED if entry.reason else DONE
+            elif not entry.reason:
+                moved[entry.source_sha256] = entry
+        found = _Rows(self._row_hashes())
+        self.places = np.full(len(ledger.state), -1, np.int64)
+        for candidate in np.flatnonzero(ledger.state == DONE).tolist():
+            self._take_place(ledger, candidate, found)
+        sizes = [entry.stat.size for entry in moved.values()]
+        may_be_moved = ledger.state == TODO
+        if -1 not in sizes:  # else one was too new for its size to be known
+            may_be_moved &= np.isin(ledger.stats[:, 0], [*sizes, -1])
+        for candidate in np.flatnonzero(may_be_moved).tolist() if moved else ():
+            self._take_moved(ledger, candidate, moved, found)
+        return True
+
+    def _take_place(self, ledger: Ledger, candidate: int, found: "_Rows") -> None:
+        place = found.take(ledger.row_hash[candidate])
+        if place is not None:
+            self.places[candidate] = place
+            ledger.state[candidate] = DONE
+        else:  # the journal reached the disk and the row did not
+            ledger.state[candidate] = TODO
+
+    def _take_moved(self, ledger: Ledger, candidate: int, moved: dict[bytes, Entry], found: "_Rows") -> None:
+        """Keep the row of a file that was renamed, or moved to another class, since it was decoded."""
+        content = hash_image(ledger.scan.place(candidate))
+        entry = moved.get(content[0]) if content else None
+        if content and entry:
+            ledger.restore(candidate, entry)
+            ledger.know(candidate, *content)
+            self._take_place(ledger, candidate, found)
+
+    def _row_hashes(self) -> NDArray[np.uint64]:
+        """Hash every row that the file has, wherever a killed build may have left it."""
+        count = (os.fstat(self.fd).st_size - IMAGES_OFFSET) // self.recipe.row_bytes
+        return np.fromiter((xxhash.xxh3_64_intdigest(self._read_row(row)) for row in range(count)), np.uint64, count)
+
+    def _read_row(self, row: int) -> bytes:
+        return files.read_at(self.fd, self.recipe.row_bytes, self._row_end(row))
+
+    def _move(self, sources: NDArray[np.int64], targets: NDArray[np.int64]) -> None:
+        """Move rows within the file, so that each is whole in at least one place at any moment.
+
+        Args:
+            sources: (n,) from where.
+            targets: (n,) to where, none twice.
+        """
+        scratch = max(int(rows.max(initial=0)) for rows in (sources, targets, self.rows)) + 1
+        moving = sources != targets
+        sources, targets = sources[moving], targets[moving]
+        source_of = np.full(scratch, -1, np.int64)
+        source_of[targets] = sources
+        for start in map(int, np.setdiff1d(targets, sources)):
+            self._fill_up(start, source_of)
+        for start in map(int, targets):
+            if source_of[start] >= 0:  # what is left moves in circles: open one
+                self._copy_row(start, scratch)
+                self._fill_up(start, source_of, scratch)
+
+    def _fill_up(self, start: int, source_of: NDArray[np.int64], saved: int = -1) -> None:
+        """Fill row `start`, then the one that it was filled from, and so on; what `start` held is at `saved`."""
+        target = start
+        while (source := int(source_of[target])) >= 0:
+            source_of[target] = -1
+            self._copy_row(saved if source == start else source, target)
+            target = source
+
+    def _copy_row(self, source: int, target: int) -> None:
+        files.write_all(self.fd, self._read_row(source), self._row_end(target))
+
+
+class _Rows:
+    """Rows of a file by their hash; each is given out once.
+
+    Args:
+        hashes: (R,) uint64, of each row.
+    """
+
+    def __init__(self, hashes: NDArray[np.uint64]) -> None:
+        self._order = np.argsort(hashes, kind="stable")
+        self._hashes = hashes[self._order]
+        self._taken = np.zeros(len(hashes) + 1, np.int64)  # of equal hashes, where the first of them lies
+
+    def take(self, row_hash: np.uint64) -> int | None:
+        """Return a row that has this hash and was not taken yet; None where there is none."""
+        first = int(np.searchsorted(self._hashes, row_hash))
+        place = first + int(self._taken[first])
+        if place >= len(self._hashes) or self._hashes[place] != row_hash:
+            return None
+        self._taken[first] += 1
+        return int(self._order[place])
+
+
+def _places(ledger: Ledger) -> dict[bytes, tuple[int, int]]:
+    """Return the candidates of each class folder: the first, and the one behind the last."""
+    scan = ledger.scan
+    ends = np.searchsorted(scan.labels, np.arange(len(scan.class_folders) + 1)).tolist()
+    return dict(zip(scan.class_folders, pairwise(ends), strict=True))
+
+
+def _find(ledger: Ledger, places: dict[bytes, tuple[int, int]], entry: Entry) -> int | None:
+    """Return the candidate of that class and name."""
+    names = ledger.scan.names
+    first, end = places.get(entry.folder, (0, 0))
+    place = bisect.bisect_left(names, entry.name, first, end)
+    return place if place < end and names[place] == entry.name else None
+
+
+def _same_content(ledger: Ledger, candidate: int, entry: Entry) -> bool:
+    known = ledger.known_sha256(candidate)
+    if not known:
+        if entry.stat == Stat(*ledger.scan.stats[candidate].tolist()):
+            return True
+        found = hash_image(ledger.scan.place(candidate))
+        if found is None:
+            return False
+        ledger.know(candidate, *found)
+        known = found[0]
+    return known == entry.source_sha256

@@ -1,0 +1,157 @@
+"""Runs the work on many images through an executor, and survives what a decoder can do to its process."""
+
+import math
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
+from contextlib import contextmanager
+from itertools import islice
+
+from pipeline.build.worker import Item, Job, Result, fill_rows
+from pipeline.errors import WorkerDied
+from pipeline.source.reader import show_place
+from pipeline.system.processes import SECONDS_AN_IMAGE, LocalPool, local_pool
+from pipeline.system.signals import held_signals
+
+LARGEST_CHUNK = 8  # images; what a worker has finished of a chunk when it is killed is done again
+CRASHES_IN_A_ROW = 3
+_AHEAD = 3  # chunks a worker, so that none waits for the parent
+_SIGNALS_WAIT = 0.2  # seconds until Ctrl-C is answered, at most
+
+
+def run_items(
+    job: Job, items: Iterable[Item], total: int, workers: int, executor: Executor | None = None
+) -> Generator[list[Result]]:
+    """Do the work on `items`, in any order.
+
+    A worker process that dies takes its pool with it. The images that were in work are then done one by one, each
+    with a process of its own to crash: one that does is a failure of that image, and the rest goes on.
+
+    Args:
+        job: what all have in common.
+        items: the images, read lazily.
+        total: how many they are.
+        workers: processes of the local pool.
+        executor: used instead of a local pool.
+
+    Raises:
+        WorkerDied: the executor broke, or more than `CRASHES_IN_A_ROW` images crashed their worker one after another.
+        OSError: rows could not be written.
+    """
+    remaining = iter(items)
+    workers = min(workers, total)
+    chunk = max(1, min(LARGEST_CHUNK, math.ceil(total / (4 * workers))))
+    chunks = iter(lambda: tuple(islice(remaining, chunk)), ())
+    suspects: list[Item] = []
+    with held_signals() as answer_signals:
+        if executor is not None:
+            yield from _run(executor, job, chunks, _AHEAD * workers, suspects, answer_signals)
+            if suspects:
+                raise WorkerDied("the build stopped", job.target, "the executor broke", _GO_ON)
+            return
+        while True:
+            with _pool(workers) as pool:
+                yield from _run(pool, job, chunks, _AHEAD * workers, suspects, answer_signals)
+            if not suspects:
+                return
+            yield from _one_by_one(job, suspects, answer_signals)
+            suspects.clear()
+
+
+_GO_ON = "Run build-cache again; it goes on where it stopped"
+
+
+def _run(
+    executor: Executor,
+    job: Job,
+    chunks: Iterator[Sequence[Item]],
+    ahead: int,
+    suspects: list[Item],
+    answer_signals: Callable[[], None],
+) -> Iterator[list[Result]]:
+    """Keep `ahead` chunks in work; if the executor breaks, add the items whose fate is unknown to `suspects`.
+
+    Whatever ends it, the results of the chunks that were begun are yielded first: finished work is not done twice.
+    """
+    in_work: dict[Future[list[Result]], Sequence[Item]] = {}
+    chunk: Sequence[Item] = ()
+    try:
+        while True:
+            while len(in_work) < ahead and (chunk := next(chunks, ())):
+                in_work[executor.submit(fill_rows, job, chunk)] = chunk
+                chunk = ()
+            if not in_work:
+                return
+            done = wait(in_work, _SIGNALS_WAIT, FIRST_COMPLETED).done
+            answer_signals()
+            for future in done:
+                results = future.result()
+                del in_work[future]
+                yield results
+    except BrokenExecutor:
+        suspects.extend(chunk)
+        for future, items in in_work.items():
+            if future.done() and future.exception() is None:
+                yield future.result()
+            else:
+                suspects.extend(items)
+    except GeneratorExit:  # nobody listens any more
+        raise
+    except BaseException:
+        _finish(executor, in_work)
+        for future in in_work:
+            if not future.cancelled() and future.exception() is None:
+                yield future.result()
+        raise
+    finally:  # nothing may write rows once the build's lock is given back
+        _finish(executor, in_work)
+
+
+def _finish(executor: Executor, in_work: Iterable[Future[list[Result]]]) -> None:
+    """Let the chunks that are being worked on end, and no other begin."""
+    if isinstance(executor, LocalPool):
+        shut_down(executor)
+    for future in in_work:
+        future.cancel()
+    deadline = time.monotonic() + SECONDS_AN_IMAGE * LARGEST_CHUNK
+    while not all(future.done() for future in in_work):  # not `wait`: a second signal may end this
+        if time.monotonic() > deadline:
+            raise WorkerDied("the build stopped", None, "its executor does not end", _GO_ON)
+        time.sleep(0.01)
+
+
+def _one_by_one(job: Job, suspects: Sequence[Item], answer_signals: Callable[[], None]) -> Iterator[list[Result]]:
+    """Do each image in a pool of its own; one that breaks it has failed."""
+    crashes = 0
+    for item in suspects:
+        crashed: list[Item] = []
+        with _pool(1) as pool:
+            yield from _run(pool, job, iter([[item]]), 1, crashed, answer_signals)
+        crashes = crashes + 1 if crashed else 0
+        if crashes > CRASHES_IN_A_ROW:
+            why = f"{crashes} workers died one after another, the last at {show_place(item.place)}"
+            raise WorkerDied("the build stopped", job.target, why, _GO_ON)
+        if crashed:
+            yield [Result(item.row, "passing", reason=_CRASHED)]
+
+
+_CRASHED = f"its decoder crashed, or took over {SECONDS_AN_IMAGE} s"
+
+
+@contextmanager
+def _pool(workers: int) -> Iterator[LocalPool]:
+    pool = local_pool(workers)
+    try:
+        yield pool
+    finally:
+        shut_down(pool)
+
+
+def shut_down(pool: LocalPool) -> None:
+    """End a pool's processes, each after the chunk that it works on; a second Ctrl-C is answered after that.
+
+    Were it answered by an exception in `shutdown`, the thread that manages the pool would count as ended and lose its
+    pipes under its hands, and its chunks would never end.
+    """
+    with held_signals():
+        pool.shutdown(wait=True, cancel_futures=True)

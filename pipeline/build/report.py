@@ -1,0 +1,111 @@
+"""What a person reads of a build and of a cache: plain text, one fact a line."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pipeline.format.classes import ClassId, class_table
+from pipeline.format.suspects import Look
+from pipeline.format.tables import Failed
+from pipeline.text import SHOWN, _listed, _printable, _rate, show_bytes, show_path
+
+
+@dataclass
+class BuildReport:
+    """What became of every file, and of the cache.
+
+    Attributes:
+        path: the cache.
+        class_ids, class_names, counts: (C,) by label; `counts` are cached images.
+        cached: images in the cache; of these were `decoded` now, `copied` from the cache before or `kept` from an
+            unfinished build.
+        left_out: files that were never meant as images, by reason.
+        left_out_named: those that may have been: (path below the source, reason).
+        failed: files that should have given an image.
+        why: what was out of date, in one line; empty where there was no cache before.
+        up_to_date: nothing had to be done, or could be done for files that could not be read before either.
+        warnings: what a person should know.
+        look: images worth a look.
+        file_bytes: size of the cache.
+        seconds: how long it all took.
+    """
+
+    path: Path
+    class_ids: list[ClassId]
+    class_names: list[str]
+    counts: list[int]
+    cached: int
+    decoded: int = 0
+    copied: int = 0
+    kept: int = 0
+    left_out: Counter[str] = field(default_factory=Counter)
+    left_out_named: list[tuple[str, str]] = field(default_factory=list)
+    failed: list[Failed] = field(default_factory=list)
+    why: str = ""
+    up_to_date: bool = False
+    warnings: list[str] = field(default_factory=list)
+    look: Look = field(default_factory=Look)
+    file_bytes: int = 0
+    seconds: float = 0.0
+
+    @property
+    def seen(self) -> int:
+        """Files looked at; cached + left out + failed."""
+        return self.cached + self.left_out.total() + len(self.failed)
+
+    def __str__(self) -> str:
+        return "\n".join(self._lines())
+
+    def _why_lines(self) -> Iterator[str]:
+        if self.why:
+            yield f"was out of date: {self.why}"
+
+    def _where(self) -> str:
+        return f"{show_path(self.path)}: {self.cached} images, {show_bytes(self.file_bytes)}"
+
+    def _lines(self) -> Iterator[str]:
+        yield from self._why_lines()
+        yield from class_table(self.class_ids, self.class_names, self.counts)
+        yield from left_out_lines(self.left_out, self.left_out_named)
+        yield from failed_lines(self.failed)
+        yield from (f"warning: {warning}" for warning in self.warnings)
+        if summary := self.look.summary():
+            yield f"worth a look: {summary}; info lists them"
+        where = self._where()
+        again = sum(failed.passing for failed in self.failed)
+        if self.up_to_date and again:
+            files = "1 file still fails" if again == 1 else f"{again} files still fail"
+            yield f"{where}, is as it was; {files} and will be tried again ({self.seconds:.2f} s)"
+        elif self.up_to_date:
+            yield f"{where}, is up to date; nothing was decoded ({self.seconds:.2f} s)"
+        else:
+            parts = (
+                (self.decoded, "decoded"),
+                (self.copied, "copied"),
+                (self.kept, "kept from the unfinished build"),
+            )
+            done = ", ".join(f"{count} {what}" for count, what in parts if count)
+            rate = _rate(self.decoded, self.seconds)
+            yield f"{where}: {done or 'tables alone rewritten'} in {self.seconds:.1f} s{rate}"
+
+
+def left_out_lines(left_out: Counter[str], named: Sequence[tuple[str, str]]) -> Iterator[str]:
+    """Count what was left out by reason, and name what may have been meant as an image."""
+    if left_out:
+        counts = ", ".join(f"{count} × {reason}" for reason, count in sorted(left_out.items()))
+        yield f"left out: {counts}"
+    for name, reason in named[:SHOWN]:
+        yield f"  {show_path(name)}: {reason}"
+    if len(named) > SHOWN:
+        yield f"  and {len(named) - SHOWN} more"
+
+
+def failed_lines(failed: Sequence[Failed]) -> Iterator[str]:
+    """Name what failed, with class and reason."""
+    yield from _listed("failed", [f"class {show_path(str(f.class_id))}, {_failed(f)}" for f in failed], SHOWN * 2)
+
+
+def _failed(failed: Failed) -> str:
+    again = " (the next build tries again)" if failed.passing else ""
+    return f"{show_path(failed.name)}: {_printable(failed.reason)}{again}"

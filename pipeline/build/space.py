@@ -1,0 +1,33 @@
+"""Compute the disk space that a build needs."""
+
+from pipeline.build.image_table import Ledger
+from pipeline.format.duplicates import MOST_PAIRS
+from pipeline.format.header import IMAGES_OFFSET
+from pipeline.recipe import Recipe
+
+_BYTES_A_TABLE_ROW = 8 + 8 + 32 + 8 + 64  # labels, row_hash, source_sha256, image_hash, perhaps a remark
+
+
+_BYTES_A_JOURNAL_LINE = 320  # without the name
+
+
+_ROOM_FOR_OBJECTS = 64 * 1024
+
+
+def bytes_needed(ledger: Ledger, recipe: Recipe, rows: int) -> int:
+    """Estimate, a little on the high side, the size of a cache with so many rows."""
+    scan = ledger.scan
+    names = max(1, scan.names.longest())
+    classes = max([1, *map(len, scan.class_folders)]) + max([1, *(len(name.encode()) for name in scan.class_names)])
+    failed = (len(scan.names) - rows + len(scan.failed)) * (names + 256)
+    alike = 16 * min(MOST_PAIRS, rows)
+    tables = (
+        rows * (names + _BYTES_A_TABLE_ROW) + alike + len(scan.class_folders) * classes + failed + _ROOM_FOR_OBJECTS
+    )
+    return IMAGES_OFFSET + rows * recipe.row_bytes + tables
+
+
+def room_needed(ledger: Ledger, recipe: Recipe, rows: int) -> int:
+    """Estimate what building such a cache takes of the disk: the file and its journal."""
+    names = max(1, ledger.scan.names.longest())
+    return bytes_needed(ledger, recipe, rows) + rows * (names + _BYTES_A_JOURNAL_LINE)

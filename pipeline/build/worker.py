@@ -1,0 +1,133 @@
+"""The work on single images, and the local pool of processes that does it.
+
+`fill_rows` is what any `concurrent.futures.Executor` runs; everything it needs travels in its arguments.
+"""
+
+import errno
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.build.reuse import Donor, _donor
+from pipeline.decode.decode import Undecodable, decode
+from pipeline.decode.image_hash import image_hash
+from pipeline.format.reader import row_hash
+from pipeline.recipe import Recipe, pixels_to_row
+from pipeline.source.reader import Damaged, Place, Stat, read_image
+from pipeline.system import files
+from pipeline.system.processes import BYTES_AN_IMAGE, SECONDS_AN_IMAGE, signal_limit
+
+
+class Item(NamedTuple):
+    """One image to be done: where it is read, which row it fills.
+
+    `source_sha256` is empty where the content is not known yet; where it is, a row may be copied without reading
+    the file.
+    """
+
+    row: int
+    place: Place
+    source_sha256: bytes = b""
+
+
+class Result(NamedTuple):
+    """What became of one image. `how`: "decoded", "copied", "failed" (for good) or "passing" (a failure of the day)."""
+
+    row: int
+    how: str
+    source_sha256: bytes = b""
+    stat: Stat | None = None
+    row_hash: int = 0
+    image_hash: int = 0
+    remarks: tuple[str, ...] = ()
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What all images of one build share.
+
+    Attributes:
+        target: the unfinished file that rows are written into.
+        offset: byte of row 0 in it.
+        recipe: how an image becomes a row.
+        donor: an older cache with the same pixels, to copy or derive rows from, with its fingerprint; or None.
+    """
+
+    target: Path
+    offset: int
+    recipe: Recipe
+    donor: tuple[Path, str] | None = None
+
+
+def fill_rows(job: Job, items: Sequence[Item]) -> list[Result]:
+    """Read, decode and write the rows of `items`.
+
+    Raises:
+        OSError: the rows could not be written, or the system is out of file handles; a file that cannot be *read* is
+            a failure of that image.
+    """
+    donor = None if job.donor is None else _donor(*job.donor)
+    fd = files.open_for_writing(job.target)
+    try:
+        results = []
+        for item in items:
+            signal_limit(SECONDS_AN_IMAGE)
+            results.append(_fill_row(job, fd, donor, item))
+        return results
+    finally:
+        signal_limit(0)
+        os.close(fd)
+
+
+def _fill_row(job: Job, fd: int, donor: "Donor | None", item: Item) -> Result:
+    row: NDArray[Any] | None = None
+    sha256, found, how = item.source_sha256, None, "copied"
+    looks = 0
+    remarks: tuple[str, ...] = ()
+    if donor and sha256:
+        row, looks, remarks = donor.find(sha256, job.recipe)
+    if row is None:
+        try:
+            data, found = read_image(item.place)
+        except OSError as error:
+            if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
+                raise
+            return Result(item.row, "passing", reason=_why(error))
+        except MemoryError:
+            return Result(item.row, "passing", reason="no memory to read it")
+        except Damaged as damaged:
+            sha256 = hashlib.sha256(damaged.stored).digest()
+            return Result(item.row, "failed", sha256, damaged.found, reason=damaged.reason)
+        sha256 = hashlib.sha256(data).digest()
+        if donor and sha256 != item.source_sha256:
+            row, looks, remarks = donor.find(sha256, job.recipe)
+    if row is None:
+        how = "decoded"
+        try:
+            pixels_HWC, remarks = decode(data, job.recipe)
+        except Undecodable as error:
+            return Result(item.row, "failed", sha256, found, reason=str(error))
+        except MemoryError:
+            reason = f"needs more than {BYTES_AN_IMAGE / 1e9:g} GB of memory"
+            return Result(item.row, "passing", sha256, found, reason=reason)
+        row, looks = pixels_to_row(pixels_HWC, job.recipe), image_hash(pixels_HWC)
+    place = job.offset + item.row * job.recipe.row_bytes
+    files.write_all(fd, row.reshape(-1).view(np.uint8).data, place)
+    files.begin_writing(fd, job.recipe.row_bytes, place)
+    return Result(item.row, how, sha256, found, row_hash(row), looks, remarks)
+
+
+def _why(error: OSError) -> str:
+    known = {
+        errno.ENOENT: "vanished",
+        errno.ELOOP: "a link that leads nowhere",
+        errno.EACCES: "permission denied",
+    }
+    return known.get(error.errno or 0) or error.strerror or str(error)

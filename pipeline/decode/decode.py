@@ -1,0 +1,219 @@
+"""From the bytes of a JPEG or PNG to (S, S, 3) uint8 pixels, as torchvision's ImageFolder + Resize give them."""
+
+import hashlib
+import io
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from functools import cache
+from importlib.resources import files
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageFile
+
+from pipeline.decode.jpeg import decode_jpeg
+from pipeline.decode.resize import resize
+from pipeline.recipe import Recipe
+
+TINY_SIDE = 32  # pixels; shorter sides carry next to nothing at any usual size
+BLANK_RANGE = 8  # levels; JPEG noise on an empty page stays within
+
+_SCALED = 2  # times as large as S are the sides of what a scaled decode gives, or more: as Pillow's thumbnails are made
+
+_JPEG, _PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
+_OTHER_FORMATS = {
+    b"GIF8": "a GIF",
+    b"BM": "a BMP",
+    b"II*\0": "a TIFF",
+    b"MM\0*": "a TIFF",
+    b"8BPS": "a Photoshop file",
+    b"\0\0\x01\0": "an icon",
+    b"\0\0\0\x0cjP": "a JPEG 2000",
+    b"%PDF": "a PDF",
+}
+_ORIENTATIONS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+class Undecodable(Exception):
+    """The bytes give no image; the message is the reason, fit for a person."""
+
+
+class Decoded(NamedTuple):
+    """An image ready for the recipe, and what is remarkable about it."""
+
+    pixels_HWC: NDArray[np.uint8]  # (S, S, 3) RGB
+    remarks: tuple[str, ...]
+
+
+def decode(data: bytes, recipe: Recipe) -> Decoded:
+    """Decode and resize one image: `Image.open(...).convert("RGB")`, then bilinear with antialiasing to S × S.
+
+    With `scaled_decode` the decoder may reduce a JPEG itself, by Pillow's `Image.draft`.
+
+    Args:
+        data: a whole JPEG or PNG file; the content decides, never a file name.
+        recipe: gives the size, the cap on pixels and whether EXIF orientation is applied.
+
+    Raises:
+        Undecodable: not an image, truncated, another format, too large, 16 bits a channel, or damaged.
+        MemoryError: the decoder ran out of memory.
+    """
+    _check_format(data)
+    with _strict_pillow():
+        image = _open(data, recipe)
+        remarks = []
+        if min(image.size) < TINY_SIDE:
+            remarks.append(f"tiny: {image.width} × {image.height} pixels")
+        if image.format == "PNG" and getattr(image, "is_animated", False):
+            remarks.append("animated: the first frame is used")
+        orientation = _orientation(image) if recipe.exif_rotate else 1
+        scaled = recipe.scaled_decode and _scale(image, recipe.size)
+        decoded_HWC = None if scaled or orientation in _ORIENTATIONS else decode_jpeg(data, image)
+        pixels_HWC = resize(_rgb(image, orientation) if decoded_HWC is None else decoded_HWC, recipe.size)
+    if _is_blank(pixels_HWC):
+        remarks.append("blank: nearly one color all over")
+    return Decoded(pixels_HWC, tuple(remarks))
+
+
+@cache
+def decoder_identity() -> str:
+    """Digest what this installation makes of the dozen images that the package carries.
+
+    A new Pillow that decodes them to the same pixels is the same decoder; no cache becomes stale by it.
+
+    Returns:
+        32 hexadecimal digits.
+    """
+    digest = hashlib.sha256()
+    for probe in sorted(files("pipeline.decode").joinpath("probes").iterdir(), key=lambda entry: entry.name):
+        data = probe.read_bytes()
+        for recipe in (
+            Recipe(size=16),
+            Recipe(size=64),
+            Recipe(size=5, scaled_decode=True),
+        ):  # reduced, enlarged, scaled
+            digest.update(decode(data, recipe).pixels_HWC.tobytes())
+    return digest.hexdigest()[:32]
+
+
+def _is_blank(pixels_HWC: NDArray[np.uint8]) -> bool:
+    """Tell whether every channel stays within `BLANK_RANGE`; a few pixels show of nearly any image that it does not."""
+    few, every = pixels_HWC[::16, ::16], pixels_HWC
+    return all(int(np.ptp(part, axis=(0, 1)).max()) <= BLANK_RANGE for part in (few, every))
+
+
+def _check_format(data: bytes) -> None:
+    if data.startswith(_PNG):
+        if data[24:25] == b"\x10":  # IHDR's bit depth
+            raise Undecodable("a 16-bit PNG, which convert('RGB') clips; convert it to 8 bits a channel first")
+        return
+    if data.startswith(_JPEG):
+        return
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        raise Undecodable("a WebP, not a JPEG or PNG")
+    if data[4:8] == b"ftyp":
+        raise Undecodable("a HEIF, AVIF or video file, not a JPEG or PNG")
+    for magic, name in _OTHER_FORMATS.items():
+        if data.startswith(magic):
+            raise Undecodable(f"{name}, not a JPEG or PNG")
+    raise Undecodable("not an image")
+
+
+def _open(data: bytes, recipe: Recipe) -> Image.Image:
+    """Read the header only: Pillow allocates no pixels before `load`."""
+    limit = recipe.max_megapixels
+    try:
+        image = Image.open(io.BytesIO(data), formats=("JPEG", "PNG", "MPO"))
+    except MemoryError:
+        raise
+    except ValueError as error:  # an image that Pillow will not open, as for texts that unpack to megabytes
+        raise Undecodable(_why_not(error)) from error
+    except Exception as error:  # a header may make it raise nearly any type
+        raise Undecodable("not an image") from error
+    if image.mode.startswith(("I", "F")):  # of a PNG whose header is not where it belongs
+        raise Undecodable(f"more than 8 bits a channel (Pillow's mode {image.mode})")
+    if image.width * image.height > limit * 1_000_000:
+        raise Undecodable(f"too large: {image.width} × {image.height} pixels, over {limit} megapixels")
+    return image
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        return int(image.getexif().get(0x0112, 1))
+    except Exception:  # broken EXIF is common in the wild and says nothing about the pixels
+        return 1
+
+
+def _scale(image: Image.Image, size: int) -> bool:
+    """Tell the decoder of a JPEG that it may reduce the image; return whether it will."""
+    before = image.size
+    image.draft(None, (_SCALED * size, _SCALED * size))
+    return image.size != before
+
+
+def _rgb(image: Image.Image, orientation: int) -> Image.Image:
+    """Have Pillow decode the pixels, in the orientation that EXIF's number stands for."""
+    try:
+        rgb = image.convert("RGB")
+    except MemoryError:
+        raise
+    except Exception as error:  # a decoder fed with damaged bytes raises nearly any type
+        raise Undecodable(_why_not(error)) from error
+    return rgb.transpose(_ORIENTATIONS[orientation]) if orientation in _ORIENTATIONS else rgb
+
+
+def _why_not(error: Exception) -> str:
+    text = str(error)
+    if "truncated" in text or "Truncated" in text or isinstance(error, EOFError):
+        return "truncated"
+    return f"damaged: {text or type(error).__name__}"
+
+
+@contextmanager
+def _strict_pillow() -> Iterator[None]:
+    """Hold Pillow's process-wide switches where the recipe needs them, whatever other imports have set.
+
+    Its own bomb check only warns where ours refuses, and it warns of palettes with transparency, which
+    `convert("RGB")` handles as documented. Of several threads that decode, the first sets the switches and the last
+    puts them back.
+    """
+    global _decoding
+    with _switching:
+        if _decoding == 0:
+            _switches.enter_context(_switched())
+        _decoding += 1
+    try:
+        yield
+    finally:
+        with _switching:
+            _decoding -= 1
+            if _decoding == 0:
+                _switches.close()
+
+
+_switching = threading.Lock()
+_switches = ExitStack()
+_decoding = 0
+
+
+@contextmanager
+def _switched() -> Iterator[None]:
+    before = ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS
+    ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS = False, None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS = before

@@ -1,0 +1,18 @@
+"""Compute the perceptual hash of an image."""
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+
+def image_hash(pixels_HWC: NDArray[np.uint8]) -> int:
+    """Hash what an image looks like: 64 bits, "is each cell brighter than its right neighbour" on 9 × 8 cells.
+
+    A re-encoded, slightly brightened or rescaled copy keeps nearly all bits (the "difference hash").
+
+    Args:
+        pixels_HWC: (S, S, 3) uint8.
+    """
+    grey = Image.fromarray(pixels_HWC).convert("L").resize((9, 8), Image.Resampling.BOX)
+    cells = np.asarray(grey)
+    return int.from_bytes(np.packbits(cells[:, :-1] > cells[:, 1:]).tobytes(), "big")

@@ -1,0 +1,40 @@
+"""Class ids: their order, and how they stand in a file."""
+
+import os
+import re
+from collections.abc import Sequence
+
+from pipeline.text import _printable, show_path
+
+ClassId = int | str
+
+
+_INTEGER = re.compile(rb"0|[1-9][0-9]*")
+
+
+def class_order(folders: list[bytes]) -> list[bytes]:
+    """Order class folders: as numbers where every name is one, else by bytes."""
+    return sorted(folders, key=int) if _all_integers(folders) else sorted(folders)
+
+
+def class_ids_of(folders: list[bytes]) -> list[ClassId]:
+    """Return what a person calls the classes: integers where every folder's name is one, else strings."""
+    return [int(f) for f in folders] if _all_integers(folders) else [os.fsdecode(f) for f in folders]
+
+
+def _all_integers(folders: list[bytes]) -> bool:
+    return all(_INTEGER.fullmatch(folder) for folder in folders)
+
+
+def class_table(ids: Sequence[ClassId], names: Sequence[str], counts: Sequence[int]) -> list[str]:
+    """Lay out classes with label, id, name and number of images."""
+    rows = [("label", "class", "name" if any(names) else "", "images")]
+    columns = zip(ids, names, counts, strict=True)
+    rows += [(str(label), show_path(str(i)), _printable(n), str(count)) for label, (i, n, count) in enumerate(columns)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        f"{label:>{widths[0]}}  {class_id:<{widths[1]}}  "
+        + (f"{name:<{widths[2]}}  " if widths[2] else "")
+        + f"{count:>{widths[3]}}"
+        for label, class_id, name, count in rows
+    ]

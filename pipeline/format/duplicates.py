@@ -1,0 +1,104 @@
+"""Images that are the same, or nearly: a perceptual hash for each, and the groups that it gives."""
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+MOST_PAIRS = 10_000  # enough for a person; of images that all look alike there are millions
+_CROWD = 256  # keys that share a band before the rest of their bits is looked at
+_FEWEST_BITS = 16
+NEAR_BITS = 3  # hashes that differ in at most so many of 64 bits are near duplicates
+
+
+def exact_groups(source_sha256: NDArray[np.uint8]) -> list[NDArray[np.int64]]:
+    """Group the rows whose files have the same content.
+
+    Args:
+        source_sha256: (N, 32) uint8.
+
+    Returns:
+        Groups of two rows or more, by their first; each in ascending order.
+    """
+    digests = np.ascontiguousarray(source_sha256)
+    groups = []
+    for run in _runs(digests.view(np.uint64)[:, 0]):  # eight bytes of each find them, all 32 decide
+        while len(run) > 1:
+            same = (digests[run] == digests[run[0]]).all(axis=1)
+            if same.sum() > 1:
+                groups.append(run[same])
+            run = run[~same]
+    return sorted(groups, key=lambda group: int(group[0]))
+
+
+def near_pairs(hashes: NDArray[np.uint64], skip: NDArray[np.bool_]) -> list[tuple[int, int]]:
+    """Find the pairs of rows whose hashes differ in at most `NEAR_BITS` bits.
+
+    Args:
+        hashes: (N,) uint64, from `image_hash`.
+        skip: (N,) bool, rows not to look at (blank ones all look alike).
+
+    Returns:
+        (a, b) with a < b, sorted; equal hashes count. At most `MOST_PAIRS` of them: of ten thousand drawings on
+        white, every one may be near every other.
+    """
+    rows = np.flatnonzero(~skip)
+    found: set[tuple[int, int]] = set()
+    for a, b in _candidates(hashes[rows], 64):
+        near = np.bitwise_count(hashes[rows[a]] ^ hashes[rows[b]]) <= NEAR_BITS
+        found.update(zip(rows[a[near]].tolist(), rows[b[near]].tolist(), strict=True))
+        if len(found) >= MOST_PAIRS:
+            break
+    return sorted(found)[:MOST_PAIRS]
+
+
+def _candidates(keys: NDArray[np.uint64], bits: int) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """Yield pairs of positions (a, b), a < b, many at a time: every near pair, and others.
+
+    Of NEAR_BITS + 1 bands of a key at least one is equal in a near pair, so only keys that share a band are paired.
+    Where many share one (a white sky), the rest of their bits is divided in the same way.
+
+    Args:
+        keys: (n,) uint64, of which the low `bits` count.
+        bits: how many.
+    """
+    width = bits // (NEAR_BITS + 1)
+    for band in range(NEAR_BITS + 1):
+        low = band * width
+        shared = (keys >> np.uint64(low)) & np.uint64((1 << width) - 1)
+        shared = shared.astype(np.uint16)  # sorted fastest; a width is 16 bits or fewer
+        crowded = (
+            np.bincount(shared, minlength=1 << width) > _CROWD if bits > _FEWEST_BITS else np.zeros(1 << width, bool)
+        )
+        few = np.flatnonzero(~crowded[shared])
+        for a, b in _sharing(shared[few]):
+            yield few[a], few[b]
+        for value in np.flatnonzero(crowded).tolist():
+            crowd = np.flatnonzero(shared == value)
+            below = keys[crowd] & np.uint64((1 << low) - 1)
+            above = keys[crowd] >> np.uint64(low + width)
+            for a, b in _candidates(below | above << np.uint64(low), bits - width):
+                yield crowd[a], crowd[b]
+
+
+def _sharing(keys: NDArray[np.generic]) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """Yield all pairs of positions (a, b), a < b, that hold the same key, many at a time."""
+    order = np.argsort(keys, kind="stable")
+    ordered = keys[order]
+    places = np.arange(len(keys))
+    for distance in range(1, len(keys)):
+        places = places[: np.searchsorted(places, len(keys) - distance)]
+        places = places[ordered[places] == ordered[places + distance]]
+        if not len(places):
+            return
+        yield order[places], order[places + distance]
+
+
+def _runs(keys: NDArray[np.generic]) -> Iterator[NDArray[np.int64]]:
+    """Yield the positions of each key that stands more than once, ascending."""
+    order = np.argsort(keys, kind="stable")
+    ordered = keys[order]
+    starts = np.flatnonzero(np.concatenate(([True], ordered[1:] != ordered[:-1]))) if len(keys) else order
+    ends = np.append(starts[1:], len(keys))
+    for start, end in zip(starts[ends - starts > 1], ends[ends - starts > 1], strict=True):
+        yield order[start:end]

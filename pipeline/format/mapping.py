@@ -1,0 +1,73 @@
+"""The images of several files as one array in memory: each file mapped into one range of addresses, rows in step.
+
+Gathering a batch from it is what gathering from one file is. A file is mapped at whole pages only, so between two files
+there may be addresses that belong to no row; they cost nothing, and nobody is told of them.
+"""
+
+import ctypes
+import math
+import mmap
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.format.header import IMAGES_OFFSET, Header
+
+_FIXED = 0x10  # MAP_FIXED, on Linux and macOS alike
+_NORESERVE = 0x4000 if os.uname().sysname == "Linux" else 0
+
+
+def stitch(files: Sequence[tuple[int, Header]]) -> tuple[NDArray[Any], list[int], mmap.mmap]:
+    """Map the images of files of one recipe, privately, copy-on-write.
+
+    Args:
+        files: (file descriptor, header) of each; the descriptor may be closed afterwards.
+
+    Returns:
+        (R, 3, S, S) as stored; the row in it at which each file begins, its others follow; and the map of it all. R is
+        at least the number of all rows: other rows than those of files are zero.
+
+    Raises:
+        OSError: the system refused.
+    """
+    extent = files[0][1].extents["images"]
+    starts, size = _lay_out([header for _, header in files])
+    whole = mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _NORESERVE, mmap.PROT_READ | mmap.PROT_WRITE)
+    bytes_of_it = np.frombuffer(whole, np.uint8)  # holds the range; what is mapped into it goes when it goes
+    for start, (fd, header) in zip(starts, files, strict=True):
+        _map(bytes_of_it.ctypes.data + start * extent.row_bytes, header.file_size, fd)
+    rows = (size - IMAGES_OFFSET) // extent.row_bytes
+    shape = (rows, *extent.row_shape)
+    return np.ndarray(shape, np.dtype(extent.dtype), bytes_of_it, IMAGES_OFFSET), starts, whole
+
+
+def _lay_out(headers: Sequence[Header]) -> tuple[list[int], int]:
+    """Return the row at which each file begins, such that its map begins at a page, and the bytes of all."""
+    row_bytes = headers[0].extents["images"].row_bytes
+    step = mmap.PAGESIZE // math.gcd(row_bytes, mmap.PAGESIZE)  # rows between places that a file can begin at
+    starts, end = [], 0
+    for header in headers:
+        start = -(-end // (row_bytes * step)) * step
+        starts.append(start)
+        end = start * row_bytes + -(-header.file_size // mmap.PAGESIZE) * mmap.PAGESIZE
+    return starts, end + row_bytes
+
+
+def _map(address: int, size: int, fd: int) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.mmap.restype = ctypes.c_void_p
+    libc.mmap.argtypes = [
+        ctypes.c_void_p,
+        ctypes.c_size_t,
+        ctypes.c_int,
+        ctypes.c_int,
+        ctypes.c_int,
+        ctypes.c_int64,
+    ]
+    flags = mmap.MAP_PRIVATE | _FIXED | _NORESERVE
+    if libc.mmap(address, size, mmap.PROT_READ | mmap.PROT_WRITE, flags, fd, 0) != address:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))

@@ -1,0 +1,92 @@
+"""What the files of a cache in shards are called, and which files a person means.
+
+The set `name.h5` of 64 shards is the files `name-00000-of-00064.h5` to `name-00063-of-00064.h5`.
+"""
+
+import os
+import re
+from glob import glob, has_magic
+from pathlib import Path
+
+from pipeline.format.header import SIDE_FILES, is_cache
+
+_NAME = re.compile(r"(?P<name>.+)-(?P<index>[0-9]{5})-of-(?P<count>[0-9]{5})(?P<suffix>\.[^.]*)?", re.DOTALL)
+
+
+def shard_path(path: Path, index: int, count: int) -> Path:
+    """Return the file of one shard of the set `path`: `name-00003-of-00064.h5`."""
+    return path.with_name(f"{path.stem}-{index:05d}-of-{count:05d}{path.suffix}")
+
+
+def shard_paths(path: Path, count: int) -> list[Path]:
+    """Return the files of the set `path`, by index."""
+    return [shard_path(path, index, count) for index in range(count)]
+
+
+def set_path(path: Path) -> Path:
+    """Return the name of the set that a shard's file belongs to; a path that is no shard's stays as it is."""
+    found = _NAME.fullmatch(path.name)
+    return path.with_name(found["name"] + (found["suffix"] or "")) if found else path
+
+
+def shown_set(path: Path, count: int) -> Path:
+    """Name all files of a set at once, as a shell would: `name-*-of-00064.h5`."""
+    return path.with_name(f"{path.stem}-*-of-{count:05d}{path.suffix}")
+
+
+def sets_at(path: Path) -> dict[int, list[Path]]:
+    """Find the shards of every set called `path`: count -> finished or unfinished files, in order."""
+    found: dict[int, list[Path]] = {}
+    for name in _names_in(path.parent):
+        base = name.removesuffix(".building")
+        parts = _NAME.fullmatch(base)
+        if parts and parts["name"] == path.stem and (parts["suffix"] or "") == path.suffix:
+            found.setdefault(int(parts["count"]), []).append(path.with_name(name))
+    return {count: sorted(files) for count, files in sorted(found.items())}
+
+
+def _names_in(folder: Path) -> list[str]:
+    try:
+        return [entry.name for entry in folder.iterdir()]
+    except OSError:
+        return []
+
+
+def cache_files(path: "str | os.PathLike[str]") -> list[Path]:
+    """Find the files that a person means by `path`: a cache, the name of a set, or a pattern with `*`.
+
+    Returns:
+        The finished files; just `path` where there is nothing at all.
+    """
+    path = Path(path)
+    if os.path.lexists(path):
+        return [path]
+    if has_magic(os.fspath(path)):
+        return sorted(map(Path, glob(os.fspath(path)))) or [path]  # noqa: PTH207 -- an absolute pattern
+    named = path if path.suffix else path.with_name(path.name + ".h5")
+    finished = [file for files in sets_at(named).values() for file in files if file.suffix != ".building"]
+    return finished or [path]
+
+
+def cache_exists(path: "str | os.PathLike[str]") -> bool:
+    """Tell whether there is a cache, or any shard of one, at `path`."""
+    return all(os.path.lexists(file) for file in cache_files(path))
+
+
+def is_cache_or_set(path: "str | os.PathLike[str]") -> bool:
+    """Tell a cache, or the name or pattern of a set, from a source of images."""
+    return all(map(is_cache, cache_files(path)))
+
+
+def cache_name(path: "str | os.PathLike[str]") -> str:
+    """Name a cache or set without its folder, number and suffix."""
+    return set_path(cache_files(path)[0]).stem
+
+
+def is_shard_of(name: bytes, cache: bytes) -> bool:
+    """Tell whether a file of that name is a shard of the set called `cache`, or stands beside one."""
+    text = os.fsdecode(name)
+    for suffix in SIDE_FILES:
+        text = text.removesuffix(suffix)
+    found = _NAME.fullmatch(text)
+    return found is not None and os.fsencode(found["name"] + (found["suffix"] or "")) == cache

@@ -1,0 +1,273 @@
+"""A cache file, opened and believed: header checked, tables checked, everything mapped. No torch, no HDF5 library."""
+
+import ctypes
+import errno
+import json
+import mmap
+import os
+import sys
+from contextlib import suppress
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xxhash
+from numpy.typing import NDArray
+
+from pipeline.errors import CacheDamaged, CacheStale, CacheUnsafe, StorageError, WorkerDied
+from pipeline.format.classes import ClassId, class_ids_of, class_order
+from pipeline.format.features import Features
+from pipeline.format.header import Extent, Header, open_cache, read_header
+from pipeline.format.tables import Failed
+from pipeline.recipe import Recipe
+from pipeline.system import files
+
+_libc = ctypes.CDLL(None)
+_MAP_NORESERVE = 0x4000  # Linux: a private map larger than memory is refused without it
+
+
+class StoredCache:
+    """The stored bytes of one cache, as NumPy views of a private, copy-on-write memory map.
+
+    Opening checks everything but the rows: magic, version, checksum, sizes, extents, the digest of all tables, and
+    that the tables make sense together. Rows are checked one by one with `row_is_good`.
+
+    Args:
+        path: the file.
+
+    Raises:
+        CacheMissing, CacheUnsafe, CacheDamaged, CacheError, AccessDenied, StorageError, WorkerDied: see
+            `pipeline.format.header`.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.fd = open_cache(path)
+        try:
+            self.header: Header = read_header(self.fd, path)
+            flags = mmap.MAP_PRIVATE | (_MAP_NORESERVE if os.uname().sysname == "Linux" else 0)
+            self.map = mmap.mmap(self.fd, self.header.file_size, flags, mmap.PROT_READ | mmap.PROT_WRITE)
+            self._times = self._write_times()
+            self._check_digest()
+            self._check_tables()
+        except BaseException as error:
+            self.close()
+            if isinstance(error, OSError):
+                what, why = "the cache cannot be read", error.strerror or str(error)
+                if error.errno in (errno.EMFILE, errno.ENFILE):  # a map holds its file open once more
+                    raise WorkerDied(what, path, why, "Raise the limit (ulimit -n)") from error
+                if error.errno == errno.ENOMEM:  # a map takes addresses, not memory: only a limit can refuse them
+                    raise WorkerDied(what, path, why, "Raise the limit of addresses (ulimit -v)") from error
+                raise StorageError(what, path, why) from error
+            raise
+
+    def close(self) -> None:
+        """Close the file; views of the map that somebody still holds stay valid."""
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+    def __del__(self) -> None:
+        if getattr(self, "fd", -1) >= 0:
+            self.close()
+
+    @cached_property
+    def images(self) -> NDArray[Any]:
+        """(N, 3, S, S) float32 or uint8, as stored, unchecked; writing to it changes this process's view only."""
+        return self._view(self.header.extents["images"])
+
+    def table(self, name: str) -> NDArray[Any]:
+        """Return a table as a view of the map, possibly unaligned; see `pipeline.format.header` for dtypes."""
+        return self._view(self.header.extents[name])
+
+    @property
+    def num_images(self) -> int:
+        """N."""
+        return self.header.num_images
+
+    @property
+    def recipe(self) -> Recipe:
+        """How every image became a row."""
+        return self.header.recipe
+
+    @property
+    def features(self) -> Features | None:
+        """What the rows are where they are no images."""
+        return self.header.features
+
+    @property
+    def row_shape(self) -> tuple[int, ...]:
+        """(3, S, S), or (D,) of features."""
+        return self.header.row_shape
+
+    @property
+    def decoder(self) -> str:
+        """Identity of the decoder, 32 hexadecimal digits."""
+        return self.header.decoder
+
+    @property
+    def fingerprint(self) -> str:
+        """What shaped the bytes, 64 hexadecimal digits."""
+        return self.header.fingerprint
+
+    @property
+    def file_bytes(self) -> int:
+        """Size of the file."""
+        return self.header.file_size
+
+    @cached_property
+    def class_folders(self) -> list[bytes]:
+        """(C,) class ids as bytes, by label."""
+        return [bytes(folder) for folder in self.table("classes").tolist()]
+
+    @cached_property
+    def class_ids(self) -> list[ClassId]:
+        """(C,) integers where all are, else strings, by label."""
+        return class_ids_of(self.class_folders)
+
+    @cached_property
+    def class_names(self) -> list[str]:
+        """(C,) readable names, empty where there are none."""
+        return [name.decode("utf-8", "replace") for name in self.table("class_names").tolist()]
+
+    @cached_property
+    def class_starts(self) -> NDArray[np.int64]:
+        """(C + 1,) the rows of class c are class_starts[c] up to class_starts[c + 1]."""
+        return np.searchsorted(self.table("labels"), np.arange(len(self.class_folders) + 1)).astype(np.int64)
+
+    @cached_property
+    def failed(self) -> list[Failed]:
+        """The files that did not give an image when this cache was built."""
+        return [Failed(**json.loads(entry)) for entry in self.table("failed").tolist()]
+
+    @cached_property
+    def remarks(self) -> list[tuple[int, str]]:
+        """(row, remark) of images worth a look: tiny, blank, animated."""
+        return [(entry["row"], entry["remark"]) for entry in map(json.loads, self.table("remarks").tolist())]
+
+    def row_is_good(self, row: int) -> bool:
+        """Check a row against its hash."""
+        return bool(row_hash(self.images[row]) == self.table("row_hash")[row])
+
+    def was_written_to(self) -> bool:
+        """Tell whether somebody has written to the file since it was opened, or since this was last told.
+
+        These programs never do: a new cache is put in the place of the old one, which stays as it is for whoever has it
+        open. But `cp` and `rsync --inplace` do, and a map shows what they write.
+
+        Raises:
+            CacheStale: another cache is there now.
+            CacheDamaged: no whole one is.
+        """
+        if self.fd < 0 or (times := self._write_times()) == self._times:
+            return False
+        if read_header(self.fd, self.path).encode() != self.header.encode():
+            why = "another one was written over it while it was read"
+            raise CacheStale("the cache has changed", self.path, why, "Start again; mv replaces a file that is in use")
+        self._check_digest()
+        self._times = times
+        return True
+
+    def _write_times(self) -> tuple[int, int]:
+        found = os.fstat(self.fd)
+        return found.st_size, found.st_mtime_ns
+
+    def in_memory(self, rows: NDArray[np.int64]) -> bool:
+        """Say whether the first page of each row is in the system's page cache; True where that cannot be told."""
+        if sys.platform != "linux":
+            return True
+        base, resident = np.frombuffer(self.map, np.uint8).ctypes.data, ctypes.c_ubyte()
+        for row in rows.tolist():
+            place = self._row_offset(row) // mmap.PAGESIZE * mmap.PAGESIZE
+            failed = _libc.mincore(ctypes.c_void_p(base + place), ctypes.c_size_t(1), ctypes.byref(resident))
+            if not failed and not resident.value & 1:
+                return False
+        return True
+
+    def will_need(self, rows: NDArray[np.int64]) -> None:
+        """Have the system begin to read rows from the disk; this does not wait for them."""
+        read_no_more_than_asked(self.map)
+        if hasattr(os, "posix_fadvise"):
+            size = self.header.extents["images"].row_bytes
+            for row in rows.tolist():
+                with suppress(OSError):  # advice that is not taken costs time only
+                    os.posix_fadvise(self.fd, self._row_offset(row), size, os.POSIX_FADV_WILLNEED)
+
+    def _row_offset(self, row: int) -> int:
+        images = self.header.extents["images"]
+        return images.offset + row * images.row_bytes
+
+    def path_of(self, _row: int) -> Path:
+        """Return the file that holds a row."""
+        return self.path
+
+    def describe(self, row: int) -> str:
+        """Name a row for a person: "row 7 (class 2, a.jpg)"."""
+        folder = self.class_folders[int(self.table("labels")[row])]
+        name = os.fsdecode(self.table("filenames")[row])
+        shown = f"row {row} (class {os.fsdecode(folder)}, {name})"
+        return shown if shown.isprintable() else f"row {row} (class {os.fsdecode(folder)!r}, {name!r})"
+
+    def _view(self, extent: Extent) -> NDArray[Any]:
+        stored = np.ndarray(extent.stored_shape, np.dtype(extent.dtype), self.map, extent.offset)
+        return stored[: extent.count]
+
+    def _check_digest(self) -> None:
+        if outside_digest(self.fd, self.header) != self.header.digest:
+            raise CacheDamaged("the cache is damaged", self.path, "its tables do not match their digest", _REBUILD)
+
+    def _check_tables(self) -> None:
+        """Refuse tables that contradict each other: a digest shows accidents, not intentions."""
+        labels, names, folders = self.table("labels"), self.table("filenames"), self.class_folders
+        try:
+            if len(labels) and not (labels[0] >= 0 and labels[-1] < len(folders) and (np.diff(labels) >= 0).all()):
+                raise ValueError("labels are not in order")
+            if not ((names[1:] > names[:-1]) | (labels[1:] > labels[:-1])).all() or b"" in folders:
+                raise ValueError("names are not in order")
+            if folders != class_order(folders) or len(set(folders)) != len(folders):
+                raise ValueError("classes are not in order")
+            if not all(map(_is_failure, self.failed)):
+                raise ValueError("the table of failures is no such table")
+            if any(type(r) is not int or not 0 <= r < self.num_images or type(t) is not str for r, t in self.remarks):
+                raise ValueError("the table of remarks is no such table")
+            alike = self.table("alike")
+            if len(alike) and not 0 <= int(alike.min()) <= int(alike.max()) < self.num_images:
+                raise ValueError("the table of images that look alike names others")
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
+            raise CacheUnsafe("not a cache that can be read", self.path, f"{error}", _REBUILD) from error
+
+
+_REBUILD = "Run build-cache again"
+
+
+def _is_failure(failed: Failed) -> bool:
+    texts = failed.name, failed.reason, failed.source_sha256
+    if type(failed.class_id) not in (int, str) or type(failed.passing) is not bool or {*map(type, texts)} != {str}:
+        return False
+    os.fsencode(str(failed.class_id)), os.fsencode(failed.name)  # ValueError: no name that a file can have
+    return len(bytes.fromhex(failed.source_sha256)) in (0, 32)
+
+
+def read_no_more_than_asked(of_file: mmap.mmap) -> None:
+    """Have the system read nothing around a page that is missing: whoever says which rows come next needs no guesses.
+
+    They are of megabytes on some systems, and where memory is short they push out what was read ahead.
+    """
+    if hasattr(mmap, "MADV_RANDOM"):
+        of_file.madvise(mmap.MADV_RANDOM)
+
+
+def row_hash(row: NDArray[Any]) -> int:
+    """Return the xxh3-64 of a row's bytes."""
+    return xxhash.xxh3_64_intdigest(row.reshape(-1).view(np.uint8).data)
+
+
+def outside_digest(fd: int, header: Header) -> str:
+    """Digest every byte outside header and images: from the header's end to the rows, and behind them."""
+    digest = xxhash.xxh3_128()
+    images = header.extents["images"]
+    for start, end in ((header.encoded_size, images.offset), (images.end, header.file_size)):
+        for offset in range(start, end, files.BLOCK):
+            digest.update(files.read_at(fd, min(files.BLOCK, end - offset), offset))
+    return digest.hexdigest()

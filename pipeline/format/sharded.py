@@ -1,0 +1,294 @@
+"""A set of shards, opened and believed: complete, of one kind, and read as the one cache that they make together.
+
+Rows have the order that a single cache of the same images has (class, then name), so labels, fingerprint and whatever
+follows from a row's number are the same, however the images are divided among files.
+"""
+
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.errors import CacheMissing, CacheStale, StorageError
+from pipeline.format.classes import ClassId
+from pipeline.format.fingerprint import fingerprint
+from pipeline.format.header import Shard
+from pipeline.format.mapping import stitch
+from pipeline.format.paths import cache_files, set_path, shard_path, shown_set
+from pipeline.format.reader import StoredCache, read_no_more_than_asked, row_hash
+from pipeline.format.tables import Failed, failed_table, near_rows, remark_table
+from pipeline.recipe import Recipe
+from pipeline.text import show_path
+
+_BUILD = "Run the build again; it makes what is missing"
+
+Paths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
+
+
+class StoredSet:
+    """Shards as one cache: the same attributes as `StoredCache`, tables gathered in the order of the rows.
+
+    Attributes:
+        path: the name of the set: `name.h5`.
+        shards: by index.
+        places: (N,) int64, where in `images` each row lies.
+
+    Raises:
+        CacheStale: shards of different sets, one twice, or the same image in two.
+        StorageError: the system refuses so many maps.
+    """
+
+    def __init__(self, shards: Sequence[StoredCache]) -> None:
+        self.path = set_path(shards[0].path)
+        self.shards = sorted(shards, key=lambda shard: _shard(shard).index)
+        first = self.shards[0]
+        self.recipe: Recipe = first.header.recipe
+        self.decoder = first.header.decoder
+        self.features = first.header.features
+        self.row_shape = first.header.row_shape
+        self.class_folders, self.class_ids = first.class_folders, first.class_ids
+        self.class_names = first.class_names
+        try:
+            self.images, starts, self.map = stitch([(shard.fd, shard.header) for shard in self.shards])
+        except OSError as error:
+            raise StorageError("the cache cannot be read", self.path, error.strerror or str(error)) from error
+        counts = [shard.num_images for shard in self.shards]
+        self._ends = np.cumsum(counts)
+        self._labels = np.concatenate([shard.table("labels") for shard in self.shards])
+        self._order = self._sorted_rows()
+        self.places = np.concatenate(
+            [np.arange(start, start + count, dtype=np.int64) for start, count in zip(starts, counts, strict=True)]
+        )[self._order]
+        self._tables: dict[str, NDArray[Any]] = {}
+
+    def was_written_to(self) -> bool:
+        """Tell whether somebody has written to any of the files; see `StoredCache.was_written_to`."""
+        return any([shard.was_written_to() for shard in self.shards])  # a list: each of them is asked
+
+    def close(self) -> None:
+        """Close the files; views of the maps that somebody still holds stay valid."""
+        for shard in self.shards:
+            shard.close()
+
+    def _sorted_rows(self) -> NDArray[np.int64]:
+        """Order the rows of all shards, one behind the other, by class and name; within a shard they are already."""
+        names = self._joined("filenames")
+        order = np.argsort(self._labels, kind="stable")
+        names = names[order]
+        starts = np.searchsorted(self._labels[order], np.arange(len(self.class_folders) + 1))
+        for start, end in zip(starts[:-1].tolist(), starts[1:].tolist(), strict=True):
+            within = np.argsort(names[start:end], kind="stable")  # merges runs that are sorted
+            order[start:end] = order[start:end][within]
+            names[start:end] = names[start:end][within]
+        labels = self._labels[order]
+        twice = np.flatnonzero((names[1:] == names[:-1]) & (labels[1:] == labels[:-1]))
+        if len(twice):
+            self._refuse_twice(order[twice[0] : twice[0] + 2].tolist())
+        return order
+
+    def _refuse_twice(self, rows: list[int]) -> None:
+        (one, row), (other, _) = map(self._find, rows)
+        why = f"{one.describe(row).split(' ', 2)[2]} is in {show_path(other.path)} too"
+        raise CacheStale("the shards do not go together", one.path, why, _OTHER_SET)
+
+    def _find(self, joined: int) -> tuple[StoredCache, int]:
+        """Return the shard that has a row of all, one behind the other, and the row's number there."""
+        index = int(np.searchsorted(self._ends, joined, "right"))
+        return self.shards[index], joined - (int(self._ends[index - 1]) if index else 0)
+
+    def home(self, row: int) -> tuple[StoredCache, int]:
+        """Return the shard that holds a row, and the row's number there."""
+        return self._find(int(self._order[row]))
+
+    def _joined(self, name: str) -> NDArray[Any]:
+        return np.concatenate([shard.table(name) for shard in self.shards])
+
+    def table(self, name: str) -> NDArray[Any]:
+        """Return a table as the single cache of all images would have it; gathered when it is first asked for."""
+        if name not in self._tables:
+            self._tables[name] = self._make_table(name)
+        return self._tables[name]
+
+    def _make_table(self, name: str) -> NDArray[Any]:
+        if name in ("classes", "class_names"):
+            return self.shards[0].table(name)
+        if name == "failed":
+            return failed_table(self.failed)
+        if name == "remarks":
+            return remark_table(self.remarks)
+        if name == "alike":
+            blank = np.zeros(self.num_images, bool)
+            blank[[row for row, remark in self.remarks if remark.startswith("blank")]] = True
+            return near_rows(self.table("image_hash"), self.table("source_sha256"), blank)
+        return self._joined(name)[self._order]
+
+    @property
+    def num_images(self) -> int:
+        """N."""
+        return len(self._order)
+
+    @property
+    def file_bytes(self) -> int:
+        """Size of all files."""
+        return sum(shard.header.file_size for shard in self.shards)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Return that of the single cache of the same images."""
+        names = ("classes", "class_names", "filenames", "labels", "source_sha256", "failed")
+        return fingerprint(self.recipe, self.decoder, {name: self.table(name) for name in names})
+
+    @cached_property
+    def class_starts(self) -> NDArray[np.int64]:
+        """(C + 1,) the rows of class c are class_starts[c] up to class_starts[c + 1]."""
+        return np.searchsorted(self.table("labels"), np.arange(len(self.class_folders) + 1)).astype(np.int64)
+
+    @cached_property
+    def failed(self) -> list[Failed]:
+        """The files that did not give an image, of all shards."""
+        position: dict[ClassId, int] = {class_id: label for label, class_id in enumerate(self.class_ids)}
+        found = [failed for shard in self.shards for failed in shard.failed]
+        return sorted(found, key=lambda f: (position.get(f.class_id, len(position)), os.fsencode(f.name)))
+
+    @cached_property
+    def remarks(self) -> list[tuple[int, str]]:
+        """(row, remark) of images worth a look."""
+        rows = np.empty(len(self._order), np.int64)
+        rows[self._order] = np.arange(len(self._order))
+        starts = [0, *self._ends.tolist()]
+        return sorted(
+            (int(rows[start + row]), remark)
+            for start, shard in zip(starts, self.shards, strict=False)
+            for row, remark in shard.remarks
+        )
+
+    def row_is_good(self, row: int) -> bool:
+        """Check a row against its hash."""
+        shard, there = self.home(row)
+        return bool(row_hash(self.images[self.places[row]]) == shard.table("row_hash")[there])
+
+    def in_memory(self, rows: NDArray[np.int64]) -> bool:
+        """Say whether the first page of each row is in the system's page cache; True where that cannot be told."""
+        return all(shard.in_memory(there) for shard, there in self._homes(rows))
+
+    def will_need(self, rows: NDArray[np.int64]) -> None:
+        """Have the system begin to read rows from the disk; this does not wait for them."""
+        read_no_more_than_asked(self.map)
+        for shard, there in self._homes(rows):
+            shard.will_need(there)
+
+    def _homes(self, rows: NDArray[np.int64]) -> Iterator[tuple[StoredCache, NDArray[np.int64]]]:
+        """Yield each shard that holds some of the rows, and their numbers there."""
+        joined = np.sort(self._order[rows])
+        bounds = np.searchsorted(joined, [0, *self._ends.tolist()])
+        for index in np.flatnonzero(np.diff(bounds)).tolist():
+            first = int(self._ends[index - 1]) if index else 0
+            yield self.shards[index], joined[bounds[index] : bounds[index + 1]] - first
+
+    def describe(self, row: int) -> str:
+        """Name a row as its own shard does."""
+        shard, there = self.home(row)
+        return shard.describe(there)
+
+    def path_of(self, row: int) -> Path:
+        """Return the file that holds a row."""
+        return self.home(row)[0].path
+
+
+Stored = StoredCache | StoredSet
+
+
+def open_stored(path: Paths) -> Stored:
+    """Open a cache, or all shards of a set as one.
+
+    Args:
+        path: a cache's file (a single shard is a cache like any other), the name of a set (`name.h5`), a pattern
+            (`name-*.h5`), or the files of all shards.
+
+    Raises:
+        CacheMissing: nothing there, or not all shards of the set.
+        CacheStale: files that are no shards of one set, or one twice.
+        CacheUnsafe, CacheDamaged, CacheError, AccessDenied, StorageError, WorkerDied: a file cannot be opened.
+    """
+    if isinstance(path, str | os.PathLike):
+        named, files = [Path(path)], cache_files(path)
+    else:
+        named, files = [], [Path(file) for file in path]
+    if not files:
+        raise ValueError("no cache is named")
+    opened = [StoredCache(file) for file in files]
+    if len(opened) == 1 and (opened[0].header.shard is None or files == named):
+        return opened[0]
+    check_set(opened)
+    return StoredSet(opened)
+
+
+_OTHER_SET = "Give the files of one set"
+
+
+def check_set(shards: Sequence[StoredCache]) -> None:
+    """Refuse files that are not exactly the shards of one set.
+
+    Raises:
+        CacheStale: one is whole, of another set, or there twice.
+        CacheMissing: one is not there.
+    """
+    what = "the shards do not go together"
+    for shard in shards:
+        if shard.header.shard is None:
+            raise CacheStale(what, shard.path, "it is a whole cache, and no shard", _OTHER_SET)
+    (most, _), *_ = Counter(_shard(shard).set for shard in shards).most_common(1)
+    model = next(shard for shard in shards if _shard(shard).set == most)
+    by_index: dict[int, StoredCache] = {}
+    for shard in shards:
+        differences = _differences(model, shard)  # a mark shows accidents, not intentions
+        if _shard(shard).set != most or differences:
+            found = ", ".join(differences) or "its mark differs"
+            why = f"it is of another set than {show_path(model.path.name)}: {found}"
+            raise CacheStale(what, shard.path, why, _OTHER_SET)
+        twin = by_index.setdefault(_shard(shard).index, shard)
+        if twin is not shard:
+            also = "named twice" if twin.path == shard.path else f"and so is {show_path(twin.path)}"
+            why = f"it is shard {_shard(shard).index} of {_shard(shard).count}, {also}"
+            raise CacheStale(what, shard.path, why, _OTHER_SET)
+    names = {set_path(shard.path).name for shard in shards}
+    if len(names) > 1:
+        raise CacheStale(what, shards[0].path, f"the files are of sets called {', '.join(sorted(names))}", _OTHER_SET)
+    _refuse_missing(model, by_index)
+
+
+def _refuse_missing(model: StoredCache, by_index: dict[int, StoredCache]) -> None:
+    count = _shard(model).count
+    missing = [index for index in range(count) if index not in by_index]
+    if missing:
+        name = set_path(model.path)
+        shown = ", ".join(shard_path(name, index, count).name for index in missing[:4])
+        more = f" and {len(missing) - 4} more" if len(missing) > 4 else ""
+        why = f"{len(missing)} of {count} shards missing: {shown}{more}"
+        raise CacheMissing("the cache is not complete", shown_set(name, count), why, _BUILD)
+
+
+def _shard(stored: StoredCache) -> Shard:
+    assert stored.header.shard is not None
+    return stored.header.shard
+
+
+def _differences(model: StoredCache, other: StoredCache) -> list[str]:
+    one, two = model.header, other.header
+    found = one.recipe.differences(two.recipe)
+    if _shard(model).count != _shard(other).count:
+        found.append(f"{_shard(model).count} → {_shard(other).count} shards")
+    if one.decoder != two.decoder:
+        found.append("decoded to other pixels")
+    if model.class_folders != other.class_folders:
+        found.append("other classes")
+    elif model.class_names != other.class_names:
+        found.append("other names of classes")
+    if model.features != other.features or model.row_shape != other.row_shape:
+        found.append("rows of another kind")
+    return found

@@ -1,0 +1,57 @@
+"""Find images that look alike or otherwise deserve attention."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from pipeline.format.duplicates import exact_groups
+from pipeline.format.sharded import Stored
+from pipeline.text import _listed, show_path
+
+
+def look_at(stored: Stored) -> "Look":
+    """Find what is worth a look: the same content twice, near duplicates, tiny and blank images."""
+
+    def name(row: int) -> str:
+        return image_name(stored.class_folders[int(stored.table("labels")[row])], stored.table("filenames")[row])
+
+    return Look(
+        same_content=[[name(row) for row in group] for group in exact_groups(stored.table("source_sha256"))],
+        nearly_alike=[(name(a), name(b)) for a, b in stored.table("alike").tolist()],
+        remarks=[(name(row), remark) for row, remark in stored.remarks],
+    )
+
+
+@dataclass
+class Look:
+    """Images worth a look before training on them; names are "class/name".
+
+    Attributes:
+        same_content: groups of images whose files are the same bytes.
+        nearly_alike: pairs that look alike (a copy that was scaled or compressed again), the first 10,000.
+        remarks: (image, remark): tiny, blank, animated.
+    """
+
+    same_content: list[list[str]] = field(default_factory=list)
+    nearly_alike: list[tuple[str, str]] = field(default_factory=list)
+    remarks: list[tuple[str, str]] = field(default_factory=list)
+
+    def summary(self) -> str:
+        """One line, empty where there is nothing."""
+        parts = [
+            (len(self.same_content), "group", "groups", " with the same content"),
+            (len(self.nearly_alike), "pair", "pairs", " nearly alike"),
+            (len(self.remarks), "tiny, blank or animated", "tiny, blank or animated", ""),
+        ]
+        return ", ".join(f"{n} {one if n == 1 else many}{rest}" for n, one, many, rest in parts if n)
+
+    def lines(self) -> Iterator[str]:
+        """Everything, a line each."""
+        yield from _listed("same content", [" = ".join(map(show_path, group)) for group in self.same_content])
+        yield from _listed("nearly alike", [" ~ ".join(map(show_path, pair)) for pair in self.nearly_alike])
+        yield from _listed("remarkable", [f"{show_path(name)}: {remark}" for name, remark in self.remarks])
+
+
+def image_name(folder: bytes, name: bytes) -> str:
+    """Name an image: "class/name"."""
+    return os.fsdecode(folder + b"/" + name)

@@ -1,0 +1,61 @@
+"""The tables of a cache: names, failures and notes as columns of bytes."""
+
+import json
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.format.classes import ClassId
+from pipeline.format.duplicates import exact_groups, near_pairs
+
+
+class Failed(NamedTuple):
+    """A file that should have given an image and did not.
+
+    `passing` failures are of the day (unreadable, changed meanwhile) and tried again by the next build; the others
+    follow from the bytes and are stored. `source_sha256` is hexadecimal, empty where nothing could be read.
+    """
+
+    class_id: ClassId
+    name: str
+    reason: str
+    passing: bool
+    source_sha256: str = ""
+
+
+def byte_table(values: Sequence[bytes]) -> NDArray[np.bytes_]:
+    """Return (len(values),) fixed-length bytes, as wide as the longest, at least 1."""
+    return np.array(values, f"S{max([1, *map(len, values)])}")
+
+
+def failed_table(failed: Sequence[Failed]) -> NDArray[np.bytes_]:
+    """Return failures as JSON, one an entry."""
+    return byte_table([json.dumps(f._asdict(), separators=(",", ":")).encode() for f in failed])
+
+
+def remark_table(remarks: Sequence[tuple[int, str]]) -> NDArray[np.bytes_]:
+    """Return (row, remark) as JSON, one an entry."""
+    return byte_table(
+        [json.dumps({"row": row, "remark": remark}, separators=(",", ":")).encode() for row, remark in remarks]
+    )
+
+
+def near_rows(
+    image_hash: NDArray[np.uint64], source_sha256: NDArray[np.uint8], blank: NDArray[np.bool_]
+) -> NDArray[np.int64]:
+    """Find the pairs of rows that nearly look alike; the same content twice is told from its digest.
+
+    Args:
+        image_hash: (N,) uint64.
+        source_sha256: (N, 32) uint8.
+        blank: (N,) bool, images that all look alike.
+
+    Returns:
+        (A, 2) int64.
+    """
+    skip = blank.copy()
+    for group in exact_groups(source_sha256):
+        skip[group[1:]] = True
+    return np.array(near_pairs(image_hash, skip), "<i8").reshape(-1, 2)

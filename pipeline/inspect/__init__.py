@@ -1,0 +1,1 @@
+"""What a person asks of a cache: info, verify, dry run."""

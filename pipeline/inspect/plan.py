@@ -1,0 +1,193 @@
+"""What a build would do, without doing it: `build-cache --dry-run`."""
+
+import os
+import shutil
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from pipeline.build import freshness, stat_cache
+from pipeline.build.image_table import Ledger
+from pipeline.build.output import (
+    open_old_cache,
+    refuse_beside_shards,
+    refuse_other_content,
+    refuse_other_photographs,
+    refuse_place,
+)
+from pipeline.build.report import failed_lines, left_out_lines
+from pipeline.build.space import room_needed
+from pipeline.decode.decode import Undecodable, decode, decoder_identity
+from pipeline.format.classes import class_table
+from pipeline.format.paths import shown_set
+from pipeline.format.reader import StoredCache
+from pipeline.format.tables import Failed
+from pipeline.recipe import Recipe
+from pipeline.shards.build import SetBuild, ShardChoice
+from pipeline.source.manifest import Scan
+from pipeline.source.reader import Damaged, read_image
+from pipeline.source.scan import scan_source
+from pipeline.source.selection import Choice
+from pipeline.text import SHOWN, show_bytes, show_path
+
+_TRIAL_SECONDS = 0.5
+
+
+@dataclass
+class Plan:
+    """What `build_cache` would find and need.
+
+    Attributes:
+        scan: of the source.
+        failures: candidates that failed when the cache was built, and would again.
+        path: where the cache would be.
+        state: "up to date", "out of date: …", "not there yet" or "damaged: …".
+        bytes_needed, bytes_free: of the disk, where the cache is to be.
+        seconds: estimated from decoding a few of the images, with all workers; 0 where nothing has to be decoded.
+    """
+
+    scan: Scan
+    failures: list[Failed]
+    path: Path
+    state: str
+    bytes_needed: int
+    bytes_free: int
+    seconds: float
+
+    def __str__(self) -> str:
+        return "\n".join(self._lines())
+
+    def _lines(self) -> Iterator[str]:
+        scan = self.scan
+        failing = Counter(failed.class_id for failed in self.failures)
+        found = np.bincount(scan.labels, minlength=len(scan.class_ids)).tolist()
+        counts = [count - failing[class_id] for class_id, count in zip(scan.class_ids, found, strict=True)]
+        yield from class_table(scan.class_ids, scan.class_names, counts)
+        yield from left_out_lines(scan.left_out, scan.left_out_named)
+        yield from failed_lines(scan.failed + self.failures)
+        yield from (f"warning: {warning}" for warning in scan.warnings)
+        yield f"{show_path(self.path)}: {self.state}"
+        enough = "" if self.bytes_needed <= self.bytes_free else ": NOT ENOUGH"
+        yield f"needs {show_bytes(self.bytes_needed)}, {show_bytes(self.bytes_free)} free{enough}"
+        yield f"would take about {self.seconds:.0f} s" if self.seconds else "nothing would be decoded"
+
+
+def plan_build(
+    source: Path,
+    path: Path,
+    recipe: Recipe,
+    workers: int | None = None,
+    rebuild: bool = False,
+    choice: Choice | None = None,
+) -> Plan:
+    """Look at source and cache as `build_cache` would; write nothing.
+
+    Raises:
+        SourceError, AccessDenied, OutputError: as `build_cache`.
+    """
+    refuse_beside_shards(path)
+    scan = scan_source(source, path, choice)
+    refuse_place(path)
+    found = _look(scan, path, recipe, rebuild)
+    if not rebuild and found.old is not None and found.verdict is not None:
+        refuse_other_photographs(found.old, found.verdict)
+    return _plan(scan, path, recipe, [found], found.state, workers)
+
+
+def plan_shards(
+    source: Path,
+    path: Path,
+    recipe: Recipe,
+    shards: ShardChoice,
+    workers: int | None = None,
+    rebuild: bool = False,
+    choice: Choice | None = None,
+) -> Plan:
+    """Look at source and set as `build_shards` would; write nothing.
+
+    Raises:
+        SourceError, AccessDenied, OutputError: as `build_shards`.
+    """
+    scan = scan_source(source, path, choice)
+    build = SetBuild(source, scan, path, recipe, shards, choice, rebuild)
+    build.refuse()
+    found = [_look(build.parts.part(index), build.file(index), recipe, rebuild) for index in build.chosen]
+    states = Counter(one.state for one in found)
+    state = "; ".join(text if len(states) == 1 else f"{number} {text}" for text, number in states.most_common(SHOWN))
+    shown = shown_set(path, build.count) if shards.only is None else build.file(shards.only)
+    return _plan(scan, shown, recipe, found, state, workers)
+
+
+class _Found(NamedTuple):
+    """What one file is like: its state, images to be decoded, bytes that an unfinished build has, known failures."""
+
+    state: str
+    todo: int
+    reserved: int
+    failures: list[Failed]
+    old: StoredCache | None
+    verdict: freshness.Verdict | None
+
+
+def _look(scan: Scan, path: Path, recipe: Recipe, rebuild: bool) -> _Found:
+    ledger = Ledger(scan)
+    todo = len(scan.names)
+    old, damage = open_old_cache(path, rebuild)
+    state, verdict = damage or "not there yet", None
+    failures: list[Failed] = []
+    if old is not None:
+        if not rebuild:
+            refuse_other_content(old, "images")
+        stats = stat_cache.read_stats(old)
+        damaged = freshness.damaged_rows(old) if stats is None else []
+        verdict = freshness.compare(ledger, old, recipe, decoder_identity(), stats, damaged)
+        if verdict.fresh and not rebuild:
+            state, todo = "up to date", 0
+        else:
+            state = f"out of date: {verdict or 'a rebuild was asked for'}"
+        if not rebuild and verdict.same_pixels:
+            todo = len(scan.names) - verdict.shared - len(verdict.failures) + len(damaged)
+            failures = list(verdict.failures.values())
+    unfinished = path.with_name(path.name + ".building")
+    reserved = unfinished.stat().st_blocks * 512 if unfinished.exists() else 0
+    if reserved:
+        state += "; an unfinished build is there, and what fits of it will be kept"
+    return _Found(state, todo, reserved, failures, old, verdict)
+
+
+def _plan(scan: Scan, path: Path, recipe: Recipe, files: list[_Found], state: str, workers: int | None) -> Plan:
+    todo, reserved = sum(file.todo for file in files), sum(file.reserved for file in files)
+    failures = [failed for file in files for failed in file.failures]
+    place = path.absolute().parent
+    while not place.exists():
+        place = place.parent
+    return Plan(
+        scan=scan,
+        failures=sorted(failures, key=lambda failed: (str(failed.class_id), failed.name)),
+        path=path,
+        state=state,
+        bytes_needed=room_needed(Ledger(scan), recipe, len(scan.names)),
+        bytes_free=shutil.disk_usage(place).free + reserved,
+        seconds=todo * _seconds_an_image(scan, recipe) / (workers or os.cpu_count() or 1) if todo else 0,
+    )
+
+
+def _seconds_an_image(scan: Scan, recipe: Recipe) -> float:
+    """Decode images spread over the source for half a second."""
+    rows = np.random.default_rng(0).permutation(len(scan.names))
+    start = time.monotonic()
+    done, spent = 0, 0.0
+    for row in rows.tolist():
+        done += 1
+        with suppress(OSError, Undecodable, Damaged, MemoryError):
+            decode(read_image(scan.place(row))[0], recipe)
+        spent = time.monotonic() - start
+        if spent > _TRIAL_SECONDS:
+            break
+    return spent / done

@@ -1,0 +1,116 @@
+"""Everything that can be wrong with a finished cache, looked for: rows, tables, and the HDF5 library's own view."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+import xxhash
+
+from pipeline.build import stat_cache
+from pipeline.errors import StorageError
+from pipeline.format.reader import StoredCache
+from pipeline.format.sharded import Paths, open_stored
+from pipeline.system import files
+from pipeline.text import show_path
+
+_VIEW_SECONDS = 60
+_VIEW_BYTES = 4 * 10**9
+_LIMITS = f"""
+import resource
+resource.setrlimit(resource.RLIMIT_DATA, ({_VIEW_BYTES}, {_VIEW_BYTES}))
+resource.setrlimit(resource.RLIMIT_CPU, ({_VIEW_SECONDS}, {_VIEW_SECONDS}))
+"""
+_VIEW = """
+import json, sys
+from pipeline.format.hdf5 import describe
+print(json.dumps(describe(sys.argv[1])))
+"""
+
+
+class Damage(NamedTuple):
+    """One thing that is not as it was built; `row`, of its file, is -1 where it is not a row."""
+
+    row: int
+    what: str
+
+    def __str__(self) -> str:
+        return self.what
+
+
+def verify_cache(path: Paths, progress: Callable[[int, int], None] | None = None) -> Iterator[Damage]:
+    """Read a whole cache, or all shards of a set, and yield what is wrong with it, row by row.
+
+    Rows are read with `pread`, so that a failing disk is an ordinary error here. What is found makes the next
+    `build_cache` look at every row, and rebuild the wrong ones.
+
+    Args:
+        path: the cache, as `open_stored` takes it.
+        progress: called with (rows checked, rows in all).
+
+    Raises:
+        CacheMissing, CacheUnsafe, CacheDamaged, CacheError: header or tables are not to be believed at all.
+        StorageError: the disk failed.
+    """
+    stored = open_stored(path)
+    if isinstance(stored, StoredCache):
+        yield from _verify_file(stored, progress, 0, stored.num_images)
+        return
+    before = 0
+    for shard in stored.shards:
+        for damage in _verify_file(shard, progress, before, stored.num_images):
+            yield Damage(damage.row, f"{show_path(shard.path)}: {damage.what}")
+        before += shard.num_images
+
+
+def _verify_file(
+    stored: StoredCache, progress: Callable[[int, int], None] | None, before: int, total: int
+) -> Iterator[Damage]:
+    images, hashes = stored.header.extents["images"], stored.table("row_hash")
+    damaged = False
+    try:
+        for row in range(images.count):
+            try:
+                data = files.read_at(stored.fd, images.row_bytes, images.offset + row * images.row_bytes)
+            except OSError as error:
+                raise StorageError("the cache cannot be read", stored.path, error.strerror or str(error)) from error
+            if xxhash.xxh3_64_intdigest(data) != hashes[row]:
+                damaged = True
+                yield Damage(row, f"{stored.describe(row)} is not as it was written")
+            if progress:
+                progress(before + row + 1, total)
+        for difference in _hdf5_view_differs(stored):
+            damaged = True
+            yield Damage(-1, difference)
+    finally:  # also where the caller has heard enough
+        if damaged:
+            with suppress(OSError):  # on a medium that cannot be written nothing can be rebuilt either
+                stat_cache.distrust(stored.path)
+
+
+def _hdf5_view_differs(stored: StoredCache) -> list[str]:
+    """Compare what the HDF5 library makes of the file with the header, in a process that may hang or crash."""
+    try:
+        found = subprocess.run(
+            [sys.executable, "-c", _LIMITS + _VIEW, f"/dev/fd/{stored.fd}"],
+            pass_fds=[stored.fd],
+            cwd=Path(__file__).parents[2],
+            capture_output=True,
+            timeout=_VIEW_SECONDS,
+            check=True,
+        )
+        view = json.loads(found.stdout)
+    except (subprocess.SubprocessError, ValueError) as error:
+        return [f"the HDF5 library cannot read it: {type(error).__name__}"]
+    expected = {
+        name: {"dtype": extent.dtype, "shape": list(extent.stored_shape), "offset": extent.offset}
+        for name, extent in stored.header.extents.items()
+    }
+    return [
+        f"the HDF5 library sees {name} as {view.get(name)}, the header as {expected.get(name)}"
+        for name in sorted(view.keys() | expected.keys())
+        if view.get(name) != expected.get(name)
+    ]

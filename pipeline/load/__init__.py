@@ -1,0 +1,1 @@
+"""A cache -> batches: TensorCache, dataset, loader, sampler, augmentation, kernels."""

@@ -1,0 +1,156 @@
+"""A map-style dataset over a cache, and its collate function."""
+
+from collections import UserList
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from operator import index
+from typing import Any, cast, overload
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset, default_collate, get_worker_info
+
+from pipeline.load.cache import TensorCache
+
+Sample = tuple[Tensor, int]
+
+
+Batch = tuple[Tensor, Tensor]
+
+
+Rows = Sequence[int] | NDArray[np.integer[Any]] | Tensor
+
+
+class CacheDataset(Dataset[Sample]):
+    """The images of a cache as a map-style dataset: index -> ((3, S, S) float32 normalized, label 0..C-1).
+
+    Works in anybody's DataLoader, with any number of workers and any start method. `collate_fn=collate` takes
+    batches as they are; torch's own gives the same tensors, copied into new memory: that costs more than reading them.
+
+    A list of rows, an array or a slice gives a batch, ((B, 3, S, S), (B,) int64), as of a `TensorDataset`.
+
+    Args:
+        cache: whose images.
+        stored: give images as they are stored; pixels are left to `pipeline.normalize.normalize`, on a GPU, say.
+        pinned: read them into page-locked memory, which a GPU copies from; only with `stored`.
+        rows: (M,) int64, the part of the cache that this is; None for all of it.
+
+    Raises:
+        TypeError: a path, say, and no cache.
+    """
+
+    def __init__(
+        self, cache: TensorCache, stored: bool = False, pinned: bool = False, rows: Tensor | None = None
+    ) -> None:
+        if not isinstance(cache, TensorCache):
+            raise TypeError(f"a TensorCache is needed, not a {type(cache).__name__}: TensorCache(path) opens one")
+        self.cache = cache
+        self.stored = stored
+        self.pinned = pinned
+        self.rows = rows
+
+    def __len__(self) -> int:
+        return self.cache.num_images if self.rows is None else len(self.rows)
+
+    def __repr__(self) -> str:
+        part = "" if self.rows is None else f", {len(self.rows)} of them"
+        return f"CacheDataset({self.cache!r}{part}{', as stored' * self.stored})"
+
+    @overload
+    def __getitem__(self, row: int) -> Sample: ...
+    @overload
+    def __getitem__(self, row: slice | list[int] | NDArray[Any] | Tensor) -> Sample | Batch: ...
+    def __getitem__(self, row: Any) -> Any:
+        if isinstance(row, slice):
+            row = list(range(*row.indices(len(self))))
+        if isinstance(row, list) or (isinstance(row, Tensor | np.ndarray) and row.ndim):
+            whole = self._gather(row)
+            return whole.images, whole.labels
+        return self._gather([row])[0]
+
+    def __getitems__(self, rows: Rows) -> "list[Sample] | Samples":
+        """Gather a whole batch at once; torch's DataLoader asks for this where a dataset has it.
+
+        Raises:
+            IndexError: a row that is not there; negative ones count from the end.
+            TypeError: rows that are no whole numbers; a mask, say.
+            CacheDamaged: a row is not what was written.
+        """
+        if type(self).__getitem__ is not CacheDataset.__getitem__:  # a subclass has its own idea of a sample
+            return [self[row] for row in rows]
+        return self._gather(rows)
+
+    def _gather(self, rows: Rows) -> "Samples":
+        count = len(self)
+        wanted = rows.tolist() if isinstance(rows, Tensor | np.ndarray) else rows
+        numbers = [index(row) for row in wanted]
+        if numbers and type(wanted[0]) is bool:
+            raise TypeError("rows are integers, and a mask is none: mask.nonzero().flatten() gives its rows")
+        if numbers and not -count <= min(numbers) <= max(numbers) < count:
+            where = "a cache" if self.rows is None else "a part of a cache,"
+            raise IndexError(f"rows {min(numbers)} to {max(numbers)} of {where} of {count} images")
+        chosen = torch.from_numpy(np.array(numbers, np.int64) % count)
+        if self.rows is not None:
+            chosen = self.rows[chosen]
+        if get_worker_info() is not None and not self.cache.in_memory(chosen):
+            self.cache.will_need(chosen)  # the sampler has told the system, but not what this process is to leave out
+        if not self.stored:
+            return Samples(*self.cache.read_batch(chosen))
+        out = None
+        if self.pinned:  # torch uses the memory of a batch again when nobody holds it and it has been copied
+            shape = len(chosen), *self.cache.row_shape
+            out = torch.empty(shape, dtype=self.cache.stored_dtype, device="cpu", pin_memory=True)
+        return Samples(self.cache.read_stored(chosen, out), self.cache.labels_of(chosen))
+
+
+class Samples(UserList[Sample]):
+    """The samples of a batch that is one in memory: a list that is made when it is looked at, as `collate` does not.
+
+    Attributes:
+        images: (B, 3, S, S) float32, or as stored.
+        labels: (B,) int64.
+    """
+
+    def __init__(self, images: Tensor, labels: Tensor) -> None:
+        self.images = images
+        self.labels = labels
+
+    @cached_property
+    def data(self) -> list[Sample]:  # type: ignore[override]  # a UserList's is there from the start
+        """The list, which may be another than that of the batch from now on."""
+        return list(zip(self.images.unbind(0), self.labels.tolist(), strict=True))
+
+    @property
+    def are_whole(self) -> bool:
+        """Say whether they are those of the batch, since nobody has had the list in hand."""
+        return "data" not in self.__dict__
+
+    def __getitem__(self, place: Any) -> Any:
+        return self.data[place]
+
+    def __iter__(self) -> Iterator[Sample]:
+        return iter(self.data)
+
+    def __len__(self) -> int:
+        return len(self.images) if self.are_whole else len(self.data)
+
+    def __add__(self, others: Any) -> Any:
+        return self.data + list(others)
+
+    def __radd__(self, others: Any) -> Any:
+        return list(others) + self.data
+
+    def copy(self) -> Any:
+        """Return them as a list."""
+        return self.data.copy()
+
+    __copy__ = copy
+
+
+def collate(samples: Sequence[Sample]) -> Batch:
+    """Return (images, labels) without copying where the batch is whole already, else as torch does."""
+    if isinstance(samples, Samples) and samples.are_whole:
+        return samples.images, samples.labels
+    return cast(Batch, tuple(default_collate(list(samples))))

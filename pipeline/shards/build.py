@@ -1,0 +1,354 @@
+"""Building a cache in shards: every shard is a file built by the same code, one after another, or each by a worker.
+
+Only what a shard needs reaches it: its own images, by name. Nothing is shared but the folder, so shards can be built by
+processes that know nothing of each other, and a set that was interrupted is completed by whoever comes next.
+"""
+
+import os
+import shutil
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from pipeline.build import freshness, stat_cache
+from pipeline.build.build import build_file, nothing_decoded
+from pipeline.build.image_table import Ledger
+from pipeline.build.output import identity, make_folder, open_old_cache, refuse_other_content, refuse_place
+from pipeline.build.report import BuildReport
+from pipeline.build.space import room_needed
+from pipeline.build.task import Progress, Task
+from pipeline.decode.decode import decoder_identity
+from pipeline.errors import OutputError
+from pipeline.format.fingerprint import set_id
+from pipeline.format.header import MOST_SHARDS, Shard
+from pipeline.format.paths import sets_at, shard_path, shard_paths, shown_set
+from pipeline.format.sharded import open_stored
+from pipeline.format.suspects import look_at
+from pipeline.recipe import RGB, Recipe, StoredType
+from pipeline.shards.remote import Done, run_tasks
+from pipeline.shards.report import SetReport, WorkerRate
+from pipeline.source.manifest import Scan
+from pipeline.source.partition import Parts, shards_for
+from pipeline.source.scan import scan_source
+from pipeline.source.selection import Choice
+from pipeline.system import files
+from pipeline.text import show_bytes
+
+_NO = "the cache cannot be created"
+
+
+def build_shards(
+    source: "str | os.PathLike[str]",
+    path: "str | os.PathLike[str]",
+    shards: int | None = None,
+    *,
+    rows_per_shard: int | None = None,
+    only: int | None = None,
+    size: int = 224,
+    mean: RGB = (0.5, 0.5, 0.5),
+    std: RGB = (0.5, 0.5, 0.5),
+    dtype: StoredType = "float32",
+    exif_rotate: bool = False,
+    max_megapixels: int = 64,
+    scaled_decode: bool = False,
+    choice: Choice | None = None,
+    workers: int | None = None,
+    executor: Executor | None = None,
+    rebuild: bool = False,
+    wait: bool = False,
+    progress: Progress | None = None,
+) -> SetReport:
+    """Decode a folder of images into a set of shards, each a cache of its own that lists all classes.
+
+    An image's shard follows from its class and name, so only shards whose own images changed are touched.
+
+    Args:
+        source: the folder of class folders, or an archive of them; see `scan_source`.
+        path: the set's name: `name.h5` for the files `name-00000-of-00064.h5` and so on.
+        shards: how many files.
+        rows_per_shard: chooses how many at the first build; a set that is there keeps its number.
+        only: build just this one of them, 0..shards-1.
+        size, mean, std, dtype, exif_rotate, max_megapixels, scaled_decode: the recipe, see `Recipe`.
+        choice: which classes and how many images of each; None for all.
+        workers: processes that decode; None for one a core, or, with an executor, for one a shard.
+        executor: builds shards at the same time, each in one of its workers, which see source and cache under the
+            same paths as this process: a pool of processes, or a cluster's.
+        rebuild: decode everything anew.
+        wait: wait for another build of the same shard instead of raising `CacheBusy`.
+        progress: called with (images done, images in all).
+
+    Raises:
+        ValueError: an impossible recipe or number.
+        SourceError: no images there.
+        OutputError: the set cannot be created there, has another number of shards, or holds other photographs.
+        CacheBusy: another process builds a shard.
+        StorageError, AccessDenied, WorkerDied: the system failed; what is done is kept and the next call goes on.
+    """
+    start = time.monotonic()
+    recipe = Recipe(size, mean, std, dtype, exif_rotate, max_megapixels, scaled_decode)
+    if workers is not None and workers < 1:
+        raise ValueError(f"workers is a number of processes from 1, not {workers}")
+    chosen = ShardChoice(shards, rows_per_shard, only)
+    source, path = Path(source), Path(path)
+    before = {file: identity(file) for shards_there in sets_at(path).values() for file in shards_there}
+    scan = scan_source(source, path, choice)
+    build = SetBuild(source, scan, path, recipe, chosen, choice, rebuild, wait, workers, before)
+    build.check()
+    done = list(build.here(progress) if executor is None else build.elsewhere(executor, progress))
+    report = build.report(done)
+    report.seconds = time.monotonic() - start
+    return report
+
+
+@dataclass(frozen=True)
+class ShardChoice:
+    """Which shards are asked for.
+
+    Attributes:
+        shards: how many there are.
+        rows_per_shard: chooses how many at the first build; a set that is there keeps its number.
+        only: build just this one of them.
+
+    Raises:
+        ValueError: no such shards.
+    """
+
+    shards: int | None = None
+    rows_per_shard: int | None = None
+    only: int | None = None
+
+    def __post_init__(self) -> None:
+        if (self.shards is None) == (self.rows_per_shard is None):
+            raise ValueError("the number of shards is needed, or the rows a shard, and not both")
+        for name, number in (("shards", self.shards), ("rows a shard", self.rows_per_shard)):
+            if number is not None and number < 1:
+                raise ValueError(f"the number of {name} is 1 or more, not {number}")
+        if (self.shards or 0) > MOST_SHARDS:
+            raise ValueError(f"a set has at most {MOST_SHARDS} shards, not {self.shards}")
+        if self.only is not None and not 0 <= self.only < (self.shards or 0):
+            raise ValueError(f"a shard of {self.shards or 'a set'} is 0 to {(self.shards or 1) - 1}, not {self.only}")
+
+    @classmethod
+    def of(cls, shards: int | None, rows_per_shard: int | None, shard: str | None) -> "ShardChoice | None":
+        """Understand what was typed; None where no shards are asked for.
+
+        Args:
+            shards, rows_per_shard: as above.
+            shard: "3/64".
+
+        Raises:
+            ValueError: no such shards.
+        """
+        if shard is None:
+            return None if shards is None and rows_per_shard is None else cls(shards, rows_per_shard)
+        index, _, count = shard.partition("/")
+        if not (index.isdecimal() and count.isdecimal()):
+            raise ValueError(f"--shard is a number and how many there are, as in 3/64, not {shard!r}")
+        if shards not in (None, int(count)) or rows_per_shard is not None:
+            raise ValueError("--shard I/K says how many shards there are; leave out --shards and --rows-per-shard")
+        return cls(int(count), None, int(index))
+
+
+def choose_count(path: Path, choice: ShardChoice, images: int) -> int:
+    """Return the number of shards of a set that is there, or of one to be made.
+
+    Raises:
+        OutputError: there is a set with another number, or a whole cache of that name.
+    """
+    there = list(sets_at(path))
+    count = choice.shards or (there[0] if there else shards_for(images, choice.rows_per_shard or 1))
+    if other := [number for number in there if number != count]:
+        why = f"there is a set of {other[0]} shards of that name, {shown_set(path, other[0]).name}"
+        raise OutputError(_NO, path, why, f"Give --shards {other[0]} or another --out, or delete those files")
+    if os.path.lexists(path) and not there:
+        refuse_place(path)
+        why = "there is a cache of that name in one file"
+        raise OutputError(_NO, path, why, "Give another --out, or delete that file")
+    return count
+
+
+@dataclass
+class SetBuild:
+    """One build of some or all shards of a set: what `build_shards` was given.
+
+    Attributes:
+        scan: of the whole source.
+        shards: which are asked for; a set that is there keeps its number, as `choose_count` says.
+        before: `identity` of every file, from before the scan.
+        The others: as `build_shards` has them.
+
+    Raises:
+        OutputError: as `choose_count`.
+    """
+
+    source: Path
+    scan: Scan
+    path: Path
+    recipe: Recipe
+    shards: ShardChoice
+    choice: Choice | None = None
+    rebuild: bool = False
+    wait: bool = False
+    workers: int | None = None
+    before: Mapping[Path, tuple[int, int, int] | None] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.count = choose_count(self.path, self.shards, len(self.scan.names))
+        self.decoder = decoder_identity()
+        self.parts = Parts(self.scan, self.count)
+        self.sizes = self.parts.sizes()
+        self.set = set_id(self.recipe, self.decoder, self.scan.class_folders, self.scan.class_names, self.count)
+
+    @property
+    def chosen(self) -> list[int]:
+        """The shards that are to be built."""
+        return list(range(self.count)) if self.shards.only is None else [self.shards.only]
+
+    def file(self, index: int) -> Path:
+        """Return a shard's file."""
+        return shard_path(self.path, index, self.count)
+
+    def task(self, index: int) -> Task:
+        """Return the work on one shard."""
+        file = self.file(index)
+        return Task(
+            source=self.source.absolute(),
+            choice=self.choice,
+            scan=_absolute(self.parts.part(index)),
+            path=file,
+            recipe=self.recipe,
+            decoder=self.decoder,
+            shard=Shard(index, self.count, self.set),
+            before=self.before.get(file),
+            rebuild=self.rebuild,
+            workers=self.workers,
+        )
+
+    def refuse(self) -> None:
+        """Refuse what cannot become shards, and a set that holds other photographs."""
+        for index in self.chosen:
+            refuse_place(self.file(index))
+        if not self.rebuild:
+            self._refuse_other_photographs()
+
+    def check(self) -> None:
+        """Refuse what cannot work, before any image is decoded."""
+        self.refuse()
+        make_folder(self.path.parent)
+        self._check_room()
+
+    def _refuse_other_photographs(self) -> None:
+        """A set is kept where none of its shards shares an image with the source."""
+        held = 0
+        for index, file in enumerate(shard_paths(self.path, self.count)):
+            old, _ = open_old_cache(file, self.rebuild)
+            if old is None or not old.num_images:
+                continue
+            refuse_other_content(old, "images")
+            ledger = Ledger(self.parts.part(index))
+            if freshness.compare(ledger, old, self.recipe, self.decoder, stat_cache.read_stats(old)).shared:
+                return
+            held += old.num_images
+        if held:
+            why = f"holds other photographs (0 of {held} shared)"
+            advice = "Give another --out, or --rebuild to replace it"
+            raise OutputError("the cache would be lost", shown_set(self.path, self.count), why, advice)
+
+    def _check_room(self) -> None:
+        """Refuse a disk that is too small for the shards that are not there."""
+        missing = [i for i in self.chosen if not self.file(i).exists()]
+        if not missing:
+            return
+        ledger = Ledger(self.scan)  # its longest name and its classes: a little more than any shard has
+        rows = sum(self.sizes[index] for index in missing)
+        fixed = room_needed(ledger, self.recipe, 0) * (len(missing) - 1)
+        needed = room_needed(ledger, self.recipe, rows) + min(fixed, rows * self.recipe.row_bytes)
+        begun = [files_of.with_name(files_of.name + ".building") for files_of in shard_paths(self.path, self.count)]
+        have = sum(file.stat().st_blocks * 512 for file in begun if file.exists())
+        free = shutil.disk_usage(self.path.parent).free + have
+        if needed > free:
+            why = f"needs {show_bytes(needed)}, {show_bytes(free)} free"
+            raise OutputError(_NO, self.path, why, "Make room, or give another --out")
+
+    def here(self, progress: Progress | None) -> Iterator[Done]:
+        """Build shards one after another, each with all workers."""
+        total, before = sum(self.sizes[index] for index in self.chosen), 0
+        for index in self.chosen:
+            task = self.task(index)
+            start = time.monotonic()
+            report = build_file(task, wait=self.wait, progress=_shifted(progress, before, total))
+            before += self.sizes[index]
+            yield Done(index, report, "", time.monotonic() - start)
+
+    def elsewhere(self, executor: Executor, progress: Progress | None) -> Iterator[Done]:
+        """Have shards built by the workers of an executor."""
+        tasks = [self.task(index) for index in self.chosen]
+        return run_tasks(executor, [replace(task, path=task.path.absolute()) for task in tasks], progress)
+
+    def report(self, done: Sequence[Done]) -> SetReport:
+        """Sum up; look at the whole set, where it is there."""
+        reports = [one.report for one in sorted(done, key=lambda one: one.index)]
+        report = _sum(reports, self.scan)
+        report.path = shown_set(self.path, self.count) if self.shards.only is None else reports[0].path
+        report.shards, report.shard = self.count, self.shards.only
+        report.workers = _rates(done)
+        paths = shard_paths(self.path, self.count)
+        if self.shards.only is None:
+            if not report.cached:
+                for path in paths:
+                    for suffix in ("", ".stat", ".lock"):
+                        files.remove(path.with_name(path.name + suffix))
+                raise nothing_decoded(self.scan.root, report.failed)
+            if not report.up_to_date:
+                report.look = look_at(open_stored(paths))
+        else:
+            report.look = reports[0].look
+            report.missing = sum(not path.exists() for path in paths)
+        return report
+
+
+def _absolute(scan: Scan) -> Scan:
+    """Let a scan be understood in another folder."""
+    archives = [(os.path.abspath(path), found) for path, found in scan.archives]  # noqa: PTH100 -- bytes
+    return replace(scan, root=scan.root.absolute(), archives=archives)
+
+
+def _sum(reports: Sequence[BuildReport], scan: Scan) -> SetReport:
+    first = reports[0]
+    report = SetReport(first.path, first.class_ids, first.class_names, [0] * len(first.class_ids), 0)
+    report.left_out, report.left_out_named = scan.left_out, scan.left_out_named
+    report.warnings = list(scan.warnings)
+    for part in reports:
+        report.counts = [a + b for a, b in zip(report.counts, part.counts, strict=True)]
+        report.cached += part.cached
+        report.decoded += part.decoded
+        report.copied += part.copied
+        report.kept += part.kept
+        report.failed += part.failed
+        report.file_bytes += part.file_bytes
+        report.warnings += [warning for warning in part.warnings if warning not in report.warnings]
+        report.built += not part.up_to_date
+        if part.why:
+            report.whys[part.why] += 1
+    position = {class_id: label for label, class_id in enumerate(first.class_ids)}
+    report.failed.sort(key=lambda f: (position.get(f.class_id, len(position)), os.fsencode(f.name)))
+    report.up_to_date = not report.built
+    return report
+
+
+def _rates(done: Sequence[Done]) -> list[WorkerRate]:
+    by_worker: dict[str, list[Done]] = defaultdict(list)
+    for one in done:
+        if one.worker:
+            by_worker[one.worker].append(one)
+    return [
+        WorkerRate(name, len(some), sum(one.report.decoded for one in some), sum(one.seconds for one in some))
+        for name, some in sorted(by_worker.items())
+    ]
+
+
+def _shifted(progress: Progress | None, before: int, total: int) -> Progress | None:
+    return None if progress is None else lambda done, _: progress(before + done, total)

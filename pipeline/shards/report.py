@@ -1,0 +1,61 @@
+"""The result of a sharded build, for people."""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from pipeline.build.report import BuildReport
+from pipeline.text import SHOWN, _printable, _rate, show_bytes, show_path
+
+
+class WorkerRate(NamedTuple):
+    """What one worker of an executor did: shards, images decoded, seconds that it was busy."""
+
+    name: str
+    shards: int
+    decoded: int
+    seconds: float
+
+    def __str__(self) -> str:
+        rate = _rate(self.decoded, self.seconds)
+        shards = "1 shard" if self.shards == 1 else f"{self.shards} shards"
+        return f"worker {_printable(self.name)}: {shards}, {self.decoded} decoded in {self.seconds:.1f} s{rate}"
+
+
+@dataclass
+class SetReport(BuildReport):
+    """What became of a set of shards, or of one shard built alone; `path` is the set's name.
+
+    Attributes:
+        shards: in the set.
+        built: those that this build touched.
+        whys: what was out of date, and in how many shards.
+        shard: the number of the one that was built alone; None for all.
+        missing: shards that are not there yet, where one was built alone.
+        workers: what each worker of an executor did.
+    """
+
+    shards: int = 1
+    built: int = 0
+    whys: Counter[str] = field(default_factory=Counter)
+    shard: int | None = None
+    missing: int = 0
+    workers: list[WorkerRate] = field(default_factory=list)
+
+    def _why_lines(self) -> Iterator[str]:
+        for why, count in self.whys.most_common(SHOWN):
+            shards = "1 shard was" if count == 1 else f"{count} shards were"
+            yield f"{shards} out of date: {why}"
+        if len(self.whys) > SHOWN:
+            yield f"and {self.whys.total() - sum(n for _, n in self.whys.most_common(SHOWN))} shards more"
+
+    def _where(self) -> str:
+        files = f" in {self.shards} shards" if self.shard is None else f", shard {self.shard} of {self.shards}"
+        return f"{show_path(self.path)}: {self.cached} images{files}, {show_bytes(self.file_bytes)}"
+
+    def _lines(self) -> Iterator[str]:
+        yield from super()._lines()
+        yield from map(str, self.workers)
+        if self.missing:
+            yield f"{self.shards - self.missing} of {self.shards} shards are there"

@@ -1,0 +1,1 @@
+"""A folder, an archive or a table -> a manifest: each image, its class, where its bytes lie."""

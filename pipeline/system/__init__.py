@@ -1,0 +1,1 @@
+"""Files, signals, processes and their limits; the compiled kernels."""

@@ -1,0 +1,88 @@
+"""Start, limit and end worker processes."""
+
+import ctypes
+import multiprocessing
+import os
+import resource
+import signal
+import sys
+import threading
+import time
+import warnings
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+SECONDS_AN_IMAGE = 60
+
+
+BYTES_AN_IMAGE = 2 * 10**9
+
+
+def signal_limit(seconds: float) -> None:
+    """Let the system end this worker if an image takes longer; a decoder that hangs cannot be asked to stop.
+
+    Only where the default action of SIGALRM is in force, which `start_worker` sees to in a worker of our own.
+    """
+    if threading.current_thread() is threading.main_thread() and _in_our_worker:
+        signal.setitimer(signal.ITIMER_REAL, seconds)
+
+
+_in_our_worker = False
+
+
+class LocalPool(ProcessPoolExecutor):
+    """A pool that a build has started itself, and may shut down."""
+
+
+def local_pool(workers: int) -> LocalPool:
+    """Start processes that ignore Ctrl-C, hold to limits, and die with this one.
+
+    They are forked where that is safe: they inherit the build's lock, so that no second builder starts while one of
+    them still writes, and need no importable `__main__`.
+    """
+    method = "fork" if sys.platform == "linux" else "spawn"
+    pool = LocalPool(workers, multiprocessing.get_context(method), initializer=start_worker, initargs=(os.getpid(),))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # about threads, of which the children use none
+        pool.submit(int)  # a pool forks when it is first used
+    return pool
+
+
+def start_worker(parent: int) -> None:
+    """Prepare a worker process: signals, limits, death with its parent."""
+    global _in_our_worker
+    _in_our_worker = True
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent answers Ctrl-C
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    die_with(parent)
+    _limit_memory()
+
+
+def die_with(parent: int) -> None:
+    """End this process when its parent ends, however that comes about; on Linux at once."""
+    if sys.platform == "linux":
+        set_parent_death_signal = 1
+        ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
+    else:
+        threading.Thread(target=_watch, args=(parent,), daemon=True).start()
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def _watch(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)
+
+
+def _limit_memory() -> None:
+    """Allow `BYTES_AN_IMAGE` on top of what a forked worker has from its parent."""
+    if sys.platform != "linux":
+        return
+    with Path("/proc/self/status").open() as status:
+        now = next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmData:"))
+    limit = now + BYTES_AN_IMAGE
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    if hard == resource.RLIM_INFINITY or hard > limit:
+        resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))

@@ -1,0 +1,253 @@
+"""Runs side by side: what is compared with what, what is refused, and what a person reads."""
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from modelnet import TrainOptions, compare_groups, compare_runs, train_many
+from modelnet.compare.result import show_seeds
+from modelnet.eval.evaluate import PREDICTION_COLUMNS
+from modelnet.progress import EpochRow
+from modelnet.runs.folder import RunFolder
+from modelnet.runs.tables import Prediction
+from pipeline.errors import OptionsError, RunError
+from tests.support.command_line import RunCli
+
+pytestmark = pytest.mark.usefixtures("in_a_folder_of_its_own", "no_pictures")
+
+
+def write_run(name: str, correct: Sequence[int], photos: Sequence[str] = (), epochs: int = 2, **options: Any) -> Path:
+    """Make a run that ended with these right and wrong; every second image is of class 1, the others of class 2."""
+    wanted = TrainOptions(Path("c.h5"), val=Path("v.h5"), epochs=epochs, name=name, **options)
+    run = RunFolder.create(name, "")
+    images = {"fingerprint": "f" * 64, "images": 9, "classes": [], "recipe": {"size": 64}}
+    values: dict[str, Any] = {"git_commit": None, "versions": {"torch": "2.9"}, "cache": images, "val": images}
+    run.write_config({"options": wanted.to_dict(), **values})
+    rows = []
+    for i, (right, photo) in enumerate(zip(correct, photos or map(str, range(len(correct))), strict=True)):
+        true, sha256 = str(1 + i % 2), hashlib.sha256(os.fsencode(photo)).hexdigest()
+        said = true if right else str(2 - i % 2)
+        rows.append([true, f"{photo}.jpg", sha256, said, right, 0.9, 0.9 if right else 0.1, 0.105 if right else 2.303])
+    run.write_predictions(PREDICTION_COLUMNS, rows)
+    for epoch in range(1, 3):
+        loss = float(np.mean([row[-1] for row in rows]))
+        run.append_metrics(EpochRow(epoch, 0.5, 0.5, loss, float(np.mean(correct)), 0.1, 1.0, 0.0, 1.0))
+    run.close()
+    return run.path
+
+
+def bits(count: int, right: int, start: int = 0) -> list[int]:
+    """Return which of `count` images are right: `right` of them, from `start` on."""
+    return [int((i - start) % count < right) for i in range(count)]
+
+
+def test_no_difference_is_never_minus_nothing_and_what_decides_on_no_result_is_no_difference() -> None:
+    runs = [write_run("a", bits(10, 5)), write_run("b", bits(10, 5), tensorboard=True)]
+    path = runs[1] / "predictions.csv"
+    path.write_text(path.read_text().replace("2.303", "2.30297"))
+    found = compare_runs(runs)
+    assert -0.00005 < found.pairs[0].loss.value < 0
+    assert "loss      +0.0000 (" in str(found) and "-0.0000" not in str(found)
+    assert found.differs == {}
+
+
+def test_predictions_are_read_as_they_were_written() -> None:
+    run = RunFolder(write_run("a", [1, 0], photos=['x",\r\n\udcff', "y"]))
+    first, second = run.read_predictions()
+    sha256 = hashlib.sha256(b"y").hexdigest()
+    assert first.file == 'x",\r\n\udcff.jpg'
+    assert second == Prediction("2", "y.jpg", sha256, "1", False, 0.9, 0.1, 2.303)
+    path = run.path / "predictions.csv"
+    whole = path.read_bytes()
+    path.write_bytes(whole[: whole.rindex(b",")])
+    with pytest.raises(RunError, match=r"not a table of predictions \(a line of it is cut short\)"):
+        run.read_predictions()
+    for wrong in (b"class_id,file\n1,a\n", whole.replace(b",1,0.9", b",yes,0.9")):
+        path.write_bytes(wrong)
+        with pytest.raises(RunError, match=r"predictions\.csv: it is not a table of predictions"):
+            run.read_predictions()
+
+
+def test_two_runs_are_two_networks_and_the_better_one_is_named() -> None:
+    a, b = write_run("a", bits(100, 60)), write_run("b", bits(100, 80), lr=0.1)
+    found = compare_runs([a, b])
+    (pair,) = found.pairs
+    assert found.images == 100 and pair.better == "B"
+    assert pair.accuracy.value == pytest.approx(0.2)
+    assert pair.mcnemar is not None and (pair.mcnemar.only_first, pair.mcnemar.only_second) == (0, 20)
+    assert found.differs == {"lr": ["0.008", "0.1"]}
+    assert {(flip.file, flip.right_1, flip.right_2) for flip in pair.flips} == {
+        (f"{i}.jpg", 0, 1) for i in range(60, 80)
+    }
+    assert pair.verdict.startswith("the network of B is better by 20.0 points (95 % interval ")
+    assert "one run a side: this is about these networks" in found.notes[0]
+    turned = compare_runs([b, a]).pairs[0]
+    assert turned.better == "A" and turned.verdict.startswith(
+        "the network of A is better by 20.0 points (95 % interval 1"
+    )
+    assert [turned.accuracy.low, turned.accuracy.high] == pytest.approx(
+        [-pair.accuracy.high, -pair.accuracy.low], abs=0.02
+    )
+
+
+def test_what_is_not_distinguishable_says_how_many_images_would_do() -> None:
+    a, b = write_run("a", bits(153, 100)), write_run("b", bits(153, 100, start=5)[:-4] + [1] * 4, seed=1)
+    pair = compare_runs([a, b]).pairs[0]
+    test = pair.mcnemar
+    assert pair.better is None and test is not None
+    part = (test.only_first + test.only_second) / 153
+    expected = (1.96 + 0.84) ** 2 * (part - pair.accuracy.value**2) / pair.accuracy.value**2
+    assert pair.accuracy.images_needed == pytest.approx(expected, rel=0.05)
+    assert pair.verdict.startswith("not distinguishable with 153 images; about ")
+    assert pair.verdict.endswith(f"would be needed to see a difference of {100 * abs(pair.accuracy.value):.1f} points")
+
+
+def test_runs_that_differ_in_their_seeds_alone_are_a_side_together_whatever_computed_them() -> None:
+    rng = np.random.default_rng(0)
+    runs = [
+        write_run(f"{lr}-{seed}", rng.permutation(bits(80, right)).tolist(), lr=lr, seed=seed, threads=seed + 1)
+        for seed in (2, 0, 1, 3)
+        for lr, right in ((0.1, 40), (0.2, 60))
+    ]
+    found = compare_runs(runs)
+    assert [[run.name for run in side.runs] for side in found.sides] == [
+        [f"{lr}-{seed}" for seed in range(4)] for lr in (0.1, 0.2)
+    ]
+    assert found.differs == {"lr": ["0.1", "0.2"], "seed": ["0-3", "0-3"], "threads": ["1, 2, 3, 4"] * 2}
+    assert found.pairs[0].better == "B" and found.pairs[0].mcnemar is None
+    assert found.pairs[0].verdict.startswith("B is better by 25.0 points")
+    assert "runs of B are paired with those of A that have the same seeds" in found.notes
+    assert "seed varied in A, B: luck with initial weights is in the interval" in found.notes
+    assert "data seed 0 in A, B: luck with order and augmentation is not in the interval" in found.notes
+
+
+def test_runs_of_one_kind_show_how_far_seeds_lead_and_groups_of_them_are_compared_where_they_are_named() -> None:
+    runs = [write_run(f"r{seed}", bits(40, 20 + seed, seed), seed=seed, data_seed=seed) for seed in range(4)]
+    together = compare_runs(runs)
+    assert together.pairs == [] and together.sides[0].accuracies == [0.5, 0.525, 0.55, 0.575]
+    assert "A  4     53.8%             51.9% to 55.6%  57.5%" in str(together)
+    apart = compare_groups([runs[:2], runs[2:]])
+    assert [side.seeds for side in apart.sides] == [[0, 1], [2, 3]] and len(apart.pairs) == 1
+    assert not any("paired" in note for note in apart.notes)
+    assert "data seed varied in A, B: luck with order and augmentation is in the interval" in apart.notes
+
+
+def test_several_sides_are_each_held_against_the_first_with_holms_p() -> None:
+    runs = [write_run(str(i), bits(100, 60 + more), batch_size=i + 1) for i, more in enumerate((0, 7, 12, 5))]
+    found = compare_runs(runs)
+    p_values = [pair.accuracy.p for pair in found.pairs]
+    assert [(pair.first, pair.second) for pair in found.pairs] == [("A", "B"), ("A", "C"), ("A", "D")]
+    assert p_values == pytest.approx([2 / 2**7, 2 / 2**12, 2 / 2**5])
+    assert [pair.p_adjusted for pair in found.pairs] == pytest.approx([4 / 2**7, 6 / 2**12, 2 / 2**5])
+    assert [pair.better for pair in found.pairs] == ["B", "C", None]
+    assert "p = 0.062\n" in str(found)
+    assert "p = 0.016 (0.031 by Holm's rule)" in str(found)
+
+
+def test_one_photograph_under_two_names_and_in_another_order_is_the_same_image() -> None:
+    a = write_run("a", [1, 1, 0, 0], photos=["p", "q", "r", "s"])
+    b = write_run("b", [0, 0, 1, 1], photos=["r", "s", "p", "q"], lr=0.1)
+    table = (b / "predictions.csv").read_text()
+    (b / "predictions.csv").write_text(table.replace("p.jpg", "renamed.jpg"))
+    assert compare_runs([a, b]).pairs[0].flips == []
+
+
+def test_what_cannot_be_compared_says_why_and_what_to_do() -> None:
+    a = write_run("a", bits(10, 5))
+    with pytest.raises(RunError, match="no run there: runs/none"):
+        compare_runs([a, Path("runs/none")])
+    with pytest.raises(OptionsError, match=r"a run is given twice: runs/\.\./runs/a"):
+        compare_runs([a, Path("runs/../runs/a")])
+    for few in ([], [a]):
+        with pytest.raises(OptionsError, match="two runs or more are needed"):
+            compare_runs(few)
+    with pytest.raises(OptionsError, match="two groups are needed"):
+        compare_groups([[a], []])
+
+    other = write_run("other", bits(10, 5), photos=[*"23456789", "x", "y"])
+    with pytest.raises(
+        RunError, match=r"other: it was validated on other images than runs/a: 10 and 10, 8 of them the"
+    ):
+        compare_runs([a, other])
+    moved = write_run("moved", bits(10, 5), photos=[*"1023456789"])
+    with pytest.raises(RunError, match=r"8 of them the same; some are the same photographs in other classes\. Train"):
+        compare_runs([a, moved])
+
+    for name, spoil, why in (
+        ("stopped", lambda run: (run / "predictions.csv").unlink(), r"it has not ended: 2 of 9 epochs\. Go"),
+        (
+            "gone on",
+            lambda run: RunFolder(run).append_metrics(EpochRow(3, 1, 0, 0.7, 0.6, 0.1, 1, 0, 1)),
+            r"it has not ended: 3 of 9 .* train --resume 'runs/gone on'",
+        ),
+        (
+            "wild",
+            lambda run: (run / "predictions.csv").rename(run / "diverged.txt").write_text("the loss is nan"),
+            r"it diverged: the loss is nan\. Leave it out$",
+        ),
+    ):
+        run = write_run(name, bits(10, 5), epochs=9)
+        spoil(run)
+        with pytest.raises(RunError, match=f"{name}: {why}"):
+            compare_runs([a, run])
+    killed = write_run("killed", bits(10, 5))
+    (killed / "predictions.csv").unlink()
+    with pytest.raises(RunError, match="it has not ended: its predictions are not written yet"):
+        compare_runs([a, killed])
+
+    blind = write_run("blind", bits(10, 5))
+    config = json.loads((blind / "config.json").read_text())
+    (blind / "config.json").write_text(json.dumps(config | {"val": None}))
+    with pytest.raises(RunError, match=r"blind: it was trained without validation images\. Train it again with --val"):
+        compare_runs([a, blind])
+    (blind / "config.json").write_text(json.dumps(config | {"options": {"lr": 1}}))
+    with pytest.raises(RunError, match="the run cannot be read"):
+        compare_runs([a, blind])
+
+
+def test_a_repeated_run_does_not_pass_for_another_seed() -> None:
+    runs = [write_run(name, bits(10, 5), seed=seed) for name, seed in (("a", 0), ("b", 1), ("c", 1))]
+    with pytest.raises(RunError, match="c: it repeats runs/b: the same options, seed and data seed"):
+        compare_runs(runs)
+    same = compare_runs(runs[1:]).pairs[0]
+    assert same.better is None and same.verdict == "not distinguishable with 10 images: no difference"
+
+
+def test_what_the_reader_should_know_is_noted() -> None:
+    a = write_run("a", bits(50, 20), patience=3)
+    b, c = (write_run(name, bits(50, 30, seed), seed=seed) for name, seed in (("b", 0), ("c", 1)))
+    notes = " | ".join(compare_groups([[a], [b, c]]).notes)
+    assert "A: one run; its luck with its seeds is not in the interval" in notes
+    assert "--patience and --sched plateau decided by these images" in notes
+    d = write_run("d", bits(50, 10), lr=0.5)
+    e, f = (write_run(name, bits(50, 20, seed), seed=seed, data_seed=1) for name, seed in (("e", 0), ("f", 1)))
+    notes = " | ".join(compare_groups([[b, c], [e, f]]).notes)
+    assert "one data seed each (A: 0, B: 1): luck with order and augmentation is not in the interval, and may" in notes
+    assert "runs of B differ in more than their seeds" in " | ".join(compare_groups([[a], [b, d]]).notes)
+
+
+def test_seeds_are_shown_as_they_are_given() -> None:
+    assert [show_seeds(seeds) for seeds in ([3], [0, 1, 2], [5, 0, 6, 9])] == ["3", "0-2", "0,5-6,9"]
+
+
+def test_the_command_compares_what_train_left(cache_path: Path, tmp_path: Path, run_cli: RunCli) -> None:
+    options: dict[str, Any] = {"val": cache_path, "batch_size": 4, "epochs": 2, "threads": 1}
+    groups = [
+        train_many(TrainOptions(cache_path, lr=lr, name=name, **options), [0, 1, 2])
+        for name, lr in (("slow", 0.001), ("fast", 0.05))
+    ]
+    runs = [run for group in groups for run in group.runs]
+    ended = run_cli("compare", *runs)
+    assert ended.code == 0, ended.stderr
+    assert ended.stdout == f"{compare_runs(runs)}\n"
+    assert ended.stdout.splitlines()[0] == "A  runs/slow-seed-0 ... slow-seed-2"
+    assert "B is better" in ended.stdout or "not distinguishable with 8 images and 3 + 3 runs" in ended.stdout
+
+    ended = run_cli("compare", groups[0].table, runs[3], "vs", groups[1].runs[1], "--json")
+    assert json.loads(ended.stdout) == compare_groups([runs[:4], [runs[4]]]).to_dict()

@@ -1,0 +1,225 @@
+"""Caches of features: what a frozen network makes of images, written once, and a linear probe trained on it."""
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torchvision import models
+
+from modelnet import TrainOptions, train
+from modelnet.eval.features import build_features
+from modelnet.eval.predict import predict
+from modelnet.eval.trained import Trained
+from modelnet.nets.backbone import Backbone
+from modelnet.pages.collect import gather
+from modelnet.pages.page import render
+from pipeline import TensorCache, build_cache
+from pipeline.errors import (
+    CacheStale,
+    CheckpointError,
+    CheckpointUnsafe,
+    OptionsError,
+    OutputError,
+    RunError,
+)
+from pipeline.inspect.info import describe_cache
+from pipeline.inspect.verify import verify_cache
+from tests.support.command_line import RunCli
+from tests.support.photos import make_photos
+
+
+def save_weights(path: Path, seed: int = 0) -> Path:
+    torch.manual_seed(seed)
+    torch.save(models.resnet18().state_dict(), path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """ResNet-18 with random weights, as torchvision saves them."""
+    return save_weights(tmp_path_factory.mktemp("weights") / "resnet18.pth")
+
+
+@pytest.fixture(scope="session")
+def features_path(cache_path: Path, weights: Path) -> Path:
+    path = weights.parent / "features.h5"
+    build_features(cache_path, path, "resnet18", weights, "cpu")
+    return path
+
+
+@pytest.fixture(autouse=True)
+def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for drawing in ("loss_curves", "confusion_picture"):
+        monkeypatch.setattr(f"modelnet.training.loop.{drawing}", lambda *of: b"")
+
+
+def digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_a_row_is_what_torchvisions_network_gives_before_its_last_layer(
+    cache_path: Path, features_path: Path, weights: Path
+) -> None:
+    network = models.resnet18()
+    network.load_state_dict(torch.load(weights, weights_only=True))
+    network.fc = torch.nn.Identity()
+    images, found = TensorCache(cache_path), TensorCache(features_path)
+    with torch.inference_mode():
+        expected = network.eval()(images.read(torch.arange(8)))
+    torch.testing.assert_close(found.read(torch.arange(8)), expected, atol=1e-5, rtol=1e-5)
+    assert found.row_shape == (512,) and found.features is not None
+    assert found.features.images == images.fingerprint != found.fingerprint
+    for name in ("labels", "filenames", "source_sha256", "classes"):
+        assert np.array_equal(found.stored.table(name), images.stored.table(name))
+    assert torch.equal(found["n03874293_7.JPEG"][1], found.read(torch.tensor(found.rows_of("n03874293_7.JPEG")))[0])
+
+
+def test_info_names_the_network_and_verify_finds_nothing(features_path: Path) -> None:
+    text = str(describe_cache(features_path))
+    assert "features: 512 numbers an image: resnet18 before fc, weights " in text
+    assert not list(verify_cache(features_path))
+
+
+def test_a_second_build_does_nothing_and_a_rebuild_gives_the_same_bytes(
+    cache_path: Path, features_path: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "f.h5"
+    assert not build_features(cache_path, path, "resnet18", weights, "cpu").up_to_date
+    assert digest(path) == digest(features_path)
+    with monkeypatch.context() as patch:
+        patch.setattr("modelnet.nets.backbone.TensorCache.read", None)  # no row is even read
+        again = build_features(cache_path, path, "resnet18", weights, "cpu")
+    assert again.up_to_date and "nothing was computed" in str(again)
+    assert build_features(cache_path, path, "resnet18", weights, "cpu", rebuild=True).why == "a rebuild was asked for"
+    assert digest(path) == digest(features_path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["f.h5", "f.h5.lock"]
+
+
+def test_what_changed_is_named_and_computed_anew(weights: Path, tmp_path: Path) -> None:
+    photos, images, path = make_photos(tmp_path / "photos"), tmp_path / "c.h5", tmp_path / "f.h5"
+    build_cache(photos, images, size=64, workers=1)
+    build_features(images, path, "resnet18", weights, "cpu")
+    before = TensorCache(path).read(torch.arange(8))
+
+    other = save_weights(tmp_path / "other.pth", seed=1)
+    old, new = (Backbone("resnet18", file, 64, "cpu").digest[:8] for file in (weights, other))
+    assert build_features(images, path, "resnet18", other, "cpu").why == f"weights {old} → {new}"
+    assert not torch.equal(TensorCache(path).read(torch.arange(8)), before)
+
+    (photos / "1" / "n03874293_7.JPEG").unlink()
+    build_cache(photos, images, size=64, workers=1)
+    assert build_features(images, path, "resnet18", other, "cpu").why == "the cache of images has changed"
+    assert TensorCache(path).num_images == 7
+
+    data = bytearray(path.read_bytes())
+    data[8192 + 5 * 2048] ^= 1
+    path.write_bytes(data)
+    assert build_features(images, path, "resnet18", other, "cpu").why == "1 damaged"
+    assert not list(verify_cache(path))
+
+
+def test_caches_never_replace_those_of_something_else(
+    cache_path: Path, features_path: Path, weights: Path, shared_photos: Path, tmp_path: Path
+) -> None:
+    copies = [tmp_path / "images.h5", tmp_path / "features.h5"]
+    for copy, path in zip(copies, (cache_path, features_path), strict=True):
+        copy.write_bytes(path.read_bytes())
+    with pytest.raises(OutputError, match="holds images, not features"):
+        build_features(cache_path, copies[0], "resnet18", weights, "cpu")
+    with pytest.raises(OutputError, match="holds features, not images"):
+        build_cache(shared_photos, copies[1], size=64, workers=1)
+    with pytest.raises(OutputError, match="the images are in it"):
+        build_features(copies[0], copies[0], "resnet18", weights, "cpu", rebuild=True)
+    with pytest.raises(OptionsError, match="it holds features"):
+        build_features(copies[1], tmp_path / "more.h5", "resnet18", weights, "cpu")
+
+
+def test_weights_that_do_not_fit_are_refused(cache_path: Path, weights: Path, tmp_path: Path) -> None:
+    torch.save({"fc": print}, tmp_path / "code.pth")
+    state = torch.load(weights, weights_only=True)
+    torch.save(state | {"conv1.weight": state["conv1.weight"][:, :1]}, tmp_path / "grey.pth")
+    torch.save({name: values * torch.nan for name, values in state.items()}, tmp_path / "nan.pth")
+    for name, kind, why in (
+        ("code.pth", CheckpointUnsafe, "not safe weights"),
+        ("grey.pth", CheckpointError, "conv1.weight has another shape"),
+        ("nan.pth", CheckpointError, "holds NaN or infinite numbers"),
+        ("none.pth", RunError, "no such file"),
+    ):
+        with pytest.raises(kind, match=why):
+            build_features(cache_path, tmp_path / "f.h5", "resnet18", tmp_path / name, "cpu")
+    with pytest.raises(OptionsError, match="last layer is not linear"):
+        build_features(cache_path, tmp_path / "f.h5", "squeezenet1_0", weights, "cpu")
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith("f.h5")]
+
+
+def test_a_linear_probe_follows_the_plain_loop_and_sees_images(
+    cache_path: Path, features_path: Path, weights: Path, shared_photos: Path, tmp_path: Path
+) -> None:
+    options = TrainOptions(
+        features_path, val=features_path, model="linear", batch_size=8, shuffle=False, lr=0.05, epochs=5, device="cpu"
+    )
+    result = train(options)
+
+    torch.manual_seed(0)
+    linear, cache = torch.nn.Linear(512, 2), TensorCache(features_path)
+    optimizer = torch.optim.SGD(linear.parameters(), lr=0.05, momentum=0.5, weight_decay=1e-4)
+    expected = []
+    for _ in range(5):
+        optimizer.zero_grad()
+        loss = torch.nn.functional.cross_entropy(linear(cache.read(torch.arange(8))), cache.labels)
+        loss.backward()
+        optimizer.step()
+        expected.append(loss.item())
+    assert [row.train_loss for row in result.rows] == pytest.approx(expected, abs=1e-5)
+    assert expected[0] - expected[-1] > 0.01
+
+    trained = Trained.load(result.run, device="cpu")
+    assert trained.evaluate().loss == pytest.approx(result.rows[-1].val_loss)
+    with pytest.raises(CacheStale, match=r"has 512 numbers an image: .*, and it holds images"):
+        trained.evaluate(cache_path)
+    with pytest.raises(RunError, match="features of resnet18, whose weights are not kept here"):
+        trained.on_images(None)
+    with pytest.raises(CheckpointError, match="the weights are others"):
+        trained.on_images(save_weights(tmp_path / "other.pth", seed=1))
+    answers = list(predict(trained.on_images(weights), [shared_photos / "1"], 2))
+    with torch.inference_mode():
+        probabilities = linear(cache.read(torch.arange(4))).softmax(1)
+    by_name = dict(zip(cache.filenames[:4], probabilities, strict=True))
+    for answer in answers:
+        assert dict(answer.classes)[0] == pytest.approx(by_name[answer.file.name][0].item(), abs=1e-4)
+
+
+def test_networks_and_caches_that_do_not_go_together_are_told_what_to_give(
+    cache_path: Path, features_path: Path
+) -> None:
+    with pytest.raises(OptionsError, match="Give --model linear"):
+        train(TrainOptions(features_path, device="cpu"))
+    with pytest.raises(OptionsError, match="build-cache CACHE --features"):
+        train(TrainOptions(cache_path, model="linear", device="cpu"))
+    with pytest.raises(OptionsError, match="--augment changes images"):
+        train(TrainOptions(features_path, model="linear", augment="flip", device="cpu"))
+    with pytest.raises(CacheStale, match="and it holds images"):
+        train(TrainOptions(features_path, val=cache_path, model="linear", device="cpu"))
+
+
+def test_the_command_builds_images_and_features_and_says_what_is_out_of_date(
+    shared_photos: Path, weights: Path, tmp_path: Path, run_cli: RunCli
+) -> None:
+    features = ("--features", "resnet18", "--weights", weights, "--device", "cpu")
+    first = run_cli("build-cache", shared_photos, "--size", "64", *features)
+    assert first.code == 0, first.stderr
+    assert "data/features/photos-resnet18.h5: 8 images, " in first.stdout.splitlines()[-1]
+    again = run_cli("build-cache", "data/cache/photos.h5", *features)
+    assert "is up to date; nothing was computed" in again.stdout
+    wrong = run_cli("build-cache", "data/cache/photos.h5", "--size", "32", *features)
+    assert (wrong.code, "leave out --size" in wrong.stderr) == (2, True)
+
+
+def test_a_report_of_a_linear_probe_has_no_pictures_and_says_so(features_path: Path) -> None:
+    options = TrainOptions(features_path, val=features_path, model="linear", epochs=1, lr=1e-9, threads=1, device="cpu")
+    page = render(gather([train(options).run])).decode()
+    assert f"Pictures are missing: {features_path} holds features, not images." in page
+    assert "512 numbers an image: resnet18 before fc" in page and "<img" not in page

@@ -1,0 +1,159 @@
+"""Networks by name, and weights from files."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import timm
+import torch
+from torchvision import models
+
+from modelnet import ModelNet, Trained, TrainOptions, resume, train
+from modelnet.nets.registry import build_network
+from modelnet.nets.weights import load_weights
+from modelnet.runtime.interrupt import Stop
+from pipeline.errors import AccessDenied, CheckpointError, CheckpointUnsafe, OptionsError, RunError
+from tests.support.listener import Listener
+
+SMALL = "shufflenet_v2_x0_5"  # 0.35 million weights, with batch normalization
+
+
+pytestmark = pytest.mark.usefixtures("in_a_folder_of_its_own", "no_pictures")
+
+
+def test_a_network_of_torchvision_is_that_of_its_name_and_seed() -> None:
+    torch.manual_seed(4)
+    ours = build_network(SMALL, 3, 64)
+    torch.manual_seed(4)
+    theirs = models.get_model(SMALL, weights=None, num_classes=3)
+    assert ours.training
+    assert all(torch.equal(ours.state_dict()[name], tensor) for name, tensor in theirs.state_dict().items())
+
+
+@pytest.mark.parametrize(("name", "size"), [("squeezenet1_1", 64), ("googlenet", 64), ("mobilenet_v3_small", 60)])
+def test_networks_give_one_answer_a_class_in_training_too(name: str, size: int) -> None:
+    assert build_network(name, 3, size)(torch.zeros(2, 3, size, size)).shape == (2, 3)
+
+
+def test_what_is_no_network_or_cannot_take_the_images_is_said() -> None:
+    with pytest.raises(OptionsError, match=r"no such network: 'resnet81'. There is resnet1"):
+        build_network("resnet81", 2, 64)
+    with pytest.raises(OptionsError, match="alexnet cannot take images of 32 × 32 pixels") as caught:
+        build_network("alexnet", 2, 32)
+    assert caught.value.exit_code == 2
+
+
+def test_a_network_of_timm_is_that_of_its_name_and_seed_for_images_of_any_size_that_it_can_take() -> None:
+    no_more: dict[str, Any] = {}
+    for name, special in (("test_resnet", no_more), ("test_vit", {"img_size": 96})):
+        torch.manual_seed(4)
+        ours = build_network(f"timm:{name}", 3, 96)
+        torch.manual_seed(4)
+        theirs = timm.create_model(name, pretrained=False, num_classes=3, **special)
+        assert ours.training
+        assert all(torch.equal(ours.state_dict()[key], tensor) for key, tensor in theirs.state_dict().items())
+    with pytest.raises(OptionsError, match="timm:test_vit cannot take images of 8 × 8 pixels"):
+        build_network("timm:test_vit", 2, 8)
+
+
+def test_only_names_of_timm_s_own_list_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("timm:hf_hub:timm/resnet18", "timm:local-dir:.", "timm:resnet18.a1_in1k", "timm:resnet81"):
+        with pytest.raises(OptionsError, match=r"no such network: 'timm:.*There is "):
+            build_network(name, 2, 64)
+    with pytest.raises(OptionsError, match=r"There is timm:resnet18,"):
+        build_network("timm:resnet181", 2, 64)
+    monkeypatch.setitem(sys.modules, "timm", None)
+    with pytest.raises(OptionsError, match=r"timm is not installed.*pip install 'modelnet-cache\[timm\]'"):
+        build_network("timm:resnet18", 2, 64)
+
+
+def test_a_run_of_timm_starts_from_a_local_file_and_is_used_again(cache_path: Path) -> None:
+    torch.save(timm.create_model("test_resnet", pretrained=False, num_classes=10).state_dict(), "w.pth")
+    heard = Listener()
+    options = TrainOptions(cache_path, val=cache_path, model="timm:test_resnet", weights=Path("w.pth"), epochs=1)
+    result = train(options, heard)
+    assert result.run.name == "photos-timm-test_resnet-001"
+    assert any(note.endswith("w.pth; of another shape, and new: fc.weight, fc.bias") for note in heard.notes)
+    assert Trained.load(result.run).evaluate() == result.scores
+
+
+def test_a_run_of_a_torchvision_network_resumes_to_the_same_bits_and_is_used_again(
+    cache_path: Path, shared_photos: Path
+) -> None:
+    options = TrainOptions(
+        cache_path, val=cache_path, model=SMALL, batch_size=3, epochs=2, drop_last=True, threads=1, model_ema=0.9
+    )
+    whole = train(options)
+    stop = Stop()
+    cut = train(options, Listener(stop, 3), stop).run
+    resume(cut)
+    contents = [torch.load(run / "checkpoints/last.pt", weights_only=True) for run in (whole.run, cut)]
+    assert contents[0]["model"] == {"name": SMALL, "classes": 2, "size": 64}
+    for part in ("weights", "average"):
+        assert all(torch.equal(contents[1][part][name], tensor) for name, tensor in contents[0][part].items())
+    assert whole.run.name == f"photos-{SMALL}-001"
+    assert Trained.load(cut).evaluate() == whole.scores
+
+
+def test_weights_are_taken_where_they_fit_and_the_last_layer_for_other_classes_is_new(
+    cache_path: Path, tmp_path: Path
+) -> None:
+    torch.manual_seed(9)
+    torch.save(models.get_model(SMALL, weights=None, num_classes=1000).state_dict(), "w.pth")
+    heard = Listener()
+    options = TrainOptions(cache_path, model=SMALL, weights=Path("w.pth"), epochs=1, lr=1e-30, device="cpu")
+    run = train(options, heard).run
+    trained = torch.load(run / "checkpoints/last.pt", weights_only=True)["weights"]
+    file = torch.load("w.pth", weights_only=True)
+    left = [name for name in file if trained[name].shape != file[name].shape]
+    assert left == ["fc.weight", "fc.bias"]
+    for name in file:
+        if name not in left and not name.endswith(("running_mean", "running_var", "num_batches_tracked")):
+            torch.testing.assert_close(trained[name], file[name], atol=1e-20, rtol=0)
+    assert f"weights: {len(file) - 2} tensors of w.pth; of another shape, and new: fc.weight, fc.bias" in heard.notes
+    Path("w.pth").unlink()
+    assert len(resume(run, epochs=2).rows) == 2  # a run that goes on has its own
+
+    again = train(TrainOptions(cache_path, model=SMALL, weights=run / "checkpoints/best.pt", epochs=1, threads=1))
+    assert not again.interrupted
+
+
+def test_weights_that_may_not_be_read_are_denied(tmp_path: Path, unprivileged: None) -> None:
+    path = tmp_path / "closed.pt"
+    torch.save({}, path)
+    path.chmod(0)
+
+    with pytest.raises(AccessDenied, match=r"the weights cannot be read: .*closed.pt: permission denied"):
+        load_weights(build_network(SMALL, 3, 64), path)
+
+
+def test_what_are_no_weights_of_the_network_is_said(tmp_path: Path) -> None:
+    network = ModelNet(2, 64)
+
+    def saved(content: Any) -> Path:
+        torch.save(content, tmp_path / "w.pth")
+        return tmp_path / "w.pth"
+
+    weights = network.state_dict()
+    assert load_weights(network, saved(weights)) == []
+    with pytest.raises(RunError, match="no weights there"):
+        load_weights(network, tmp_path / "none.pth")
+    with pytest.raises(CheckpointError, match="the network has no more, as 1 of its 11 tensors"):
+        load_weights(network, saved(dict(weights) | {"more": torch.zeros(1)}))
+    with pytest.raises(CheckpointError, match=r"it has no features\.0\.weight, as 10 of the network's 10 tensors"):
+        load_weights(network, saved({"other": torch.zeros(1)}))
+    for nothing in ({}, [1], {"a": 1}):
+        with pytest.raises(CheckpointError, match="not a dictionary of tensors"):
+            load_weights(network, saved(nothing))
+    (tmp_path / "w.pth").write_bytes(b"no weights")
+    with pytest.raises(CheckpointError, match=r"it is no file of torch\.save"):
+        load_weights(network, tmp_path / "w.pth")
+    (tmp_path / "w.pth").write_bytes(b"")
+    with pytest.raises(CheckpointError, match="it is empty"):
+        load_weights(network, tmp_path / "w.pth")
+    spoilt = dict(weights) | {"features.0.bias": torch.full_like(weights["features.0.bias"], float("nan"))}
+    with pytest.raises(CheckpointError, match=r"features\.0\.bias holds NaN or infinite numbers, as 1 of 10 tensors"):
+        load_weights(network, saved(spoilt))
+    with pytest.raises(CheckpointUnsafe):
+        load_weights(network, saved({"weights": Path("x")}))

@@ -1,0 +1,149 @@
+"""What a report says of runs, from their folders alone."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from modelnet.options import TrainOptions
+from modelnet.pages.collect import flips_shown, gather, group_runs
+from modelnet.pages.run import Run
+from modelnet.progress import EpochRow
+from modelnet.runs.folder import RunFolder
+from pipeline.errors import RunError
+from tests.support.made_runs import make_run
+
+
+@pytest.fixture(autouse=True)
+def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+ANSWERS = [("1", "a", "1", 0.9), ("1", "b", "2", 0.8), ("2", "c", "2", 0.6), ("2", "d", "1", 0.7)]
+
+
+def test_runs_that_differ_in_their_seeds_alone_are_a_group() -> None:
+    paths = [
+        make_run("a", [0.7], seed=0),
+        make_run("b", [0.7], seed=0, lr=0.1),
+        make_run("c", [0.7], seed=5, data_seed=2, device="cpu", threads=1),
+        make_run("d", [0.7], classes=((1, "paddle", 6), (2, "snake", 2)), lr=0.1, seed=9),
+        make_run("e", [0.7], momentum=0.9),
+    ]
+    groups = group_runs([Run.read(path) for path in paths])
+    assert [(g.label, [run.path.name for run in g.runs]) for g in groups] == [
+        ("A", ["a", "c"]),
+        ("B", ["b", "d"]),
+        ("C", ["e"]),
+    ]
+    assert [g.label for g in group_runs([Run.read(path) for path in (paths[0], paths[2])])] == [""]
+    many = [replace(Run.read(paths[0]), options=TrainOptions(Path("c"), batch_size=n)) for n in range(1, 30)]
+    assert [g.label for g in group_runs(many)][24:] == ["Y", "Z", "AA", "AB", "AC"]
+
+
+def test_the_answers_of_a_group_are_added_up() -> None:
+    other = [("1", "a", "1", 0.9), ("1", "b", "1", 0.8), ("2", "c", "1", 0.6), ("2", "d", "1", 0.7)]
+    report = gather([make_run("a", [0.7], ANSWERS), make_run("b", [0.6], other, seed=1)])
+    (group,) = report.groups
+    assert group.confusion == [[3, 1], [3, 1]]
+    paddle, snake = group.class_scores or []
+    assert (paddle.precision, paddle.recall, snake.precision, snake.recall) == (0.5, 0.75, 0.5, 0.25)
+    (gallery,) = report.galleries
+    assert [(m.image.file, m.runs) for m in gallery.mistakes] == [("d", 2), ("b", 1), ("c", 1)]
+
+
+def test_many_mistakes_are_shown_as_the_surest_and_the_least_sure() -> None:
+    few = [("1", f"{i:02}", "2", 0.5 + i / 100) for i in range(24)]
+    (gallery,) = gather([make_run("few", [0.7], few)]).galleries
+    assert [m.image.file for m in gallery.mistakes] == [f"{i:02}" for i in reversed(range(24))]
+    surest, unsure = gather([make_run("many", [0.7], [*few, ("1", "24", "2", 0.99)])]).galleries
+    assert [m.image.file for m in surest.mistakes] == [f"{i:02}" for i in reversed(range(13, 25))]
+    assert [m.image.file for m in unsure.mistakes] == [f"{i:02}" for i in range(12)]
+
+
+def test_mistakes_are_those_of_the_runs_that_were_validated() -> None:
+    report = gather([make_run("blind", [0.7]), make_run("seeing", [0.7], ANSWERS)])
+    assert [m.image.file for m in report.galleries[0].mistakes] == ["b", "d"]
+    assert any("it was trained without validation images" in note for note in report.notes)
+
+
+def test_runs_validated_on_other_images_show_no_mistakes_together() -> None:
+    first, second = make_run("a", [0.7], ANSWERS), make_run("b", [0.7], ANSWERS, val_fraction=0.5)
+    report = gather([first, second])
+    assert report.galleries == []
+    assert report.notes[0].startswith("The runs were not validated on the same images")
+
+
+def test_runs_that_can_be_compared_are_and_of_others_it_is_said_why_not() -> None:
+    right = [("1", f"{i:03}", "1", 0.9) for i in range(60)] + [("2", f"{i:03}", "2", 0.9) for i in range(60, 100)]
+    wrong = [(c, file, "2" if i < 40 else said, p) for i, (c, file, said, p) in enumerate(right)]
+    good, bad = make_run("good", [0.7, 1.0], right, lr=0.1), make_run("bad", [0.7, 1.0], wrong, lr=0.2)
+    report = gather([good, bad, Path("runs/../runs/bad")])
+    assert report.comparison is not None and len(report.runs) == 2
+    assert report.comparison.pairs[0].verdict.startswith("the network of A is better by 40.0 points")
+    assert [flip.file for flip in flips_shown(report.comparison)] == [f"{i:03}" for i in range(12)]
+
+    seeds = [make_run(f"s{i}", [0.7, 1.0], right, seed=i) for i in range(3)]
+    assert gather(seeds).comparison is None and [group.label for group in gather(seeds).groups] == [""]
+    unfinished = make_run("unfinished", [0.7], epochs=5, lr=0.3)
+    refused = gather([*seeds, unfinished])
+    assert [group.label for group in refused.groups] == ["A", "B"] and refused.comparison is None
+    assert any(note.startswith("No comparison: the run cannot be compared: runs/unfinished") for note in refused.notes)
+
+
+def test_notes_say_what_the_numbers_hide() -> None:
+    def notes(path: Path) -> str:
+        return " ".join(Run.read(path).notes())
+
+    assert "No validation images" in notes(make_run("a", [0.7]))
+    assert "2 of 9 epochs are done" in notes(make_run("b", [0.7, 0.6], epochs=9))
+    assert "the network is guessing" in notes(make_run("c", [0.5623] * 20))  # the entropy of 6 and 2 images
+    assert "With 4 images this accuracy cannot be told from that of always answering paddle: 50.0%." in notes(
+        make_run("d", [0.7], ANSWERS)
+    )
+    wrong = [("1", str(i), "2" if i % 4 else "1", 0.9) for i in range(40)] + [("2", "a", "2", 0.9)]
+    below = "This accuracy is below that of always answering paddle: 97.6%."
+    assert notes(make_run("below", [0.7], wrong)) == below
+    assert "whether it converged follows from that loss" in notes(make_run("in-order", [0.1], shuffle=False))
+    in_order = [make_run(f"in-order-{seed}", [0.1], shuffle=False, seed=seed) for seed in (0, 1)]
+    assert sum("The order was not shuffled" in note for note in gather(in_order).notes) == 1
+    assert any(note.startswith("In 2 of 3 runs the order was") for note in gather([*in_order, Path("runs/c")]).notes)
+    assert not any("shuffled" in note for note in gather([Path("runs/c"), Path("runs/d")]).notes)
+    sure = [(c, f"{c}{i}", c, 0.9) for c in "12" for i in range(20)]
+    assert notes(make_run("e", [0.1], sure)) == ""
+    gone_on = make_run("f", [0.3, 0.2], sure, epochs=9)
+    RunFolder(gone_on).append_metrics(EpochRow(3, 0.1, 1.0, 0.15, 1.0, 0.01, 100, 0, 1))
+    assert "Scores and mistakes are those after epoch 2" in notes(gone_on)
+    stopped = make_run("g", [0.3, 0.2], sure, epochs=9, patience=1)
+    assert notes(stopped) == ""
+    wild = make_run("wild", [0.7, 0.6], epochs=9)
+    RunFolder(wild).write_divergence("the loss is nan in epoch 3, batch 1 of 2")
+    assert notes(wild).startswith("The run diverged: the loss is nan in epoch 3, batch 1 of 2. What is shown is")
+    assert gather([wild, Path("runs/a"), Path("runs/b")]).notes[:2] == [
+        "1 of 3 runs diverged: wild.",
+        "1 of 3 runs were stopped before their last epoch, or still train: b.",
+    ]
+
+
+def test_classes_that_share_a_name_are_told_apart() -> None:
+    classes = (("n01", "crane", 1), ("n02", "crane", 1), ("n03", "", 1), ("n04", "snake\n", 1))
+    run = Run.read(make_run("a", [0.7], classes=classes))
+    assert list(run.classes.values()) == ["crane (n01)", "crane (n02)", "n03", r"'snake\n'"]
+
+
+def test_what_is_no_run_is_named() -> None:
+    with pytest.raises(RunError, match="no run there"):
+        gather([Path("runs/nowhere")])
+    path = make_run("a", [0.7], ANSWERS)
+    for name, content in (
+        ("scores.json", b"{}"),
+        ("scores.json", b"["),
+        ("predictions.csv", b"a,b\n1,2\n"),
+        ("config.json", b'{"options": {"cache": "c.h5"}, "cache": {}, "val": null}'),
+    ):
+        whole = (path / name).read_bytes()
+        (path / name).write_bytes(content)
+        with pytest.raises(RunError, match="the run cannot be read"):
+            gather([path])
+        (path / name).write_bytes(whole)
+    gather([path])

@@ -1,0 +1,435 @@
+"""Two real processes that train one network, against one process; and what is seen where one of them fails."""
+
+import csv
+import os
+import pickle
+import re
+import signal
+import subprocess
+import sys
+import traceback
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NoReturn
+
+import pytest
+import torch
+from torch import nn
+
+import cli
+from modelnet import TrainOptions, TrainResult, resume, train
+from modelnet.progress import Progress
+from modelnet.runtime.batch_norm import share_statistics
+from modelnet.runtime.interrupt import Stop
+from modelnet.runtime.ranks import Ranks, join_ranks
+from modelnet.sweep.train import train_many
+from pipeline.build.build import build_cache
+from pipeline.errors import OptionsError, PipelineError
+from tests.support.command_line import REPOSITORY
+from tests.support.photos import make_photos, save_jpeg
+
+COMMON: dict[str, Any] = {"device": "cpu", "epochs": 4, "lr": 0.01, "threads": 1}
+
+
+@pytest.fixture(autouse=True)
+def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.chdir(tmp_path)
+    for drawing in ("training.loop.loss_curves", "training.loop.confusion_picture", "sweep.train.group_curves"):
+        monkeypatch.setattr(f"modelnet.{drawing}", lambda *of: b"")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def in_ranks(work: Callable[[Ranks], Any], size: int = 2) -> list[Any]:
+    """Do the same in `size` processes, forked from this one, and return what each gives or the error it ends with."""
+    store, processes = store_as_torchrun_has(), []
+    for rank in range(size):
+        reading, writing = os.pipe()
+        pid = fork(lambda rank=rank, writing=writing: one_rank(work, rank, size, store.port, writing))  # type: ignore[misc]
+        os.close(writing)
+        processes.append((pid, reading))
+    results = []
+    for pid, reading in processes:
+        with os.fdopen(reading, "rb") as pipe:
+            data = pipe.read()
+        _, status = os.waitpid(pid, 0)
+        results.append(pickle.loads(data) if data else status)
+    return results
+
+
+def store_as_torchrun_has() -> Any:
+    """Return what is kept for the ranks by a process that outlives them: this one."""
+    return torch.distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # type: ignore[attr-defined]
+
+
+def fork(work: Callable[[], NoReturn]) -> int:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # about threads, of which the children use none
+        pid = os.fork()
+    return pid or work()
+
+
+def environment(rank: int, size: int, port: int) -> dict[str, str]:
+    """Return what torchrun gives a process to know."""
+    numbers = {"RANK": rank, "WORLD_SIZE": size, "LOCAL_RANK": rank, "LOCAL_WORLD_SIZE": size, "MASTER_PORT": port}
+    texts = {"MASTER_ADDR": "127.0.0.1", "TORCHELASTIC_USE_AGENT_STORE": "True"}
+    return {name: str(value) for name, value in numbers.items()} | texts
+
+
+def one_rank(work: Callable[[Ranks], Any], rank: int, size: int, port: int, writing: int) -> NoReturn:
+    """Be a rank, in a forked process, and end it."""
+    os.environ |= environment(rank, size, port)
+    try:
+        with join_ranks() as ranks:
+            result = work(ranks)
+    except PipelineError as error:
+        result = error
+    except BaseException:
+        traceback.print_exc()
+        os._exit(1)
+    with os.fdopen(writing, "wb") as pipe:
+        pickle.dump(result, pipe)
+    os._exit(0)
+
+
+def results(run: Path, name: str = "metrics.csv") -> list[list[float]]:
+    """Read the columns of a table that are results: no times, names and digests."""
+    with (run / name).open() as file:
+        lines = list(csv.reader(file))[1:]
+    return [[float(v) for v in line[:6] if re.fullmatch(r"-?[\d.e-]+", v)] for line in lines]
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    content: dict[str, torch.Tensor] = torch.load(run / "checkpoints" / "last.pt", weights_only=True)["weights"]
+    return content
+
+
+CASES: dict[str, dict[str, Any]] = {
+    # 8 images: parts of 2 and 1; the last batch has 2
+    "parts-differ": {"batch_size": 3, "augment": "flip,crop,color"},
+    # the last batch has one image, so that one rank has none
+    "a-rank-has-none": {
+        "batch_size": 7,
+        "class_weights": "balanced",
+        "smoothing": 0.1,
+        "zero_grad": "epoch",
+        "preload": True,
+    },
+    "mixed": {
+        "batch_size": 7,
+        "augment": "flip,erase,mixup,cutmix",
+        "crop_size": 60,
+        "lr": 0.1,
+        "class_weights": "balanced",
+        "smoothing": 0.1,
+    },
+    "accumulated": {"batch_size": 3, "accumulate": 2, "clip_grad": 0.5, "model_ema": 0.5, "opt": "adamw"},
+    "dropped": {"batch_size": 3, "drop_last": True, "shuffle": False, "workers": 1},
+    # few steps of few images: BatchNorm makes the rounding of sums grow
+    "batchnorm": {"batch_size": 8, "model": "shufflenet_v2_x0_5", "lr": 0.001, "epochs": 2},
+}
+
+
+def test_two_ranks_give_the_losses_metrics_and_predictions_of_one(
+    cache_path: Path, uint8_cache_path: Path, tmp_path: Path
+) -> None:
+    def run(name: str, ranks: Ranks | None = None) -> TrainResult:
+        options = COMMON | CASES[name] | {"name": f"{name}-{1 if ranks is None else ranks.size}"}
+        return train(TrainOptions(cache_path, val=uint8_cache_path, **options), ranks=ranks)
+
+    alone = {name: run(name) for name in CASES}
+    both = in_ranks(lambda ranks: {name: run(name, ranks) for name in CASES})
+
+    for name, expected in alone.items():
+        found = both[0][name]
+        assert found.run.name == f"{name}-2" and both[1][name].run == found.run
+        assert len(expected.rows) == len(found.rows) == (2 if name == "batchnorm" else 4)
+        assert expected.rows[0].train_loss != pytest.approx(expected.rows[1].train_loss, abs=1e-4)  # it learns
+        for table in ("metrics.csv", "predictions.csv"):
+            pairs = zip(results(expected.run, table), results(found.run, table), strict=True)
+            assert all(b == pytest.approx(a, abs=1e-5) for a, b in pairs), (name, table)
+        assert weights(expected.run).keys() == weights(found.run).keys()
+        assert [r.train_loss for r in both[1][name].rows] == [r.train_loss for r in found.rows]  # all know the same
+    assert len(list((tmp_path / "runs").iterdir())) == 2 * len(CASES)
+
+
+class StopsAfter(Progress):
+    """Asks this process, and no other, to stop after so many images."""
+
+    def __init__(self, images: int) -> None:
+        self.left = images
+        self.stop = Stop()
+
+    def step(self, images: int) -> None:
+        self.left -= images
+        if self.left <= 0:
+            self.stop.signal = signal.SIGTERM
+
+
+def test_a_stop_of_one_rank_saves_once_and_any_number_of_ranks_goes_on(cache_path: Path) -> None:
+    options = TrainOptions(cache_path, **COMMON | {"batch_size": 3, "model": "squeezenet1_0", "lr": 0.001})  # dropout
+
+    def stopped(ranks: Ranks, name: str) -> tuple[bool, int | None]:
+        asks = StopsAfter(10 if ranks.rank == 1 else 10**9)  # within the first step of the second epoch
+        named = TrainOptions(**{**vars(options), "name": name})
+        return train(named, asks, asks.stop, ranks).interrupted, asks.stop.signal
+
+    def work(ranks: Ranks) -> Any:
+        whole = train(options, ranks=ranks)
+        signals = stopped(ranks, "same"), stopped(ranks, "other")
+        first = resume(Path("runs/same"), ranks=ranks)
+        return whole, signals, first
+
+    (whole, signals, first), (_, other_signals, _) = in_ranks(work)
+    assert signals == other_signals == ((True, signal.SIGTERM),) * 2
+    saved = torch.load("runs/other/checkpoints/last.pt", weights_only=True)
+    assert (saved["epoch"], saved["step"], saved["running"]["images"]) == (1, 2, 6)  # one step later all know
+    assert results(first.run) == results(whole.run)
+    for key, values in weights(whole.run).items():
+        assert torch.equal(values, weights(first.run)[key])
+    assert not resume(Path("runs/other")).interrupted
+    assert len(results(Path("runs/other"))) == 4
+
+
+def test_another_number_of_ranks_resumes_to_the_same_losses(cache_path: Path) -> None:
+    options = {**COMMON, "batch_size": 3}
+    whole = train(TrainOptions(cache_path, **options))
+    asks = StopsAfter(13)
+    train(TrainOptions(cache_path, **options, name="r"), asks, asks.stop)
+    in_ranks(lambda ranks: resume(Path("runs/r"), ranks=ranks).interrupted)
+    for expected, found in zip(results(whole.run), results(Path("runs/r")), strict=True):
+        assert found == pytest.approx(expected, abs=1e-5)
+
+
+def test_networks_of_many_seeds_are_divided_among_ranks(cache_path: Path, uint8_cache_path: Path) -> None:
+    def run(name: str, ranks: Ranks | None = None) -> Any:
+        options = TrainOptions(cache_path, val=uint8_cache_path, **COMMON, batch_size=3, name=name, augment="flip")
+        return train_many(options, [4, 1, 7], ranks=ranks)
+
+    alone, (both, other) = run("alone"), in_ranks(lambda ranks: run("both", ranks))
+    assert [path.name for path in both.runs] == ["both-seed-4", "both-seed-1", "both-seed-7"]
+    assert both.runs == other.runs and both.converged == alone.converged
+    for expected, found in zip(alone.runs, both.runs, strict=True):
+        assert results(expected) != results(alone.runs[0]) or expected == alone.runs[0]
+        for a, b in zip(results(expected), results(found), strict=True):
+            assert b == pytest.approx(a, abs=1e-5)
+
+
+def test_the_rank_that_fails_tells_and_the_others_end_with_its_code(cache_path: Path) -> None:
+    def fails(ranks: Ranks) -> None:
+        if ranks.rank == 1:
+            assert ranks.may_speak(66)
+            raise OptionsError("this rank", None, "fails")
+        train(TrainOptions(cache_path, **COMMON), ranks=ranks)
+
+    def is_killed(ranks: Ranks) -> None:
+        if ranks.rank == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        train(TrainOptions(cache_path, **COMMON), ranks=ranks)
+
+    waiting, failed = in_ranks(fails)
+    assert type(waiting).__name__ == "RankFailed" and waiting.exit_code == 66
+    assert str(failed) == "this rank: fails"
+    waiting, killed = in_ranks(is_killed)
+    assert killed == signal.SIGKILL
+    assert waiting.exit_code == 71 and "rank 0 of 2 has lost another" in str(waiting)
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_ranks_that_read_different_caches_are_refused_whatever_is_in_these(
+    many: bool, cache_path: Path, tmp_path: Path
+) -> None:
+    """As those of two machines, each with a copy of its own; one more class would be another network, too."""
+    photos = make_photos(tmp_path / "photos")
+    save_jpeg(photos / "3" / "a.jpg", 60, 60, 9)
+    other = build_cache(photos, tmp_path / "c.h5", size=64, workers=1).path
+
+    def work(ranks: Ranks) -> None:
+        options = TrainOptions(other if ranks.rank else cache_path, **COMMON)
+        train_many(options, [0, 1], ranks=ranks) if many else train(options, ranks=ranks)
+
+    for ended, path in zip(in_ranks(work), (cache_path, other), strict=True):
+        reason = "rank 1 finds another one there than rank 0. Give all the same file"
+        assert str(ended) == f"the ranks read different caches: {path}: {reason}"
+    assert not (tmp_path / "runs").exists()
+
+
+def test_ranks_without_a_part_of_the_batch_are_refused(cache_path: Path) -> None:
+    for ended in in_ranks(lambda ranks: train(TrainOptions(cache_path, batch_size=1, device="cpu"), ranks=ranks)):
+        assert str(ended) == (
+            "too many ranks: a batch of 1 images cannot be divided among 2 ranks. "
+            "Give --batch-size 2 or more: it is that of all"
+        )
+
+
+def test_batchnorm_of_ranks_is_that_of_the_whole_batch() -> None:
+    torch.manual_seed(0)
+    whole = torch.randn(5, 3, 4, 4) * 3 + 1
+    weight = torch.randn(5, 3, 4, 4)
+
+    def layer() -> nn.Module:
+        torch.manual_seed(1)
+        network = nn.Sequential(nn.BatchNorm2d(3), nn.ReLU())
+        for parameter in network.parameters():
+            nn.init.normal_(parameter)
+        return network
+
+    def through(network: nn.Module, images: torch.Tensor, weight: torch.Tensor) -> list[torch.Tensor]:
+        images = images.clone().requires_grad_()
+        out = network(images)
+        (out * weight).sum().backward()
+        gradients = [parameter.grad for parameter in network.parameters()]
+        return [tensor.detach() for tensor in (out, images.grad, *gradients, *network.buffers()) if tensor is not None]
+
+    def work(ranks: Ranks) -> Any:
+        found = []
+        for counts in ([3, 2], [5, 0]):
+            network = layer()
+            share_statistics(network)
+            parts = [tensor.split(counts)[ranks.rank] for tensor in (whole, weight)]
+            found.append([tensor.tolist() for tensor in through(network, *parts)])
+        return found
+
+    expected = through(layer(), whole, weight)
+    first, second = in_ranks(work)
+    for a, b in zip(first, second, strict=True):
+        out, gradient = (torch.tensor(x + y) for x, y in zip(a[:2], b[:2], strict=True))
+        own = [torch.tensor(x) + torch.tensor(y) for x, y in zip(a[2:4], b[2:4], strict=True)]
+        for mine, theirs in zip([out, gradient, *own], expected, strict=False):
+            torch.testing.assert_close(mine, theirs, atol=1e-5, rtol=1e-5)
+        for mine, theirs in zip(a[4:], expected[4:], strict=True):
+            torch.testing.assert_close(torch.tensor(mine), theirs)
+        assert a[4:] == b[4:]
+
+
+class Backwards(nn.Module):
+    """Has its layers in another order than it uses them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.last, self.first = nn.Linear(500, 10), nn.Linear(100, 500)
+
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = self.last(self.first(values).relu())
+        return out
+
+
+def test_the_first_step_adds_gradients_up_in_the_order_of_all_others() -> None:
+    """Else a run that is resumed, whose first step is not the first, would end with other last digits."""
+
+    def work(ranks: Ranks) -> bool:
+        torch.manual_seed(0)
+        network = Backwards()
+        forward = ranks.replicate(network, torch.device("cpu"), (100,))
+        assert network.first.weight.grad is None and network.training
+        torch.manual_seed(ranks.rank)
+        values, gradients = torch.randn(4, 100), []
+        for _ in range(3):
+            network.zero_grad()
+            forward(values).square().sum().backward()
+            gradients.append(
+                [parameter.grad.clone() for parameter in network.parameters() if parameter.grad is not None]
+            )
+        first, *others = gradients
+        return len(first) == 4 and all(all(map(torch.equal, first, other)) for other in others)
+
+    assert in_ranks(work, size=3) == [True] * 3
+
+
+def torchrun(*arguments: str, cwd: Path) -> "subprocess.Popen[str]":
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", str(REPOSITORY / "cli.py")]
+    return subprocess.Popen(
+        [*command, "train", *arguments], cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def test_torchrun_trains_speaks_once_and_is_stopped(cache_path: Path, tmp_path: Path) -> None:
+    process = torchrun(
+        *("--cache", str(cache_path), "--device", "cpu", "--epochs", "1000000", "--name", "r"), cwd=tmp_path
+    )
+    assert process.stdout is not None
+    lines = [next(process.stdout) for _ in range(4)]
+    process.send_signal(signal.SIGINT)
+    rest, errors = process.communicate(timeout=60)
+    assert lines[0] == "run folder: runs/r\n"
+    assert [line[:11] for line in lines[2:]] == ["epoch      ", "epoch      "]
+    assert errors.count("stopped and saved. Go on with") == 1 and "error:" not in errors.replace("Error:", "")
+    saved = torch.load(tmp_path / "runs/r/checkpoints/last.pt", weights_only=True)
+    assert saved["epoch"] == (tmp_path / "runs/r/metrics.csv").read_text().count("\n") - 1
+    assert rest.count("epoch") + 2 == saved["epoch"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "line"),
+    [
+        (["train", "--lr", "1e12"], 76, "error: training diverged: runs/{cache}-modelnet-001: the loss is "),
+        (["train", "--device", "cuda:9"], 2, "error: --device cuda:9 is one for 2 ranks: "),
+        (["train", "--val-fraction", "2"], 2, "error: val_fraction is between 0 and 1"),
+        (["evaluate", "runs/x"], 2, "error: torchrun starts several processes, and only train divides its work"),
+    ],
+)
+def test_one_rank_tells_of_an_error_and_all_end_with_its_code(
+    cache_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], code: int, line: str
+) -> None:
+    if arguments[0] == "train":
+        arguments = [*arguments, "--cache", str(cache_path)]
+    arguments += ["--device", "cpu"] if "1e12" in arguments else []
+    monkeypatch.setattr(sys, "argv", ["cli.py", *arguments])
+    ended = in_ranks_of_the_command_line(tmp_path / "stderr")
+    errors = (tmp_path / "stderr").read_text()
+    assert ended == [code, code]
+    assert re.findall("^error: .*", errors, re.MULTILINE) == errors.splitlines()[-1:]
+    assert errors.splitlines()[-1].startswith(line.format(cache=cache_path.stem))
+
+
+def test_ranks_that_are_done_end_without_waiting_for_threads_that_may_abort(
+    cache_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(
+        sys, "argv", ["cli.py", "train", "--cache", str(cache_path), "--device", "cpu", "--epochs", "1"]
+    )
+    monkeypatch.setattr(sys, "exit", lambda code: os._exit(42))  # would run the end of the interpreter
+
+    assert in_ranks_of_the_command_line(tmp_path / "stderr") == [0, 0]
+
+
+@pytest.mark.parametrize("torch_fails", [False, True])
+def test_a_rank_that_fails_alone_before_it_meets_the_others_tells_why(
+    torch_fails: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def main(*of: object, **options: object) -> int:
+        if os.environ["RANK"] == "0":
+            return 0  # as one that waits for the other
+        if torch_fails:
+            monkeypatch.setitem(sys.modules, "modelnet.runtime.ranks", None)
+        raise OptionsError("this rank alone", None, "fails")
+
+    monkeypatch.setattr(cli.cli, "main", main)
+
+    assert in_ranks_of_the_command_line(tmp_path / "stderr") == [0, 2]
+    assert (tmp_path / "stderr").read_text() == "error: this rank alone: fails\n"
+
+
+def in_ranks_of_the_command_line(stderr: Path) -> list[int]:
+    """Run the command line in two ranks, as torchrun does, and return their exit codes."""
+
+    def command(rank: int, port: int) -> NoReturn:
+        os.environ |= environment(rank, 2, port)
+        file = os.open(stderr, os.O_CREAT | os.O_WRONLY | os.O_APPEND)
+        os.dup2(file, 2)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__
+        try:
+            cli.main()
+        except SystemExit as error:
+            os._exit(error.code if isinstance(error.code, int) else 1)
+        finally:
+            os._exit(99)
+
+    store = store_as_torchrun_has()
+    processes = [fork(lambda rank=rank: command(rank, store.port)) for rank in range(2)]  # type: ignore[misc]
+    return [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in processes]

@@ -1,0 +1,62 @@
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from pipeline.build.report import BuildReport, failed_lines, left_out_lines
+from pipeline.format.classes import class_table
+from pipeline.format.suspects import Look
+from pipeline.format.tables import Failed
+
+
+@pytest.mark.parametrize(
+    ("look", "summary"),
+    [
+        (Look(), ""),
+        (Look(same_content=[["1/a", "2/b"]]), "1 group with the same content"),
+        (
+            Look([["a", "b"], ["c", "d"]], [("a", "c")], [("e", "tiny")] * 3),
+            "2 groups with the same content, 1 pair nearly alike, 3 tiny, blank or animated",
+        ),
+    ],
+)
+def test_what_is_worth_a_look_is_told_in_one_line(look: Look, summary: str) -> None:
+    assert look.summary() == summary
+
+
+def test_long_lists_are_cut_and_say_how_many_more_there_are() -> None:
+    failed = [Failed(1, f"{n}.jpg", "truncated", False) for n in range(25)]
+    named = [(f"{n}.jpg", "outside a class folder") for n in range(12)]
+
+    lines = list(failed_lines(failed))
+    assert lines[0] == "failed: 25" and len(lines) == 22 and lines[-1] == "  and 5 more (info --json shows all)"
+    lines = list(left_out_lines(Counter({"outside a class folder": 12}), named))
+    assert lines[0] == "left out: 12 × outside a class folder" and lines[-1] == "  and 2 more"
+    assert list(Look(remarks=[("a", "tiny")] * 11).lines())[-1] == "  and 1 more (info --json shows all)"
+
+
+def test_a_table_of_classes_is_as_wide_as_its_longest_name() -> None:
+    assert class_table([1, 10], ["", ""], [5, 123456]) == [
+        "label  class  images",
+        "    0  1           5",
+        "    1  10     123456",
+    ]
+    assert class_table(["n01740131"], ["a snake\x1b"], [1]) == [
+        "label  class      name           images",
+        "    0  n01740131  'a snake\\x1b'       1",
+    ]
+
+
+def test_files_seen_are_cached_left_out_and_failed_ones() -> None:
+    report = BuildReport(
+        path=Path("c.h5"),
+        class_ids=[1],
+        class_names=[""],
+        counts=[3],
+        cached=3,
+        left_out=Counter({"suffix .txt": 2}),
+        failed=[Failed(1, "a.jpg", "truncated", False)],
+    )
+
+    assert report.seen == 6
+    assert str(report).splitlines()[-1] == "c.h5: 3 images, 0 bytes: tables alone rewritten in 0.0 s"

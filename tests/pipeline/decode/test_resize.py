@@ -1,0 +1,121 @@
+"""Resizing has Pillow's bits, whether C, this Pillow or another one does it."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from pipeline.decode import resize as module
+from pipeline.decode.resize import resize
+from pipeline.system.native import compiled
+from tests.support.photos import textured
+
+SIDES = (1, 2, 5, 6, 7, 16, 31, 64, 97, 224)
+
+
+@pytest.fixture(params=["compiled", "Pillow"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Each way to resize."""
+    folder = request.getfixturevalue("kernels") if request.param == "compiled" else Path("nothing is here")
+    monkeypatch.setattr(module, "compiled", lambda name: compiled(name, folder))
+    caches = (module._kernel, module._order_of_pillow)
+    for cache in caches:
+        cache.cache_clear()
+    if request.param == "compiled" and not _has_avx2():
+        pytest.skip("this processor has no AVX2")
+    assert (module._order_of_pillow() is None) == (request.param == "Pillow")
+    yield str(request.param)
+    for cache in caches:
+        cache.cache_clear()
+
+
+def _has_avx2() -> bool:
+    information = Path("/proc/cpuinfo")
+    return information.exists() and " avx2 " in information.read_text()
+
+
+def pillows(pixels_HWC: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+    return np.asarray(Image.fromarray(pixels_HWC).resize((size, size), Image.Resampling.BILINEAR))
+
+
+@pytest.mark.parametrize("size", SIDES)
+def test_any_size_becomes_any_other_with_the_bits_of_pillow(way: str, size: int) -> None:
+    rng = np.random.default_rng(size)
+    for height in SIDES:
+        for width in SIDES:
+            noise = rng.integers(0, 256, (height, width, 3), np.uint8)
+            for pixels_HWC in (noise, (noise > 127).astype(np.uint8) * np.uint8(255)):
+                assert np.array_equal(resize(pixels_HWC, size), pillows(pixels_HWC, size)), (height, width)
+
+
+@pytest.mark.parametrize(("height", "width"), [(6, 9000), (3000, 60), (3001, 60), (9000, 6), (2000, 1500)])
+def test_slim_and_large_images_have_the_bits_of_pillow(way: str, height: int, width: int) -> None:
+    pixels_HWC = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+    for size in (6, 100):
+        assert np.array_equal(resize(pixels_HWC, size), pillows(pixels_HWC, size))
+
+
+def test_on_both_sides_of_the_border_where_pillow_begins_with_the_columns(way: str) -> None:
+    rng = np.random.default_rng(0)
+    for width in (30, 40, 41, 75):
+        for height in range(2 * width - 42, 2 * width - 36):  # 2 × width - 40 is the border
+            pixels_HWC = rng.integers(0, 256, (height, width, 3), np.uint8)
+            assert np.array_equal(resize(pixels_HWC, 40), pillows(pixels_HWC, 40)), (height, width)
+
+
+def test_an_image_and_its_array_are_the_same_also_where_rows_are_not_one_after_the_other(way: str) -> None:
+    picture = textured(90, 70, 1)
+    whole_HWC = np.asarray(picture)
+    expected = pillows(whole_HWC, 32)
+    flipped_HWC = whole_HWC[::-1].copy()[::-1]
+
+    for image in (picture, whole_HWC, flipped_HWC):
+        assert np.array_equal(resize(image, 32), expected)
+
+
+def test_a_pillow_that_resizes_otherwise_does_it_itself(kernels: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "compiled", lambda name: compiled(name, kernels))
+    pillow_resize = Image.Image.resize
+    module._kernel.cache_clear()
+    module._order_of_pillow.cache_clear()
+
+    def brighter(self: Image.Image, *args: object) -> Image.Image:
+        pixels_HWC = np.asarray(pillow_resize(self, *args))  # type: ignore[arg-type]
+        return Image.fromarray(np.minimum(pixels_HWC, 254) + np.uint8(1))
+
+    monkeypatch.setattr(Image.Image, "resize", brighter)
+    try:
+        pixels_HWC = np.random.default_rng(0).integers(0, 256, (50, 60, 3), np.uint8)
+        assert module._order_of_pillow() is None
+        assert np.array_equal(resize(pixels_HWC, 20), pillows(pixels_HWC, 20))
+    finally:
+        module._order_of_pillow.cache_clear()
+        module._kernel.cache_clear()
+
+
+def test_a_pillow_that_always_begins_with_the_rows_is_followed(kernels: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not _has_avx2():
+        pytest.skip("this processor has no AVX2")
+    monkeypatch.setattr(module, "compiled", lambda name: compiled(name, kernels))
+    module._kernel.cache_clear()
+    module._order_of_pillow.cache_clear()
+
+    def rows_first(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+        whole = Image.fromarray(image)
+        return np.asarray(
+            whole.resize((size, whole.height), Image.Resampling.BILINEAR).resize(
+                (size, size), Image.Resampling.BILINEAR
+            )
+        )
+
+    monkeypatch.setattr(module, "_pillow_resize", rows_first)
+    try:
+        assert module._order_of_pillow() is module._rows_first
+        pixels_HWC = np.random.default_rng(0).integers(0, 256, (300, 60, 3), np.uint8)
+        assert np.array_equal(resize(pixels_HWC, 20), rows_first(pixels_HWC, 20))
+    finally:
+        module._order_of_pillow.cache_clear()
+        module._kernel.cache_clear()

@@ -1,0 +1,174 @@
+import shutil
+from pathlib import Path
+
+import pytest
+
+from pipeline.build.build import build_cache
+from pipeline.errors import CacheDamaged, CacheMissing, StorageError
+from pipeline.inspect import verify
+from pipeline.inspect.verify import verify_cache
+from pipeline.system import files
+from tests.support.builds import InThisProcess
+from tests.support.photos import SIZE, make_photos
+
+ROW_BYTES = 3 * SIZE * SIZE * 4
+
+
+@pytest.fixture
+def copy(cache_path: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copy(cache_path, tmp_path / "copy.h5"))
+
+
+def flip(path: Path, *places: int) -> None:
+    data = bytearray(path.read_bytes())
+    for place in places:
+        data[place] ^= 0x10
+    path.write_bytes(data)
+
+
+def test_a_cache_as_it_was_built_has_no_damage(cache_path: Path) -> None:
+    seen: list[tuple[int, int]] = []
+
+    assert list(verify_cache(cache_path, lambda done, total: seen.append((done, total)))) == []
+
+    assert seen == [(row + 1, 8) for row in range(8)]
+
+
+def test_every_damaged_row_is_named_and_no_other(copy: Path) -> None:
+    flip(copy, 8192, 8192 + 3 * ROW_BYTES - 1, 8192 + 7 * ROW_BYTES + 500)
+
+    found = list(verify_cache(copy))
+
+    assert [damage.row for damage in found] == [0, 2, 7]
+    assert [str(damage) for damage in found] == [
+        "row 0 (class 1, n03874293_1030.JPEG) is not as it was written",
+        "row 2 (class 1, n03874293_7.JPEG) is not as it was written",
+        "row 7 (class 2, n03874293_775.JPEG) is not as it was written",
+    ]
+
+
+@pytest.mark.parametrize("place", [20, 4096, 5200, 8191])
+def test_damaged_header_or_tables_are_not_believed_at_all(place: int, copy: Path) -> None:
+    flip(copy, place)
+
+    with pytest.raises(CacheDamaged):
+        list(verify_cache(copy))
+
+
+def test_a_missing_cache_is_missing(tmp_path: Path) -> None:
+    with pytest.raises(CacheMissing):
+        list(verify_cache(tmp_path / "c.h5"))
+
+
+@pytest.mark.parametrize("all_of_it", [True, False])
+def test_what_verify_finds_the_next_build_rebuilds_and_nothing_else(all_of_it: bool, tmp_path: Path) -> None:
+    photos, out = make_photos(tmp_path / "photos"), tmp_path / "c.h5"
+    build_cache(photos, out, size=SIZE, executor=InThisProcess())
+    good = out.read_bytes()
+    before = out.stat()
+    with out.open("r+b") as file:  # damage that no time stamp shows, as a disk's own
+        file.seek(8192 + 5 * ROW_BYTES)
+        file.write(b"\x55" * 10)
+    assert (tmp_path / "c.h5.stat").exists() and out.stat().st_ino == before.st_ino
+
+    damage = verify_cache(out)
+    assert next(damage).row == 5
+    if all_of_it:
+        assert not list(damage)
+    else:
+        del damage  # the caller has heard enough
+
+    report = build_cache(photos, out, size=SIZE, executor=InThisProcess())
+    assert (report.why, report.decoded, report.copied) == ("class 2: 1 damaged", 1, 7)
+    assert out.read_bytes() == good
+
+
+def test_damage_that_no_time_stamp_shows_is_found_by_verify_and_then_by_the_build(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photos, out = make_photos(tmp_path / "photos"), tmp_path / "c.h5"
+    build_cache(photos, out, size=SIZE, executor=InThisProcess())
+    real = files.read_at
+    first_row = real(files.open_for_reading(out), ROW_BYTES, 8192)
+    monkeypatch.setattr(
+        files, "read_at", lambda fd, count, offset: first_row if count == ROW_BYTES else real(fd, count, offset)
+    )
+
+    assert [damage.row for damage in verify_cache(out)] == list(range(1, 8))
+    assert not (tmp_path / "c.h5.stat").exists()
+
+
+def test_a_failing_disk_is_an_ordinary_error(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = files.read_at
+
+    def failing(fd: int, count: int, offset: int) -> bytes:
+        if offset == 8192 + 3 * ROW_BYTES:
+            raise OSError(5, "Input/output error")
+        return real(fd, count, offset)
+
+    monkeypatch.setattr(files, "read_at", failing)
+
+    with pytest.raises(StorageError, match="Input/output error") as failed:
+        list(verify_cache(copy))
+    assert failed.value.exit_code == 74
+
+
+# --- the HDF5 library's view --------------------------------------------------------------------------------------
+
+
+def forge_view(monkeypatch: pytest.MonkeyPatch, program: str, seconds: int = 60) -> None:
+    """Let the process that asks the HDF5 library run another program."""
+    real = verify.subprocess.run  # type: ignore[attr-defined]
+
+    def run(command: list[str], **options: object) -> object:
+        return real([command[0], "-c", verify._LIMITS + program, *command[3:]], **options)
+
+    monkeypatch.setattr("subprocess.run", run)
+    monkeypatch.setattr(verify, "_VIEW_SECONDS", seconds)
+
+
+def test_a_view_of_the_hdf5_library_that_differs_is_told_dataset_by_dataset(
+    cache_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = "import json, sys; from pipeline.format.hdf5 import describe; view = describe(sys.argv[1]); "
+    program += "view['labels']['offset'] += 8; del view['failed']; view['more'] = {}; print(json.dumps(view))"
+    stat = cache_path.with_name(cache_path.name + ".stat").read_bytes()
+    forge_view(monkeypatch, program)
+
+    found = list(verify_cache(cache_path))
+    cache_path.with_name(cache_path.name + ".stat").write_bytes(stat)
+
+    assert [damage.row for damage in found] == [-1, -1, -1]
+    assert [str(damage).split(" as ")[0] for damage in found] == [
+        f"the HDF5 library sees {name}" for name in ("failed", "labels", "more")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("program", "why"),
+    [
+        ("import time; time.sleep(60)", "TimeoutExpired"),
+        ("import os; os.kill(os.getpid(), 9)", "CalledProcessError"),
+        ("bytearray(10**10)", "CalledProcessError"),
+        ("print('{')", "JSONDecodeError"),
+    ],
+)
+def test_a_library_that_hangs_crashes_or_devours_memory_is_told(
+    program: str, why: str, copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forge_view(monkeypatch, program, seconds=1 if "sleep" in program else 10)
+
+    assert [str(damage) for damage in verify_cache(copy)] == [f"the HDF5 library cannot read it: {why}"]
+
+
+def test_damage_on_a_medium_that_cannot_be_written_is_told_all_the_same(
+    copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flip(copy, 8192 + 2 * ROW_BYTES + 5)
+
+    def read_only(path: Path) -> None:
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(files, "remove", read_only)
+
+    assert [damage.row for damage in verify_cache(copy)] == [2]

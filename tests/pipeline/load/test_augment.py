@@ -1,0 +1,187 @@
+"""Augmentation against torchvision, plain loops, and itself whatever the batches and workers."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torchvision.transforms import functional as tv
+
+from modelnet import Trained, TrainOptions, resume, train
+from modelnet.data.batches import Batches
+from modelnet.runtime.interrupt import Stop
+from pipeline import TensorCache
+from pipeline.errors import OptionsError
+from pipeline.load.augment import (
+    Augmentation,
+    center_crop,
+    change_colors,
+    crop,
+    crop_boxes,
+    cut_out,
+    erase,
+    erased_boxes,
+    flip,
+)
+from pipeline.load.random import uniform
+from pipeline.recipe import Recipe
+from tests.support.listener import Listener
+
+KINDS = ("flip", "crop", "color", "erase")
+
+
+pytestmark = pytest.mark.usefixtures("no_pictures")
+
+
+@pytest.fixture
+def images(cache_path: Path) -> torch.Tensor:
+    return TensorCache(cache_path).images.clone()
+
+
+def augmentation(*kinds: str, seed: int = 0) -> Augmentation:
+    return Augmentation(kinds, seed, Recipe(size=64), crop_scale=0.3, color_jitter=0.4)
+
+
+def test_random_numbers_are_uniform_and_independent() -> None:
+    numbers = torch.cat([uniform("augment", 1, epoch, torch.arange(4000)) for epoch in range(5)]).double()
+    assert numbers.min() >= 0 and numbers.max() < 1
+    for column in numbers.T:
+        counts = torch.histc(column, 20, 0, 1)
+        assert ((counts - 1000) ** 2 / 1000).sum() < 45  # chi-squared, 19 degrees of freedom, 0.1 %
+    correlations = torch.corrcoef(numbers.T) - torch.eye(8)
+    neighbours = torch.corrcoef(torch.stack([numbers[:-1].flatten(), numbers[1:].flatten()]))[0, 1]
+    assert correlations.abs().max() < 0.03 and neighbours.abs() < 0.02
+
+
+def test_flips_are_those_of_torchvision_to_the_last_bit(images: torch.Tensor) -> None:
+    which = torch.arange(8) % 3 == 0
+    for before, after, flipped in zip(images, flip(images.clone(), which), which.tolist(), strict=True):
+        assert torch.equal(after, tv.hflip(before) if flipped else before)
+
+
+@pytest.mark.parametrize("factors", [(0.7, 1.0, 1.0), (1.0, 1.3, 1.0), (1.0, 1.0, 0.6), (1.4, 0.6, 1.4)])
+def test_colors_are_those_of_torchvision(factors: tuple[float, float, float], images: torch.Tensor) -> None:
+    brightness, contrast, saturation = factors
+    mean, std = (0.4, 0.5, 0.6), (0.5, 0.6, 0.7)
+    pixels = (images + 1) / 2
+    normalized = tv.normalize(pixels, list(mean), list(std))
+    expected = tv.adjust_brightness(pixels, brightness)
+    expected = tv.adjust_saturation(tv.adjust_contrast(expected, contrast), saturation)
+    changed = change_colors(normalized, torch.tensor([factors] * 8), mean, std)
+    torch.testing.assert_close(changed, tv.normalize(expected, list(mean), list(std)), atol=1e-5, rtol=0)
+
+
+def plain_crop(image: NDArray[Any], left: float, top: float, width: float, height: float) -> NDArray[Any]:
+    """Bilinear resampling of a part, in float64, pixel by pixel."""
+    side = image.shape[-1]
+    out = np.empty(image.shape)
+    for y in range(side):
+        for x in range(side):
+            at = [
+                (start + (i + 0.5) / side * part) * side - 0.5
+                for i, start, part in ((y, top, height), (x, left, width))
+            ]
+            (v, u), (fv, fu) = np.floor(at).astype(int), at - np.floor(at)
+            rows, columns = np.clip([v, v + 1], 0, side - 1), np.clip([u, u + 1], 0, side - 1)
+            four = image[:, rows][:, :, columns]
+            out[:, y, x] = np.einsum("crs,r,s->c", four, [1 - fv, fv], [1 - fu, fu])
+    return out
+
+
+def test_crops_are_those_of_a_plain_loop(images: torch.Tensor) -> None:
+    boxes = [(0.1, 0.3, 0.6, 0.5), (0.0, 0.0, 1.0, 1.0), (0.5, 0.25, 0.5, 0.75)]
+    cropped = crop(images[:3], *(torch.tensor(column) for column in zip(*boxes, strict=True)))
+    for image, after, box in zip(images, cropped, boxes, strict=False):
+        expected = plain_crop(image.double().numpy(), *box)
+        np.testing.assert_allclose(after.numpy(), expected, atol=1e-4)
+    torch.testing.assert_close(cropped[1], images[1], atol=1e-5, rtol=0)
+
+
+def test_crops_stay_within_the_image_and_keep_what_is_promised() -> None:
+    left, top, width, height = crop_boxes(uniform("augment", 0, 0, torch.arange(5000)), 0.3)
+    assert min(left.min(), top.min()) >= 0
+    assert max((left + width).max(), (top + height).max()) <= 1 + 1e-6
+    assert 0.299 < (width * height).min() < 0.31 and (width * height).max() > 0.95
+    assert 0.749 < (width / height).min() < 0.78 and 1.28 < (width / height).max() < 1.335
+
+
+def test_an_image_becomes_the_same_whatever_batch_it_comes_in(images: torch.Tensor) -> None:
+    augment = augmentation(*KINDS)
+    together = augment(images.clone(), 3, torch.arange(8))
+    for row in (0, 5):
+        alone = augment(images[row : row + 1].clone(), 3, torch.tensor([row]))
+        torch.testing.assert_close(alone[0], together[row], atol=1e-6, rtol=0)
+    assert not torch.equal(augment(images.clone(), 4, torch.arange(8)), together)
+    assert not torch.equal(augmentation(*KINDS, seed=1)(images.clone(), 3, torch.arange(8)), together)
+
+
+def test_batches_are_changed_alike_for_any_number_of_workers_and_the_cache_is_not(cache_path: Path) -> None:
+    cache = TensorCache(cache_path)
+    before = cache.images.clone()
+    epochs = []
+    for workers in (0, 2):
+        batches = Batches(cache, torch.device("cpu"), 3, shuffle=True, workers=workers, augment=augmentation(*KINDS))
+        epochs.append([images for epoch in range(2) for images, _ in batches.epoch(epoch)])
+    assert all(torch.equal(one, other) for one, other in zip(*epochs, strict=True))
+    assert not torch.equal(epochs[0][0], Batches(cache, torch.device("cpu"), 3).cache.read(torch.tensor([0, 1, 2])))
+    assert torch.equal(cache.images, before)
+
+
+def test_augmented_runs_repeat_resume_and_differ_from_plain_ones(
+    cache_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    def losses(**options: Any) -> list[float]:
+        return [row.train_loss for row in train(TrainOptions(cache_path, batch_size=3, epochs=3, **options)).rows]
+
+    augmented = losses(augment="flip,crop,color")
+    assert losses(augment="flip,crop,color") == losses(augment="flip,crop,color", workers=2) == augmented
+    assert losses(augment="flip,crop,color", data_seed=1) != augmented
+    assert len({tuple(losses(augment=kind)) for kind in ("", *KINDS)}) == 5
+
+    stop = Stop()
+    options = TrainOptions(cache_path, batch_size=3, epochs=3, augment="flip,crop,color")
+    cut = train(options, Listener(stop, 5), stop).run
+    assert [row.train_loss for row in resume(cut).rows] == augmented
+
+
+def test_a_part_is_cut_out_anywhere_in_training_and_in_the_middle_as_torchvision_does(images: torch.Tensor) -> None:
+    for size in (33, 48, 63, 64):
+        assert torch.equal(center_crop(images, size), tv.center_crop(images, [size, size]))
+    ends = cut_out(images[:2], 48, torch.tensor([0.0, 1 - 2**-24]), torch.tensor([1 - 2**-24, 0.0]))
+    assert torch.equal(ends[0], images[0, :, 16:, :48]) and torch.equal(ends[1], images[1, :, :48, 16:])
+
+
+def test_an_erased_box_is_the_mean_and_all_else_as_it_was(images: torch.Tensor) -> None:
+    erased = erase(images[:2].clone(), torch.tensor([[3, 20, 10, 64], [5, 5, 0, 0]]))
+    expected = images[:2].clone()
+    expected[0, :, 10:64, 3:20] = 0
+    assert torch.equal(erased, expected)
+
+    boxes = erased_boxes(uniform("more", 0, 0, torch.arange(5000)), 1000)
+    assert boxes.min() >= 0 and boxes.max() <= 1000
+    areas = (boxes[:, 1] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 2]) / 1000**2
+    some = areas > 0
+    assert 0.47 < some.double().mean() < 0.53
+    assert 0.019 < areas[some].min() < 0.025 and 0.32 < areas.max() < 0.335
+
+
+def test_a_run_on_parts_of_images_sees_other_parts_each_epoch_and_is_used_on_the_middle(
+    cache_path: Path, shared_photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = train(TrainOptions(cache_path, val=cache_path, crop_size=60, epochs=2, threads=1, device="cpu"))
+    trained = Trained.load(result.run, device="cpu")
+    assert trained.evaluate() == result.scores
+    cache = TensorCache(cache_path)
+    prepared = trained.prepare((shared_photos / "1" / cache.filenames[0]).read_bytes())
+    assert torch.equal(prepared, tv.center_crop(cache.images[0].clone(), [60, 60]))
+    plain = train(TrainOptions(cache_path, val=cache_path, epochs=2, threads=1, device="cpu"))
+    assert plain.rows[0].train_loss != result.rows[0].train_loss
+    with pytest.raises(OptionsError, match=r"--crop-size 40 is too small: .*60 × 60 .*Give 60 to 64, or leave it out"):
+        train(TrainOptions(cache_path, crop_size=40))
+    with pytest.raises(OptionsError, match=r"--crop-size 65 is too large: .*its images have 64 × 64 pixels"):
+        train(TrainOptions(cache_path, crop_size=65))

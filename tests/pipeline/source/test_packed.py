@@ -1,0 +1,39 @@
+"""Packed names are the list of byte strings that they were made of."""
+
+import pickle
+
+import numpy as np
+import pytest
+
+from pipeline.source.packed import Names
+
+SOME = [b"b.jpg", b"", b"a\xff.jpg", b"folder/\xc3\xa4.png", b"in\0side", b"b.jpg"]
+
+
+def test_names_are_the_list_that_they_were_made_of() -> None:
+    names = Names(SOME[:2])
+    names.append(SOME[2])
+    names.extend(SOME[3:])
+
+    assert len(names) == len(SOME) and list(names) == SOME == [names[place] for place in range(len(SOME))]
+    assert names[-1] == SOME[-1] and names[1:-1:2] == SOME[1:-1:2]
+    assert list(pickle.loads(pickle.dumps(names))) == SOME
+    for place in (len(SOME), -len(SOME) - 1):
+        with pytest.raises(IndexError):
+            names[place]
+
+
+@pytest.mark.parametrize(("first", "end"), [(0, None), (1, 4), (1, 2), (6, 6)])
+def test_a_table_is_numpys_own_of_the_same_list(first: int, end: int | None) -> None:
+    expected = np.array(SOME[first:end], f"S{max([1, *map(len, SOME[first:end])])}")
+
+    table = Names(SOME).table(first, end)
+
+    assert table.dtype == expected.dtype and table.tolist() == expected.tolist()
+
+
+def test_taking_places_is_taking_them_from_the_list() -> None:
+    places = np.array([4, 0, 0, 3])
+
+    assert list(Names(SOME).take(places)) == [SOME[place] for place in places]
+    assert Names(SOME).longest() == max(map(len, SOME)) and Names().longest() == 0

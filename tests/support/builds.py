@@ -1,0 +1,41 @@
+"""Watch and run builds within the test process."""
+
+from concurrent.futures import Executor, Future
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.build import freshness, worker
+from pipeline.source import reader
+
+
+def note_reads(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Note the place of every image that is read from now on, by this process."""
+    read: list[Any] = []
+    real = reader.read_image
+
+    def noting(place: Any) -> Any:
+        read.append(place)
+        return real(place)
+
+    for module in (reader, worker, freshness):
+        monkeypatch.setattr(module, "read_image", noting)
+    return read
+
+
+def names_in(folder: Path) -> set[str]:
+    """Return what is in a folder."""
+    return {entry.name for entry in folder.iterdir()}
+
+
+class InThisProcess(Executor):
+    """Does the work of a build at once, without a process for it: quick, and within reach of a monkeypatch."""
+
+    def submit(self, function: Any, /, *arguments: Any, **options: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        try:
+            future.set_result(function(*arguments, **options))
+        except Exception as error:
+            future.set_exception(error)
+        return future

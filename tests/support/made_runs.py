@@ -1,0 +1,67 @@
+"""Run folders as training leaves them, made in an instant, for tests of what is shown of runs."""
+
+from pathlib import Path
+from typing import Any
+
+from modelnet.eval.evaluate import PREDICTION_COLUMNS
+from modelnet.eval.scores import Scores, class_scores
+from modelnet.options import TrainOptions
+from modelnet.progress import EpochRow
+from modelnet.runs.folder import RunFolder
+
+Answer = tuple[str, str, str, float]
+"""An image's class and file, the class that was said, and how probable that was."""
+
+
+def make_run(
+    name: str,
+    losses: list[float],
+    predictions: list[Answer] | None = None,
+    classes: tuple[tuple[Any, str, int], ...] = ((1, "paddle", 6), (2, "snake", 2)),
+    **options: Any,
+) -> Path:
+    """Write runs/<name>: a row an epoch, whose losses are given; with answers, these of its validation images.
+
+    Args:
+        classes: id, name and number of training images of each.
+        options: of the run.
+    """
+    described = [{"id": id, "name": class_name, "images": images} for id, class_name, images in classes]
+    val = None if predictions is None else [sum(p[0] == str(id) for p in predictions) for id, _, _ in classes]
+    with RunFolder.create(name, "") as run:
+        run.write_config(_config(TrainOptions(Path("c.h5"), **({"epochs": len(losses)} | options)), described, val))
+        for i, x in enumerate(losses):
+            value = None if predictions is None else x
+            run.append_metrics(EpochRow(i + 1, x, 0.5, value, value and 0.5, 0.01, 100, 0, 1))
+        if predictions is not None:
+            _write_answers(run, predictions, described, losses[-1])
+    return run.path
+
+
+def _config(options: TrainOptions, classes: list[dict[str, Any]], val: list[int] | None) -> dict[str, Any]:
+    validated = None if val is None else [one | {"images": n} for one, n in zip(classes, val, strict=True)]
+    images = {"images": 0, "fingerprint": "f" * 64, "recipe": {"size": 64, "dtype": "uint8"}}
+    return {
+        "options": options.to_dict(),
+        "command": options.command(),
+        "cache": images | {"classes": classes, "images": sum(one["images"] for one in classes)},
+        "val": validated and images | {"fingerprint": "e" * 64, "classes": validated, "images": sum(val or [])},
+        "versions": {"python": "3.x", "torch": "2.x"},
+        "git_commit": "0123abcd",
+        "device": "cpu",
+        "device_name": "x86_64",
+    }
+
+
+def _write_answers(run: RunFolder, predictions: list[Answer], classes: list[dict[str, Any]], loss: float) -> None:
+    ids = [str(one["id"]) for one in classes]
+    confusion = [[0] * len(ids) for _ in ids]
+    for true, _, said, _ in predictions:
+        confusion[ids.index(true)][ids.index(said)] += 1
+    right = sum(true == said for true, _, said, _ in predictions)
+    scores = class_scores(confusion, [one["id"] for one in classes], [one["name"] for one in classes])
+    run.write_scores(Scores(len(predictions), loss, right / len(predictions), None, scores, confusion).to_dict())
+    lines = (
+        [c, file, file, said, int(c == said), p, 1 - p if c != said else p, loss] for c, file, said, p in predictions
+    )
+    run.write_predictions(PREDICTION_COLUMNS, lines)

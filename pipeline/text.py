@@ -1,33 +1,18 @@
-"""Text that people read: paths, sizes, columns, shortened lists."""
+"""Text that people read: paths, sizes, rates, columns, shortened lists."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 
-SHOWN = 10  # names a list shows before it only counts
-
-
-def _listed(what: str, entries: Sequence[str], shown: int = SHOWN) -> Iterator[str]:
-    if entries:
-        yield f"{what}: {len(entries)}"
-        yield from (f"  {entry}" for entry in entries[:shown])
-        if len(entries) > shown:
-            yield f"  and {len(entries) - shown} more (info --json shows all)"
-
-
-def _printable(text: str) -> str:
-    return text if text.isprintable() else repr(text)
-
-
-def _rate(images: int, seconds: float) -> str:
-    if not images or not seconds:
-        return ""
-    rate = images / seconds
-    return f", {rate:.{0 if rate >= 1 else 2}f} images/s"
+SHOWN = 10  # entries that a list shows before it only counts
 
 
 def show_path(path: "str | bytes | os.PathLike[str]") -> str:
     """Return a path as text, by repr where a character could forge a line of output (control, surrogate)."""
-    text = os.fsdecode(path)
+    return printable(os.fsdecode(path))
+
+
+def printable(text: str) -> str:
+    """Return a text as it is, or its repr where it holds a control character or a surrogate."""
     return text if text.isprintable() else repr(text)
 
 
@@ -37,3 +22,47 @@ def show_bytes(count: int) -> str:
         if count >= unit:
             return f"{count / unit:.1f} {name}"
     return f"{count} bytes"
+
+
+def show_rate(images: int, seconds: float) -> str:
+    """Return a rate as the end of a sentence: ", 123 images/s"; empty where nothing was done or timed."""
+    if not images or not seconds:
+        return ""
+    rate = images / seconds
+    return f", {rate:.{0 if rate >= 1 else 2}f} images/s"
+
+
+def shorten(entries: Sequence[str], shown: int = SHOWN) -> str:
+    """Join the first entries with commas, and count the others: "a, b and 3 more"."""
+    rest = len(entries) - shown
+    return ", ".join(entries[:shown]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def first_lines(entries: Sequence[str], shown: int = SHOWN, where: str = "") -> Iterator[str]:
+    """Yield the first entries, then the number of the others: "and 3 more", with `where` to find them."""
+    yield from entries[:shown]
+    if len(entries) > shown:
+        yield f"and {len(entries) - shown} more{where}"
+
+
+def titled_lines(title: str, entries: Sequence[str], shown: int = SHOWN) -> Iterator[str]:
+    """Yield a title with the number of entries, then the first of them, indented; nothing where there are none."""
+    if entries:
+        yield f"{title}: {len(entries)}"
+        yield from (f"  {line}" for line in first_lines(entries, shown, " (info --json shows all)"))
+
+
+def align(rows: Sequence[Sequence[str]], left: Container[int] = (0,), gap: str = "  ") -> list[str]:
+    """Lay out rows of cells in columns, a line a row.
+
+    Args:
+        rows: of the same number of cells. A column whose cells are all empty is left out.
+        left: positions of the columns that are aligned left; the others are aligned right, as numbers are.
+        gap: between two columns.
+    """
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    columns = [position for position, width in enumerate(widths) if width]
+    return [
+        gap.join(row[i].ljust(widths[i]) if i in left else row[i].rjust(widths[i]) for i in columns).rstrip()
+        for row in rows
+    ]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from modelnet.compare.statistics import CONFIDENCE, Difference, McNemar
-from pipeline.text import show_path
+from pipeline.text import align, first_lines, show_path
 
 FLIPS_SHOWN = 10
 MOST_NEEDED = 1_000_000  # a larger number says no more than this
@@ -144,12 +144,11 @@ class Comparison:
         several = pair.mcnemar is None
         what = "that more than half of the runs get right on one side alone" if several else "that flip"
         lines = [f"  images {what}: {len(pair.flips)}"]
-        for flip in pair.flips[:FLIPS_SHOWN]:
+        flips = []
+        for flip in pair.flips:
             ends = [f"{right:.0%} of the runs" if several else _right(right) for right in (flip.right_1, flip.right_2)]
-            lines.append(f"    {show_path(f'{flip.class_id}/{flip.file}')}: {' -> '.join(ends)}")
-        if len(pair.flips) > FLIPS_SHOWN:
-            lines.append(f"    and {len(pair.flips) - FLIPS_SHOWN} more: --json lists all")
-        return lines
+            flips.append(f"{show_path(f'{flip.class_id}/{flip.file}')}: {' -> '.join(ends)}")
+        return lines + [f"    {line}" for line in first_lines(flips, FLIPS_SHOWN, ": --json lists all")]
 
 
 def verdict(first: Side, second: Side, images: int, accuracy: Difference, better: str | None, pairs: int) -> str:
@@ -241,5 +240,4 @@ def _rows(differs: dict[str, list[str]]) -> list[list[str]]:
 
 
 def _columns(rows: list[list[str]]) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return align(rows, left=range(len(rows[0])))

@@ -15,7 +15,7 @@ from pipeline.format.header import describe_shard
 from pipeline.format.paths import cache_exists, set_path
 from pipeline.format.sharded import StoredSet
 from pipeline.recipe import Recipe
-from pipeline.text import show_path
+from pipeline.text import shorten, show_path
 
 NAMES_SHOWN = 4
 
@@ -152,8 +152,7 @@ def _named_otherwise(train: TensorCache, val: TensorCache) -> str:
         for class_id, name in zip(val.class_ids, val.class_names, strict=True)
         if name and ours.get(str(class_id)) and ours[str(class_id)] != name
     ]
-    more = f" and {len(found) - NAMES_SHOWN} more" if len(found) > NAMES_SHOWN else ""
-    return ", ".join(found[:NAMES_SHOWN]) + more
+    return shorten(found, NAMES_SHOWN)
 
 
 def count_shared(train: TensorCache, val: TensorCache) -> int:

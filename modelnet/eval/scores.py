@@ -9,7 +9,7 @@ from torch import Tensor
 
 from modelnet.eval.evaluate import Outcome
 from pipeline.format.classes import ClassId
-from pipeline.text import show_path
+from pipeline.text import align, show_path
 
 TOP5_FROM = 6  # classes; with fewer, the right one is nearly always among five
 MATRIX_UP_TO = 10  # classes, that the text shows whole
@@ -75,10 +75,10 @@ class Scores:
             [name, str(s.images), _percent(s.precision), _percent(s.recall), _percent(s.f1)]
             for name, s in zip(names, self.classes, strict=True)
         ]
-        lines = _table([["class", "images", "precision", "recall", "F1"], *rows])
+        lines = align([["class", "images", "precision", "recall", "F1"], *rows])
         if len(names) <= MATRIX_UP_TO:
             cells = [[name, *map(str, row)] for name, row in zip(names, self.confusion, strict=True)]
-            lines += ["", *_table([["true class \\ predicted", *names], *cells])]
+            lines += ["", *align([["true class \\ predicted", *names], *cells])]
         top5 = "" if self.top5 is None else f", top-5 {self.top5:.1%}"
         images = f"{self.images} image{'' if self.images == 1 else 's'}"
         return "\n".join([*lines, "", f"{images}: loss {self.loss:.4f}, accuracy {self.accuracy:.1%}{top5}"])
@@ -143,14 +143,3 @@ def _f1(right: int, true: int, said: int) -> float | None:
 
 def _percent(value: float | None) -> str:
     return "-" if value is None else f"{value:.1%}"
-
-
-def _table(rows: list[list[str]]) -> list[str]:
-    """Align a table: its first column left, the others right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join(
-            [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
-        )
-        for row in rows
-    ]

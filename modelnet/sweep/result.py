@@ -14,6 +14,7 @@ from modelnet.progress import EpochRow
 from modelnet.runs.folder import RunFolder
 from modelnet.runs.tables import _MEASURES, median_row
 from modelnet.sweep.grid import label, shown, varied
+from pipeline.text import align
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,7 @@ class ManyResult:
         for what, part in (("lower quartile", 0.25), ("median", 0.5), ("upper quartile", 0.75)):
             cells = [_number(column, self._quantile(range(len(self.runs)), column, part)) for column in columns]
             table.append([what, *([""] if orders else []), *cells, ""])
-        return _aligned(table, left=(len(head) - 1,))
+        return align(table, (len(head) - 1,), gap="   ")
 
     def _of_settings(self, settings: dict[str, list[int]]) -> list[str]:
         columns = self._columns()
@@ -131,7 +132,7 @@ class ManyResult:
             diverged = sum(self.diverged[i] for i in members)
             converged = f"{sum(map(self._has_converged, members))} of {len(members)}"
             table.append([name, *cells, converged + (f", {diverged} diverged" if diverged else "")])
-        return _aligned(table, left=(0,))
+        return align(table, gap="   ")
 
     def _sentences(self, settings: dict[str, list[int]]) -> list[str]:
         lines = [f"converged in {self.converged} of {len(self.runs)} starts"]
@@ -171,15 +172,3 @@ def _number(column: str, value: float) -> str:
     if value != value:
         return "–"
     return f"{value:.1%}" if column.endswith("acc") else f"{value:.4f}"
-
-
-def _aligned(table: Sequence[Sequence[str]], left: Sequence[int]) -> list[str]:
-    """Lay out rows of cells in columns, numbers to the right."""
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    return [
-        "   ".join(
-            cell.ljust(width) if i in left else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in table
-    ]

@@ -24,6 +24,7 @@ from modelnet.runtime.interrupt import Stop
 from modelnet.training.setup import Session
 from modelnet.training.tensorboard import TensorBoard
 from pipeline.errors import TrainingDiverged
+from pipeline.text import shorten
 
 NAMES_SHOWN = 16
 LEAST_SCALE = 2.0**-24  # of gradients: each step in which one is not finite halves it, from 65536
@@ -282,12 +283,11 @@ class Training:
             self.session.cache.look_again()
             self.session.cache.read_stored(torch.tensor(self.batches.rows(self.state.epoch, step)))
         names = self.batches.names(self.state.epoch, step)
-        more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
         where = f"{what} epoch {self.state.epoch + 1}, batch {step + 1} of {len(self.batches)}"
         self.run.write_divergence(where)
         raise TrainingDiverged(
             "training diverged",
             self.run.path,
-            f"{where} ({', '.join(names[:NAMES_SHOWN])}{more})",
+            f"{where} ({shorten(names, NAMES_SHOWN)})",
             f"Try a smaller --lr than {self.session.options.learning_rate:g}; checkpoints/last.pt is the last good one",
         )

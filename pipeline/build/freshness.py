@@ -16,7 +16,7 @@ from pipeline.format.tables import Failed
 from pipeline.recipe import Recipe
 from pipeline.source.manifest import Scan
 from pipeline.source.reader import Damaged, Place, hash_image, read_image
-from pipeline.text import show_path
+from pipeline.text import shorten, show_path
 
 _CLASSES_SHOWN = 5
 _AT_ONCE = 1024  # files that are in work; for each, a thread pool keeps more than its name
@@ -120,9 +120,8 @@ def _other_differences(scan: Scan, cache: StoredCache, recipe: Recipe, decoder: 
     for kind, folders in (("new", new - old), ("gone", old - new)):
         if folders:
             word = "class" if len(folders) == 1 else "classes"
-            shown = ", ".join(map(show_path, sorted(folders)[:_CLASSES_SHOWN]))
-            more = f" and {len(folders) - _CLASSES_SHOWN} more" if len(folders) > _CLASSES_SHOWN else ""
-            differences.append(f"{word} {shown}{more} {kind}")
+            shown = shorten([show_path(folder) for folder in sorted(folders)], _CLASSES_SHOWN)
+            differences.append(f"{word} {shown} {kind}")
     if old == new and cache.class_names != scan.class_names:
         differences.append("class names changed")
     return differences

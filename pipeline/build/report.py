@@ -8,7 +8,7 @@ from pathlib import Path
 from pipeline.format.classes import ClassId, class_table
 from pipeline.format.suspects import Look
 from pipeline.format.tables import Failed
-from pipeline.text import SHOWN, _listed, _printable, _rate, show_bytes, show_path
+from pipeline.text import SHOWN, first_lines, printable, show_bytes, show_path, show_rate, titled_lines
 
 
 @dataclass
@@ -86,7 +86,7 @@ class BuildReport:
                 (self.kept, "kept from the unfinished build"),
             )
             done = ", ".join(f"{count} {what}" for count, what in parts if count)
-            rate = _rate(self.decoded, self.seconds)
+            rate = show_rate(self.decoded, self.seconds)
             yield f"{where}: {done or 'tables alone rewritten'} in {self.seconds:.1f} s{rate}"
 
 
@@ -95,17 +95,14 @@ def left_out_lines(left_out: Counter[str], named: Sequence[tuple[str, str]]) -> 
     if left_out:
         counts = ", ".join(f"{count} × {reason}" for reason, count in sorted(left_out.items()))
         yield f"left out: {counts}"
-    for name, reason in named[:SHOWN]:
-        yield f"  {show_path(name)}: {reason}"
-    if len(named) > SHOWN:
-        yield f"  and {len(named) - SHOWN} more"
+    yield from (f"  {line}" for line in first_lines([f"{show_path(name)}: {reason}" for name, reason in named]))
 
 
 def failed_lines(failed: Sequence[Failed]) -> Iterator[str]:
     """Name what failed, with class and reason."""
-    yield from _listed("failed", [f"class {show_path(str(f.class_id))}, {_failed(f)}" for f in failed], SHOWN * 2)
+    yield from titled_lines("failed", [f"class {show_path(str(f.class_id))}, {_failed(f)}" for f in failed], SHOWN * 2)
 
 
 def _failed(failed: Failed) -> str:
     again = " (the next build tries again)" if failed.passing else ""
-    return f"{show_path(failed.name)}: {_printable(failed.reason)}{again}"
+    return f"{show_path(failed.name)}: {printable(failed.reason)}{again}"

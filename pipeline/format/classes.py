@@ -4,7 +4,7 @@ import os
 import re
 from collections.abc import Sequence
 
-from pipeline.text import _printable, show_path
+from pipeline.text import align, printable, show_path
 
 ClassId = int | str
 
@@ -30,11 +30,5 @@ def class_table(ids: Sequence[ClassId], names: Sequence[str], counts: Sequence[i
     """Lay out classes with label, id, name and number of images."""
     rows = [("label", "class", "name" if any(names) else "", "images")]
     columns = zip(ids, names, counts, strict=True)
-    rows += [(str(label), show_path(str(i)), _printable(n), str(count)) for label, (i, n, count) in enumerate(columns)]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        f"{label:>{widths[0]}}  {class_id:<{widths[1]}}  "
-        + (f"{name:<{widths[2]}}  " if widths[2] else "")
-        + f"{count:>{widths[3]}}"
-        for label, class_id, name, count in rows
-    ]
+    rows += [(str(label), show_path(str(i)), printable(n), str(count)) for label, (i, n, count) in enumerate(columns)]
+    return align(rows, left=(1, 2))

@@ -23,7 +23,7 @@ from pipeline.format.paths import cache_files, set_path, shard_path, shown_set
 from pipeline.format.reader import StoredCache, read_no_more_than_asked, row_hash
 from pipeline.format.tables import Failed, failed_table, near_rows, remark_table
 from pipeline.recipe import Recipe
-from pipeline.text import show_path
+from pipeline.text import shorten, show_path
 
 _BUILD = "Run the build again; it makes what is missing"
 
@@ -267,9 +267,8 @@ def _refuse_missing(model: StoredCache, by_index: dict[int, StoredCache]) -> Non
     missing = [index for index in range(count) if index not in by_index]
     if missing:
         name = set_path(model.path)
-        shown = ", ".join(shard_path(name, index, count).name for index in missing[:4])
-        more = f" and {len(missing) - 4} more" if len(missing) > 4 else ""
-        why = f"{len(missing)} of {count} shards missing: {shown}{more}"
+        shown = shorten([shard_path(name, index, count).name for index in missing], 4)
+        why = f"{len(missing)} of {count} shards missing: {shown}"
         raise CacheMissing("the cache is not complete", shown_set(name, count), why, _BUILD)
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from pipeline.format.duplicates import exact_groups
 from pipeline.format.sharded import Stored
-from pipeline.text import _listed, show_path
+from pipeline.text import show_path, titled_lines
 
 
 def look_at(stored: Stored) -> "Look":
@@ -47,9 +47,9 @@ class Look:
 
     def lines(self) -> Iterator[str]:
         """Everything, a line each."""
-        yield from _listed("same content", [" = ".join(map(show_path, group)) for group in self.same_content])
-        yield from _listed("nearly alike", [" ~ ".join(map(show_path, pair)) for pair in self.nearly_alike])
-        yield from _listed("remarkable", [f"{show_path(name)}: {remark}" for name, remark in self.remarks])
+        yield from titled_lines("same content", [" = ".join(map(show_path, group)) for group in self.same_content])
+        yield from titled_lines("nearly alike", [" ~ ".join(map(show_path, pair)) for pair in self.nearly_alike])
+        yield from titled_lines("remarkable", [f"{show_path(name)}: {remark}" for name, remark in self.remarks])
 
 
 def image_name(folder: bytes, name: bytes) -> str:

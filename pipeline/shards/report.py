@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from pipeline.build.report import BuildReport
-from pipeline.text import SHOWN, _printable, _rate, show_bytes, show_path
+from pipeline.text import first_lines, printable, show_bytes, show_path, show_rate
 
 
 class WorkerRate(NamedTuple):
@@ -18,9 +18,9 @@ class WorkerRate(NamedTuple):
     seconds: float
 
     def __str__(self) -> str:
-        rate = _rate(self.decoded, self.seconds)
+        rate = show_rate(self.decoded, self.seconds)
         shards = "1 shard" if self.shards == 1 else f"{self.shards} shards"
-        return f"worker {_printable(self.name)}: {shards}, {self.decoded} decoded in {self.seconds:.1f} s{rate}"
+        return f"worker {printable(self.name)}: {shards}, {self.decoded} decoded in {self.seconds:.1f} s{rate}"
 
 
 @dataclass
@@ -44,11 +44,10 @@ class SetReport(BuildReport):
     workers: list[WorkerRate] = field(default_factory=list)
 
     def _why_lines(self) -> Iterator[str]:
-        for why, count in self.whys.most_common(SHOWN):
-            shards = "1 shard was" if count == 1 else f"{count} shards were"
-            yield f"{shards} out of date: {why}"
-        if len(self.whys) > SHOWN:
-            yield f"and {self.whys.total() - sum(n for _, n in self.whys.most_common(SHOWN))} shards more"
+        shards = (
+            (why, "1 shard was" if count == 1 else f"{count} shards were") for why, count in self.whys.most_common()
+        )
+        yield from first_lines([f"{were} out of date: {why}" for why, were in shards])
 
     def _where(self) -> str:
         files = f" in {self.shards} shards" if self.shard is None else f", shard {self.shard} of {self.shards}"

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import SourceError
 from pipeline.source.collected import Files, Found
-from pipeline.text import show_path
+from pipeline.text import shorten, show_path
 
 LONGEST_NAME = 200  # characters of a class's readable name
 _SHOWN = 5
@@ -89,8 +89,7 @@ def refuse_missing(found: Found, choice: Choice, where: "str | os.PathLike[str]"
 
 
 def _some(folders: Collection[bytes]) -> str:
-    more = f" and {len(folders) - _SHOWN} more" if len(folders) > _SHOWN else ""
-    return ", ".join(map(show_path, sorted(folders)[:_SHOWN])) + more
+    return shorten([show_path(folder) for folder in sorted(folders)], _SHOWN)
 
 
 def merge_classes(found: Found, choice: Choice) -> None:

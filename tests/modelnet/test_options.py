@@ -7,8 +7,9 @@ from typing import Any
 import click
 import pytest
 
-from cli import train_command
 from modelnet import TrainOptions
+from modelnet.commands.train import command as train_command
+from modelnet.commands.train import resume_options
 
 
 def test_the_command_that_repeats_a_run_gives_its_options_again() -> None:
@@ -98,8 +99,6 @@ def test_random_changes_are_the_same_options_in_whichever_order_they_are_named()
 
 
 def test_options_of_the_run_are_not_to_be_given_beside_resume() -> None:
-    from cli import resume_options
-
     context = train_command.make_context("train", ["--resume", "r", "--epochs", "9", "--workers", "2"])
     assert resume_options(context) == {"epochs": 9, "workers": 2}
     for flags, shown in ((["--lr", "1"], "--lr"), (["--no-shuffle"], "--shuffle"), (["--wd", "0"], "--weight-decay")):

@@ -16,3 +16,10 @@ class Ended(NamedTuple):
 
 
 RunCli = Callable[..., Ended]
+
+
+def one_line(stderr: str) -> str:
+    """Check that a failure was told in one line, without a traceback, and return it."""
+    assert stderr.startswith("error: ") and stderr.endswith("\n") and stderr.count("\n") == 1, stderr
+    assert "Traceback" not in stderr
+    return stderr.rstrip("\n")

@@ -1,0 +1,114 @@
+"""What commands write: results on stdout; notes, warnings and progress on stderr."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import click
+
+from modelnet.commands._process import raise_lost_signal
+from modelnet.progress import Progress
+from pipeline.errors import OutputError
+from pipeline.text import show_path
+
+if TYPE_CHECKING:
+    from modelnet.progress import EpochRow
+
+
+class Remarks(Progress):
+    """Prints what a user should know on stderr."""
+
+    def note(self, text: str) -> None:
+        """Print it."""
+        self._echo(text, err=True)
+
+    def warn(self, text: str) -> None:
+        """Print it as a warning."""
+        self._echo(f"warning: {text}", err=True)
+
+    def _echo(self, text: str, err: bool = False) -> None:
+        click.echo(text, err=err)
+
+
+class EpochLines(Remarks):
+    """Prints a line an epoch; on a terminal, a bar below them says when training will end."""
+
+    def __enter__(self) -> Self:
+        from tqdm import tqdm
+
+        shape = "{percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt} images, {rate_fmt}, {remaining} left, ends {eta:%H:%M}"
+        self._bar = tqdm(
+            disable=not sys.stderr.isatty(),
+            unit=" images",
+            dynamic_ncols=True,
+            leave=False,
+            bar_format=shape,
+            delay=0.1,
+        )
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._bar.close()
+
+    def started(self, run: Path, images: int, done: int) -> None:
+        """Say where the run is kept and what the numbers mean; start the bar."""
+        self._echo(f"run folder: {show_path(run)}")
+        self._echo("training loss and accuracy are running means: each image as it was before the step it led to")
+        self._bar.initial = done
+        self._bar.reset(images)
+        self._bar.update(done)
+
+    def step(self, images: int) -> None:
+        """Move the bar."""
+        self._bar.update(images)
+
+    def epoch(self, row: "EpochRow", epochs: int) -> None:
+        """Print the line of an epoch."""
+        parts = [f"training loss {row.train_loss:.4f}, accuracy {row.train_acc:.1%}"]
+        if row.val_loss is not None:
+            parts.append(f"validation loss {row.val_loss:.4f}, accuracy {row.val_acc:.1%}")
+        parts.append(f"{row.images_per_s:,.0f} images/s, {row.data_wait_s:.2f} s waiting for data")
+        self._echo(f"epoch {row.epoch:{len(str(epochs))}}/{epochs}: {' | '.join(parts)}")
+
+    def _echo(self, text: str, err: bool = False) -> None:
+        with self._bar.external_write_mode(file=sys.stderr if err else sys.stdout):
+            click.echo(text, err=err)
+
+
+@contextmanager
+def usage_errors() -> Iterator[None]:
+    """Turn a value that the program cannot use into a usage error (2)."""
+    try:
+        yield
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+
+
+@contextmanager
+def output_errors(path: Path) -> Iterator[None]:
+    """Name the file that could not be written (73)."""
+    try:
+        yield
+    except OSError as error:
+        raise OutputError("the file cannot be written", path, error.strerror or str(error)) from error
+
+
+@contextmanager
+def progress_bar(what: str, unit: str) -> Iterator[Any]:
+    """Yield a callback (done, total) that draws a bar on stderr, where that is a terminal."""
+    from tqdm import tqdm
+
+    bar = tqdm(desc=what, unit=unit, disable=not sys.stderr.isatty(), dynamic_ncols=True, leave=False)
+
+    def show(done: int, total: int) -> None:
+        bar.total = total
+        if bar.n == 0 and done:
+            bar.initial = done
+            bar.reset(total)
+        bar.update(done - bar.n)
+        raise_lost_signal()
+
+    with bar:
+        yield show

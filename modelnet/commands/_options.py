@@ -1,0 +1,50 @@
+"""The options and arguments that several commands share."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+DEFAULT_CACHES, DEFAULT_FEATURES = Path("data/cache"), Path("data/features")
+DONE_WITH_FAILURES = 3
+
+
+# whether it may be read is found out where it is read: a permission that is missing is no usage error
+PATH = click.Path(path_type=Path, readable=False)
+
+
+CACHES = click.argument("cache", nargs=-1, required=True, type=PATH, metavar="CACHE")
+
+
+RUN = click.argument("run", type=PATH)
+CHECKPOINT = click.option(
+    "--checkpoint", type=click.Choice(["last", "best"]), default="last", help="The weights at the end, or the best."
+)
+DEVICE = click.option("--device", default="auto", help="auto, cpu, cuda or cuda:1.")
+
+
+def choice_options(command: Any) -> Any:
+    """Add the options that say which part of a source is meant."""
+    for option in (
+        click.option("--per-class", type=click.IntRange(1), metavar="N", help="Images of each class at most."),
+        click.option(
+            "--class",
+            "merged",
+            multiple=True,
+            metavar="NAME=FOLDER,...",
+            help="A class made of several folders; may be given again for another class.",
+        ),
+        click.option("--classes", metavar="FOLDER,...", help="Only these class folders.  [default: all]"),
+    ):
+        command = option(command)
+    return command
+
+
+def example(command: str) -> str:
+    """Return the end of a command's help: a line that can be pasted."""
+    return f"\b\nExample:\n  {command}"
+
+
+def one_or_all(paths: tuple[Path, ...]) -> "Path | tuple[Path, ...]":
+    """Return what a command was given: one cache, set or pattern, or the files of a set."""
+    return paths[0] if len(paths) == 1 else paths

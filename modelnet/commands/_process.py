@@ -1,0 +1,170 @@
+"""How the process of a command begins and ends: streams, limits, signals, one line for a failure, exit codes."""
+
+import errno
+import os
+import signal
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import NoReturn
+
+import click
+
+from pipeline.errors import PipelineError, SourceError, StorageError, WorkerDied
+
+INTERRUPTED, TERMINATED, BUG = 130, 143, 1
+MOST_FILES = 2**17
+
+
+class Terminated(BaseException):
+    """SIGTERM came."""
+
+
+class Interrupted(BaseException):
+    """Ctrl-C came."""
+
+
+class Unread(BaseException):
+    """Nobody reads the output any more: `| head` has seen enough."""
+
+
+def run(group: click.Group) -> NoReturn:
+    """Run the command line; every failure is one line on stderr and an exit code of `pipeline.errors`."""
+    debug = "--debug" in sys.argv  # before the command or behind it
+    open_missing_streams()
+    signal.signal(signal.SIGTERM, _terminate)
+    sys.unraisablehook = _remember_signals
+    allow_many_files()
+    try:
+        code = group.main([argument for argument in sys.argv[1:] if argument != "--debug"], standalone_mode=False)
+        sys.stdout.flush()
+        end(code if isinstance(code, int) else 0)
+    except SystemExit:
+        raise
+    except click.ClickException as error:
+        command = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "cli.py"
+        message = error.format_message().rstrip(".")
+        if message.startswith("Got unexpected extra argument") and ".h5" in message:
+            message += ". Quote a pattern of files, so that the shell leaves it alone: 'NAME-*.h5'"
+        fail(f"{message}. See {command} --help", error.exit_code, debug)
+    except (click.Abort, Interrupted, KeyboardInterrupt):
+        fail("interrupted. Run the same command again to go on", INTERRUPTED, debug)
+    except Terminated:
+        fail("terminated. Run the same command again to go on", TERMINATED, debug)
+    except PipelineError as error:
+        fail(str(error), error.exit_code, debug)
+    except (Unread, BrokenPipeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        end(0)
+    except OSError as error:
+        if isinstance(error, FileNotFoundError) and not working_folder_exists():
+            fail(
+                "the current folder is gone: it was deleted or moved. Change to one that is there",
+                SourceError.exit_code,
+                debug,
+            )
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            report_bug(error, debug)
+        fail(f"writing failed: {error.strerror}. Free some room and run it again", StorageError.exit_code, debug)
+    except ImportError as error:  # not installed, or no room for it in memory
+        again = "Install it: pip install modelnet-cache; or raise the limit of memory (ulimit -v)"
+        fail(f"a library that is needed cannot be loaded: {error}. {again}", WorkerDied.exit_code, debug)
+    except Exception as error:
+        report_bug(error, debug)
+
+
+def report_bug(error: Exception, debug: bool) -> NoReturn:
+    """Say that something went wrong that should have been foreseen."""
+    fail(f"this is a bug: {type(error).__name__}: {error}. Run it with --debug and report what it shows", BUG, debug)
+
+
+def under_torchrun() -> bool:
+    """Whether this process is one of several that torchrun has started."""
+    return os.environ.get("WORLD_SIZE", "1") != "1"
+
+
+def fail(message: str, code: int, debug: bool) -> NoReturn:
+    """Say what went wrong in one line and end; of several processes of a training, one says it."""
+    if under_torchrun():
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # which comes as soon as another rank has ended
+        try:
+            from modelnet.runtime.ranks import may_speak
+
+            speaks = may_speak(code)
+        except Exception:  # torch is what failed, or it was stopped in the middle of being imported
+            speaks = code not in (INTERRUPTED, TERMINATED) or os.environ.get("RANK") == "0"
+        if not speaks:
+            end(code)
+    for number in (signal.SIGINT, signal.SIGTERM):  # a second Ctrl-C: it ends already, and the first one's code counts
+        signal.signal(number, signal.SIG_IGN)
+    if debug:
+        import traceback
+
+        traceback.print_exc()
+    click.echo(f"error: {message}", err=True)
+    end(code)
+
+
+def end(code: int) -> NoReturn:
+    """End the process; one of several at once, so that those that wait for it fail, and wait no longer.
+
+    Nor may Python take itself apart there: gloo's threads outlive the process group as long as something holds a
+    network that was trained with it, and one that then needs the interpreter aborts the process, now and then.
+    """
+    if under_torchrun():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
+
+
+def _terminate(_signal: int, _frame: object) -> NoReturn:
+    raise Terminated
+
+
+_lost: list[BaseException] = []
+
+
+def _remember_signals(unraisable: "sys.UnraisableHookArgs") -> None:
+    """Keep a signal's exception that came where Python can only drop it (a callback of the collector, an import)."""
+    if isinstance(unraisable.exc_value, KeyboardInterrupt | Interrupted | Terminated):
+        _lost.append(unraisable.exc_value)
+    else:
+        sys.__unraisablehook__(unraisable)
+
+
+def raise_lost_signal() -> None:
+    """Raise the exception of a signal that Python has dropped."""
+    if _lost:
+        raise _lost.pop()
+
+
+def allow_many_files() -> None:
+    """Raise the number of files that this process may have open as far as it may: a shard takes two of often 1,024."""
+    import resource
+
+    now, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = MOST_FILES if most == resource.RLIM_INFINITY else min(most, MOST_FILES)
+    if 0 <= now < most:
+        with suppress(OSError, ValueError):  # macOS allows less than it says
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+
+
+def working_folder_exists() -> bool:
+    """Whether the folder that the command was typed in is still there."""
+    with suppress(FileNotFoundError):
+        return Path.cwd().is_dir()
+    return False
+
+
+def open_missing_streams() -> None:
+    """Give a process that was started without stdin, stdout or stderr the null device in their place.
+
+    Else the first file that is opened gets the number of one, and whatever a library prints would go into a cache.
+    """
+    while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(fd, True)
+    os.close(fd)
+    sys.stdin = sys.stdin or os.fdopen(0)
+    sys.stdout = sys.stdout or os.fdopen(1, "w")
+    sys.stderr = sys.stderr or os.fdopen(2, "w")

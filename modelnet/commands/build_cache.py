@@ -1,0 +1,193 @@
+"""build-cache: decode photographs into an HDF5 tensor cache."""
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from click.core import ParameterSource
+
+from modelnet.commands._console import progress_bar, usage_errors
+from modelnet.commands._options import (
+    DEFAULT_CACHES,
+    DEFAULT_FEATURES,
+    DONE_WITH_FAILURES,
+    PATH,
+    choice_options,
+    example,
+)
+
+if TYPE_CHECKING:
+    from pipeline.shards.build import ShardChoice
+
+
+@click.command("build-cache", epilog=example("python cli.py build-cache data/example"))
+@click.argument("source", type=PATH)
+@choice_options
+@click.option("--out", type=PATH, help="The cache.  [default: data/cache/<SOURCE>.h5]")
+@click.option("--size", default=224, help="Side of the square images, in pixels.")
+@click.option("--mean", nargs=3, type=float, default=(0.5, 0.5, 0.5), help="Per channel, on the 0..1 scale.")
+@click.option("--std", nargs=3, type=float, default=(0.5, 0.5, 0.5), help="Per channel, on the 0..1 scale.")
+@click.option(
+    "--dtype",
+    type=click.Choice(["float32", "uint8"]),
+    default="float32",
+    help="What a row stores; uint8 is a quarter of the bytes and gives the same tensors.",
+)
+@click.option("--exif-rotate/--no-exif-rotate", help="Turn images upright as their EXIF orientation says.")
+@click.option("--max-megapixels", default=64, help="Larger images are refused before they are decoded.")
+@click.option(
+    "--scaled-decode",
+    is_flag=True,
+    help="Decode large JPEGs at 1/2, 1/4 or 1/8 of their size, of at least twice --size: faster, not the same pixels.",
+)
+@click.option("-j", "--workers", type=click.IntRange(1), help="Processes that decode.  [default: one a core]")
+@click.option("--strict", is_flag=True, help="End with 3 if any image failed.")
+@click.option("--rebuild", is_flag=True, help="Decode everything anew, and replace whatever cache is there.")
+@click.option("--wait", is_flag=True, help="Wait for another build of the same cache.")
+@click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
+@click.option(
+    "--features", metavar="NETWORK", help="Cache what this frozen network makes of the images: resnet18, say."
+)
+@click.option("--weights", type=PATH, help="Of --features: a local file with its weights.")
+@click.option("--device", default="auto", help="Of --features: auto, cpu, cuda or cuda:1.")
+@click.option("--shards", type=click.IntRange(1), help="Several files instead of one: name-00000-of-00064.h5, ...")
+@click.option("--rows-per-shard", type=click.IntRange(1), help="Chooses the number of shards, at the first build.")
+@click.option("--shard", metavar="I/K", help="Build only the one with this number of K, from 0: 3/64.")
+@click.option("--engine", type=click.Choice(["local", "dask"]), default="local", help="Who builds shards.")
+@click.option("--scheduler", metavar="ADDRESS", help="Of the Dask cluster: tcp://host:8786.")
+@click.pass_context
+def command(
+    ctx: click.Context,
+    /,
+    source: Path,
+    classes: str | None,
+    merged: tuple[str, ...],
+    per_class: int | None,
+    out: Path | None,
+    workers: int | None,
+    strict: bool,
+    rebuild: bool,
+    wait: bool,
+    dry_run: bool,
+    features: str | None,
+    weights: Path | None,
+    device: str,
+    engine: str,
+    scheduler: str | None,
+    **recipe: Any,
+) -> None:
+    """Decode SOURCE, a folder with a folder of images per class, into an HDF5 tensor cache.
+
+    SOURCE may also be a tar or zip of class folders, ImageNet's tar of a tar per class, a folder of such archives, or
+    of WebDataset shards; nothing is unpacked. A folder within an archive is written photos.zip/train.
+
+    A cache that is up to date is left alone; otherwise only what changed is decoded, and an interrupted build goes
+    on where it stopped.
+
+    With --features, SOURCE is such a cache (or a folder, whose cache is built first), and what comes of it is a cache
+    in data/features/ that train --model linear takes: a row is the input of the network's last layer.
+    """
+    from pipeline.build.build import build_cache
+    from pipeline.build.report import BuildReport
+    from pipeline.format.paths import is_cache_or_set
+    from pipeline.inspect.plan import plan_build, plan_shards
+    from pipeline.recipe import Recipe
+    from pipeline.shards.build import build_shards
+    from pipeline.source.selection import parse_choice
+
+    shards = shard_options(engine, scheduler, recipe)
+    check_feature_options(ctx, features, weights, dry_run, is_cache_or_set(source))
+    path = default_cache(source) if features or out is None else out
+    with usage_errors():
+        checked = Recipe(**recipe)
+        choice = parse_choice(classes, merged, per_class)
+    if dry_run:
+        plan = plan_shards(source, path, checked, shards, workers, rebuild, choice) if shards else None
+        click.echo(plan or plan_build(source, path, checked, workers, rebuild, choice))
+        return
+    if features and weights and is_cache_or_set(source):
+        cache_features(source, out, features, weights, device, rebuild=rebuild, wait=wait)
+        return
+    if features and weights:
+        check_backbone(features, weights, checked.size, device)
+    recipe |= {"choice": choice, "workers": workers, "rebuild": rebuild, "wait": wait}
+    report: BuildReport
+    with progress_bar("decode", " images") as progress, cluster(scheduler) as executor:
+        if shards:
+            report = build_shards(source, path, progress=progress, executor=executor, **vars(shards), **recipe)
+        else:
+            report = build_cache(source, path, progress=progress, **recipe)
+    click.echo(report)
+    if features and weights:
+        cache_features(path, out, features, weights, device, rebuild=rebuild, wait=wait)
+    if strict and report.failed:
+        raise SystemExit(DONE_WITH_FAILURES)
+
+
+def check_feature_options(
+    ctx: click.Context, features: str | None, weights: Path | None, dry_run: bool, of_cache: bool
+) -> None:
+    """Refuse options of build-cache that do not go together."""
+    if bool(features) != bool(weights):
+        raise click.UsageError("--features and --weights go together: a network, and a file with its weights")
+    if features and dry_run:
+        raise click.UsageError("--dry-run looks at images, not at --features")
+    if features and of_cache:
+        typed = [name for name in ctx.params if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE]
+        if wrong := set(typed) - {"source", "out", "features", "weights", "device", "rebuild", "wait"}:
+            flags = ", ".join(sorted(max(p.opts, key=len) for p in ctx.command.params if p.name in wrong))
+            raise click.UsageError(f"the images of a cache are as they are; leave out {flags}")
+
+
+def check_backbone(model: str, weights: Path, size: int, device: str) -> None:
+    """Find out what is wrong with network and weights before the images are decoded, which may take hours."""
+    from modelnet.nets.backbone import Backbone
+
+    Backbone(model, weights, size, device)
+
+
+def cache_features(images: Path, out: Path | None, model: str, weights: Path, device: str, **how: bool) -> None:
+    """Write the cache of features of a cache of images, and print what became of it."""
+    from modelnet.eval.features import build_features
+
+    path = out or DEFAULT_FEATURES / f"{images.stem}-{model.replace(':', '-')}.h5"
+    with progress_bar("features", " images") as progress:
+        click.echo(build_features(images, path, model, weights, device, progress=progress, **how))
+
+
+def shard_options(engine: str, scheduler: str | None, options: dict[str, Any]) -> "ShardChoice | None":
+    """Take the options about shards out of the others; None where one file is to be built."""
+    from pipeline.shards.build import ShardChoice
+
+    shards, rows, shard = (options.pop(name) for name in ("shards", "rows_per_shard", "shard"))
+    with usage_errors():
+        chosen = ShardChoice.of(shards, rows, shard)
+    if (engine == "dask") != (scheduler is not None):
+        raise click.UsageError("--engine dask and --scheduler ADDRESS go together")
+    if engine == "dask" and chosen is None:
+        raise click.UsageError("--engine dask builds shards; give --shards, or --rows-per-shard")
+    return chosen
+
+
+@contextmanager
+def cluster(scheduler: str | None) -> Iterator[Any]:
+    """Yield the executor of a Dask cluster; None without one."""
+    if scheduler is None:
+        yield None
+        return
+    from pipeline.shards.dask import dask_executor
+
+    with dask_executor(scheduler) as executor:
+        yield executor
+
+
+def default_cache(source: Path) -> Path:
+    """Name the cache of a source: its own name, with its parent's for train, val and test."""
+    place = Path(os.path.normpath(source.absolute()))
+    own, parent = (re.sub(r"\.(tar|zip)$", "", name, flags=re.IGNORECASE) for name in (place.name, place.parent.name))
+    name = f"{parent}-{own}" if own in ("train", "val", "test") else own
+    return DEFAULT_CACHES / f"{name or 'cache'}.h5"

@@ -1,0 +1,27 @@
+"""evaluate: measure the network of a run."""
+
+from pathlib import Path
+
+import click
+
+from modelnet.commands._console import Remarks
+from modelnet.commands._options import CHECKPOINT, DEVICE, PATH, RUN, example
+
+
+@click.command(
+    "evaluate", epilog=example("python cli.py evaluate runs/example-modelnet-001 --cache data/cache/example.h5")
+)
+@RUN
+@click.option("--cache", type=PATH, help="Another one, whole.  [default: what RUN validated on]")
+@CHECKPOINT
+@DEVICE
+@click.option("-j", "--workers", type=click.IntRange(0), default=0, help="Reading processes.")
+@click.option("--json", "as_json", is_flag=True, help="For scripts.")
+def command(run: Path, cache: Path | None, checkpoint: str, device: str, workers: int, as_json: bool) -> None:
+    """Show how good the network of RUN is: on its validation images, or on those of another cache."""
+    import json
+
+    from modelnet.eval.trained import Trained
+
+    scores = Trained.load(run, checkpoint, device).evaluate(cache, workers, Remarks())
+    click.echo(json.dumps(scores.to_dict(), indent=2) if as_json else scores)

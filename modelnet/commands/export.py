@@ -1,0 +1,37 @@
+"""export: write the network of a run for other programs."""
+
+from pathlib import Path
+
+import click
+
+from modelnet.commands._console import output_errors
+from modelnet.commands._options import CHECKPOINT, PATH, RUN, example
+
+
+@click.command("export", epilog=example("python cli.py export runs/example-modelnet-001"))
+@RUN
+@click.option(
+    "--format", "form", type=click.Choice(["onnx", "torch"]), default="onnx", help="torch: torch.export, .pt2."
+)
+@click.option("--out", type=PATH, help="The file.  [default: RUN/model.onnx or RUN/model.pt2]")
+@CHECKPOINT
+@click.option("--weights", type=PATH, help="Of the frozen network, where RUN is of features.")
+def command(run: Path, form: str, out: Path | None, checkpoint: str, weights: Path | None) -> None:
+    """Write the network of RUN for other programs, with how its images are prepared and what its classes are.
+
+    It takes any number of images. What was written is read again, and has to give the network's logits within 1e-5.
+    """
+    from modelnet.eval.export import SUFFIXES, export
+    from modelnet.eval.trained import Trained
+    from pipeline.system.files import check_can_publish, publish
+
+    trained = Trained.load(run, checkpoint, "cpu").on_images(weights)
+    path = out or run / f"model{SUFFIXES[form]}"
+    with output_errors(path):
+        check_can_publish(path)
+    exported = export(trained, form)
+    with output_errors(path):
+        publish(exported.data, path)
+    click.echo(exported.text(path))
+    if exported.checked_by is None:
+        click.echo("warning: not checked: onnxruntime is not installed", err=True)

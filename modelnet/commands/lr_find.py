@@ -1,0 +1,57 @@
+"""lr-find: try learning rates and suggest one."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import click
+
+from modelnet.commands import train
+from modelnet.commands._console import Remarks, output_errors, progress_bar, usage_errors
+from modelnet.commands._options import DEFAULT_CACHES, PATH, example
+from pipeline.text import show_path
+
+LR_FIND_OPTIONS = (
+    *("cache", "val_fraction", "model", "weights", "init", "seed", "data_seed", "device", "workers", "threads"),
+    *("amp", "amp_dtype", "preload"),
+    *("batch_size", "accumulate", "zero_grad", "shuffle", "drop_last"),
+    *("opt", "momentum", "weight_decay", "clip_grad", "smoothing", "class_weights"),
+    *("augment", "crop_size", "crop_scale", "color_jitter", "mixup_alpha", "cutmix_alpha"),
+)
+
+
+@click.command(
+    "lr-find",
+    epilog=example("python cli.py lr-find --batch-size 8"),
+    params=[parameter for parameter in train.command.params if parameter.name in LR_FIND_OPTIONS],
+)
+@click.option("--epochs", type=click.IntRange(1), default=10, help="That each learning rate is tried for.")
+@click.option("--out", type=PATH, help="The picture, a PNG.  [default: runs/<cache>-<model>-lr.png]")
+def command(cache: Path | None, out: Path | None, **options: Any) -> None:
+    """Try learning rates from 0.0001 to 1 for a few epochs each, all from the same start, and suggest one.
+
+    Give it the options of the run that is to follow, but for --val and those of schedule and running mean. The networks
+    are thrown away. At the rate with the lowest loss longer runs often fail: the one below it is suggested.
+    """
+    from modelnet.data.caches import find_cache
+    from modelnet.options import TrainOptions
+    from modelnet.plots.figures import rate_curve
+    from modelnet.training.lr_finder import find_learning_rate
+    from pipeline.format.paths import cache_name
+    from pipeline.system.files import check_can_publish, publish
+
+    with usage_errors():
+        chosen = TrainOptions(cache or Path(), **options)
+    chosen = replace(chosen, cache=cache or find_cache(DEFAULT_CACHES))
+    title = f"{cache_name(chosen.cache)}-{chosen.model_in_names}-lr"
+    path = out or Path("runs") / f"{title}.png"
+    if out is not None:
+        with output_errors(path):
+            check_can_publish(path)
+    with progress_bar("lr-find", " rates") as bar:
+        curve = find_learning_rate(chosen, progress=Remarks(), done=bar)
+    click.echo(curve)
+    with output_errors(path):
+        check_can_publish(path)
+        publish(rate_curve(curve.rates, curve.losses, curve.blind, curve.suggestion, curve.epochs, title), path)
+    click.echo(f"picture: {show_path(path)}")

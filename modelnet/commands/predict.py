@@ -1,0 +1,48 @@
+"""predict: classify image files with the network of a run."""
+
+from pathlib import Path
+
+import click
+
+from modelnet.commands._options import CHECKPOINT, DEVICE, DONE_WITH_FAILURES, PATH, RUN, example
+from pipeline.text import show_path
+
+
+@click.command("predict", epilog=example("python cli.py predict runs/example-modelnet-001 data/example"))
+@RUN
+@click.argument("images", nargs=-1, required=True, type=PATH, metavar="IMAGE|FOLDER...")
+@click.option("-k", "--top-k", type=click.IntRange(1), default=3, help="Classes an image, the most probable first.")
+@CHECKPOINT
+@DEVICE
+@click.option("--weights", type=PATH, help="Of the frozen network, where RUN is of features.")
+@click.option("--json", "as_json", is_flag=True, help="For scripts: a line an image.")
+def command(
+    run: Path,
+    images: tuple[Path, ...],
+    top_k: int,
+    checkpoint: str,
+    device: str,
+    weights: Path | None,
+    as_json: bool,
+) -> None:
+    """Say what the network of RUN sees in images, prepared bit for bit as those that it was trained on.
+
+    Files that give no image are named, and the command ends with 3.
+    """
+    import json
+
+    from modelnet.eval.predict import answer_dict, answer_text, predict
+    from modelnet.eval.trained import Trained
+
+    trained = Trained.load(run, checkpoint, device).on_images(weights)
+    failed = False
+    for answer in predict(trained, images, top_k):
+        failed |= bool(answer.error)
+        if as_json:
+            click.echo(json.dumps(answer_dict(trained, answer)))
+        elif answer.error:
+            click.echo(f"warning: left out: {show_path(answer.file)}: {answer.error}", err=True)
+        else:
+            click.echo(answer_text(trained, answer))
+    if failed:
+        raise SystemExit(DONE_WITH_FAILURES)

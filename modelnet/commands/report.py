@@ -1,0 +1,57 @@
+"""report: show runs as one HTML page."""
+
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import click
+
+from modelnet.commands._console import output_errors
+from modelnet.commands._options import PATH, example
+from pipeline.text import show_path
+
+
+@click.command("report", epilog=example("python cli.py report runs/example-modelnet-001"))
+@click.argument("runs", nargs=-1, required=True, type=PATH, metavar="RUN...")
+@click.option(
+    "--out",
+    type=PATH,
+    help="The page.  [default: RUN/report.html, of several runs <first>-to-<last>.html beside them]",
+)
+def command(runs: tuple[Path, ...], out: Path | None) -> None:
+    """Show runs as one HTML page: curves, mistakes with their pictures, scores of each class, options, environment.
+
+    The page needs nothing outside itself, so that it can be sent, printed and kept. Runs that differ in their seeds
+    alone are taken together, others side by side. A group.csv stands for all the runs that it names.
+    """
+    write_report(named_runs(runs), out)
+
+
+def named_runs(paths: Iterable[Path]) -> list[Path]:
+    """Return the runs that are meant: a group.csv stands for those that it names.
+
+    Pages and pictures are left out, which `report`, `train --seeds` and `lr-find` write beside the runs: runs/* names
+    them too.
+    """
+    from modelnet.runs.folder import RunFolder
+
+    paths = list(paths)
+    meant = [path for path in paths if not (path.suffix in (".html", ".png") and path.is_file())]
+    groups = [RunFolder.read_group(path) if path.suffix == ".csv" else [path] for path in meant or paths]
+    return [run for group in groups for run in group]
+
+
+def write_report(runs: Sequence[Path], out: Path | None = None) -> None:
+    """Write the page of some runs and say where it is."""
+    from modelnet.pages.collect import gather
+    from modelnet.pages.page import render
+    from pipeline.system.files import check_can_publish, publish
+
+    page = render(gather(runs))
+    first, last = (Path(os.path.normpath(run.absolute())) for run in (runs[0], runs[-1]))
+    default = first / "report.html" if len(runs) == 1 else first.parent / f"{first.name}-to-{last.name}.html"
+    path = out or Path(os.path.relpath(default))
+    with output_errors(path):
+        check_can_publish(path)
+        publish(page, path)
+    click.echo(f"report: {show_path(path)}")

@@ -1,0 +1,23 @@
+"""verify: check every row and table of a cache."""
+
+from pathlib import Path
+
+import click
+
+from modelnet.commands._console import progress_bar
+from modelnet.commands._options import CACHES, example, one_or_all
+
+
+@click.command("verify", epilog=example("python cli.py verify data/cache/example.h5"))
+@CACHES
+def command(cache: tuple[Path, ...]) -> None:
+    """Check every row and table of CACHE against its checksum, and the HDF5 library's view against the header."""
+    from pipeline.errors import CacheDamaged
+    from pipeline.inspect.verify import verify_cache
+
+    with progress_bar("verify", " rows") as progress:
+        damage = list(verify_cache(one_or_all(cache), progress))
+    click.echo("\n".join(map(str, damage)) or "every row and table is as it was built")
+    if damage:
+        click.echo("Run build-cache again: it rebuilds just the damaged rows.", err=True)
+        raise SystemExit(CacheDamaged.exit_code)

@@ -88,11 +88,11 @@ class Building:
     """Ways to build from one folder, each into a place that is deleted afterwards."""
 
     def __init__(self, photos: Path, place: Path) -> None:
-        scan = scan_source(photos)
+        manifest = scan_source(photos)
         self.photos = photos
         self.place = place
         self.images = Photographs(photos)
-        self.paths = [scan.path(candidate) for candidate in range(len(scan.names))]
+        self.paths = [manifest.path(candidate) for candidate in range(len(manifest.names))]
 
     def of(self, build: Callable[[Path], object]) -> Callable[[], float]:
         """Return a measure of a way to build, in images/s."""

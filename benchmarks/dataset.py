@@ -19,8 +19,8 @@ from pipeline.decode.decode import decoder_identity
 from pipeline.format.header import IMAGES_OFFSET
 from pipeline.format.reader import StoredCache, row_hash
 from pipeline.recipe import Recipe, StoredType
-from pipeline.source.manifest import Scan
-from pipeline.source.packed import Names
+from pipeline.source.manifest import Manifest
+from pipeline.source.packed import PackedNames
 from pipeline.source.reader import Stat
 from pipeline.source.scan import scan_source
 from pipeline.system import files
@@ -74,11 +74,11 @@ class Workplace:
 
 def replicate(source: Path, target: Path, images: int) -> Path:
     """Link the images of a source, round and round, until there are `images` of them."""
-    scan = scan_source(source)
-    order = np.random.default_rng(0).permutation(len(scan.names)).tolist()  # any number of them has every class
+    manifest = scan_source(source)
+    order = np.random.default_rng(0).permutation(len(manifest.names)).tolist()  # any number of them has every class
     for place, candidate in enumerate(islice(cycle(order), images)):
-        found = Path(os.fsdecode(scan.path(candidate))).absolute()
-        link = target / os.fsdecode(scan.class_folders[scan.labels[candidate]]) / f"{place:07d}{found.suffix}"
+        found = Path(os.fsdecode(manifest.path(candidate))).absolute()
+        link = target / os.fsdecode(manifest.class_folders[manifest.labels[candidate]]) / f"{place:07d}{found.suffix}"
         link.parent.mkdir(parents=True, exist_ok=True)
         link.symlink_to(found)
     return target
@@ -88,9 +88,9 @@ class Photographs(Images):
     """Index -> ((S, S, 3) uint8, label), decoded as anybody does it: Pillow, RGB, bilinear."""
 
     def __init__(self, source: Path, size: int = 224) -> None:
-        scan = scan_source(source)
-        self.paths = [scan.path(candidate) for candidate in range(len(scan.names))]
-        self.labels = scan.labels.tolist()
+        manifest = scan_source(source)
+        self.paths = [manifest.path(candidate) for candidate in range(len(manifest.names))]
+        self.labels = manifest.labels.tolist()
         self.size = size
 
     def __len__(self) -> int:
@@ -119,34 +119,36 @@ class StoredPixels(Images):
         return StoredPixels, (self.stored.path,)
 
 
-def invented_scan(rows: int, classes: int = 2) -> Scan:
+def invented_manifest(rows: int, classes: int = 2) -> Manifest:
     """Name images that do not exist, as many a class."""
     counts = np.bincount(np.arange(rows) % classes, minlength=classes)
-    return Scan(
+    return Manifest(
         Path("drawn"),
         class_ids=list(range(classes)),
         class_folders=[b"%d" % label for label in range(classes)],
         class_names=[""] * classes,
         labels=np.repeat(np.arange(classes, dtype=np.int32), counts),
-        names=Names(
+        names=PackedNames(
             b"n%08d_%07d.JPEG" % (label, i) for label, count in enumerate(counts.tolist()) for i in range(count)
         ),
         stats=np.full((rows, len(Stat._fields)), -1, np.int64),
     )
 
 
-def draw_cache(path: Path, scan: Scan, recipe: Recipe, sha256: bytes | None = None, empty: bool = False) -> Path:
+def draw_cache(
+    path: Path, manifest: Manifest, recipe: Recipe, sha256: bytes | None = None, empty: bool = False
+) -> Path:
     """Write a cache whose rows are drawn instead of decoded, through the project's own writer.
 
     Args:
         path: the cache.
-        scan: gives names, classes and stat data.
+        manifest: gives names, classes and stat data.
         recipe: gives size and dtype.
         sha256: of every source file; by default each has another.
         empty: leave every row a hole of zeros: the file has its full size, and the disk next to nothing to do.
     """
-    ledger = Ledger(scan)
-    rows = len(scan.names)
+    ledger = Ledger(manifest)
+    rows = len(manifest.names)
     random = np.random.default_rng(1)
     unfinished = Unfinished(path, recipe, decoder_identity())
     unfinished.fd = files.create(unfinished.building)
@@ -162,7 +164,7 @@ def draw_cache(path: Path, scan: Scan, recipe: Recipe, sha256: bytes | None = No
         header = unfinished.publish(ledger)
     finally:
         unfinished.close()
-    write_stats(path, header, scan.stats)
+    write_stats(path, header, manifest.stats)
     return path
 
 

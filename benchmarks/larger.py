@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.dataset import Workplace, draw_cache, invented_scan
+from benchmarks.dataset import Workplace, draw_cache, invented_manifest
 from benchmarks.memory import CLI
 from benchmarks.peers import Epochs
 from benchmarks.reading import loader
@@ -41,7 +41,7 @@ def measure(work: Workplace) -> list[Table]:
     """Compare with the disk, where a group can be made."""
     rows = work.scaled(ROWS, 10_000)
     work.say(f"larger: drawing {rows:,} rows")
-    path = draw_cache(work.folder / "larger.h5", invented_scan(rows), Recipe(dtype="uint8"))
+    path = draw_cache(work.folder / "larger.h5", invented_manifest(rows), Recipe(dtype="uint8"))
     size = path.stat().st_size
     try:
         with limited(max(int(LEAST), size // 4)) as group:

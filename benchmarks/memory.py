@@ -12,7 +12,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from benchmarks.dataset import Workplace, draw_cache, invented_scan, replicate
+from benchmarks.dataset import Workplace, draw_cache, invented_manifest, replicate
 from benchmarks.tables import Table
 from benchmarks.timing import number
 from pipeline.recipe import Recipe
@@ -46,7 +46,7 @@ def measure(work: Workplace) -> list[Table]:
 
 def training(work: Workplace, rows: int) -> int:
     """Return the bytes that a training epoch over so many rows of 224 × 224 needs."""
-    path = draw_cache(work.folder / f"memory-{rows}.h5", invented_scan(rows), Recipe(), empty=True)
+    path = draw_cache(work.folder / f"memory-{rows}.h5", invented_manifest(rows), Recipe(), empty=True)
     arguments = ["train", "--cache", str(path), "--epochs", "1", "--batch-size", "64", "--device", "cpu"]
     name = f"memory-{rows}"
     metrics = work.folder / "runs" / name / "metrics.csv"
@@ -73,11 +73,11 @@ def building(work: Workplace, rows: int) -> int:
 
 
 def _shrink(source: Path, target: Path, count: int = 64) -> None:
-    scan = scan_source(source)
-    for candidate in range(0, len(scan.names), max(1, len(scan.names) // count)):
-        place = target / str(scan.labels[candidate]) / f"{candidate}.jpg"
+    manifest = scan_source(source)
+    for candidate in range(0, len(manifest.names), max(1, len(manifest.names) // count)):
+        place = target / str(manifest.labels[candidate]) / f"{candidate}.jpg"
         place.parent.mkdir(parents=True, exist_ok=True)
-        with Image.open(os.fsdecode(scan.path(candidate))) as image:
+        with Image.open(os.fsdecode(manifest.path(candidate))) as image:
             image.convert("RGB").resize((SMALL, SMALL)).save(place)
 
 

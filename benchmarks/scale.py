@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.dataset import Workplace, draw_cache, invented_scan
+from benchmarks.dataset import Workplace, draw_cache, invented_manifest
 from benchmarks.memory import CLI
 from benchmarks.peers import Epochs
 from benchmarks.reading import checked, loader
@@ -55,7 +55,7 @@ def measure(work: Workplace) -> list[Table]:
 def draw(work: Workplace, rows: int) -> Path:
     """Draw a cache of so many small rows."""
     recipe = Recipe(size=SIDE, dtype=DTYPE)
-    return draw_cache(work.folder / f"scale-{rows}.h5", invented_scan(rows, CLASSES), recipe)
+    return draw_cache(work.folder / f"scale-{rows}.h5", invented_manifest(rows, CLASSES), recipe)
 
 
 def opening(path: Path, rounds: int) -> Table:

@@ -9,7 +9,7 @@ from functools import partial
 from importlib import import_module
 from pathlib import Path
 
-from benchmarks.dataset import Workplace, draw_cache, invented_scan
+from benchmarks.dataset import Workplace, draw_cache, invented_manifest
 from benchmarks.memory import CLI
 from benchmarks.tables import Table
 from benchmarks.timing import interleave, seconds
@@ -24,7 +24,7 @@ def measure(work: Workplace) -> list[Table]:
     from benchmarks.reading import loader
     from pipeline import TensorCache
 
-    path = draw_cache(work.folder / "starting.h5", invented_scan(ROWS), Recipe(), empty=True)
+    path = draw_cache(work.folder / "starting.h5", invented_manifest(ROWS), Recipe(), empty=True)
     opened = TensorCache(path)
     measures: dict[str, tuple[Callable[[], float], float]] = {
         "`--help`": (partial(_command, "--help"), 0.3),

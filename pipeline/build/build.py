@@ -88,8 +88,8 @@ def build_cache(
     refuse_beside_shards(path)
     decoder = decoder_identity()
     before = identity(path)
-    scan = scan_source(source, path, choice)
-    task = Task(source, choice, scan, path, recipe, decoder, before, rebuild=rebuild, workers=workers)
+    manifest = scan_source(source, path, choice)
+    task = Task(source, choice, manifest, path, recipe, decoder, before, rebuild=rebuild, workers=workers)
     report = build_file(task, executor=executor, wait=wait, progress=progress)
     report.seconds = time.monotonic() - start
     return report
@@ -108,7 +108,7 @@ def build_file(
     make_folder(task.path.parent)
     with storage_errors(task.path), build_lock(task.path, wait):
         if identity(task.path) != task.before:
-            task = replace(task, scan=task.rescan())
+            task = replace(task, manifest=task.rescan())
         return _Build(task).run(executor, progress)
 
 
@@ -124,9 +124,9 @@ class _Build:
 
     def __init__(self, task: Task) -> None:
         self.task = task
-        self.scan = task.scan
+        self.manifest = task.manifest
         self.path = task.path
-        self.ledger = Ledger(task.scan)
+        self.ledger = Ledger(task.manifest)
         self.unfinished = Unfinished(task.path, task.recipe, task.decoder, anew=task.rebuild, shard=task.shard)
         self.counts: Counter[str] = Counter()
 
@@ -157,7 +157,7 @@ class _Build:
             self._fill(Job(self.unfinished.building, IMAGES_OFFSET, task.recipe, donor), executor, progress)
             if task.shard is None and not (self.ledger.state == DONE).any():
                 self.unfinished.discard()
-                raise nothing_decoded(self.scan.root, self.ledger.failed())
+                raise nothing_decoded(self.manifest.root, self.ledger.failed())
             header = self.unfinished.publish(self.ledger)
         finally:
             self.unfinished.close()
@@ -189,10 +189,10 @@ class _Build:
         total, finished = len(ledger.state), len(ledger.state) - len(todo)
 
         def items() -> Iterator[Item]:
-            for candidate in map(int, self.scan.in_reading_order(todo)):  # one by one, not a list of a million
+            for candidate in map(int, self.manifest.in_reading_order(todo)):  # one by one, not a list of a million
                 row = int(self.unfinished.rows[candidate])
                 candidates[row] = candidate
-                yield Item(row, self.scan.place(candidate), ledger.known_sha256(candidate))
+                yield Item(row, self.manifest.location(candidate), ledger.known_sha256(candidate))
 
         if progress:
             progress(finished, total)
@@ -226,29 +226,29 @@ class _Build:
         ledger = self.ledger
         failed = {(f.class_id, f.name): UNSETTLED for f in ledger.failed()}
         for candidate in np.flatnonzero(ledger.state == FAILED).tolist():
-            key = self.scan.class_ids[self.scan.labels[candidate]], os.fsdecode(self.scan.names[candidate])
+            key = self.manifest.class_ids[self.manifest.labels[candidate]], os.fsdecode(self.manifest.names[candidate])
             failed[key] = Stat(*ledger.stats[candidate].tolist())
         done = ledger.state == DONE
         rows = ledger.stats if done.all() else ledger.stats[done]
         return rows, np.array(list(failed.values()), np.int64).reshape(-1, len(Stat._fields))
 
     def _report(self, header: Header, why: str = "", kept: int = 0, up_to_date: bool = False) -> BuildReport:
-        scan, ledger = self.scan, self.ledger
+        manifest, ledger = self.manifest, self.ledger
         done = ledger.state == DONE
         return BuildReport(
             path=self.path,
-            class_ids=scan.class_ids,
-            class_names=scan.class_names,
-            counts=np.bincount(scan.labels[done], minlength=len(scan.class_ids)).tolist(),
+            class_ids=manifest.class_ids,
+            class_names=manifest.class_names,
+            counts=np.bincount(manifest.labels[done], minlength=len(manifest.class_ids)).tolist(),
             cached=int(done.sum()),
             decoded=self.counts["decoded"],
             copied=self.counts["copied"],
             kept=kept,
-            left_out=scan.left_out,
-            left_out_named=scan.left_out_named,
+            left_out=manifest.left_out,
+            left_out_named=manifest.left_out_named,
             failed=ledger.failed(),
             why=why,
             up_to_date=up_to_date,
-            warnings=scan.warnings,
+            warnings=manifest.warnings,
             file_bytes=header.file_size,
         )

@@ -14,8 +14,8 @@ from pipeline.build.image_table import Ledger
 from pipeline.format.reader import StoredCache
 from pipeline.format.tables import Failed
 from pipeline.recipe import Recipe
-from pipeline.source.manifest import Scan
-from pipeline.source.reader import Damaged, Place, hash_image, read_image
+from pipeline.source.manifest import Manifest
+from pipeline.source.reader import Damaged, Location, hash_image, read_image
 from pipeline.text import shorten, show_path
 
 _CLASSES_SHOWN = 5
@@ -93,17 +93,17 @@ def compare(
         stats: from `stat_file.read_stats`; None to read every file.
         damaged: rows known to be wrong.
     """
-    scan, verdict = ledger.scan, Verdict()
-    verdict.other = _other_differences(scan, cache, recipe, decoder)
+    manifest, verdict = ledger.manifest, Verdict()
+    verdict.other = _other_differences(manifest, cache, recipe, decoder)
     verdict.same_pixels = cache.header.decoder == decoder and cache.header.recipe.pixels == recipe.pixels
-    old_rows, old_failed = _match(scan, cache)
+    old_rows, old_failed = _match(manifest, cache)
     verdict.rows = old_rows
     _know_contents(ledger, cache, old_rows, old_failed, stats)
     matched = np.flatnonzero(old_rows >= 0)
     same = _same(_numbers(ledger.source_sha256), matched, _numbers(cache.table("source_sha256")), old_rows[matched])
-    names = [show_path(folder) for folder in scan.class_folders]
+    names = [show_path(folder) for folder in manifest.class_folders]
     for candidate in matched[~same].tolist():
-        verdict.changes["changed", names[scan.labels[candidate]]] += 1
+        verdict.changes["changed", names[manifest.labels[candidate]]] += 1
     _compare_failed(verdict, ledger, cache, old_failed, names)
     _compare_sets(verdict, ledger, cache, old_rows, old_failed, names)
     verdict.shared = int(same.sum()) + _count_shared(ledger, np.delete(np.arange(len(old_rows)), matched[same]), cache)
@@ -112,17 +112,17 @@ def compare(
     return verdict
 
 
-def _other_differences(scan: Scan, cache: StoredCache, recipe: Recipe, decoder: str) -> list[str]:
+def _other_differences(manifest: Manifest, cache: StoredCache, recipe: Recipe, decoder: str) -> list[str]:
     differences = cache.header.recipe.differences(recipe)
     if cache.header.decoder != decoder:
         differences.append("this installation decodes images to other pixels")
-    old, new = set(cache.class_folders), set(scan.class_folders)
+    old, new = set(cache.class_folders), set(manifest.class_folders)
     for kind, folders in (("new", new - old), ("gone", old - new)):
         if folders:
             word = "class" if len(folders) == 1 else "classes"
             shown = shorten([show_path(folder) for folder in sorted(folders)], _CLASSES_SHOWN)
             differences.append(f"{word} {shown} {kind}")
-    if old == new and cache.class_names != scan.class_names:
+    if old == new and cache.class_names != manifest.class_names:
         differences.append("class names changed")
     return differences
 
@@ -142,22 +142,22 @@ def _same(
     return equal
 
 
-def _match(scan: Scan, cache: StoredCache) -> tuple[NDArray[np.int64], dict[int, int]]:
+def _match(manifest: Manifest, cache: StoredCache) -> tuple[NDArray[np.int64], dict[int, int]]:
     """Find each candidate in the cache by class and name: its row or -1, and its place among the failures."""
-    rows = np.full(len(scan.names), -1, np.int64)
+    rows = np.full(len(manifest.names), -1, np.int64)
     labels = {folder: label for label, folder in enumerate(cache.class_folders)}
-    ends = np.searchsorted(scan.labels, np.arange(len(scan.class_folders) + 1))
+    ends = np.searchsorted(manifest.labels, np.arange(len(manifest.class_folders) + 1))
     failures = {(str(f.class_id), f.name): place for place, f in enumerate(cache.failed)}
     failed: dict[int, int] = {}
-    for label, folder in enumerate(scan.class_folders):
+    for label, folder in enumerate(manifest.class_folders):
         first, end = int(ends[label]), int(ends[label + 1])
         if folder in labels:
             start, stop = cache.class_starts[labels[folder] : labels[folder] + 2].tolist()
-            rows[first:end] = _find(cache.table("filenames")[start:stop], scan.names.table(first, end), start)
+            rows[first:end] = _find(cache.table("filenames")[start:stop], manifest.names.table(first, end), start)
         if failures:
             text = os.fsdecode(folder)
             for candidate in range(first, end):
-                place = failures.get((text, os.fsdecode(scan.names[candidate])))
+                place = failures.get((text, os.fsdecode(manifest.names[candidate])))
                 if place is not None:
                     failed[candidate] = place
     return rows, failed
@@ -197,11 +197,11 @@ def _know_contents(
 
 
 def _hash_files(ledger: Ledger, candidates: NDArray[np.int64]) -> None:
-    candidates = ledger.scan.in_reading_order(candidates)
+    candidates = ledger.manifest.in_reading_order(candidates)
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:  # hashing releases the interpreter's lock
         for first in range(0, len(candidates), _AT_ONCE):
             some = candidates[first : first + _AT_ONCE].tolist()
-            for candidate, found in zip(some, pool.map(hash_image, map(ledger.scan.place, some)), strict=True):
+            for candidate, found in zip(some, pool.map(hash_image, map(ledger.manifest.location, some)), strict=True):
                 if found:
                     ledger.know(candidate, *found)
 
@@ -212,18 +212,18 @@ def _compare_failed(
     """A failure that follows from the bytes stands while they do; one of the day is tried again."""
     old = cache.failed
     for candidate, place in failed.items():
-        name = names[ledger.scan.labels[candidate]]
+        name = names[ledger.manifest.labels[candidate]]
         if not old[place].passing:
             if ledger.known_sha256(candidate).hex() != old[place].source_sha256:
                 verdict.changes["changed", name] += 1
                 continue
-        elif old[place].source_sha256 or _can_be_read(ledger.scan.place(candidate)):
+        elif old[place].source_sha256 or _can_be_read(ledger.manifest.location(candidate)):
             verdict.changes["to be tried again", name] += 1
             continue
         verdict.failures[candidate] = old[place]
 
 
-def _can_be_read(place: Place) -> bool:
+def _can_be_read(place: Location) -> bool:
     try:
         read_image(place)
     except (OSError, MemoryError):
@@ -242,7 +242,7 @@ def _compare_sets(
     names: list[str],
 ) -> None:
     """Count what was added and removed; what was removed and stands elsewhere with the same content has moved."""
-    scan = ledger.scan
+    manifest = ledger.manifest
     added = [candidate for candidate in np.flatnonzero(rows < 0).tolist() if candidate not in failed]
     gone = np.ones(cache.num_images, bool)
     gone[rows[rows >= 0]] = False
@@ -255,21 +255,21 @@ def _compare_sets(
     for candidate in added:
         old = by_content.get(ledger.known_sha256(candidate))
         if not old:
-            verdict.changes["added", names[scan.labels[candidate]]] += 1
+            verdict.changes["added", names[manifest.labels[candidate]]] += 1
             continue
         folder = cache.class_folders[int(cache.table("labels")[old.pop()])]
-        renamed = folder == scan.class_folders[scan.labels[candidate]]
-        verdict.changes["renamed" if renamed else "moved here", names[scan.labels[candidate]]] += 1
+        renamed = folder == manifest.class_folders[manifest.labels[candidate]]
+        verdict.changes["renamed" if renamed else "moved here", names[manifest.labels[candidate]]] += 1
     for rest in by_content.values():
         for row in rest:
             verdict.changes["removed", show_path(cache.class_folders[int(cache.table("labels")[row])])] += 1
-    _compare_failed_sets(verdict, cache.failed, scan, failed)
+    _compare_failed_sets(verdict, cache.failed, manifest, failed)
 
 
-def _compare_failed_sets(verdict: Verdict, old: list[Failed], scan: Scan, failed: dict[int, int]) -> None:
+def _compare_failed_sets(verdict: Verdict, old: list[Failed], manifest: Manifest, failed: dict[int, int]) -> None:
     matched = set(failed.values())
     before = {(str(f.class_id), f.name, f.reason) for place, f in enumerate(old) if place not in matched}
-    now = {(str(f.class_id), f.name, f.reason) for f in scan.failed}
+    now = {(str(f.class_id), f.name, f.reason) for f in manifest.failed}
     for class_id, _, _ in before - now:
         verdict.changes["removed", show_path(class_id)] += 1
     for class_id, _, _ in now - before:

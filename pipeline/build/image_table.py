@@ -9,31 +9,31 @@ from numpy.typing import NDArray
 from pipeline.build.journal import Entry
 from pipeline.build.worker import Result
 from pipeline.format.tables import Failed, byte_table, failed_table, near_rows, remark_table
-from pipeline.source.manifest import Scan
+from pipeline.source.manifest import Manifest
 from pipeline.source.reader import Stat
 
 TODO, DONE, FAILED, PASSING = 0, 1, 2, 3
 
 
 class Ledger:
-    """Columns over the M candidates of a scan.
+    """Columns over the M candidates of a manifest.
 
     Attributes:
         state: (M,) uint8, TODO, DONE, FAILED (follows from the bytes) or PASSING (a failure of the day).
         source_sha256: (M, 32) uint8, zero where not known.
         row_hash, image_hash: (M,) uint64.
-        stats: (M, 4) int64, the column of the scan; changed to that of the moment at which the content was read.
+        stats: (M, 4) int64, the column of the manifest; changed to that of the moment at which the content was read.
         remarks, reasons: by candidate, where there are any.
     """
 
-    def __init__(self, scan: Scan) -> None:
-        count = len(scan.names)
-        self.scan = scan
+    def __init__(self, manifest: Manifest) -> None:
+        count = len(manifest.names)
+        self.manifest = manifest
         self.state = np.zeros(count, np.uint8)
         self.source_sha256 = np.zeros((count, 32), np.uint8)
         self.row_hash = np.zeros(count, np.uint64)
         self.image_hash = np.zeros(count, np.uint64)
-        self.stats = scan.stats
+        self.stats = manifest.stats
         self.remarks: dict[int, tuple[str, ...]] = {}
         self.reasons: dict[int, str] = {}
 
@@ -70,8 +70,8 @@ class Ledger:
     def entry(self, candidate: int) -> Entry:
         """Return what the journal is to say of an image."""
         return Entry(
-            folder=self.scan.class_folders[self.scan.labels[candidate]],
-            name=self.scan.names[candidate],
+            folder=self.manifest.class_folders[self.manifest.labels[candidate]],
+            name=self.manifest.names[candidate],
             source_sha256=self.source_sha256[candidate].tobytes(),
             stat=Stat(*self.stats[candidate].tolist()),
             row_hash=int(self.row_hash[candidate]),
@@ -81,20 +81,20 @@ class Ledger:
         )
 
     def failed(self) -> list[Failed]:
-        """List every file that gives no image, by class and name: of the scan, and of the workers."""
+        """List every file that gives no image, by class and name: of the manifest, and of the workers."""
         found = [
             Failed(
-                self.scan.class_ids[self.scan.labels[candidate]],
-                os.fsdecode(self.scan.names[candidate]),
+                self.manifest.class_ids[self.manifest.labels[candidate]],
+                os.fsdecode(self.manifest.names[candidate]),
                 self.reasons[candidate],
                 bool(self.state[candidate] == PASSING),
                 self.known_sha256(candidate).hex(),
             )
             for candidate in np.flatnonzero(self.state >= FAILED).tolist()
         ]
-        position = {class_id: label for label, class_id in enumerate(self.scan.class_ids)}
+        position = {class_id: label for label, class_id in enumerate(self.manifest.class_ids)}
         return sorted(
-            self.scan.failed + found,
+            self.manifest.failed + found,
             key=lambda f: (position.get(f.class_id, len(position)), os.fsencode(f.name)),
         )
 
@@ -112,10 +112,10 @@ class Ledger:
         blank = np.zeros(len(done), bool)
         blank[[c for c, found in self.remarks.items() if any(r.startswith("blank") for r in found)]] = True
         tables = {
-            "filenames": (self.scan.names if done.all() else self.scan.names.take(rows)).table(),
-            "labels": self.scan.labels[rows].astype("<i8"),
-            "classes": byte_table(self.scan.class_folders),
-            "class_names": byte_table([name.encode() for name in self.scan.class_names]),
+            "filenames": (self.manifest.names if done.all() else self.manifest.names.take(rows)).table(),
+            "labels": self.manifest.labels[rows].astype("<i8"),
+            "classes": byte_table(self.manifest.class_folders),
+            "class_names": byte_table([name.encode() for name in self.manifest.class_names]),
             "row_hash": self.row_hash[rows].astype("<u8", copy=False),
             "source_sha256": self.source_sha256[rows],
             "image_hash": self.image_hash[rows].astype("<u8", copy=False),

@@ -219,7 +219,7 @@ class Unfinished:
 
     def _take_moved(self, ledger: Ledger, candidate: int, moved: dict[bytes, Entry], found: "_Rows") -> None:
         """Keep the row of a file that was renamed, or moved to another class, since it was decoded."""
-        content = hash_image(ledger.scan.place(candidate))
+        content = hash_image(ledger.manifest.location(candidate))
         entry = moved.get(content[0]) if content else None
         if content and entry:
             ledger.restore(candidate, entry)
@@ -289,14 +289,14 @@ class _Rows:
 
 def _places(ledger: Ledger) -> dict[bytes, tuple[int, int]]:
     """Return the candidates of each class folder: the first, and the one behind the last."""
-    scan = ledger.scan
-    ends = np.searchsorted(scan.labels, np.arange(len(scan.class_folders) + 1)).tolist()
-    return dict(zip(scan.class_folders, pairwise(ends), strict=True))
+    manifest = ledger.manifest
+    ends = np.searchsorted(manifest.labels, np.arange(len(manifest.class_folders) + 1)).tolist()
+    return dict(zip(manifest.class_folders, pairwise(ends), strict=True))
 
 
 def _find(ledger: Ledger, places: dict[bytes, tuple[int, int]], entry: Entry) -> int | None:
     """Return the candidate of that class and name."""
-    names = ledger.scan.names
+    names = ledger.manifest.names
     first, end = places.get(entry.folder, (0, 0))
     place = bisect.bisect_left(names, entry.name, first, end)
     return place if place < end and names[place] == entry.name else None
@@ -305,9 +305,9 @@ def _find(ledger: Ledger, places: dict[bytes, tuple[int, int]], entry: Entry) ->
 def _same_content(ledger: Ledger, candidate: int, entry: Entry) -> bool:
     known = ledger.known_sha256(candidate)
     if not known:
-        if entry.stat == Stat(*ledger.scan.stats[candidate].tolist()):
+        if entry.stat == Stat(*ledger.manifest.stats[candidate].tolist()):
             return True
-        found = hash_image(ledger.scan.place(candidate))
+        found = hash_image(ledger.manifest.location(candidate))
         if found is None:
             return False
         ledger.know(candidate, *found)

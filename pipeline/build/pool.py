@@ -9,7 +9,7 @@ from itertools import islice
 
 from pipeline.build.worker import Item, Job, Result, fill_rows
 from pipeline.errors import WorkerDied
-from pipeline.source.reader import show_place
+from pipeline.source.reader import show_location
 from pipeline.system.processes import SECONDS_AN_IMAGE, LocalPool, local_pool
 from pipeline.system.signals import held_signals
 
@@ -129,7 +129,7 @@ def _one_by_one(job: Job, suspects: Sequence[Item], answer_signals: Callable[[],
             yield from _run(pool, job, iter([[item]]), 1, crashed, answer_signals)
         crashes = crashes + 1 if crashed else 0
         if crashes > CRASHES_IN_A_ROW:
-            why = f"{crashes} workers died one after another, the last at {show_place(item.place)}"
+            why = f"{crashes} workers died one after another, the last at {show_location(item.location)}"
             raise WorkerDied("the build stopped", job.target, why, _GO_ON)
         if crashed:
             yield [Result(item.row, "passing", reason=_CRASHED)]

@@ -16,18 +16,20 @@ _ROOM_FOR_OBJECTS = 64 * 1024
 
 def bytes_needed(ledger: Ledger, recipe: Recipe, rows: int) -> int:
     """Estimate, a little on the high side, the size of a cache with so many rows."""
-    scan = ledger.scan
-    names = max(1, scan.names.longest())
-    classes = max([1, *map(len, scan.class_folders)]) + max([1, *(len(name.encode()) for name in scan.class_names)])
-    failed = (len(scan.names) - rows + len(scan.failed)) * (names + 256)
+    manifest = ledger.manifest
+    names = max(1, manifest.names.longest())
+    classes = max([1, *map(len, manifest.class_folders)]) + max(
+        [1, *(len(name.encode()) for name in manifest.class_names)]
+    )
+    failed = (len(manifest.names) - rows + len(manifest.failed)) * (names + 256)
     alike = 16 * min(MOST_PAIRS, rows)
     tables = (
-        rows * (names + _BYTES_A_TABLE_ROW) + alike + len(scan.class_folders) * classes + failed + _ROOM_FOR_OBJECTS
+        rows * (names + _BYTES_A_TABLE_ROW) + alike + len(manifest.class_folders) * classes + failed + _ROOM_FOR_OBJECTS
     )
     return IMAGES_OFFSET + rows * recipe.row_bytes + tables
 
 
 def room_needed(ledger: Ledger, recipe: Recipe, rows: int) -> int:
     """Estimate what building such a cache takes of the disk: the file and its journal."""
-    names = max(1, ledger.scan.names.longest())
+    names = max(1, ledger.manifest.names.longest())
     return bytes_needed(ledger, recipe, rows) + rows * (names + _BYTES_A_JOURNAL_LINE)

@@ -7,8 +7,8 @@ from pathlib import Path
 from pipeline.format.header import VERSION, Shard
 from pipeline.format.paths import set_path
 from pipeline.recipe import Recipe
-from pipeline.source.manifest import Scan
-from pipeline.source.partition import Parts
+from pipeline.source.manifest import Manifest
+from pipeline.source.partition import Partition
 from pipeline.source.scan import scan_source
 from pipeline.source.selection import Choice
 
@@ -22,7 +22,7 @@ class Task:
     Attributes:
         source: the folder or archive of all images.
         choice: of classes and images.
-        scan: the candidates that belong into the file.
+        manifest: the candidates that belong into the file.
         path: the file.
         recipe, decoder: of the build.
         before: `identity` of the file, from before the scan.
@@ -35,7 +35,7 @@ class Task:
 
     source: Path
     choice: Choice | None
-    scan: Scan
+    manifest: Manifest
     path: Path
     recipe: Recipe
     decoder: str
@@ -45,7 +45,7 @@ class Task:
     workers: int | None = None
     format: int = VERSION
 
-    def rescan(self) -> Scan:
+    def rescan(self) -> Manifest:
         """Look at the source again: another build has made the file since `before`, perhaps from a newer source."""
-        scan = scan_source(self.source, set_path(self.path) if self.shard else self.path, self.choice)
-        return scan if self.shard is None else Parts(scan, self.shard.count).part(self.shard.index)
+        manifest = scan_source(self.source, set_path(self.path) if self.shard else self.path, self.choice)
+        return manifest if self.shard is None else Partition(manifest, self.shard.count).shard(self.shard.index)

@@ -19,7 +19,7 @@ from pipeline.decode.decode import Undecodable, decode
 from pipeline.decode.image_hash import image_hash
 from pipeline.format.reader import row_hash
 from pipeline.recipe import Recipe, pixels_to_row
-from pipeline.source.reader import Damaged, Place, Stat, read_image
+from pipeline.source.reader import Damaged, Location, Stat, read_image
 from pipeline.system import files
 from pipeline.system.processes import BYTES_AN_IMAGE, SECONDS_AN_IMAGE, signal_limit
 
@@ -32,7 +32,7 @@ class Item(NamedTuple):
     """
 
     row: int
-    place: Place
+    location: Location
     source_sha256: bytes = b""
 
 
@@ -95,7 +95,7 @@ def _fill_row(job: Job, fd: int, donor: "Donor | None", item: Item) -> Result:
         row, looks, remarks = donor.find(sha256, job.recipe)
     if row is None:
         try:
-            data, found = read_image(item.place)
+            data, found = read_image(item.location)
         except OSError as error:
             if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
                 raise

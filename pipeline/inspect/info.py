@@ -57,7 +57,7 @@ def check_source(path: Paths, source: Path, choice: Choice | None = None) -> str
         SourceError, AccessDenied, and what `describe_cache` raises.
     """
     stored = open_stored(path)
-    scan = scan_source(source, stored.path, choice)
+    manifest = scan_source(source, stored.path, choice)
     caches = stored.shards if isinstance(stored, StoredSet) else [stored]
     verdicts = [
         freshness.compare(
@@ -67,7 +67,7 @@ def check_source(path: Paths, source: Path, choice: Choice | None = None) -> str
             decoder_identity(),
             stat_cache.read_stats(cache),
         )
-        for cache, part in zip(caches, divide(scan, [cache.header.shard for cache in caches]), strict=True)
+        for cache, part in zip(caches, divide(manifest, [cache.header.shard for cache in caches]), strict=True)
     ]
     return str(freshness.sum_up(verdicts))
 

@@ -30,7 +30,7 @@ from pipeline.format.reader import StoredCache
 from pipeline.format.tables import Failed
 from pipeline.recipe import Recipe
 from pipeline.shards.build import SetBuild, ShardChoice
-from pipeline.source.manifest import Scan
+from pipeline.source.manifest import Manifest
 from pipeline.source.reader import Damaged, read_image
 from pipeline.source.scan import scan_source
 from pipeline.source.selection import Choice
@@ -44,7 +44,7 @@ class Plan:
     """What `build_cache` would find and need.
 
     Attributes:
-        scan: of the source.
+        manifest: of the source.
         failures: candidates that failed when the cache was built, and would again.
         path: where the cache would be.
         state: "up to date", "out of date: …", "not there yet" or "damaged: …".
@@ -52,7 +52,7 @@ class Plan:
         seconds: estimated from decoding a few of the images, with all workers; 0 where nothing has to be decoded.
     """
 
-    scan: Scan
+    manifest: Manifest
     failures: list[Failed]
     path: Path
     state: str
@@ -64,14 +64,14 @@ class Plan:
         return "\n".join(self._lines())
 
     def _lines(self) -> Iterator[str]:
-        scan = self.scan
+        manifest = self.manifest
         failing = Counter(failed.class_id for failed in self.failures)
-        found = np.bincount(scan.labels, minlength=len(scan.class_ids)).tolist()
-        counts = [count - failing[class_id] for class_id, count in zip(scan.class_ids, found, strict=True)]
-        yield from class_table(scan.class_ids, scan.class_names, counts)
-        yield from left_out_lines(scan.left_out, scan.left_out_named)
-        yield from failed_lines(scan.failed + self.failures)
-        yield from (f"warning: {warning}" for warning in scan.warnings)
+        found = np.bincount(manifest.labels, minlength=len(manifest.class_ids)).tolist()
+        counts = [count - failing[class_id] for class_id, count in zip(manifest.class_ids, found, strict=True)]
+        yield from class_table(manifest.class_ids, manifest.class_names, counts)
+        yield from left_out_lines(manifest.left_out, manifest.left_out_named)
+        yield from failed_lines(manifest.failed + self.failures)
+        yield from (f"warning: {warning}" for warning in manifest.warnings)
         yield f"{show_path(self.path)}: {self.state}"
         enough = "" if self.bytes_needed <= self.bytes_free else ": NOT ENOUGH"
         yield f"needs {show_bytes(self.bytes_needed)}, {show_bytes(self.bytes_free)} free{enough}"
@@ -92,12 +92,12 @@ def plan_build(
         SourceError, AccessDenied, OutputError: as `build_cache`.
     """
     refuse_beside_shards(path)
-    scan = scan_source(source, path, choice)
+    manifest = scan_source(source, path, choice)
     refuse_place(path)
-    found = _look(scan, path, recipe, rebuild)
+    found = _look(manifest, path, recipe, rebuild)
     if not rebuild and found.old is not None and found.verdict is not None:
         refuse_other_photographs(found.old, found.verdict)
-    return _plan(scan, path, recipe, [found], found.state, workers)
+    return _plan(manifest, path, recipe, [found], found.state, workers)
 
 
 def plan_shards(
@@ -114,14 +114,14 @@ def plan_shards(
     Raises:
         SourceError, AccessDenied, OutputError: as `build_shards`.
     """
-    scan = scan_source(source, path, choice)
-    build = SetBuild(source, scan, path, recipe, shards, choice, rebuild)
+    manifest = scan_source(source, path, choice)
+    build = SetBuild(source, manifest, path, recipe, shards, choice, rebuild)
     build.refuse()
-    found = [_look(build.parts.part(index), build.file(index), recipe, rebuild) for index in build.chosen]
+    found = [_look(build.partition.shard(index), build.file(index), recipe, rebuild) for index in build.chosen]
     states = Counter(one.state for one in found)
     state = "; ".join(text if len(states) == 1 else f"{number} {text}" for text, number in states.most_common(SHOWN))
     shown = shown_set(path, build.count) if shards.only is None else build.file(shards.only)
-    return _plan(scan, shown, recipe, found, state, workers)
+    return _plan(manifest, shown, recipe, found, state, workers)
 
 
 class _Found(NamedTuple):
@@ -135,9 +135,9 @@ class _Found(NamedTuple):
     verdict: freshness.Verdict | None
 
 
-def _look(scan: Scan, path: Path, recipe: Recipe, rebuild: bool) -> _Found:
-    ledger = Ledger(scan)
-    todo = len(scan.names)
+def _look(manifest: Manifest, path: Path, recipe: Recipe, rebuild: bool) -> _Found:
+    ledger = Ledger(manifest)
+    todo = len(manifest.names)
     old, damage = open_old_cache(path, rebuild)
     state, verdict = damage or "not there yet", None
     failures: list[Failed] = []
@@ -152,7 +152,7 @@ def _look(scan: Scan, path: Path, recipe: Recipe, rebuild: bool) -> _Found:
         else:
             state = f"out of date: {verdict or 'a rebuild was asked for'}"
         if not rebuild and verdict.same_pixels:
-            todo = len(scan.names) - verdict.shared - len(verdict.failures) + len(damaged)
+            todo = len(manifest.names) - verdict.shared - len(verdict.failures) + len(damaged)
             failures = list(verdict.failures.values())
     unfinished = path.with_name(path.name + ".building")
     reserved = unfinished.stat().st_blocks * 512 if unfinished.exists() else 0
@@ -161,32 +161,32 @@ def _look(scan: Scan, path: Path, recipe: Recipe, rebuild: bool) -> _Found:
     return _Found(state, todo, reserved, failures, old, verdict)
 
 
-def _plan(scan: Scan, path: Path, recipe: Recipe, files: list[_Found], state: str, workers: int | None) -> Plan:
+def _plan(manifest: Manifest, path: Path, recipe: Recipe, files: list[_Found], state: str, workers: int | None) -> Plan:
     todo, reserved = sum(file.todo for file in files), sum(file.reserved for file in files)
     failures = [failed for file in files for failed in file.failures]
     place = path.absolute().parent
     while not place.exists():
         place = place.parent
     return Plan(
-        scan=scan,
+        manifest=manifest,
         failures=sorted(failures, key=lambda failed: (str(failed.class_id), failed.name)),
         path=path,
         state=state,
-        bytes_needed=room_needed(Ledger(scan), recipe, len(scan.names)),
+        bytes_needed=room_needed(Ledger(manifest), recipe, len(manifest.names)),
         bytes_free=shutil.disk_usage(place).free + reserved,
-        seconds=todo * _seconds_an_image(scan, recipe) / (workers or os.cpu_count() or 1) if todo else 0,
+        seconds=todo * _seconds_an_image(manifest, recipe) / (workers or os.cpu_count() or 1) if todo else 0,
     )
 
 
-def _seconds_an_image(scan: Scan, recipe: Recipe) -> float:
+def _seconds_an_image(manifest: Manifest, recipe: Recipe) -> float:
     """Decode images spread over the source for half a second."""
-    rows = np.random.default_rng(0).permutation(len(scan.names))
+    rows = np.random.default_rng(0).permutation(len(manifest.names))
     start = time.monotonic()
     done, spent = 0, 0.0
     for row in rows.tolist():
         done += 1
         with suppress(OSError, Undecodable, Damaged, MemoryError):
-            decode(read_image(scan.place(row))[0], recipe)
+            decode(read_image(manifest.location(row))[0], recipe)
         spent = time.monotonic() - start
         if spent > _TRIAL_SECONDS:
             break

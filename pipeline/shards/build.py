@@ -30,8 +30,8 @@ from pipeline.format.suspects import look_at
 from pipeline.recipe import RGB, Recipe, StoredType
 from pipeline.shards.remote import Done, run_tasks
 from pipeline.shards.report import SetReport, WorkerRate
-from pipeline.source.manifest import Scan
-from pipeline.source.partition import Parts, shards_for
+from pipeline.source.manifest import Manifest
+from pipeline.source.partition import Partition, shards_for
 from pipeline.source.scan import scan_source
 from pipeline.source.selection import Choice
 from pipeline.system import files
@@ -94,8 +94,8 @@ def build_shards(
     chosen = ShardChoice(shards, rows_per_shard, only)
     source, path = Path(source), Path(path)
     before = {file: identity(file) for shards_there in sets_at(path).values() for file in shards_there}
-    scan = scan_source(source, path, choice)
-    build = SetBuild(source, scan, path, recipe, chosen, choice, rebuild, wait, workers, before)
+    manifest = scan_source(source, path, choice)
+    build = SetBuild(source, manifest, path, recipe, chosen, choice, rebuild, wait, workers, before)
     build.check()
     done = list(build.here(progress) if executor is None else build.elsewhere(executor, progress))
     report = build.report(done)
@@ -175,7 +175,7 @@ class SetBuild:
     """One build of some or all shards of a set: what `build_shards` was given.
 
     Attributes:
-        scan: of the whole source.
+        manifest: of the whole source.
         shards: which are asked for; a set that is there keeps its number, as `choose_count` says.
         before: `identity` of every file, from before the scan.
         The others: as `build_shards` has them.
@@ -185,7 +185,7 @@ class SetBuild:
     """
 
     source: Path
-    scan: Scan
+    manifest: Manifest
     path: Path
     recipe: Recipe
     shards: ShardChoice
@@ -196,11 +196,11 @@ class SetBuild:
     before: Mapping[Path, tuple[int, int, int] | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.count = choose_count(self.path, self.shards, len(self.scan.names))
+        self.count = choose_count(self.path, self.shards, len(self.manifest.names))
         self.decoder = decoder_identity()
-        self.parts = Parts(self.scan, self.count)
-        self.sizes = self.parts.sizes()
-        self.set = set_id(self.recipe, self.decoder, self.scan.class_folders, self.scan.class_names, self.count)
+        self.partition = Partition(self.manifest, self.count)
+        self.sizes = self.partition.sizes()
+        self.set = set_id(self.recipe, self.decoder, self.manifest.class_folders, self.manifest.class_names, self.count)
 
     @property
     def chosen(self) -> list[int]:
@@ -217,7 +217,7 @@ class SetBuild:
         return Task(
             source=self.source.absolute(),
             choice=self.choice,
-            scan=_absolute(self.parts.part(index)),
+            manifest=_absolute(self.partition.shard(index)),
             path=file,
             recipe=self.recipe,
             decoder=self.decoder,
@@ -248,7 +248,7 @@ class SetBuild:
             if old is None or not old.num_images:
                 continue
             refuse_other_content(old, "images")
-            ledger = Ledger(self.parts.part(index))
+            ledger = Ledger(self.partition.shard(index))
             if freshness.compare(ledger, old, self.recipe, self.decoder, stat_cache.read_stats(old)).shared:
                 return
             held += old.num_images
@@ -262,7 +262,7 @@ class SetBuild:
         missing = [i for i in self.chosen if not self.file(i).exists()]
         if not missing:
             return
-        ledger = Ledger(self.scan)  # its longest name and its classes: a little more than any shard has
+        ledger = Ledger(self.manifest)  # its longest name and its classes: a little more than any shard has
         rows = sum(self.sizes[index] for index in missing)
         fixed = room_needed(ledger, self.recipe, 0) * (len(missing) - 1)
         needed = room_needed(ledger, self.recipe, rows) + min(fixed, rows * self.recipe.row_bytes)
@@ -291,7 +291,7 @@ class SetBuild:
     def report(self, done: Sequence[Done]) -> SetReport:
         """Sum up; look at the whole set, where it is there."""
         reports = [one.report for one in sorted(done, key=lambda one: one.index)]
-        report = _sum(reports, self.scan)
+        report = _sum(reports, self.manifest)
         report.path = shown_set(self.path, self.count) if self.shards.only is None else reports[0].path
         report.shards, report.shard = self.count, self.shards.only
         report.workers = _rates(done)
@@ -301,7 +301,7 @@ class SetBuild:
                 for path in paths:
                     for suffix in ("", ".stat", ".lock"):
                         files.remove(path.with_name(path.name + suffix))
-                raise nothing_decoded(self.scan.root, report.failed)
+                raise nothing_decoded(self.manifest.root, report.failed)
             if not report.up_to_date:
                 report.look = look_at(open_stored(paths))
         else:
@@ -310,17 +310,17 @@ class SetBuild:
         return report
 
 
-def _absolute(scan: Scan) -> Scan:
-    """Let a scan be understood in another folder."""
-    archives = [(os.path.abspath(path), found) for path, found in scan.archives]  # noqa: PTH100 -- bytes
-    return replace(scan, root=scan.root.absolute(), archives=archives)
+def _absolute(manifest: Manifest) -> Manifest:
+    """Let a manifest be understood in another folder."""
+    archives = [(os.path.abspath(path), found) for path, found in manifest.archives]  # noqa: PTH100 -- bytes
+    return replace(manifest, root=manifest.root.absolute(), archives=archives)
 
 
-def _sum(reports: Sequence[BuildReport], scan: Scan) -> SetReport:
+def _sum(reports: Sequence[BuildReport], manifest: Manifest) -> SetReport:
     first = reports[0]
     report = SetReport(first.path, first.class_ids, first.class_names, [0] * len(first.class_ids), 0)
-    report.left_out, report.left_out_named = scan.left_out, scan.left_out_named
-    report.warnings = list(scan.warnings)
+    report.left_out, report.left_out_named = manifest.left_out, manifest.left_out_named
+    report.warnings = list(manifest.warnings)
     for part in reports:
         report.counts = [a + b for a, b in zip(report.counts, part.counts, strict=True)]
         report.cached += part.cached

@@ -24,7 +24,7 @@ from pipeline.decode.decode import decoder_identity
 from pipeline.errors import OutputError, PipelineError, SourceError, WorkerDied
 from pipeline.format.header import VERSION
 from pipeline.format.reader import StoredCache
-from pipeline.source.manifest import Scan
+from pipeline.source.manifest import Manifest
 from pipeline.system.processes import die_with
 from pipeline.system.signals import held_signals
 from pipeline.text import show_path
@@ -106,7 +106,7 @@ class _Progress:
 
     def __init__(self, tasks: Sequence[Task], progress: Progress | None) -> None:
         self.progress = progress
-        self.sizes = {task.path: len(task.scan.names) for task in tasks}
+        self.sizes = {task.path: len(task.manifest.names) for task in tasks}
         self.total = sum(self.sizes.values())
         self.done = 0
         self.read: dict[Path, tuple[int, int]] = dict.fromkeys(self.sizes, (0, 0))  # bytes, lines about images
@@ -154,22 +154,22 @@ def _check_worker(task: Task) -> None:
     if task.format != VERSION or task.decoder != decoder_identity():
         why = f"its installation decodes to other pixels, or writes another format than {task.format}"
         raise WorkerDied("the build stopped", task.path, why, "Install the same versions on all workers")
-    archives = [Path(os.fsdecode(archive)) for archive, _ in task.scan.archives]
-    unseen = [needed for needed in (task.scan.root, *archives, task.path.parent) if not needed.exists()]
-    if unseen or (unseen := _others_here(task.scan)):
+    archives = [Path(os.fsdecode(archive)) for archive, _ in task.manifest.archives]
+    unseen = [needed for needed in (task.manifest.root, *archives, task.path.parent) if not needed.exists()]
+    if unseen or (unseen := _others_here(task.manifest)):
         why = f"it does not see {show_path(unseen[0])}"
         raise SourceError("the build stopped", task.path, why, "Workers need the same paths: a shared file system")
 
 
-def _others_here(scan: Scan) -> list[Path]:
+def _others_here(manifest: Manifest) -> list[Path]:
     """Return some images, where all that are looked at are not here or of another size; a few may change any time.
 
     So is it where a file system is not mounted: its folder is there, and empty; every image would count as vanished.
     """
-    if not scan.names or len(scan.members):
+    if not manifest.names or len(manifest.members):
         return []
-    rows = {0, len(scan.names) // 2, len(scan.names) - 1}
-    sizes = {Path(os.fsdecode(scan.path(row))): int(scan.stats[row, 0]) for row in sorted(rows)}
+    rows = {0, len(manifest.names) // 2, len(manifest.names) - 1}
+    sizes = {Path(os.fsdecode(manifest.path(row))): int(manifest.stats[row, 0]) for row in sorted(rows)}
     return [] if any(_has_size(path, size) for path, size in sizes.items()) else list(sizes)
 
 

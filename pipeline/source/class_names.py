@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 
 from pipeline.errors import AccessDenied, SourceError
 from pipeline.source.collected import NAME_FILES
-from pipeline.source.reader import Damaged, Place, read_image
+from pipeline.source.reader import Damaged, Location, read_image
 from pipeline.source.selection import LONGEST_NAME
 
 
-def class_names(tables: Mapping[bytes, Place], folders: Sequence[bytes]) -> list[str]:
+def class_names(tables: Mapping[bytes, Location], folders: Sequence[bytes]) -> list[str]:
     """Return what a person calls each class, empty where nothing says: from `classes.csv` or ImageNet's synsets.
 
     Raises:
@@ -24,7 +24,7 @@ def class_names(tables: Mapping[bytes, Place], folders: Sequence[bytes]) -> list
     return [names.get(os.fsdecode(folder), "").replace("\0", "")[:LONGEST_NAME] for folder in folders]
 
 
-def _read_table(place: Place) -> dict[str, str]:
+def _read_table(place: Location) -> dict[str, str]:
     text = table_text(place, "utf-8-sig")
     try:
         rows = csv.DictReader(io.StringIO(text, newline=""))
@@ -35,12 +35,12 @@ def _read_table(place: Place) -> dict[str, str]:
         raise SourceError("class names cannot be read", _where(place), f"not a table: {error}") from error
 
 
-def _read_synsets(place: Place) -> dict[str, str]:
+def _read_synsets(place: Location) -> dict[str, str]:
     parts = (line.partition(" ") for line in table_text(place, "utf-8").splitlines())
     return {synset: words.split(",")[0].strip() for synset, _, words in parts}
 
 
-def table_text(place: Place, encoding: str) -> str:
+def table_text(place: Location, encoding: str) -> str:
     """Return the text of a table of classes.
 
     Raises:
@@ -59,5 +59,5 @@ def table_text(place: Place, encoding: str) -> str:
         raise SourceError("class names cannot be read", where, f"not a table in UTF-8: {error}") from error
 
 
-def _where(place: Place) -> str:
+def _where(place: Location) -> str:
     return os.fsdecode(place if isinstance(place, bytes) else place.archive)

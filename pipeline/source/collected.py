@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from pipeline.format.tables import Failed
 from pipeline.source.manifest import MEMBER_COLUMNS, SUFFIXES
-from pipeline.source.packed import Names
-from pipeline.source.reader import Place, Stat
+from pipeline.source.packed import PackedNames
+from pipeline.source.reader import Location, Stat
 from pipeline.text import show_path
 
 OUTSIDE = "outside a class folder"
@@ -28,12 +28,12 @@ class Files:
     """The images of one class, in columns: as they were met, and then in order."""
 
     def __init__(self) -> None:
-        self.names = Names()
+        self.names = PackedNames()
         self.stats = array("q")
         self.members = array("q")
 
     def add(self, name: bytes, found: Stat, member: Iterable[int] = ()) -> None:
-        """Note an image; `member` is a row of `Scan.members`, for one in an archive."""
+        """Note an image; `member` is a row of `Manifest.members`, for one in an archive."""
         self.names.append(name)
         self.stats.extend(found)
         self.members.extend(member)
@@ -68,7 +68,7 @@ class Files:
 
 @dataclass
 class Found:
-    """Images by class folder, and what else there was; see `Scan`.
+    """Images by class folder, and what else there was; see `Manifest`.
 
     `flat` are images in no class folder, of the class `flat_class` where that is not None and nothing says otherwise;
     `tables` the places of files that say what classes are, by their own name; `nearby`
@@ -80,7 +80,7 @@ class Found:
     flat: Files = field(default_factory=Files)
     flat_class: bytes | None = None
     archives: list[tuple[bytes, Stat]] = field(default_factory=list)
-    tables: dict[bytes, Place] = field(default_factory=dict)
+    tables: dict[bytes, Location] = field(default_factory=dict)
     nearby: list[bytes] = field(default_factory=list)
     unwanted: set[bytes] = field(default_factory=set)
     labelled: bool = False

@@ -12,7 +12,7 @@ from collections.abc import Collection
 from pipeline.errors import SourceError
 from pipeline.source.class_names import table_text
 from pipeline.source.collected import OUTSIDE, SOLUTION, Files, Found
-from pipeline.source.reader import Place
+from pipeline.source.reader import Location
 
 _VALIDATION = re.compile(rb"ILSVRC20\d\d_val_\d{8}\.JPE?G", re.IGNORECASE)
 _COLUMNS = ["ImageId", "PredictionString"]
@@ -59,7 +59,7 @@ def _image_id(name: bytes) -> bytes:
     return name.rpartition(b".")[0]
 
 
-def _read_solution(place: Place | None, where: "str | os.PathLike[str]") -> dict[bytes, bytes]:
+def _read_solution(place: Location | None, where: "str | os.PathLike[str]") -> dict[bytes, bytes]:
     """Return the synset of each image by its name without suffix: the first word of what a solution predicts."""
     if place is None:
         raise SourceError(

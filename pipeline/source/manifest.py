@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from pipeline.format.classes import ClassId
 from pipeline.format.tables import Failed
-from pipeline.source.packed import Names
-from pipeline.source.reader import Member, Place, Stat
+from pipeline.source.packed import PackedNames
+from pipeline.source.reader import Location, Member, Stat
 
 SUFFIXES = (b".jpg", b".jpeg", b".jpe", b".jfif", b".png")
 
@@ -23,7 +23,7 @@ MEMBER_COLUMNS = len(Member._fields) - 1  # archive's position for its path and 
 
 
 @dataclass
-class Scan:
+class Manifest:
     """What a look at the source found, without opening an image.
 
     Candidates are in the cache's order: by class position, then by the bytes of the name.
@@ -35,7 +35,7 @@ class Scan:
         labels: (M,) int32, each candidate's class position.
         names: (M,) path below the class folder, bytes, '/'-separated.
         stats: (M, 4) int64, size, times and inode of each; -1 where they could not be read.
-        class_places: (C,) the folder that a class's names start from, below `root`: its own, or none where the names
+        class_paths: (C,) the folder that a class's names start from, below `root`: its own, or none where the names
             begin with several.
         flat: whether they lie directly in `root`, and only their names begin with what would be their folder.
         archives: path and stat data of the archives that the candidates are members of; none for plain files.
@@ -51,9 +51,9 @@ class Scan:
     class_folders: list[bytes] = field(default_factory=list)
     class_names: list[str] = field(default_factory=list)
     labels: NDArray[np.int32] = field(default_factory=lambda: np.empty(0, np.int32))
-    names: Names = field(default_factory=Names)
+    names: PackedNames = field(default_factory=PackedNames)
     stats: NDArray[np.int64] = field(default_factory=lambda: np.empty((0, len(Stat._fields)), np.int64))
-    class_places: list[bytes] = field(default_factory=list)
+    class_paths: list[bytes] = field(default_factory=list)
     flat: bool = False
     archives: list[tuple[bytes, Stat]] = field(default_factory=list)
     members: NDArray[np.int64] = field(default_factory=lambda: np.empty((0, MEMBER_COLUMNS), np.int64))
@@ -67,7 +67,7 @@ class Scan:
         """Files looked at: candidates, left out and failed."""
         return len(self.names) + self.left_out.total() + len(self.failed)
 
-    def place(self, row: int) -> Place:
+    def location(self, row: int) -> Location:
         """Say where the bytes of candidate `row` are."""
         if len(self.members):
             archive, *rest = self.members[row].tolist()
@@ -78,7 +78,7 @@ class Scan:
         """Return the path of candidate `row`, where candidates are plain files."""
         if self.flat:
             return os.path.join(os.fsencode(self.root), os.path.basename(self.names[row]))
-        return os.path.join(os.fsencode(self.root), self.class_places[self.labels[row]], self.names[row])
+        return os.path.join(os.fsencode(self.root), self.class_paths[self.labels[row]], self.names[row])
 
     def in_reading_order(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """Order candidates as they lie in their archives, so that each is read from its beginning to its end."""

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-class Names(Sequence[bytes]):
+class PackedNames(Sequence[bytes]):
     """Byte strings in order, of which none changes; more can be put behind them.
 
     They also cost no more in processes that are forked: counting references to objects would copy their memory.
@@ -30,9 +30,9 @@ class Names(Sequence[bytes]):
         for name in names:
             self.append(name)
 
-    def take(self, places: NDArray[np.int64]) -> "Names":
+    def take(self, places: NDArray[np.int64]) -> "PackedNames":
         """Return the names of these places, in their order."""
-        return Names(self[place] for place in places.tolist())
+        return PackedNames(self[place] for place in places.tolist())
 
     def longest(self) -> int:
         """Return how many bytes the longest name has; 0 where there is none."""

@@ -12,66 +12,68 @@ import numpy as np
 import xxhash
 
 from pipeline.format.header import MOST_SHARDS, Shard
-from pipeline.source.manifest import Scan
+from pipeline.source.manifest import Manifest
 
 
-def place_of(folder: bytes, name: bytes, count: int) -> int:
+def shard_of(folder: bytes, name: bytes, count: int) -> int:
     """Return the shard that an image belongs to: xxh3-64 of "class/name", modulo the number of shards."""
     return xxhash.xxh3_64_intdigest(b"%b/%b" % (folder, name)) % count
 
 
-class Parts:
-    """A scan divided among the shards of a set.
+class Partition:
+    """A manifest divided among the shards of a set.
 
     Args:
-        scan: of the whole source.
+        manifest: of the whole source.
         count: of shards.
     """
 
-    def __init__(self, scan: Scan, count: int) -> None:
-        self.scan = scan
+    def __init__(self, manifest: Manifest, count: int) -> None:
+        self.manifest = manifest
         self.count = count
-        folders = [scan.class_folders[label] for label in scan.labels.tolist()]
-        self._places = np.fromiter(
-            (place_of(folder, name, count) for folder, name in zip(folders, scan.names, strict=True)),
+        folders = [manifest.class_folders[label] for label in manifest.labels.tolist()]
+        self._shards = np.fromiter(
+            (shard_of(folder, name, count) for folder, name in zip(folders, manifest.names, strict=True)),
             np.int32,
             len(folders),
         )
-        self._failed = [place_of(os.fsencode(str(f.class_id)), os.fsencode(f.name), count) for f in scan.failed]
+        self._shards_of_failed = [
+            shard_of(os.fsencode(str(f.class_id)), os.fsencode(f.name), count) for f in manifest.failed
+        ]
 
     def sizes(self) -> list[int]:
         """Count the candidates of each shard."""
-        return list(map(int, np.bincount(self._places, minlength=self.count)))
+        return list(map(int, np.bincount(self._shards, minlength=self.count)))
 
-    def part(self, index: int) -> Scan:
-        """Return a scan of the candidates of one shard, in order, with all classes.
+    def shard(self, index: int) -> Manifest:
+        """Return the manifest of the candidates of one shard, in order, with all classes.
 
         What was left out of the source, and what a person should know of it, stays with the whole.
         """
-        scan = self.scan
-        rows = np.flatnonzero(self._places == index)
+        manifest = self.manifest
+        rows = np.flatnonzero(self._shards == index)
         return replace(
-            scan,
-            labels=scan.labels[rows],
-            names=scan.names.take(rows),
-            stats=scan.stats[rows],
-            members=scan.members[rows] if len(scan.members) else scan.members,
-            failed=[f for f, place in zip(scan.failed, self._failed, strict=True) if place == index],
+            manifest,
+            labels=manifest.labels[rows],
+            names=manifest.names.take(rows),
+            stats=manifest.stats[rows],
+            members=manifest.members[rows] if len(manifest.members) else manifest.members,
+            failed=[f for f, shard in zip(manifest.failed, self._shards_of_failed, strict=True) if shard == index],
             left_out=Counter(),
             left_out_named=[],
             warnings=[],
         )
 
 
-def divide(scan: Scan, shards: Sequence[Shard | None]) -> Iterator[Scan]:
+def divide(manifest: Manifest, shards: Sequence[Shard | None]) -> Iterator[Manifest]:
     """Yield what of a source belongs into each of some files of one set; all of it into a whole cache."""
-    parts = None
+    partition = None
     for shard in shards:
         if shard is None:
-            yield scan
+            yield manifest
         else:
-            parts = parts or Parts(scan, shard.count)
-            yield parts.part(shard.index)
+            partition = partition or Partition(manifest, shard.count)
+            yield partition.shard(shard.index)
 
 
 def shards_for(images: int, rows_per_shard: int) -> int:

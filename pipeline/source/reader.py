@@ -62,7 +62,7 @@ class Member(NamedTuple):
     crc: int
 
 
-Place = bytes | Member
+Location = bytes | Member
 
 
 class Damaged(Exception):
@@ -78,7 +78,7 @@ class Damaged(Exception):
         self.found = found
 
 
-def read_image(place: Place) -> tuple[bytes, Stat]:
+def read_image(location: Location) -> tuple[bytes, Stat]:
     """Read an image whole, sure that it did not change meanwhile.
 
     Opening never blocks (a FIFO), and what is not a regular file is refused.
@@ -92,14 +92,14 @@ def read_image(place: Place) -> tuple[bytes, Stat]:
         Damaged: the archive does not give it back, and never will.
         StorageError: the archive is not what it was when its members were listed.
     """
-    return _read_member(place) if isinstance(place, Member) else _read_file(place)
+    return _read_member(location) if isinstance(location, Member) else _read_file(location)
 
 
-def show_place(place: Place) -> str:
+def show_location(location: Location) -> str:
     """Return where an image lies as text."""
-    if isinstance(place, Member):
-        return f"{show_path(place.archive)}, byte {place.offset}"
-    return show_path(place)
+    if isinstance(location, Member):
+        return f"{show_path(location.archive)}, byte {location.offset}"
+    return show_path(location)
 
 
 def _read_file(path: bytes) -> tuple[bytes, Stat]:
@@ -209,13 +209,13 @@ def _why_not_unpacked(member: Member) -> str:
     return f"packed by a zip's method {member.method}; only stored and deflated are read"
 
 
-def hash_image(place: Place) -> tuple[bytes, Stat] | None:
+def hash_image(location: Location) -> tuple[bytes, Stat] | None:
     """Return an image's SHA-256 and stat, or None where it cannot be read now.
 
     Of a damaged member it is the digest of what the archive has of it.
     """
     try:
-        data, found = read_image(place)
+        data, found = read_image(location)
     except Damaged as damaged:
         data, found = damaged.stored, damaged.found
     except (OSError, MemoryError):

@@ -16,13 +16,13 @@ from pipeline.source.collected import NAME_FILES, OUTSIDE, SOLUTION, Found, not_
 from pipeline.source.folder import walk_folder
 from pipeline.source.label_table import is_validation, settle_flat
 from pipeline.source.layouts import KAGGLE
-from pipeline.source.manifest import SUFFIXES, Scan
+from pipeline.source.manifest import SUFFIXES, Manifest
 from pipeline.source.selection import Choice, choose, merge_classes, refuse_missing
 from pipeline.source.splits import all_are_splits
 from pipeline.text import show_path
 
 
-def scan_source(source: Path, output: Path | None = None, choice: Choice | None = None) -> Scan:
+def scan_source(source: Path, output: Path | None = None, choice: Choice | None = None) -> Manifest:
     """List the images of a source, a class a folder; of an archive, as if it had been unpacked.
 
     Args:
@@ -49,17 +49,17 @@ def scan_source(source: Path, output: Path | None = None, choice: Choice | None 
     if not found.labelled:
         _refuse_folders_of_folders(source, found)
     merge_classes(found, choice)
-    scan = Scan(root, flat=flat, archives=found.archives)
-    scan.left_out, scan.left_out_named, scan.failed = found.left_out, found.left_out_named, found.failed
-    scan.class_folders = class_order(list(found.files))
-    scan.class_ids = class_ids_of(scan.class_folders)
-    scan.class_names = class_names(found.tables, scan.class_folders)
-    scan.class_places = [b"" if os.fsdecode(f) in dict(choice.merged) else f for f in scan.class_folders]
-    scan.warnings = found.warnings
-    _count(scan.left_out, "class not asked for", len(found.unwanted))
-    _warn_of_classes(scan, found)
-    _fill_columns(scan, found, choice)
-    return scan
+    manifest = Manifest(root, flat=flat, archives=found.archives)
+    manifest.left_out, manifest.left_out_named, manifest.failed = found.left_out, found.left_out_named, found.failed
+    manifest.class_folders = class_order(list(found.files))
+    manifest.class_ids = class_ids_of(manifest.class_folders)
+    manifest.class_names = class_names(found.tables, manifest.class_folders)
+    manifest.class_paths = [b"" if os.fsdecode(f) in dict(choice.merged) else f for f in manifest.class_folders]
+    manifest.warnings = found.warnings
+    _count(manifest.left_out, "class not asked for", len(found.unwanted))
+    _warn_of_classes(manifest, found)
+    _fill_columns(manifest, found, choice)
+    return manifest
 
 
 def _find(source: Path) -> tuple[Path, bytes]:
@@ -148,42 +148,42 @@ def _refuse_folders_of_folders(root: Path, found: Found) -> None:
         )
 
 
-def _warn_of_classes(scan: Scan, found: Found) -> None:
-    for folder in scan.class_folders:
+def _warn_of_classes(manifest: Manifest, found: Found) -> None:
+    for folder in manifest.class_folders:
         if not found.files[folder].names:
-            scan.warnings.append(f"class {show_path(folder)} is empty; it keeps its place among the classes")
-    written = {folder: unicodedata.normalize("NFC", os.fsdecode(folder)) for folder in scan.class_folders}
+            manifest.warnings.append(f"class {show_path(folder)} is empty; it keeps its place among the classes")
+    written = {folder: unicodedata.normalize("NFC", os.fsdecode(folder)) for folder in manifest.class_folders}
     alike = Counter(map(str.casefold, written.values()))
     for name in sorted(name for name, count in alike.items() if count > 1):
-        same = [folder for folder in scan.class_folders if written[folder].casefold() == name]
+        same = [folder for folder in manifest.class_folders if written[folder].casefold() == name]
         if len({written[folder] for folder in same}) == len(same):
             shown, how = [show_path(folder) for folder in same], "only in case"
         else:
             shown, how = [ascii(os.fsdecode(folder)) for folder in same], "in how Unicode writes the same letters"
-        scan.warnings.append(f"classes {' and '.join(shown)} differ {how}; they are kept apart")
+        manifest.warnings.append(f"classes {' and '.join(shown)} differ {how}; they are kept apart")
 
 
-def _fill_columns(scan: Scan, found: Found, choice: Choice) -> None:
+def _fill_columns(manifest: Manifest, found: Found, choice: Choice) -> None:
     counts = []
     stats, members = [], []
-    for folder in scan.class_folders:
+    for folder in manifest.class_folders:
         files = found.files.pop(folder)
         order = files.in_order()
-        _count(scan.left_out, "replaced by a later member of the same name", len(files.names) - len(order))
+        _count(manifest.left_out, "replaced by a later member of the same name", len(files.names) - len(order))
         chosen = order
         if choice.per_class is not None:
             chosen = order[choose(folder, files.names.take(order), choice.per_class)]
-        _count(scan.left_out, f"not among the {choice.per_class} chosen of its class", len(order) - len(chosen))
+        _count(manifest.left_out, f"not among the {choice.per_class} chosen of its class", len(order) - len(chosen))
         counts.append(len(chosen))
-        scan.names.extend(map(files.names.__getitem__, chosen.tolist()))
+        manifest.names.extend(map(files.names.__getitem__, chosen.tolist()))
         class_stats, class_members = files.columns(chosen)
         stats.append(class_stats)
         members.append(class_members)
-    scan.labels = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
-    scan.stats = np.concatenate(stats) if stats else scan.stats
-    scan.members = np.concatenate(members) if members else scan.members
-    ids = {os.fsdecode(f): class_id for f, class_id in zip(scan.class_folders, scan.class_ids, strict=True)}
-    scan.failed = [f._replace(class_id=ids.get(str(f.class_id), f.class_id)) for f in scan.failed]
+    manifest.labels = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
+    manifest.stats = np.concatenate(stats) if stats else manifest.stats
+    manifest.members = np.concatenate(members) if members else manifest.members
+    ids = {os.fsdecode(f): class_id for f, class_id in zip(manifest.class_folders, manifest.class_ids, strict=True)}
+    manifest.failed = [f._replace(class_id=ids.get(str(f.class_id), f.class_id)) for f in manifest.failed]
 
 
 def _count(left_out: Counter[str], reason: str, count: int) -> None:

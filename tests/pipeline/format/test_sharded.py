@@ -211,7 +211,7 @@ def test_shards_that_do_not_go_together_are_named(
 
 
 def test_the_same_image_in_two_shards_is_named(photos: Path, copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.source.partition.place_of", lambda folder, name, count: 2)
+    monkeypatch.setattr("pipeline.source.partition.shard_of", lambda folder, name, count: 2)
     build_shards(photos, copied.with_name("all.h5"), 4, only=2, size=SIZE, workers=1)
     shutil.copy(shard_path(copied.with_name("all.h5"), 2, 4), shard_path(copied, 2, 4))
 

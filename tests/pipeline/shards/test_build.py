@@ -24,7 +24,7 @@ from pipeline.recipe import Recipe
 from pipeline.shards import build, remote
 from pipeline.shards.build import ShardChoice, build_shards
 from pipeline.shards.remote import build_shard
-from pipeline.source.partition import place_of
+from pipeline.source.partition import shard_of
 from pipeline.source.scan import scan_source
 from tests.support.builds import InThisProcess
 from tests.support.photos import SIZE, save_jpeg
@@ -78,7 +78,7 @@ def test_a_set_is_up_to_date_after_it_was_built(photos: Path, out: Path) -> None
 def test_only_shards_whose_images_changed_are_touched(photos: Path, out: Path) -> None:
     build_shards(photos, out, 4, size=SIZE, workers=1)
     before = inodes(out.parent)
-    name = next(f"new{i}.jpg" for i in range(100) if place_of(b"1", b"new%d.jpg" % i, 4) == 2)
+    name = next(f"new{i}.jpg" for i in range(100) if shard_of(b"1", b"new%d.jpg" % i, 4) == 2)
     save_jpeg(photos / "1" / name, 40, 40, 77)
 
     assert check_source(out, photos) == "class 1: 1 added"
@@ -156,7 +156,7 @@ def test_a_shard_may_lose_all_its_images(photos: Path, out: Path) -> None:
     build_shards(photos, out, 4, size=SIZE, workers=1)
     for class_id in ("1", "2"):
         for image in list((photos / class_id).iterdir()):
-            if place_of(class_id.encode(), image.name.encode(), 4) == 1:
+            if shard_of(class_id.encode(), image.name.encode(), 4) == 1:
                 image.unlink()
 
     report = build_shards(photos, out, 4, size=SIZE, workers=1)
@@ -297,12 +297,12 @@ def test_any_executor_builds_the_same_bytes(
 
 def test_what_a_worker_meets_is_told_with_its_name(photos: Path, out: Path) -> None:
     with pytest.raises(SourceError, match=r"it does not see .*/gone \(worker .*:\d+\)") as error:
-        _built_elsewhere(photos, out, scan=replace(scan_source(photos), root=photos / "gone"))
+        _built_elsewhere(photos, out, manifest=replace(scan_source(photos), root=photos / "gone"))
     assert error.value.exit_code == 66
     here = scan_source(photos)
     (photos / "empty").mkdir()  # as a file system that is not mounted leaves its folder
     with pytest.raises(SourceError, match=r"it does not see .*\.JPEG \(worker .*:\d+\)"):
-        _built_elsewhere(photos, out, scan=replace(here, root=photos / "empty"))
+        _built_elsewhere(photos, out, manifest=replace(here, root=photos / "empty"))
     (photos / "empty").rmdir()
     with pytest.raises(WorkerDied, match=r"its installation decodes to other pixels, .* \(worker .*:\d+\)"):
         _built_elsewhere(photos, out, decoder="0" * 32)

@@ -176,9 +176,9 @@ def test_archives_beside_class_folders_are_left_out(shared_photos: Path, tmp_pat
     photos = shutil.copytree(shared_photos, tmp_path / "photos")
     tar_of(shared_photos, photos / "backup.tar")
 
-    scan = scan_source(photos)
+    manifest = scan_source(photos)
 
-    assert scan.class_ids == [1, 2] and scan.left_out == {"suffix .tar": 1}
+    assert manifest.class_ids == [1, 2] and manifest.left_out == {"suffix .tar": 1}
 
 
 # --- reading -----------------------------------------------------------------------------------------------------
@@ -295,13 +295,13 @@ def test_odd_names_are_only_names_and_nothing_is_written(tmp_path: Path) -> None
     )
     before = sorted(tmp_path.rglob("*"))
 
-    scan = scan_source(source)
+    manifest = scan_source(source)
 
-    assert scan.class_folders == [b"cats", b"dogs"]
+    assert manifest.class_folders == [b"cats", b"dogs"]
     long_name = b"n" * 300 + b".jpg"
-    assert list(scan.names) == [b"a.jpg", b"b.jpg", b"new\nline \x1b[31m.jpg", long_name, b"\xff.jpg"]
-    assert [read_image(scan.place(row))[0] for row in range(5)] == [data[0], data[1], data[3], data[5], data[4]]
-    assert scan.left_out == {
+    assert list(manifest.names) == [b"a.jpg", b"b.jpg", b"new\nline \x1b[31m.jpg", long_name, b"\xff.jpg"]
+    assert [read_image(manifest.location(row))[0] for row in range(5)] == [data[0], data[1], data[3], data[5], data[4]]
+    assert manifest.left_out == {
         "a name with ..": 2,
         "in a hidden folder": 2,
         "hidden file": 1,
@@ -313,11 +313,11 @@ def test_odd_names_are_only_names_and_nothing_is_written(tmp_path: Path) -> None
 def test_of_a_name_that_comes_twice_the_last_member_counts_as_when_it_is_unpacked(tmp_path: Path) -> None:
     source = write_tar(tmp_path / "a.tar", {"1/a.jpg": b"old", "1/b.jpg": b"b", "./1/a.jpg": b"new"})
 
-    scan = scan_source(source)
+    manifest = scan_source(source)
 
-    assert list(scan.names) == [b"a.jpg", b"b.jpg"]
-    assert [read_image(scan.place(row))[0] for row in range(2)] == [b"new", b"b"]
-    assert scan.left_out == {"replaced by a later member of the same name": 1} and scan.seen == 3
+    assert list(manifest.names) == [b"a.jpg", b"b.jpg"]
+    assert [read_image(manifest.location(row))[0] for row in range(2)] == [b"new", b"b"]
+    assert manifest.left_out == {"replaced by a later member of the same name": 1} and manifest.seen == 3
 
 
 def test_links_and_devices_in_an_archive_are_left_out_by_name(tmp_path: Path) -> None:
@@ -328,10 +328,10 @@ def test_links_and_devices_in_an_archive_are_left_out_by_name(tmp_path: Path) ->
     os.mkfifo(tmp_path / "1" / "d.jpg")
     source = tar_of(tmp_path / "1", tmp_path / "a.tar", "1")
 
-    scan = scan_source(source)
+    manifest = scan_source(source)
 
-    assert len(scan.names) == 1 and scan.seen == 4
-    assert {reason for _, reason in scan.left_out_named} == {
+    assert len(manifest.names) == 1 and manifest.seen == 4
+    assert {reason for _, reason in manifest.left_out_named} == {
         "a hard link within the archive",
         "a symbolic link within the archive",
         "a FIFO",
@@ -407,10 +407,10 @@ def test_of_tars_that_were_put_one_behind_the_other_the_first_is_read_with_a_war
     first, second = (write_tar(tmp_path / f"{name}.tar", {f"{name}/a.jpg": bytes(512)}) for name in "12")
     first.write_bytes(first.read_bytes() + second.read_bytes())
 
-    scan = scan_source(first)
+    manifest = scan_source(first)
 
-    assert scan.class_folders == [b"1"]
-    assert scan.warnings == [
+    assert manifest.class_folders == [b"1"]
+    assert manifest.warnings == [
         f"{first} goes on behind the mark of its end, which is where reading a tar ends: are these several?"
     ]
 
@@ -458,10 +458,10 @@ def test_webdataset_shards_have_the_class_of_a_sample_beside_its_image(tmp_path:
         write_tar(shards / f"train-{shard:06d}.tar", samples)
     (shards / "classes.csv").write_text("id,name\n0,paddle\n1,snake\n")
 
-    scan = scan_source(shards)
+    manifest = scan_source(shards)
 
-    assert (scan.class_ids, scan.class_names) == ([0, 1], ["paddle", "snake"])
-    images = list(zip(scan.labels.tolist(), scan.names, strict=True))
+    assert (manifest.class_ids, manifest.class_names) == ([0, 1], ["paddle", "snake"])
+    images = list(zip(manifest.labels.tolist(), manifest.names, strict=True))
     assert images == [
         (0, b"train-000000/0000.jpg"),
         (0, b"train-000000/0002.jpg"),
@@ -470,8 +470,8 @@ def test_webdataset_shards_have_the_class_of_a_sample_beside_its_image(tmp_path:
         (1, b"train-000000/0001.jpg"),
         (1, b"train-000001/0001.jpg"),
     ]
-    assert read_image(scan.place(3))[0] == jpeg(12)
-    assert scan.left_out == {"no class beside it (.cls)": 2, "suffix .json": 6}
+    assert read_image(manifest.location(3))[0] == jpeg(12)
+    assert manifest.left_out == {"no class beside it (.cls)": 2, "suffix .json": 6}
     assert list(scan_source(shards / "train-000000.tar", None, Choice(("1",))).names) == [b"0001.jpg"]
 
 
@@ -484,10 +484,10 @@ def test_of_a_sample_the_image_is_taken_and_not_its_mask(tmp_path: Path) -> None
         },
     )
 
-    scan = scan_source(source)
+    manifest = scan_source(source)
 
-    assert list(scan.names) == [b"0.JPG", b"1.large.jpg"]
-    assert scan.left_out_named == [("0.mask.png", "of a sample that has another image")]
+    assert list(manifest.names) == [b"0.JPG", b"1.large.jpg"]
+    assert manifest.left_out_named == [("0.mask.png", "of a sample that has another image")]
 
 
 def test_the_class_may_be_the_label_of_a_json_and_other_json_says_nothing(tmp_path: Path) -> None:

@@ -149,10 +149,10 @@ def test_images_that_the_table_does_not_list_are_left_out_by_name(in_folders: Pa
     lines = (tmp_path / TABLE).read_text().splitlines()
     (tmp_path / TABLE).write_text("\n".join([*lines[:-1], lines[-1].partition(",")[0] + ","]))
 
-    scan = scan_source(source)
+    manifest = scan_source(source)
 
-    assert scan.left_out_named == [(lines[-1].partition(",")[0] + ".JPEG", f"not in {TABLE}")]
-    assert len(scan.names) == 7 and scan.seen == 8
+    assert manifest.left_out_named == [(lines[-1].partition(",")[0] + ".JPEG", f"not in {TABLE}")]
+    assert len(manifest.names) == 7 and manifest.seen == 8
 
 
 def test_a_class_tar_beside_the_table_is_still_a_class(in_folders: Path, tmp_path: Path) -> None:

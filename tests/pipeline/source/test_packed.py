@@ -5,13 +5,13 @@ import pickle
 import numpy as np
 import pytest
 
-from pipeline.source.packed import Names
+from pipeline.source.packed import PackedNames
 
 SOME = [b"b.jpg", b"", b"a\xff.jpg", b"folder/\xc3\xa4.png", b"in\0side", b"b.jpg"]
 
 
 def test_names_are_the_list_that_they_were_made_of() -> None:
-    names = Names(SOME[:2])
+    names = PackedNames(SOME[:2])
     names.append(SOME[2])
     names.extend(SOME[3:])
 
@@ -27,7 +27,7 @@ def test_names_are_the_list_that_they_were_made_of() -> None:
 def test_a_table_is_numpys_own_of_the_same_list(first: int, end: int | None) -> None:
     expected = np.array(SOME[first:end], f"S{max([1, *map(len, SOME[first:end])])}")
 
-    table = Names(SOME).table(first, end)
+    table = PackedNames(SOME).table(first, end)
 
     assert table.dtype == expected.dtype and table.tolist() == expected.tolist()
 
@@ -35,5 +35,5 @@ def test_a_table_is_numpys_own_of_the_same_list(first: int, end: int | None) -> 
 def test_taking_places_is_taking_them_from_the_list() -> None:
     places = np.array([4, 0, 0, 3])
 
-    assert list(Names(SOME).take(places)) == [SOME[place] for place in places]
-    assert Names(SOME).longest() == max(map(len, SOME)) and Names().longest() == 0
+    assert list(PackedNames(SOME).take(places)) == [SOME[place] for place in places]
+    assert PackedNames(SOME).longest() == max(map(len, SOME)) and PackedNames().longest() == 0

@@ -7,17 +7,17 @@ import xxhash
 
 from pipeline.format.fingerprint import set_id
 from pipeline.recipe import Recipe
-from pipeline.source.partition import Parts, place_of, shards_for
+from pipeline.source.partition import Partition, shard_of, shards_for
 from pipeline.source.scan import scan_source
 from tests.support.photos import save_jpeg
 
 
 def test_an_image_is_placed_by_the_hash_of_its_class_and_name() -> None:
-    assert place_of(b"2", b"a/b.jpg", 64) == xxhash.xxh3_64(b"2/a/b.jpg").intdigest() % 64
+    assert shard_of(b"2", b"a/b.jpg", 64) == xxhash.xxh3_64(b"2/a/b.jpg").intdigest() % 64
 
 
 def test_images_are_spread_evenly() -> None:
-    counts = Counter(place_of(b"%d" % (i % 10), b"n%d.JPEG" % i, 8) for i in range(8000))
+    counts = Counter(shard_of(b"%d" % (i % 10), b"n%d.JPEG" % i, 8) for i in range(8000))
 
     assert set(counts) == set(range(8))
     assert all(abs(count - 1000) < 5 * np.sqrt(1000) for count in counts.values())
@@ -26,29 +26,29 @@ def test_images_are_spread_evenly() -> None:
 def test_parts_hold_each_candidate_once_in_order_with_all_classes(photos: Path) -> None:
     (photos / "1" / "lost.jpg").symlink_to("nowhere")
     (photos / "notes.txt").touch()
-    scan = scan_source(photos)
+    manifest = scan_source(photos)
 
-    parts = [Parts(scan, 3).part(index) for index in range(3)]
+    parts = [Partition(manifest, 3).shard(index) for index in range(3)]
 
     images = [(label, name) for part in parts for label, name in zip(part.labels.tolist(), part.names, strict=True)]
-    assert sorted(images) == list(zip(scan.labels.tolist(), scan.names, strict=True))
+    assert sorted(images) == list(zip(manifest.labels.tolist(), manifest.names, strict=True))
     for index, part in enumerate(parts):
         here = list(zip(part.labels.tolist(), part.names, strict=True))
         assert here == sorted(here)
-        assert all(place_of(scan.class_folders[label], name, 3) == index for label, name in here)
-        assert part.class_folders == scan.class_folders and part.class_ids == scan.class_ids
+        assert all(shard_of(manifest.class_folders[label], name, 3) == index for label, name in here)
+        assert part.class_folders == manifest.class_folders and part.class_ids == manifest.class_ids
         assert not part.left_out and part.stats.shape == (len(here), 4)
     assert [f.name for part in parts for f in part.failed] == ["lost.jpg"]
-    assert Parts(scan, 3).sizes() == [len(part.names) for part in parts]
+    assert Partition(manifest, 3).sizes() == [len(part.names) for part in parts]
 
 
 def test_growth_moves_no_image_to_another_shard(photos: Path) -> None:
     def homes() -> dict[tuple[int, bytes], int]:
-        parts = Parts(scan_source(photos), 5)
+        partition = Partition(scan_source(photos), 5)
         return {
             (int(label), name): index
             for index in range(5)
-            for label, name in zip(parts.part(index).labels, parts.part(index).names, strict=True)
+            for label, name in zip(partition.shard(index).labels, partition.shard(index).names, strict=True)
         }
 
     before = homes()

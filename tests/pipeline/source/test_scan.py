@@ -26,8 +26,11 @@ def picture(path: Path, seed: int = 0) -> Path:
 
 
 def candidates(root: Path) -> list[tuple[object, str]]:
-    scan = scan_source(root)
-    return [(scan.class_ids[label], os.fsdecode(name)) for label, name in zip(scan.labels, scan.names, strict=True)]
+    manifest = scan_source(root)
+    return [
+        (manifest.class_ids[label], os.fsdecode(name))
+        for label, name in zip(manifest.labels, manifest.names, strict=True)
+    ]
 
 
 # --- 1, 2: nothing to read ---------------------------------------------------------------------------------------
@@ -100,10 +103,10 @@ def test_class_ids_are_integers_in_numeric_order_where_all_are_and_else_strings_
     for folder in folders:
         picture(tmp_path / folder / "a.jpg")
 
-    scan = scan_source(tmp_path)
+    manifest = scan_source(tmp_path)
 
-    assert scan.class_ids == class_ids
-    assert [os.fsdecode(folder) for folder in scan.class_folders] == list(map(str, class_ids))
+    assert manifest.class_ids == class_ids
+    assert [os.fsdecode(folder) for folder in manifest.class_folders] == list(map(str, class_ids))
 
 
 def test_an_empty_class_keeps_its_place_and_a_person_is_told(photos: Path, tmp_path: Path) -> None:
@@ -134,10 +137,10 @@ def test_a_folder_that_holds_our_own_caches_is_no_class(photos: Path) -> None:
 def test_readable_names_come_from_a_table_in_the_source(name: str, text: str, photos: Path) -> None:
     (photos / name).write_text(text, encoding="utf-8", newline="")
 
-    scan = scan_source(photos)
+    manifest = scan_source(photos)
 
-    assert scan.class_names == ["paddle", "snake"]
-    assert scan.left_out.total() == 0
+    assert manifest.class_names == ["paddle", "snake"]
+    assert manifest.left_out.total() == 0
 
 
 @pytest.mark.parametrize("data", [b"a,b\n1,2\n", b"", b"id,name\n1,\xff\n"])
@@ -160,10 +163,10 @@ def test_suffixes_count_in_any_case_and_the_rest_is_left_out_by_suffix(tmp_path:
     picture(tmp_path / "__MACOSX" / "1" / "a.jpg")
     picture(tmp_path / "above.jpg")
 
-    scan = scan_source(tmp_path)
+    manifest = scan_source(tmp_path)
 
     assert [name for _, name in candidates(tmp_path)] == ["a.JPG", "b.jpeg", "c.Jpe", "d.JFIF", "e.PnG"]
-    assert scan.left_out == {
+    assert manifest.left_out == {
         "suffix .gif": 2,
         "suffix .gz": 1,
         "suffix .db": 1,
@@ -172,8 +175,8 @@ def test_suffixes_count_in_any_case_and_the_rest_is_left_out_by_suffix(tmp_path:
         "hidden folder": 2,
         "outside a class folder": 1,
     }
-    assert scan.left_out_named == [("above.jpg", "outside a class folder")]
-    assert scan.seen == 15
+    assert manifest.left_out_named == [("above.jpg", "outside a class folder")]
+    assert manifest.seen == 15
 
 
 def test_real_folders_are_read_before_links_to_them_whatever_their_names(tmp_path: Path) -> None:
@@ -183,10 +186,10 @@ def test_real_folders_are_read_before_links_to_them_whatever_their_names(tmp_pat
     (tmp_path / "2" / "again").symlink_to("deep")
     (tmp_path / "2" / "deep" / "up").symlink_to("..")
 
-    scan = scan_source(tmp_path)
+    manifest = scan_source(tmp_path)
 
     assert candidates(tmp_path) == [(2, "a.jpg"), (2, "deep/b.jpg")]
-    assert scan.left_out == {"link to a folder that is read already": 3}
+    assert manifest.left_out == {"link to a folder that is read already": 3}
 
 
 def test_links_that_lead_out_of_the_source_are_followed(tmp_path: Path) -> None:
@@ -248,11 +251,11 @@ def test_links_that_may_have_been_folders_of_images_and_lead_nowhere_are_named(p
     (photos / "3").symlink_to("/not mounted/3")
     (photos / "1" / "more").symlink_to("/not mounted/more")
 
-    scan = scan_source(photos)
+    manifest = scan_source(photos)
 
     nowhere = "a link that leads nowhere"
-    assert scan.left_out_named == [("1/more", nowhere), ("3", nowhere)]
-    assert scan.left_out == {nowhere: 2} and scan.class_ids == [1, 2]
+    assert manifest.left_out_named == [("1/more", nowhere), ("3", nowhere)]
+    assert manifest.left_out == {nowhere: 2} and manifest.class_ids == [1, 2]
 
 
 def test_classes_that_a_person_cannot_tell_apart_are_pointed_out(photos: Path) -> None:

@@ -1,4 +1,4 @@
-"""`python -m benchmarks SOURCE`: measure, print tables as markdown, write them and a picture of them."""
+"""`python -m benchmarks SOURCE`: measure, print tables as Markdown, and record them."""
 
 import argparse
 import contextlib
@@ -9,18 +9,21 @@ import time
 from importlib import import_module
 from pathlib import Path
 
-PARTS = ("reading", "building", "training", "many", "memory", "scale", "larger", "sharding", "starting")
+PARTS = (
+    *("reading", "building", "training", "many", "memory", "scale", "larger", "sharding", "starting"),
+    *("scaled", "windows"),
+)
+ASKED_FOR = ("photographs",)  # which have a SOURCE of their own
 
 
 def main() -> None:
     """Parse, measure, print."""
     options = parse()
     from benchmarks.dataset import Workplace
-    from benchmarks.tables import machine, picture, write
+    from benchmarks.tables import machine, write
     from pipeline.load.batch_memory import keep_freed_memory
 
     keep_freed_memory()  # as `train` does; the other systems gain by it too
-    everything = []
     options.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="benchmarks-", dir=options.workdir) as folder:
         work = Workplace(Path(folder), options.source.absolute(), options.images, options.rounds, say)
@@ -28,32 +31,31 @@ def main() -> None:
             start = time.monotonic()
             with contextlib.redirect_stdout(sys.stderr):  # other systems print
                 tables = import_module(f"benchmarks.{part}").measure(work)
-            about = f"{options.images:,} images; {machine()}"
-            write(tables, options.out / f"{part}.md", about)
+            write(tables, options.out / f"{part}.md", machine())
             print("\n".join(map(str, tables)), flush=True)
             say(f"{part} took {time.monotonic() - start:.0f} s")
-            everything += tables
-    picture(everything, options.out / "benchmarks.png")
     sys.stdout.flush()
     os._exit(0)  # other systems leave threads behind that would not end
 
 
 def parse() -> argparse.Namespace:
     """Read the command line."""
+    names = ",".join((*PARTS, *ASKED_FOR))
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("source", type=Path, help="a folder of photographs, a class a folder")
     parser.add_argument("--images", type=int, default=9216, help="to how many it is replicated by links (9216)")
     parser.add_argument("--rounds", type=int, default=5, help="how often everything is measured (5)")
-    parser.add_argument("--only", type=_parts, default=PARTS, metavar="PART,...", help=f"of {','.join(PARTS)}")
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results"), help="where tables and picture go")
+    parser.add_argument("--only", type=_parts, default=PARTS, metavar="PART,...", help=f"of {names}")
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results"), help="where tables are recorded")
     parser.add_argument("--workdir", type=Path, help="where everything is built, about 21 GB (the temporary folder)")
     return parser.parse_args()
 
 
 def _parts(text: str) -> tuple[str, ...]:
     parts = tuple(text.split(","))
-    if unknown := [part for part in parts if part not in PARTS]:
-        raise argparse.ArgumentTypeError(f"no part {', '.join(unknown)}; there are {', '.join(PARTS)}")
+    known = (*PARTS, *ASKED_FOR)
+    if unknown := [part for part in parts if part not in known]:
+        raise argparse.ArgumentTypeError(f"no part {', '.join(unknown)}; there are {', '.join(known)}")
     return parts
 
 

@@ -51,7 +51,6 @@ def measure(work: Workplace) -> list[Table]:
         for name, figure in figures.items():
             ratios = (f"{plain.over(figure):.1f}", f"{alone.over(figure):.1f}")
             cells.setdefault(name, []).extend((figure.median, figure.spread, *ratios))
-            table.draw(f"batch {batch_size}, s", name, figure.median)
     for name, row in cells.items():
         table.add(name, *row)
     with contextlib.chdir(work.folder):

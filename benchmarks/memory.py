@@ -39,8 +39,6 @@ def measure(work: Workplace) -> list[Table]:
         at_few, at_many = run(work, few), run(work, many)
         more = at_many - at_few
         table.add(what, at_few / 1e6, at_many / 1e6, f"{more / 1e6:+.1f}", number(more / (many - few)))
-        table.draw("MB", f"ours, {what}, {few:,} rows", at_few / 1e6)
-        table.draw("MB", f"ours, {what}, {many:,} rows", at_many / 1e6)
     return [table]
 
 

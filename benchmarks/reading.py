@@ -175,7 +175,6 @@ def first_batches(work: Workplace, stores: Stores, peers: list[Peer]) -> Table:
     table = Table(f"First batch of {FIRST_BATCH} images, from the path, ms", ("ms", "spread"))
     for name, figure in measured.items():
         table.add(name, figure.median, figure.spread)
-        table.draw("ms", name, figure.median)
     return table
 
 

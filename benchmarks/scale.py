@@ -73,7 +73,6 @@ def opening(path: Path, rounds: int) -> Table:
     table = Table(f"{count:,} rows of {SIDE} × {SIDE} {DTYPE}, s", ("s", "spread", "target"))
     for name, figure in measured.items():
         table.add(name, figure.median, figure.spread, f"{measures[name][1]:g}")
-        table.draw("s", f"ours, {name}", figure.median)
     return table
 
 
@@ -116,7 +115,6 @@ def freshness(work: Workplace, sizes: list[int]) -> Table:
         times = interleave({"check": partial(seconds, partial(check_source, path, folder))}, rounds, 0)
         figure = times["check"]
         table.add(f"{count:,} files", figure.median, figure.spread, 1e6 * figure.median / count)
-        table.draw("µs a file", f"ours, {count:,} files", 1e6 * figure.median / count)
         path.unlink()
         shutil.rmtree(folder)
     return table

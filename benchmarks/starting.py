@@ -46,7 +46,6 @@ def measure(work: Workplace) -> list[Table]:
     for name, figure in measured.items():
         target = measures[name][1]
         table.add(name, figure.median, figure.spread, f"{target:g}" if target else "–")
-        table.draw("s", name, figure.median)
     return [table]
 
 

@@ -1,13 +1,11 @@
-"""Tables of figures: as markdown, with ratios, and as bars in one picture."""
+"""Tables of figures, as Markdown, with ratios."""
 
 import os
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from textwrap import wrap
 
-import numpy as np
 import torch
 
 from benchmarks.timing import Measured, number
@@ -21,23 +19,17 @@ class Table:
         title: what was measured, with the unit.
         columns: of the figures; the first column is the system's name.
         rows: cells of text by system.
-        bars: by column, the figure of each system, for the picture.
         notes: what a reader must know.
     """
 
     title: str
     columns: Sequence[str]
     rows: dict[str, list[str]] = field(default_factory=dict)
-    bars: dict[str, dict[str, float]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
     def add(self, system: str, *cells: "str | float") -> None:
         """Add the row of a system."""
         self.rows[system] = [cell if isinstance(cell, str) else number(cell) for cell in cells]
-
-    def draw(self, column: str, system: str, figure: float) -> None:
-        """Have a figure drawn."""
-        self.bars.setdefault(column, {})[system] = figure
 
     def __str__(self) -> str:
         lines = [f"### {self.title}", "", _line(["", *self.columns]), _line(["---"] + ["---:"] * len(self.columns))]
@@ -57,14 +49,13 @@ def compare(title: str, columns: Mapping[str, Mapping[str, Measured]], against: 
     table = Table(title, shown)
     for system in {system: None for column in columns.values() for system in column}:
         cells: list[str] = []
-        for name, column in columns.items():
+        for column in columns.values():
             if system not in column:
                 cells += ["–"] * (1 + len(against))
                 continue
             figure = column[system]
             cells.append(f"{number(figure.median)} ({figure.spread})")
             cells += [f"{figure.over(best(column, bases)):.2f}" for bases in against.values()]
-            table.draw(name, system, figure.median)
         table.add(system, *cells)
     return table
 
@@ -78,42 +69,6 @@ def write(tables: Sequence[Table], path: Path, about: str) -> None:
     """Write tables as one markdown file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("\n".join([about, "", *map(str, tables)]))
-
-
-def picture(tables: Sequence[Table], path: Path) -> None:
-    """Draw every table that has bars, a panel a column, into one PNG."""
-    import matplotlib
-
-    matplotlib.use("agg")
-    from matplotlib import pyplot
-
-    rows = [table for table in tables if table.bars]
-    if not rows:
-        return
-    across = max(len(table.bars) for table in rows)
-    heights = [1.1 + 0.28 * max(map(len, table.bars.values())) for table in rows]
-    figure, axes = pyplot.subplots(
-        len(rows),
-        across,
-        figsize=(5.5 * across, sum(heights)),
-        height_ratios=heights,
-        squeeze=False,
-        layout="constrained",
-    )
-    for table, line in zip(rows, axes, strict=True):
-        for ax, (column, bars) in zip(line, table.bars.items(), strict=False):
-            places = np.arange(len(bars))[::-1]
-            ours = ["tab:blue" if name.startswith("ours") else "tab:gray" for name in bars]
-            ax.barh(places, list(bars.values()), color=ours)
-            ax.set_yticks(places, [name.replace("`", "") for name in bars], fontsize=7)
-            ax.set_title("\n".join([*wrap(table.title, 60), column]).replace("`", ""), fontsize=8)
-            for place, value in zip(places, bars.values(), strict=True):
-                ax.text(value, place, f" {number(value)}", va="center", fontsize=7)
-            ax.margins(x=0.15)
-        for ax in line[len(table.bars) :]:
-            ax.set_axis_off()
-    figure.savefig(path, dpi=110)
-    pyplot.close(figure)
 
 
 def machine() -> str:

@@ -52,7 +52,6 @@ def measure(work: Workplace) -> list[Table]:
         figures = kinds_of_steps(TensorCache(work.float32), batch_size, work.rounds)
         for name, figure in figures.items():
             cells.setdefault(name, []).extend((figure.median, f"{figures['plain'].over(figure):.2f}"))
-            steps.draw(f"batch {batch_size}, ms", name, figure.median)
     for name, row in cells.items():
         steps.add(name, *row)
     steps.notes.append("“× plain” is how many times as fast as the plain step. Ours is the step that `train` takes.")
@@ -76,7 +75,6 @@ def _add_epochs(table: Table, work: Workplace, batch_size: int) -> None:
             Measured(tuple(run.waits[1:])).median,
             work.images / epoch.median,
         )
-        table.draw("÷ (steps + gather)", f"ours, {name} cache, batch {batch_size}", epoch.over(steps.plus(gather)))
 
 
 class Between(Progress):

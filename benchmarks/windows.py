@@ -1,4 +1,4 @@
-"""`python -m benchmarks.windows`: how mixed batches are when shards are read in turn and shuffled in a window.
+"""How mixed batches are when shards are read in turn and shuffled within a window, by simulation.
 
 A batch of a global shuffle is the oracle: 256 images of 1,000 classes hold 226 classes on average, and two images of
 a batch meet again in the next epoch as often as chance has it.
@@ -6,6 +6,9 @@ a batch meet again in the next epoch as often as chance has it.
 
 import numpy as np
 from numpy.typing import NDArray
+
+from benchmarks.dataset import Workplace
+from benchmarks.tables import Table
 
 IMAGES, CLASSES, SHARDS, BATCH = 1_000_000, 1000, 1000, 256
 WINDOWS = (1, 4, 16)
@@ -37,20 +40,22 @@ def meeting_again(first: NDArray[np.int64], second: NDArray[np.int64]) -> float:
     return float(pairs / (batches * BATCH * (BATCH - 1) / 2 * (BATCH - 1) / (IMAGES - 1)))
 
 
-def main() -> None:
-    """Print the table."""
+def measure(work: Workplace) -> list[Table]:
+    """Compare windows with a global shuffle."""
+    work.say("windows")
     random = np.random.default_rng(0)
     by_hash = random.integers(0, CLASSES, IMAGES)
     by_class = np.sort(by_hash)
-    print("| shuffled | placed by hash | placed by class | a pair meets again |\n| --- | ---: | ---: | ---: |")
+    table = Table(
+        f"Classes in a batch of {BATCH}, and pairs that meet again: {IMAGES:,} images, {SHARDS:,} shards, simulated",
+        ("placed by hash", "placed by class", "a pair meets again"),
+    )
     orders = {"globally": (random.permutation(IMAGES), random.permutation(IMAGES))}
     orders |= {
-        f"{at_once} shards at once": (windowed(random, at_once), windowed(random, at_once)) for at_once in WINDOWS
+        f"within {at_once} shard{'s' if at_once > 1 else ''}": (windowed(random, at_once), windowed(random, at_once))
+        for at_once in WINDOWS
     }
     for name, (order, again) in orders.items():
         mixed = [f"{classes_a_batch(labels, order):.0f}" for labels in (by_hash, by_class)]
-        print(f"| {name} | {' | '.join(mixed)} | × {meeting_again(order, again):.1f} |")
-
-
-if __name__ == "__main__":
-    main()
+        table.add(name, *mixed, f"× {meeting_again(order, again):.1f}")
+    return [table]

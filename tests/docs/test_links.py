@@ -38,3 +38,10 @@ def test_every_target_of_make_that_a_page_names_exists(page: Path) -> None:
 def test_every_page_of_the_site_is_in_its_contents() -> None:
     contents = (REPOSITORY / "docs" / "index.md").read_text("utf-8").splitlines()
     assert [page.stem for page in (REPOSITORY / "docs").glob("*.md") if page.stem not in [*contents, "index"]] == []
+
+
+def test_architecture_names_every_room() -> None:
+    text = (REPOSITORY / "ARCHITECTURE.md").read_text("utf-8")
+    rooms = {init.parent.name for package in ("pipeline", "modelnet") for init in REPOSITORY.glob(f"{package}/*/*.py")}
+
+    assert rooms - {"probes"} == set(re.findall(r"^\| `(\w+)/` \|", text, re.MULTILINE))

@@ -9,7 +9,7 @@ from modelnet.commands._options import example
 from modelnet.commands._process import Interrupted, Unread, run, under_torchrun
 
 COMMANDS = (
-    *("build-cache", "info", "verify"),
+    *("build-cache", "build-features", "info", "verify"),
     *("train", "lr-find", "evaluate", "predict", "export", "report", "compare"),
 )
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-DEFAULT_CACHES, DEFAULT_FEATURES = Path("data/cache"), Path("data/features")
+DEFAULT_CACHES = Path("data/cache")
 DONE_WITH_FAILURES = 3
 
 

@@ -8,12 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from click.core import ParameterSource
 
 from modelnet.commands._console import progress_bar, usage_errors
 from modelnet.commands._options import (
     DEFAULT_CACHES,
-    DEFAULT_FEATURES,
     DONE_WITH_FAILURES,
     PATH,
     choice_options,
@@ -49,20 +47,12 @@ if TYPE_CHECKING:
 @click.option("--rebuild", is_flag=True, help="Decode everything anew, and replace whatever cache is there.")
 @click.option("--wait", is_flag=True, help="Wait for another build of the same cache.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
-@click.option(
-    "--features", metavar="NETWORK", help="Cache what this frozen network makes of the images: resnet18, say."
-)
-@click.option("--weights", type=PATH, help="Of --features: a local file with its weights.")
-@click.option("--device", default="auto", help="Of --features: auto, cpu, cuda or cuda:1.")
 @click.option("--shards", type=click.IntRange(1), help="Several files instead of one: name-00000-of-00064.h5, ...")
 @click.option("--rows-per-shard", type=click.IntRange(1), help="Chooses the number of shards, at the first build.")
 @click.option("--shard", metavar="I/K", help="Build only the one with this number of K, from 0: 3/64.")
 @click.option("--engine", type=click.Choice(["local", "dask"]), default="local", help="Who builds shards.")
 @click.option("--scheduler", metavar="ADDRESS", help="Of the Dask cluster: tcp://host:8786.")
-@click.pass_context
 def command(
-    ctx: click.Context,
-    /,
     source: Path,
     classes: str | None,
     merged: tuple[str, ...],
@@ -73,9 +63,6 @@ def command(
     rebuild: bool,
     wait: bool,
     dry_run: bool,
-    features: str | None,
-    weights: Path | None,
-    device: str,
     engine: str,
     scheduler: str | None,
     **recipe: Any,
@@ -87,21 +74,16 @@ def command(
 
     A cache that is up to date is left alone; otherwise only what changed is decoded, and an interrupted build goes
     on where it stopped.
-
-    With --features, SOURCE is such a cache (or a folder, whose cache is built first), and what comes of it is a cache
-    in data/features/ that train --model linear takes: a row is the input of the network's last layer.
     """
     from pipeline.build.build import build_cache
     from pipeline.build.report import BuildReport
-    from pipeline.format.paths import is_cache_or_set
     from pipeline.inspect.plan import plan_build, plan_shards
     from pipeline.recipe import Recipe
     from pipeline.shards.build import build_shards
     from pipeline.source.selection import parse_choice
 
     shards = shard_options(engine, scheduler, recipe)
-    check_feature_options(ctx, features, weights, dry_run, is_cache_or_set(source))
-    path = default_cache(source) if features or out is None else out
+    path = out or default_cache(source)
     with usage_errors():
         checked = Recipe(**recipe)
         choice = parse_choice(classes, merged, per_class)
@@ -109,11 +91,6 @@ def command(
         plan = plan_shards(source, path, checked, shards, workers, rebuild, choice) if shards else None
         click.echo(plan or plan_build(source, path, checked, workers, rebuild, choice))
         return
-    if features and weights and is_cache_or_set(source):
-        cache_features(source, out, features, weights, device, rebuild=rebuild, wait=wait)
-        return
-    if features and weights:
-        check_backbone(features, weights, checked.size, device)
     recipe |= {"choice": choice, "workers": workers, "rebuild": rebuild, "wait": wait}
     report: BuildReport
     with progress_bar("decode", " images") as progress, cluster(scheduler) as executor:
@@ -122,41 +99,8 @@ def command(
         else:
             report = build_cache(source, path, progress=progress, **recipe)
     click.echo(report)
-    if features and weights:
-        cache_features(path, out, features, weights, device, rebuild=rebuild, wait=wait)
     if strict and report.failed:
         raise SystemExit(DONE_WITH_FAILURES)
-
-
-def check_feature_options(
-    ctx: click.Context, features: str | None, weights: Path | None, dry_run: bool, of_cache: bool
-) -> None:
-    """Refuse options of build-cache that do not go together."""
-    if bool(features) != bool(weights):
-        raise click.UsageError("--features and --weights go together: a network, and a file with its weights")
-    if features and dry_run:
-        raise click.UsageError("--dry-run looks at images, not at --features")
-    if features and of_cache:
-        typed = [name for name in ctx.params if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE]
-        if wrong := set(typed) - {"source", "out", "features", "weights", "device", "rebuild", "wait"}:
-            flags = ", ".join(sorted(max(p.opts, key=len) for p in ctx.command.params if p.name in wrong))
-            raise click.UsageError(f"the images of a cache are as they are; leave out {flags}")
-
-
-def check_backbone(model: str, weights: Path, size: int, device: str) -> None:
-    """Find out what is wrong with network and weights before the images are decoded, which may take hours."""
-    from modelnet.nets.backbone import Backbone
-
-    Backbone(model, weights, size, device)
-
-
-def cache_features(images: Path, out: Path | None, model: str, weights: Path, device: str, **how: bool) -> None:
-    """Write the cache of features of a cache of images, and print what became of it."""
-    from modelnet.eval.features import build_features
-
-    path = out or DEFAULT_FEATURES / f"{images.stem}-{model.replace(':', '-')}.h5"
-    with progress_bar("features", " images") as progress:
-        click.echo(build_features(images, path, model, weights, device, progress=progress, **how))
 
 
 def shard_options(engine: str, scheduler: str | None, options: dict[str, Any]) -> "ShardChoice | None":

@@ -1,5 +1,6 @@
 """Build a cache of features with a frozen backbone."""
 
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 from modelnet.nets.backbone import Backbone
 from pipeline import TensorCache
 from pipeline.build.features import ROWS_AT_ONCE, FeaturesReport, write_features
-from pipeline.errors import CheckpointError, OptionsError, OutputError
+from pipeline.errors import CacheMissing, CheckpointError, OptionsError, OutputError
 
 
 def build_features(
@@ -33,10 +34,14 @@ def build_features(
         rebuild, wait, progress: as `write_features` has them.
 
     Raises:
+        CacheMissing: a folder instead of a cache.
         CacheError: the cache of images cannot be used.
         CheckpointError: the network gives no numbers.
         As `Backbone` and `write_features` otherwise.
     """
+    if images.is_dir():
+        advice = f"Build its cache first: python cli.py build-cache {shlex.quote(str(images))}"
+        raise CacheMissing("no cache of images", images, "this is a folder", advice)
     cache = TensorCache(images)
     if cache.features is not None:
         raise OptionsError("no images to make features of", images, "it holds features", "Give the cache of images")

@@ -214,7 +214,7 @@ def check_content(cache: TensorCache, options: TrainOptions) -> None:
     """
     takes_features = options.model == LINEAR
     if cache.features is None and takes_features:
-        advice = "Make one: build-cache CACHE --features resnet18 --weights FILE"
+        advice = "Make one: build-features CACHE --model resnet18 --weights FILE"
         raise OptionsError("--model linear takes features", cache.path, "it holds images", advice)
     if cache.features is not None and not takes_features:
         reason = f"it holds features, which {options.model} does not take"

@@ -164,14 +164,6 @@ def test_a_dry_run_over_a_cache_counts_what_is_known_to_fail_among_the_failed(
     assert same[:5] == told and same[-1] == "nothing would be decoded"
 
 
-def test_weights_that_are_not_there_are_told_before_images_are_decoded(photos: Path, run_cli: RunCli) -> None:
-    ended = run_cli("build-cache", photos, "--features", "resnet18", "--weights", "missing.pt")
-
-    assert one_line(ended.stderr).startswith("error: no weights there: missing.pt: no such file")
-    assert (ended.code, ended.stdout) == (66, "")
-    assert not (photos.parent / "data").exists()
-
-
 def test_a_builder_that_is_not_alone_ends_with_75(photos: Path, tmp_path: Path, run_cli: RunCli) -> None:
     with build_lock(tmp_path / "c.h5"):
         ended = run_cli("build-cache", photos, "--out", "c.h5", "--size", "64")

@@ -17,6 +17,7 @@ from modelnet.pages.collect import gather
 from modelnet.pages.page import render
 from pipeline import TensorCache, build_cache
 from pipeline.errors import (
+    CacheMissing,
     CacheStale,
     CheckpointError,
     CheckpointUnsafe,
@@ -26,7 +27,6 @@ from pipeline.errors import (
 )
 from pipeline.inspect.info import describe_cache
 from pipeline.inspect.verify import verify_cache
-from tests.support.command_line import RunCli
 from tests.support.photos import make_photos
 
 
@@ -133,6 +133,8 @@ def test_caches_never_replace_those_of_something_else(
         build_cache(shared_photos, copies[1], size=64, workers=1)
     with pytest.raises(OutputError, match="the images are in it"):
         build_features(copies[0], copies[0], "resnet18", weights, "cpu", rebuild=True)
+    with pytest.raises(CacheMissing, match=r"this is a folder\. Build its cache first: python cli\.py build-cache "):
+        build_features(shared_photos, tmp_path / "more.h5", "resnet18", weights, "cpu")
     with pytest.raises(OptionsError, match="it holds features"):
         build_features(copies[1], tmp_path / "more.h5", "resnet18", weights, "cpu")
 
@@ -197,25 +199,12 @@ def test_networks_and_caches_that_do_not_go_together_are_told_what_to_give(
 ) -> None:
     with pytest.raises(OptionsError, match="Give --model linear"):
         train(TrainOptions(features_path, device="cpu"))
-    with pytest.raises(OptionsError, match="build-cache CACHE --features"):
+    with pytest.raises(OptionsError, match="build-features CACHE --model"):
         train(TrainOptions(cache_path, model="linear", device="cpu"))
     with pytest.raises(OptionsError, match="--augment changes images"):
         train(TrainOptions(features_path, model="linear", augment="flip", device="cpu"))
     with pytest.raises(CacheStale, match="and it holds images"):
         train(TrainOptions(features_path, val=cache_path, model="linear", device="cpu"))
-
-
-def test_the_command_builds_images_and_features_and_says_what_is_out_of_date(
-    shared_photos: Path, weights: Path, tmp_path: Path, run_cli: RunCli
-) -> None:
-    features = ("--features", "resnet18", "--weights", weights, "--device", "cpu")
-    first = run_cli("build-cache", shared_photos, "--size", "64", *features)
-    assert first.code == 0, first.stderr
-    assert "data/features/photos-resnet18.h5: 8 images, " in first.stdout.splitlines()[-1]
-    again = run_cli("build-cache", "data/cache/photos.h5", *features)
-    assert "is up to date; nothing was computed" in again.stdout
-    wrong = run_cli("build-cache", "data/cache/photos.h5", "--size", "32", *features)
-    assert (wrong.code, "leave out --size" in wrong.stderr) == (2, True)
 
 
 def test_a_report_of_a_linear_probe_has_no_pictures_and_says_so(features_path: Path) -> None:

@@ -52,6 +52,12 @@ def titled_lines(title: str, entries: Sequence[str], shown: int = SHOWN) -> Iter
         yield from (f"  {line}" for line in first_lines(entries, shown, " (info --json shows all)"))
 
 
+def how_to_install(extra: str = "") -> str:
+    """Return the advice that installs this package, or an extra of it. Nothing is on an index before a release."""
+    what = f"[{extra}]" if extra else ""
+    return f"In a clone of modelnet-cache, type: pip install '.{what}'; with a wheel: pip install 'FILE.whl{what}'"
+
+
 def align(rows: Sequence[Sequence[str]], left: Container[int] = (0,), gap: str = "  ") -> list[str]:
     """Lay out rows of cells in columns, a line a row.
 

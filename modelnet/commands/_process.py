@@ -11,9 +11,11 @@ from typing import NoReturn
 import click
 
 from pipeline.errors import PipelineError, SourceError, StorageError, WorkerDied
+from pipeline.text import how_to_install
 
 INTERRUPTED, TERMINATED, BUG = 130, 143, 1
 MOST_FILES = 2**17
+_RAISE_LIMIT = "Install it again, or raise the limit of memory (ulimit -v)"
 
 
 class Terminated(BaseException):
@@ -67,8 +69,9 @@ def run(group: click.Group) -> NoReturn:
             report_bug(error, debug)
         fail(f"writing failed: {error.strerror}. Free some room and run it again", StorageError.exit_code, debug)
     except ImportError as error:  # not installed, or no room for it in memory
-        again = "Install it: pip install modelnet-cache; or raise the limit of memory (ulimit -v)"
-        fail(f"a library that is needed cannot be loaded: {error}. {again}", WorkerDied.exit_code, debug)
+        missing = isinstance(error, ModuleNotFoundError)
+        advice = f"Activate its environment, or install it. {how_to_install()}" if missing else _RAISE_LIMIT
+        fail(f"a library that is needed cannot be loaded: {error}. {advice}", WorkerDied.exit_code, debug)
     except Exception as error:
         report_bug(error, debug)
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from modelnet.eval.trained import Trained
 from pipeline.errors import CheckpointError, OptionsError
-from pipeline.text import show_bytes, show_path
+from pipeline.text import how_to_install, show_bytes, show_path
 
 SUFFIXES = {"onnx": ".onnx", "torch": ".pt2"}
 PREPARATION = "modelnet.json"  # the name of what is recorded beside a program of torch.export
@@ -100,7 +100,7 @@ def _check_onnx(trained: Trained) -> None:
     missing = [package for package in _NEEDED if find_spec(package) is None]
     if missing:
         reason = f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} not installed"
-        raise OptionsError("ONNX cannot be written", None, reason, "Type: pip install 'modelnet-cache[export]'")
+        raise OptionsError("ONNX cannot be written", None, reason, how_to_install("export"))
     size = sum(tensor.nbytes for tensor in trained.network.state_dict().values())
     if size > _MOST_ONNX:
         reason = f"its weights have {show_bytes(size)}, and an ONNX file holds {show_bytes(_MOST_ONNX)}"

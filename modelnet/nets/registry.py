@@ -9,6 +9,7 @@ from torch import nn
 
 from modelnet.nets.modelnet import ModelNet
 from pipeline.errors import OptionsError
+from pipeline.text import how_to_install
 
 MODELNET, LINEAR, TIMM = "modelnet", "linear", "timm:"
 
@@ -78,8 +79,7 @@ def _timm(size: int) -> tuple[list[str], _Maker]:
     try:
         import timm
     except ImportError as error:
-        advice = "Type: pip install 'modelnet-cache[timm]'"
-        raise OptionsError("timm is not installed", None, str(error), advice) from error
+        raise OptionsError("timm is not installed", None, str(error), how_to_install("timm")) from error
 
     def make(name: str, classes: int) -> nn.Module:
         name = name.removeprefix(TIMM)

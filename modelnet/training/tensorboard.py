@@ -5,6 +5,7 @@ from pathlib import Path
 
 from modelnet.progress import EpochRow
 from pipeline.errors import OptionsError, StorageError
+from pipeline.text import how_to_install
 
 FOLDER = "tensorboard"
 
@@ -16,8 +17,8 @@ def require_tensorboard() -> None:
         OptionsError: says what to type.
     """
     if find_spec("tensorboard") is None:
-        advice = "Type: pip install 'modelnet-cache[tensorboard]'"
-        raise OptionsError("--tensorboard cannot be used", None, "the package tensorboard is not installed", advice)
+        reason, advice = "the package tensorboard is not installed", how_to_install("tensorboard")
+        raise OptionsError("--tensorboard cannot be used", None, reason, advice)
 
 
 class TensorBoard:

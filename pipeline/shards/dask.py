@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from pipeline.errors import PipelineError, WorkerDied
+from pipeline.text import how_to_install
 
 _NO = "the cluster cannot be used"
 _CONNECT_SECONDS = 10
@@ -27,7 +28,7 @@ def dask_executor(scheduler: str) -> Iterator["DaskExecutor"]:
         import distributed
         from distributed.comm.addressing import get_address_host_port
     except ImportError as error:
-        raise WorkerDied(_NO, None, "dask.distributed is not installed", _INSTALL) from error
+        raise WorkerDied(_NO, None, "dask.distributed is not installed", how_to_install("dask")) from error
     try:
         get_address_host_port(scheduler)  # a client that cannot be made would first wait, and then say why it gave up
     except ValueError as error:
@@ -44,9 +45,6 @@ def dask_executor(scheduler: str) -> Iterator["DaskExecutor"]:
         executor.check()
         with executor:
             yield executor
-
-
-_INSTALL = "Type: pip install 'modelnet-cache[dask]'"
 
 
 class DaskExecutor(Executor):

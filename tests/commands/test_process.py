@@ -120,7 +120,9 @@ def test_a_library_that_cannot_be_loaded_is_no_bug_and_ends_with_71() -> None:
     ended = subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True)
 
     assert ended.returncode == 71
-    assert re.match(r"error: a library that is needed cannot be loaded: .*PIL.*\. Install it: ", one_line(ended.stderr))
+    said = one_line(ended.stderr)
+    assert re.match(r"error: a library that is needed cannot be loaded: .*PIL.*\. Activate its environment, ", said)
+    assert said.endswith("In a clone of modelnet-cache, type: pip install '.'; with a wheel: pip install 'FILE.whl'")
 
 
 def test_odd_names_are_shown_by_repr_so_that_they_cannot_forge_a_line(photos: Path, run_cli: RunCli) -> None:

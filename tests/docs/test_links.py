@@ -45,3 +45,12 @@ def test_architecture_names_every_room() -> None:
     rooms = {init.parent.name for package in ("pipeline", "modelnet") for init in REPOSITORY.glob(f"{package}/*/*.py")}
 
     assert rooms - {"probes"} == set(re.findall(r"^\| `(\w+)/` \|", text, re.MULTILINE))
+
+
+def test_nothing_advises_to_install_from_an_index_before_a_release() -> None:
+    sources = [
+        path for folder in ("pipeline", "modelnet", "docs") for path in (REPOSITORY / folder).rglob("*.[pm][yd]")
+    ]
+    advised = re.compile(r"pip install ['\"]?modelnet")
+
+    assert [path for path in [*ROOT_PAGES, *sources] if advised.search(path.read_text("utf-8"))] == []

@@ -13,7 +13,7 @@ from pipeline.load.dataset import collate
 from pipeline.load.sampler import EpochSampler
 
 pytestmark = pytest.mark.filterwarnings("default")  # of other people's packages
-INSTALL = "pip install 'modelnet-cache[trainers]'"
+INSTALL = "pip install '.[trainers]'"
 EPOCHS, BATCH = 3, 3
 
 

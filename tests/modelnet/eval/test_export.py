@@ -155,7 +155,8 @@ def test_a_package_that_is_missing_is_named_with_what_to_type(
     missing = typed("export", run)
     assert isinstance(missing.exception, OptionsError)
     assert str(missing.exception) == (
-        "ONNX cannot be written: onnx and onnxscript are not installed. Type: pip install 'modelnet-cache[export]'"
+        "ONNX cannot be written: onnx and onnxscript are not installed. "
+        "In a clone of modelnet-cache, type: pip install '.[export]'; with a wheel: pip install 'FILE.whl[export]'"
     )
     assert typed("export", run, "--format", "torch").exit_code == 0
     assert (run / "model.onnx").read_bytes() == before

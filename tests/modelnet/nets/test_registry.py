@@ -64,7 +64,7 @@ def test_only_names_of_timm_s_own_list_are_asked_for(monkeypatch: pytest.MonkeyP
     with pytest.raises(OptionsError, match=r"There is timm:resnet18,"):
         build_network("timm:resnet181", 2, 64)
     monkeypatch.setitem(sys.modules, "timm", None)
-    with pytest.raises(OptionsError, match=r"timm is not installed.*pip install 'modelnet-cache\[timm\]'"):
+    with pytest.raises(OptionsError, match=r"timm is not installed.*pip install '\.\[timm\]'"):
         build_network("timm:resnet18", 2, 64)
 
 

@@ -66,7 +66,7 @@ def test_where_the_package_is_missing_it_is_said_what_to_type(
     cache_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("modelnet.training.tensorboard.find_spec", lambda name: None)
-    with pytest.raises(OptionsError, match=r"Type: pip install 'modelnet-cache\[tensorboard\]'"):
+    with pytest.raises(OptionsError, match=r"type: pip install '\.\[tensorboard\]'"):
         train(options(cache_path))
     assert not Path("runs").exists()
 

@@ -109,7 +109,7 @@ def test_what_is_no_address_is_refused_before_anybody_waits_for_an_answer(
 def test_without_distributed_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "distributed", None)
 
-    with pytest.raises(WorkerDied, match=r"Type: pip install 'modelnet-cache\[dask\]'"), dask_executor("tcp://x:1"):
+    with pytest.raises(WorkerDied, match=r"type: pip install '\.\[dask\]'"), dask_executor("tcp://x:1"):
         pass
 
 

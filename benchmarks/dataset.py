@@ -12,12 +12,12 @@ from PIL import Image
 
 from benchmarks.peers import Images
 from pipeline import build_cache
-from pipeline.build.image_table import DONE, Ledger
-from pipeline.build.partial import Unfinished
+from pipeline.build.image_table import DONE, ImageTable
+from pipeline.build.partial import PartialBuild
 from pipeline.build.stat_cache import write_stats
 from pipeline.decode.decode import decoder_identity
 from pipeline.format.header import IMAGES_OFFSET
-from pipeline.format.reader import StoredCache, row_hash
+from pipeline.format.reader import CacheReader, row_hash
 from pipeline.recipe import Recipe, StoredType
 from pipeline.source.manifest import Manifest
 from pipeline.source.packed import PackedNames
@@ -106,17 +106,17 @@ class StoredPixels(Images):
     """The same pixels out of a uint8 cache, where only reading is measured and decoding them again would take long."""
 
     def __init__(self, cache: Path) -> None:
-        self.stored = StoredCache(cache)
-        self.labels = self.stored.table("labels").tolist()
+        self.reader = CacheReader(cache)
+        self.labels = self.reader.table("labels").tolist()
 
     def __len__(self) -> int:
-        return self.stored.num_images
+        return self.reader.num_images
 
     def __getitem__(self, index: int) -> tuple[NDArray[np.uint8], int]:
-        return np.ascontiguousarray(self.stored.images[index].transpose(1, 2, 0)), self.labels[index]
+        return np.ascontiguousarray(self.reader.images[index].transpose(1, 2, 0)), self.labels[index]
 
     def __reduce__(self) -> tuple[type["StoredPixels"], tuple[Path]]:
-        return StoredPixels, (self.stored.path,)
+        return StoredPixels, (self.reader.path,)
 
 
 def invented_manifest(rows: int, classes: int = 2) -> Manifest:
@@ -147,37 +147,37 @@ def draw_cache(
         sha256: of every source file; by default each has another.
         empty: leave every row a hole of zeros: the file has its full size, and the disk next to nothing to do.
     """
-    ledger = Ledger(manifest)
+    images = ImageTable(manifest)
     rows = len(manifest.names)
     random = np.random.default_rng(1)
-    unfinished = Unfinished(path, recipe, decoder_identity())
+    unfinished = PartialBuild(path, recipe, decoder_identity())
     unfinished.fd = files.create(unfinished.building)
     unfinished.rows = np.arange(rows)
     try:
         if empty:
-            ledger.row_hash[:] = row_hash(np.zeros(recipe.row_shape, recipe.dtype))
+            images.row_hash[:] = row_hash(np.zeros(recipe.row_shape, recipe.dtype))
         else:
-            _draw_rows(unfinished.fd, ledger, recipe)
-        ledger.source_sha256[:] = np.frombuffer(sha256 or random.bytes(32 * rows), np.uint8).reshape(-1, 32)
-        ledger.image_hash[:] = random.integers(0, 2**64, rows, np.uint64)
-        ledger.state[:] = DONE
-        header = unfinished.publish(ledger)
+            _draw_rows(unfinished.fd, images, recipe)
+        images.source_sha256[:] = np.frombuffer(sha256 or random.bytes(32 * rows), np.uint8).reshape(-1, 32)
+        images.image_hash[:] = random.integers(0, 2**64, rows, np.uint64)
+        images.state[:] = DONE
+        header = unfinished.publish(images)
     finally:
         unfinished.close()
     write_stats(path, header, manifest.stats)
     return path
 
 
-def _draw_rows(fd: int, ledger: Ledger, recipe: Recipe, block: int = 2048) -> None:
+def _draw_rows(fd: int, images: ImageTable, recipe: Recipe, block: int = 2048) -> None:
     """Fill the rows with noise, each marked by its number in its first 8 bytes."""
     width = recipe.row_bytes
     noise = np.random.default_rng(0).random((block, width // np.dtype(recipe.dtype).itemsize), np.float32)
     drawn = (noise * 255).astype(np.uint8) if recipe.dtype == "uint8" else noise
     block_bytes = drawn.view(np.uint8).reshape(block, width)
-    rows = len(ledger.state)
+    rows = len(images.state)
     for first in range(0, rows, block):
         count = min(block, rows - first)
         numbers = np.arange(first, first + count, dtype="<u8")[:, None].view(np.uint8)
         block_bytes[:count, : min(8, width)] = numbers[:, : min(8, width)]
-        ledger.row_hash[first : first + count] = [row_hash(row) for row in block_bytes[:count]]
+        images.row_hash[first : first + count] = [row_hash(row) for row in block_bytes[:count]]
         files.write_all(fd, block_bytes[:count].reshape(-1).data, IMAGES_OFFSET + first * width)

@@ -25,7 +25,7 @@ from benchmarks.tables import Table, compare
 from benchmarks.timing import images_a_second, interleave, number
 from pipeline import TensorCache
 from pipeline.format.header import IMAGES_OFFSET
-from pipeline.format.reader import StoredCache
+from pipeline.format.reader import CacheReader
 from pipeline.recipe import Recipe
 
 GROUPS = Path("/sys/fs/cgroup")
@@ -107,15 +107,15 @@ def run_reader(path: Path, name: str, group: Path) -> float:
 
 def random_reads(path: Path) -> float:
     """Read rows with `pread`, `THREADS` at a time, and return rows/s."""
-    stored = StoredCache(path)
-    size, count = stored.header.extents["images"].row_bytes, stored.num_images
-    os.posix_fadvise(stored.fd, 0, 0, os.POSIX_FADV_RANDOM)
+    reader = CacheReader(path)
+    size, count = reader.header.extents["images"].row_bytes, reader.num_images
+    os.posix_fadvise(reader.fd, 0, 0, os.POSIX_FADV_RANDOM)
     start = time.perf_counter()
 
     def read(row: int) -> int:
         if time.perf_counter() - start > SECONDS:
             return 0
-        return len(os.pread(stored.fd, size, IMAGES_OFFSET + row * size)) // size
+        return len(os.pread(reader.fd, size, IMAGES_OFFSET + row * size)) // size
 
     random = np.random.default_rng()
     with ThreadPoolExecutor(THREADS) as pool:

@@ -8,14 +8,14 @@ import torch
 from torch import Tensor
 
 from benchmarks.peers import Deliver, Images, Peer, Reader, in_order, normalize
-from pipeline.format.reader import StoredCache
+from pipeline.format.reader import CacheReader
 
 
 class Gather:
     """Epochs of shuffled batches from the rows of a cache, mapped as a plain array."""
 
     def __init__(self, path: Path, batch_size: int, deliver: Deliver) -> None:
-        extent = StoredCache(path).header.extents["images"]
+        extent = CacheReader(path).header.extents["images"]
         self.rows = np.memmap(path, extent.dtype, "r", extent.offset, extent.stored_shape)
         self.batch_size = batch_size
         self.normalize = deliver == "float32" and self.rows.dtype == np.uint8

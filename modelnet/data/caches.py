@@ -12,8 +12,8 @@ from pipeline.errors import CacheMissing, CacheStale, OptionsError, SourceError
 from pipeline.format.classes import ClassId
 from pipeline.format.features import Features
 from pipeline.format.header import describe_shard
-from pipeline.format.paths import cache_exists, set_path
-from pipeline.format.sharded import StoredSet
+from pipeline.format.paths import base_path, cache_exists
+from pipeline.format.sharded import ShardedReader
 from pipeline.recipe import Recipe
 from pipeline.text import shorten, show_path
 
@@ -27,7 +27,7 @@ def find_cache(folder: Path) -> Path:
         CacheMissing: there is none; says what to type.
         OptionsError: there are several; says which.
     """
-    caches = {set_path(path) for path in folder.glob("*.h5")}
+    caches = {base_path(path) for path in folder.glob("*.h5")}
     found = sorted(path for path in caches if not path.stem.endswith(("-val", "-test")))
     if not found:
         raise CacheMissing(
@@ -118,11 +118,11 @@ def same_images(recipe: Recipe) -> Recipe:
 
 def shard_warnings(cache: TensorCache) -> list[str]:
     """Say of a cache that is only a part of a set that it is, and what all of it is called."""
-    shard = None if isinstance(cache.stored, StoredSet) else cache.stored.header.shard
+    shard = None if isinstance(cache.reader, ShardedReader) else cache.reader.header.shard
     if shard is None or shard.count == 1:
         return []
     return [
-        f"{show_path(cache.path)} is only {describe_shard(shard)}; all of them are {show_path(set_path(cache.path))}"
+        f"{show_path(cache.path)} is only {describe_shard(shard)}; all of them are {show_path(base_path(cache.path))}"
     ]
 
 

@@ -60,5 +60,5 @@ def build_features(
         return found
 
     return write_features(
-        cache.stored, path, backbone.features_of(cache), rows_of, rebuild=rebuild, wait=wait, progress=progress
+        cache.reader, path, backbone.features_of(cache), rows_of, rebuild=rebuild, wait=wait, progress=progress
     )

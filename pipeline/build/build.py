@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.build import freshness, stat_cache
-from pipeline.build.image_table import DONE, FAILED, PASSING, TODO, Ledger
+from pipeline.build import stat_cache
+from pipeline.build.image_table import DONE, FAILED, PASSING, TODO, ImageTable
 from pipeline.build.lock import build_lock
 from pipeline.build.output import (
     identity,
@@ -25,16 +25,17 @@ from pipeline.build.output import (
     refuse_place,
     storage_errors,
 )
-from pipeline.build.partial import Unfinished
+from pipeline.build.partial import PartialBuild
 from pipeline.build.pool import run_items
 from pipeline.build.report import BuildReport
+from pipeline.build.staleness import Staleness, compare, damaged_rows
 from pipeline.build.task import Progress, Task
 from pipeline.build.worker import Item, Job
 from pipeline.decode.decode import decoder_identity
 from pipeline.errors import SourceError
 from pipeline.format.header import IMAGES_OFFSET, Header, describe_shard
-from pipeline.format.reader import StoredCache
-from pipeline.format.suspects import look_at
+from pipeline.format.inspection import inspect_images
+from pipeline.format.reader import CacheReader
 from pipeline.format.tables import Failed
 from pipeline.recipe import RGB, Recipe, StoredType
 from pipeline.source.reader import UNSETTLED, Stat
@@ -126,8 +127,8 @@ class _Build:
         self.task = task
         self.manifest = task.manifest
         self.path = task.path
-        self.ledger = Ledger(task.manifest)
-        self.unfinished = Unfinished(task.path, task.recipe, task.decoder, anew=task.rebuild, shard=task.shard)
+        self.images = ImageTable(task.manifest)
+        self.partial = PartialBuild(task.path, task.recipe, task.decoder, anew=task.rebuild, shard=task.shard)
         self.counts: Counter[str] = Counter()
 
     def run(self, executor: Executor | None, progress: Progress | None) -> BuildReport:
@@ -139,60 +140,60 @@ class _Build:
             if not task.rebuild:
                 refuse_other_content(old, "images")
             stats = stat_cache.read_stats(old)
-            damaged = freshness.damaged_rows(old) if stats is None else []
-            verdict = freshness.compare(self.ledger, old, task.recipe, task.decoder, stats, damaged)
+            damaged = damaged_rows(old) if stats is None else []
+            staleness = compare(self.images, old, task.recipe, task.decoder, stats, damaged)
             del stats  # a column as large as any other
-            if old.header.shard != task.shard and not verdict.other:
-                verdict.other.append(f"it was {describe_shard(old.header.shard)}")
-            if verdict.fresh and not task.rebuild:
-                return self._up_to_date(old.header, verdict)
-            why = str(verdict) or "a rebuild was asked for"
+            if old.header.shard != task.shard and not staleness.other:
+                staleness.other.append(f"it was {describe_shard(old.header.shard)}")
+            if staleness.fresh and not task.rebuild:
+                return self._up_to_date(old.header, staleness)
+            why = str(staleness) or "a rebuild was asked for"
             if not task.rebuild and task.shard is None:
-                refuse_other_photographs(old, verdict)
-            if verdict.same_pixels and not task.rebuild:
+                refuse_other_photographs(old, staleness)
+            if staleness.same_pixels and not task.rebuild:
                 donor = (self.path, old.header.fingerprint)
-                self._take_over_failures(verdict)
+                self._take_over_failures(staleness)
         try:
-            kept = self.unfinished.open(self.ledger)
-            self._fill(Job(self.unfinished.building, IMAGES_OFFSET, task.recipe, donor), executor, progress)
-            if task.shard is None and not (self.ledger.state == DONE).any():
-                self.unfinished.discard()
-                raise nothing_decoded(self.manifest.root, self.ledger.failed())
-            header = self.unfinished.publish(self.ledger)
+            kept = self.partial.open(self.images)
+            self._fill(Job(self.partial.building, IMAGES_OFFSET, task.recipe, donor), executor, progress)
+            if task.shard is None and not (self.images.state == DONE).any():
+                self.partial.discard()
+                raise nothing_decoded(self.manifest.root, self.images.failed())
+            header = self.partial.publish(self.images)
         finally:
-            self.unfinished.close()
+            self.partial.close()
         report = self._report(header, why=why, kept=kept)
         self._keep_stats(header, report)
-        report.look = look_at(StoredCache(self.path))
-        if self.unfinished.discarded:
+        report.inspection = inspect_images(CacheReader(self.path))
+        if self.partial.discarded:
             report.warnings.append("an unfinished build of another recipe, decoder or format was discarded")
         return report
 
-    def _up_to_date(self, header: Header, verdict: freshness.Verdict) -> BuildReport:
-        self.unfinished.discard()
-        self.ledger.state[verdict.rows >= 0] = DONE
-        self._take_over_failures(verdict)
+    def _up_to_date(self, header: Header, staleness: Staleness) -> BuildReport:
+        self.partial.discard()
+        self.images.state[staleness.rows >= 0] = DONE
+        self._take_over_failures(staleness)
         report = self._report(header, up_to_date=True)
         self._keep_stats(header, report)
         return report
 
-    def _take_over_failures(self, verdict: freshness.Verdict) -> None:
-        for candidate, failure in verdict.failures.items():
-            self.ledger.state[candidate] = PASSING if failure.passing else FAILED
-            self.ledger.reasons[candidate] = failure.reason
+    def _take_over_failures(self, staleness: Staleness) -> None:
+        for candidate, failure in staleness.failures.items():
+            self.images.state[candidate] = PASSING if failure.passing else FAILED
+            self.images.reasons[candidate] = failure.reason
 
     def _fill(self, job: Job, executor: Executor | None, progress: Progress | None) -> None:
         """Have every row filled that is not, and note each in ledger and journal."""
-        ledger, workers = self.ledger, self.task.workers or os.cpu_count() or 1
-        todo = np.flatnonzero(ledger.state == TODO)
+        images, workers = self.images, self.task.workers or os.cpu_count() or 1
+        todo = np.flatnonzero(images.state == TODO)
         candidates = {}
-        total, finished = len(ledger.state), len(ledger.state) - len(todo)
+        total, finished = len(images.state), len(images.state) - len(todo)
 
         def items() -> Iterator[Item]:
             for candidate in map(int, self.manifest.in_reading_order(todo)):  # one by one, not a list of a million
-                row = int(self.unfinished.rows[candidate])
+                row = int(self.partial.rows[candidate])
                 candidates[row] = candidate
-                yield Item(row, self.manifest.location(candidate), ledger.known_sha256(candidate))
+                yield Item(row, self.manifest.location(candidate), images.known_sha256(candidate))
 
         if progress:
             progress(finished, total)
@@ -204,11 +205,11 @@ class _Build:
                 entries = []
                 for result in results:
                     candidate = candidates.pop(result.row)
-                    ledger.record(candidate, result)
+                    images.record(candidate, result)
                     self.counts[result.how] += 1
                     if result.how != "passing":
-                        entries.append(ledger.entry(candidate))
-                self.unfinished.record(entries)
+                        entries.append(images.entry(candidate))
+                self.partial.record(entries)
                 finished += len(results)
                 if progress:
                     progress(finished, total)
@@ -222,19 +223,19 @@ class _Build:
             report.warnings.append(again)
 
     def _stats(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """(N, 4) of every row's file, and (F, 4) of every failed one, as `StoredCache.failed` lists them."""
-        ledger = self.ledger
-        failed = {(f.class_id, f.name): UNSETTLED for f in ledger.failed()}
-        for candidate in np.flatnonzero(ledger.state == FAILED).tolist():
+        """(N, 4) of every row's file, and (F, 4) of every failed one, as `CacheReader.failed` lists them."""
+        images = self.images
+        failed = {(f.class_id, f.name): UNSETTLED for f in images.failed()}
+        for candidate in np.flatnonzero(images.state == FAILED).tolist():
             key = self.manifest.class_ids[self.manifest.labels[candidate]], os.fsdecode(self.manifest.names[candidate])
-            failed[key] = Stat(*ledger.stats[candidate].tolist())
-        done = ledger.state == DONE
-        rows = ledger.stats if done.all() else ledger.stats[done]
+            failed[key] = Stat(*images.stats[candidate].tolist())
+        done = images.state == DONE
+        rows = images.stats if done.all() else images.stats[done]
         return rows, np.array(list(failed.values()), np.int64).reshape(-1, len(Stat._fields))
 
     def _report(self, header: Header, why: str = "", kept: int = 0, up_to_date: bool = False) -> BuildReport:
-        manifest, ledger = self.manifest, self.ledger
-        done = ledger.state == DONE
+        manifest, images = self.manifest, self.images
+        done = images.state == DONE
         return BuildReport(
             path=self.path,
             class_ids=manifest.class_ids,
@@ -246,7 +247,7 @@ class _Build:
             kept=kept,
             left_out=manifest.left_out,
             left_out_named=manifest.left_out_named,
-            failed=ledger.failed(),
+            failed=images.failed(),
             why=why,
             up_to_date=up_to_date,
             warnings=manifest.warnings,

@@ -16,15 +16,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.build.freshness import damaged_rows
 from pipeline.build.lock import build_lock
 from pipeline.build.output import make_folder, open_old_cache, refuse_other_content, refuse_place, storage_errors
+from pipeline.build.staleness import damaged_rows
 from pipeline.errors import OutputError
 from pipeline.format import hdf5
 from pipeline.format.features import Features
 from pipeline.format.header import IMAGES_OFFSET, TABLE_NAMES, VERSION, Extent, Header
-from pipeline.format.reader import StoredCache, outside_digest, row_hash
-from pipeline.format.sharded import Stored
+from pipeline.format.reader import CacheReader, outside_digest, row_hash
+from pipeline.format.sharded import Reader
 from pipeline.system import files
 from pipeline.system.signals import held_signals
 from pipeline.text import show_bytes, show_path
@@ -68,7 +68,7 @@ class FeaturesReport:
 
 
 def write_features(
-    images: Stored,
+    images: Reader,
     path: Path,
     features: Features,
     rows_of: RowsOf,
@@ -114,7 +114,7 @@ def fingerprint(features: Features) -> str:
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
-def _why_stale(old: StoredCache, images: Stored, features: Features, rebuild: bool) -> str:
+def _why_stale(old: CacheReader, images: Reader, features: Features, rebuild: bool) -> str:
     """Say what a cache of features lacks; empty where it is up to date.
 
     Raises:
@@ -124,7 +124,7 @@ def _why_stale(old: StoredCache, images: Stored, features: Features, rebuild: bo
         return "a rebuild was asked for"
     refuse_other_content(old, "features")
     assert old.header.features is not None
-    ours, theirs = ({row.tobytes() for row in stored.table("source_sha256")} for stored in (images, old))
+    ours, theirs = ({row.tobytes() for row in reader.table("source_sha256")} for reader in (images, old))
     if not ours & theirs:
         why = f"holds features of other photographs (0 of {old.num_images} shared)"
         advice = "Give another --out, or --rebuild to replace it"
@@ -136,7 +136,7 @@ def _why_stale(old: StoredCache, images: Stored, features: Features, rebuild: bo
 
 
 def _write(
-    images: Stored,
+    images: Reader,
     path: Path,
     features: Features,
     rows_of: RowsOf,
@@ -190,7 +190,7 @@ def _write_rows(
     return hashes
 
 
-def _finish(fd: int, of_images: Stored, features: Features, extent: Extent, tables: dict[str, NDArray[Any]]) -> Header:
+def _finish(fd: int, of_images: Reader, features: Features, extent: Extent, tables: dict[str, NDArray[Any]]) -> Header:
     """Write what stands around the rows, the header last."""
     with held_signals():  # the HDF5 library is no place for an exception
         extents, size = hdf5.write_objects(fd, extent, tables)

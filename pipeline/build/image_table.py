@@ -8,14 +8,14 @@ from numpy.typing import NDArray
 
 from pipeline.build.journal import Entry
 from pipeline.build.worker import Result
-from pipeline.format.tables import Failed, byte_table, failed_table, near_rows, remark_table
+from pipeline.format.tables import Failed, byte_table, failed_table, near_rows, note_table
 from pipeline.source.manifest import Manifest
 from pipeline.source.reader import Stat
 
 TODO, DONE, FAILED, PASSING = 0, 1, 2, 3
 
 
-class Ledger:
+class ImageTable:
     """Columns over the M candidates of a manifest.
 
     Attributes:
@@ -23,7 +23,7 @@ class Ledger:
         source_sha256: (M, 32) uint8, zero where not known.
         row_hash, image_hash: (M,) uint64.
         stats: (M, 4) int64, the column of the manifest; changed to that of the moment at which the content was read.
-        remarks, reasons: by candidate, where there are any.
+        notes, reasons: by candidate, where there are any.
     """
 
     def __init__(self, manifest: Manifest) -> None:
@@ -34,7 +34,7 @@ class Ledger:
         self.row_hash = np.zeros(count, np.uint64)
         self.image_hash = np.zeros(count, np.uint64)
         self.stats = manifest.stats
-        self.remarks: dict[int, tuple[str, ...]] = {}
+        self.notes: dict[int, tuple[str, ...]] = {}
         self.reasons: dict[int, str] = {}
 
     def know(self, candidate: int, sha256: bytes, found: Stat | None = None) -> None:
@@ -56,7 +56,7 @@ class Ledger:
         self.state[candidate] = {"failed": FAILED, "passing": PASSING}.get(result.how, DONE)
         self.row_hash[candidate] = result.row_hash
         self.image_hash[candidate] = result.image_hash
-        self._set(self.remarks, candidate, result.remarks)
+        self._set(self.notes, candidate, result.notes)
         self._set(self.reasons, candidate, result.reason)
 
     def restore(self, candidate: int, entry: Entry) -> None:
@@ -64,7 +64,7 @@ class Ledger:
         self.know(candidate, entry.source_sha256)
         self.row_hash[candidate] = entry.row_hash
         self.image_hash[candidate] = entry.image_hash
-        self._set(self.remarks, candidate, entry.remarks)
+        self._set(self.notes, candidate, entry.notes)
         self._set(self.reasons, candidate, entry.reason)
 
     def entry(self, candidate: int) -> Entry:
@@ -76,7 +76,7 @@ class Ledger:
             stat=Stat(*self.stats[candidate].tolist()),
             row_hash=int(self.row_hash[candidate]),
             image_hash=int(self.image_hash[candidate]),
-            remarks=self.remarks.get(candidate, ()),
+            notes=self.notes.get(candidate, ()),
             reason=self.reasons.get(candidate, ""),
         )
 
@@ -103,14 +103,14 @@ class Ledger:
         done = self.state == DONE
         rows: Any = slice(None) if done.all() else np.flatnonzero(done)  # a slice copies no column
         places = np.cumsum(done) - 1
-        remarks = [
-            (int(places[candidate]), remark)
-            for candidate in sorted(self.remarks)
+        notes = [
+            (int(places[candidate]), note)
+            for candidate in sorted(self.notes)
             if self.state[candidate] == DONE
-            for remark in self.remarks[candidate]
+            for note in self.notes[candidate]
         ]
         blank = np.zeros(len(done), bool)
-        blank[[c for c, found in self.remarks.items() if any(r.startswith("blank") for r in found)]] = True
+        blank[[c for c, found in self.notes.items() if any(r.startswith("blank") for r in found)]] = True
         tables = {
             "filenames": (self.manifest.names if done.all() else self.manifest.names.take(rows)).table(),
             "labels": self.manifest.labels[rows].astype("<i8"),
@@ -120,7 +120,7 @@ class Ledger:
             "source_sha256": self.source_sha256[rows],
             "image_hash": self.image_hash[rows].astype("<u8", copy=False),
             "failed": failed_table(self.failed()),
-            "remarks": remark_table(remarks),
+            "remarks": note_table(notes),
         }
         tables["alike"] = near_rows(tables["image_hash"], tables["source_sha256"], blank[rows])
         return tables

@@ -26,7 +26,7 @@ class Entry(NamedTuple):
     stat: Stat
     row_hash: int = 0
     image_hash: int = 0
-    remarks: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     reason: str = ""
 
 
@@ -85,7 +85,9 @@ def _good_lines(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def _plain(entry: Entry) -> dict[str, Any]:
-    return entry._asdict() | {
+    values = entry._asdict()
+    return values | {
+        "remarks": values.pop("notes"),
         "folder": os.fsdecode(entry.folder),
         "name": os.fsdecode(entry.name),
         "source_sha256": entry.source_sha256.hex(),
@@ -93,6 +95,7 @@ def _plain(entry: Entry) -> dict[str, Any]:
 
 
 def _entry(values: dict[str, Any]) -> Entry:
+    notes = tuple(values.pop("remarks"))
     return Entry(
         **values
         | {
@@ -100,6 +103,6 @@ def _entry(values: dict[str, Any]) -> Entry:
             "name": os.fsencode(values["name"]),
             "source_sha256": bytes.fromhex(values["source_sha256"]),
             "stat": Stat(*values["stat"]),
-            "remarks": tuple(values["remarks"]),
+            "notes": notes,
         }
     )

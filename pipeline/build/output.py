@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from pipeline.build.freshness import Verdict
+from pipeline.build.staleness import Staleness
 from pipeline.errors import (
     AccessDenied,
     CacheDamaged,
@@ -20,8 +20,8 @@ from pipeline.errors import (
     WorkerDied,
 )
 from pipeline.format.header import MAGIC
-from pipeline.format.paths import sets_at
-from pipeline.format.reader import StoredCache
+from pipeline.format.paths import shards_at
+from pipeline.format.reader import CacheReader
 
 
 def refuse_beside_shards(path: Path) -> None:
@@ -30,7 +30,7 @@ def refuse_beside_shards(path: Path) -> None:
     Raises:
         OutputError: there are shards of that name.
     """
-    if not os.path.lexists(path) and (sets := sets_at(path)):
+    if not os.path.lexists(path) and (sets := shards_at(path)):
         count = next(iter(sets))
         why = f"there is a cache of that name in {count} shards"
         raise OutputError("the cache cannot be created", path, why, f"Give --shards {count}, or another --out")
@@ -103,14 +103,14 @@ def storage_errors(path: Path) -> Iterator[None]:
         raise StorageError("the build stopped", path, why, advice) from error
 
 
-def open_old_cache(path: Path, rebuild: bool) -> tuple[StoredCache | None, str]:
+def open_old_cache(path: Path, rebuild: bool) -> tuple[CacheReader | None, str]:
     """Open the cache that is there, if any, and say why it counts as none where it is damaged.
 
     Raises:
         OutputError: a file that is no cache of ours, which is never replaced, or one of a newer version.
     """
     try:
-        return StoredCache(path), ""
+        return CacheReader(path), ""
     except CacheMissing:
         return None, ""
     except CacheError as error:
@@ -123,7 +123,7 @@ def open_old_cache(path: Path, rebuild: bool) -> tuple[StoredCache | None, str]:
         return None, f"the cache was damaged: {error.reason}"
 
 
-def refuse_other_content(old: StoredCache, content: str) -> None:
+def refuse_other_content(old: CacheReader, content: str) -> None:
     """Keep a cache of something else: features where images are to be, or images where features are.
 
     Raises:
@@ -134,13 +134,13 @@ def refuse_other_content(old: StoredCache, content: str) -> None:
         raise OutputError("the cache would be lost", old.path, why, "Give another --out, or --rebuild to replace it")
 
 
-def refuse_other_photographs(old: StoredCache, verdict: Verdict) -> None:
+def refuse_other_photographs(old: CacheReader, staleness: Staleness) -> None:
     """Keep the cache of another source.
 
     Raises:
         OutputError: the two share no image.
     """
-    if not verdict.shared:
+    if not staleness.shared:
         why = f"holds other photographs (0 of {old.num_images} shared)"
         advice = "Give another --out, or --rebuild to replace it"
         raise OutputError("the cache would be lost", old.path, why, advice)

@@ -11,7 +11,7 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from pipeline.build.image_table import DONE, FAILED, TODO, Ledger
+from pipeline.build.image_table import DONE, FAILED, TODO, ImageTable
 from pipeline.build.journal import Entry, Journal, belongs_to, read_journal
 from pipeline.build.space import bytes_needed, room_needed
 from pipeline.errors import OutputError
@@ -28,7 +28,7 @@ from pipeline.text import show_bytes
 _ELSEWHERE = "Make room, or give another --out"
 
 
-class Unfinished:
+class PartialBuild:
     """`<cache>.building` and `<cache>.journal`, under the build's lock.
 
     Row r of the file belongs to the r-th candidate that is not known to have failed.
@@ -57,10 +57,10 @@ class Unfinished:
         self.journal: Journal | None = None
         self.discarded = False  # an unfinished build of another recipe or decoder, of which nothing could be kept
 
-    def open(self, ledger: Ledger) -> int:
+    def open(self, images: ImageTable) -> int:
         """Open the build of before and keep what still fits, or begin a new one.
 
-        What is kept is marked in `ledger`; `rows` says which row every candidate has, -1 for those known to fail.
+        What is kept is marked in `images`; `rows` says which row every candidate has, -1 for those known to fail.
 
         Args:
             ledger: of the source.
@@ -71,16 +71,16 @@ class Unfinished:
         Raises:
             OutputError: the disk is too small, or the files cannot be created.
         """
-        resumed = self._resume(ledger)
-        kept = int((ledger.state == DONE).sum())
+        resumed = self._resume(images)
+        kept = int((images.state == DONE).sum())
         if not resumed:
             self.discarded = self.building.exists()
             self.discard()
-        self.rows = np.where(ledger.state == FAILED, -1, np.cumsum(ledger.state != FAILED) - 1)
-        count = int((ledger.state != FAILED).sum())
-        size = bytes_needed(ledger, self.recipe, count)
+        self.rows = np.where(images.state == FAILED, -1, np.cumsum(images.state != FAILED) - 1)
+        count = int((images.state != FAILED).sum())
+        size = bytes_needed(images, self.recipe, count)
         try:
-            self._check_room(room_needed(ledger, self.recipe, count))
+            self._check_room(room_needed(images, self.recipe, count))
             if not resumed:
                 self._begin()
             files.reserve(self.fd, size)
@@ -94,7 +94,7 @@ class Unfinished:
                 raise OutputError("the cache cannot be created", self.cache, why, _ELSEWHERE) from error
             raise
         if resumed:
-            kept_candidates = ledger.state == DONE
+            kept_candidates = images.state == DONE
             self._move(self.places[kept_candidates], self.rows[kept_candidates])
         self.journal = Journal(self.journal_path)
         return kept
@@ -121,28 +121,28 @@ class Unfinished:
         for path in (self.building, self._aside, self.journal_path, aside):
             files.remove(path)
 
-    def publish(self, ledger: Ledger) -> Header:
+    def publish(self, images: ImageTable) -> Header:
         """Close ranks behind failed images, write tables and header, and rename the file into place."""
-        done = np.flatnonzero(ledger.state == DONE)
+        done = np.flatnonzero(images.state == DONE)
         self._move(self.rows[done], np.arange(len(done)))
-        images = Extent(
+        rows = Extent(
             "images",
             np.dtype(self.recipe.dtype).newbyteorder("<").str,
             self.recipe.row_shape,
             len(done),
             IMAGES_OFFSET,
         )
-        if images.end - images.offset < hdf5.SMALLEST_IMAGES:
+        if rows.end - rows.offset < hdf5.SMALLEST_IMAGES:
             self.discard()
             why = f"{len(done)} images of {self.recipe.size} × {self.recipe.size} are too little for an HDF5 file"
             raise OutputError("the cache cannot be created", self.cache, why, "Give a larger --size")
-        files.resize(self.fd, images.end)
+        files.resize(self.fd, rows.end)
         files.write_all(self.fd, bytes(IMAGES_OFFSET), 0)
-        if not images.count:
-            files.write_all(self.fd, bytes(images.row_bytes), images.offset)
-        tables = ledger.tables()
+        if not rows.count:
+            files.write_all(self.fd, bytes(rows.row_bytes), rows.offset)
+        tables = images.tables()
         with held_signals():  # the HDF5 library is no place for an exception
-            extents, size = hdf5.write_objects(self.fd, images, tables)
+            extents, size = hdf5.write_objects(self.fd, rows, tables)
         header = Header(
             recipe=self.recipe,
             decoder=self.decoder,
@@ -177,7 +177,7 @@ class Unfinished:
             why = f"needs {show_bytes(size)}, {show_bytes(free)} free"
             raise OutputError("the cache cannot be created", self.cache, why, _ELSEWHERE)
 
-    def _resume(self, ledger: Ledger) -> bool:
+    def _resume(self, images: ImageTable) -> bool:
         """Find the rows that the journal promises; mark their candidates DONE, and known failures FAILED."""
         if not belongs_to(self.journal_path, self.build):
             return False
@@ -189,42 +189,42 @@ class Unfinished:
             return False
         files.write_all(self.fd, bytes(USER_BLOCK), 0)  # no header before the end
         moved: dict[bytes, Entry] = {}
-        places = _places(ledger)
+        places = _places(images)
         for entry in read_journal(self.journal_path):
-            candidate = _find(ledger, places, entry)
-            if candidate is not None and _same_content(ledger, candidate, entry):
-                ledger.restore(candidate, entry)
-                ledger.state[candidate] = FAILED if entry.reason else DONE
+            candidate = _find(images, places, entry)
+            if candidate is not None and _same_content(images, candidate, entry):
+                images.restore(candidate, entry)
+                images.state[candidate] = FAILED if entry.reason else DONE
             elif not entry.reason:
                 moved[entry.source_sha256] = entry
         found = _Rows(self._row_hashes())
-        self.places = np.full(len(ledger.state), -1, np.int64)
-        for candidate in np.flatnonzero(ledger.state == DONE).tolist():
-            self._take_place(ledger, candidate, found)
+        self.places = np.full(len(images.state), -1, np.int64)
+        for candidate in np.flatnonzero(images.state == DONE).tolist():
+            self._take_place(images, candidate, found)
         sizes = [entry.stat.size for entry in moved.values()]
-        may_be_moved = ledger.state == TODO
+        may_be_moved = images.state == TODO
         if -1 not in sizes:  # else one was too new for its size to be known
-            may_be_moved &= np.isin(ledger.stats[:, 0], [*sizes, -1])
+            may_be_moved &= np.isin(images.stats[:, 0], [*sizes, -1])
         for candidate in np.flatnonzero(may_be_moved).tolist() if moved else ():
-            self._take_moved(ledger, candidate, moved, found)
+            self._take_moved(images, candidate, moved, found)
         return True
 
-    def _take_place(self, ledger: Ledger, candidate: int, found: "_Rows") -> None:
-        place = found.take(ledger.row_hash[candidate])
+    def _take_place(self, images: ImageTable, candidate: int, found: "_Rows") -> None:
+        place = found.take(images.row_hash[candidate])
         if place is not None:
             self.places[candidate] = place
-            ledger.state[candidate] = DONE
+            images.state[candidate] = DONE
         else:  # the journal reached the disk and the row did not
-            ledger.state[candidate] = TODO
+            images.state[candidate] = TODO
 
-    def _take_moved(self, ledger: Ledger, candidate: int, moved: dict[bytes, Entry], found: "_Rows") -> None:
+    def _take_moved(self, images: ImageTable, candidate: int, moved: dict[bytes, Entry], found: "_Rows") -> None:
         """Keep the row of a file that was renamed, or moved to another class, since it was decoded."""
-        content = hash_image(ledger.manifest.location(candidate))
+        content = hash_image(images.manifest.location(candidate))
         entry = moved.get(content[0]) if content else None
         if content and entry:
-            ledger.restore(candidate, entry)
-            ledger.know(candidate, *content)
-            self._take_place(ledger, candidate, found)
+            images.restore(candidate, entry)
+            images.know(candidate, *content)
+            self._take_place(images, candidate, found)
 
     def _row_hashes(self) -> NDArray[np.uint64]:
         """Hash every row that the file has, wherever a killed build may have left it."""
@@ -287,29 +287,29 @@ class _Rows:
         return int(self._order[place])
 
 
-def _places(ledger: Ledger) -> dict[bytes, tuple[int, int]]:
+def _places(images: ImageTable) -> dict[bytes, tuple[int, int]]:
     """Return the candidates of each class folder: the first, and the one behind the last."""
-    manifest = ledger.manifest
+    manifest = images.manifest
     ends = np.searchsorted(manifest.labels, np.arange(len(manifest.class_folders) + 1)).tolist()
     return dict(zip(manifest.class_folders, pairwise(ends), strict=True))
 
 
-def _find(ledger: Ledger, places: dict[bytes, tuple[int, int]], entry: Entry) -> int | None:
+def _find(images: ImageTable, places: dict[bytes, tuple[int, int]], entry: Entry) -> int | None:
     """Return the candidate of that class and name."""
-    names = ledger.manifest.names
+    names = images.manifest.names
     first, end = places.get(entry.folder, (0, 0))
     place = bisect.bisect_left(names, entry.name, first, end)
     return place if place < end and names[place] == entry.name else None
 
 
-def _same_content(ledger: Ledger, candidate: int, entry: Entry) -> bool:
-    known = ledger.known_sha256(candidate)
+def _same_content(images: ImageTable, candidate: int, entry: Entry) -> bool:
+    known = images.known_sha256(candidate)
     if not known:
-        if entry.stat == Stat(*ledger.manifest.stats[candidate].tolist()):
+        if entry.stat == Stat(*images.manifest.stats[candidate].tolist()):
             return True
-        found = hash_image(ledger.manifest.location(candidate))
+        found = hash_image(images.manifest.location(candidate))
         if found is None:
             return False
-        ledger.know(candidate, *found)
+        images.know(candidate, *found)
         known = found[0]
     return known == entry.source_sha256

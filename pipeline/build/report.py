@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipeline.format.classes import ClassId, class_table
-from pipeline.format.suspects import Look
+from pipeline.format.inspection import Inspection
 from pipeline.format.tables import Failed
 from pipeline.text import SHOWN, first_lines, printable, show_bytes, show_path, show_rate, titled_lines
 
@@ -45,7 +45,7 @@ class BuildReport:
     why: str = ""
     up_to_date: bool = False
     warnings: list[str] = field(default_factory=list)
-    look: Look = field(default_factory=Look)
+    inspection: Inspection = field(default_factory=Inspection)
     file_bytes: int = 0
     seconds: float = 0.0
 
@@ -70,7 +70,7 @@ class BuildReport:
         yield from left_out_lines(self.left_out, self.left_out_named)
         yield from failed_lines(self.failed)
         yield from (f"warning: {warning}" for warning in self.warnings)
-        if summary := self.look.summary():
+        if summary := self.inspection.summary():
             yield f"worth a look: {summary}; info lists them"
         where = self._where()
         again = sum(failed.passing for failed in self.failed)

@@ -1,6 +1,6 @@
 """Compute the disk space that a build needs."""
 
-from pipeline.build.image_table import Ledger
+from pipeline.build.image_table import ImageTable
 from pipeline.format.duplicates import MOST_PAIRS
 from pipeline.format.header import IMAGES_OFFSET
 from pipeline.recipe import Recipe
@@ -11,12 +11,12 @@ _BYTES_A_TABLE_ROW = 8 + 8 + 32 + 8 + 64  # labels, row_hash, source_sha256, ima
 _BYTES_A_JOURNAL_LINE = 320  # without the name
 
 
-_ROOM_FOR_OBJECTS = 64 * 1024
+_BYTES_OF_OBJECTS = 64 * 1024
 
 
-def bytes_needed(ledger: Ledger, recipe: Recipe, rows: int) -> int:
+def bytes_needed(images: ImageTable, recipe: Recipe, rows: int) -> int:
     """Estimate, a little on the high side, the size of a cache with so many rows."""
-    manifest = ledger.manifest
+    manifest = images.manifest
     names = max(1, manifest.names.longest())
     classes = max([1, *map(len, manifest.class_folders)]) + max(
         [1, *(len(name.encode()) for name in manifest.class_names)]
@@ -24,12 +24,12 @@ def bytes_needed(ledger: Ledger, recipe: Recipe, rows: int) -> int:
     failed = (len(manifest.names) - rows + len(manifest.failed)) * (names + 256)
     alike = 16 * min(MOST_PAIRS, rows)
     tables = (
-        rows * (names + _BYTES_A_TABLE_ROW) + alike + len(manifest.class_folders) * classes + failed + _ROOM_FOR_OBJECTS
+        rows * (names + _BYTES_A_TABLE_ROW) + alike + len(manifest.class_folders) * classes + failed + _BYTES_OF_OBJECTS
     )
     return IMAGES_OFFSET + rows * recipe.row_bytes + tables
 
 
-def room_needed(ledger: Ledger, recipe: Recipe, rows: int) -> int:
+def room_needed(images: ImageTable, recipe: Recipe, rows: int) -> int:
     """Estimate what building such a cache takes of the disk: the file and its journal."""
-    names = max(1, ledger.manifest.names.longest())
-    return bytes_needed(ledger, recipe, rows) + rows * (names + _BYTES_A_JOURNAL_LINE)
+    names = max(1, images.manifest.names.longest())
+    return bytes_needed(images, recipe, rows) + rows * (names + _BYTES_A_JOURNAL_LINE)

@@ -14,7 +14,7 @@ import xxhash
 from numpy.typing import NDArray
 
 from pipeline.format.header import Header
-from pipeline.format.reader import StoredCache
+from pipeline.format.reader import CacheReader
 from pipeline.source.reader import Stat
 from pipeline.system import files
 
@@ -47,7 +47,7 @@ def write_stats(path: Path, header: Header, *stats: NDArray[np.int64]) -> None:
         files.remove(place.with_name(place.name + ".new"))
 
 
-def read_stats(cache: StoredCache) -> NDArray[np.int64] | None:
+def read_stats(cache: CacheReader) -> NDArray[np.int64] | None:
     """Return what `write_stats` kept of this very file, if nobody has touched it since; else None."""
     data = _read(cache.path)
     if data is None:

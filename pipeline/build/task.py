@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.format.header import VERSION, Shard
-from pipeline.format.paths import set_path
+from pipeline.format.paths import base_path
 from pipeline.recipe import Recipe
 from pipeline.source.manifest import Manifest
 from pipeline.source.partition import Partition
@@ -47,5 +47,5 @@ class Task:
 
     def rescan(self) -> Manifest:
         """Look at the source again: another build has made the file since `before`, perhaps from a newer source."""
-        manifest = scan_source(self.source, set_path(self.path) if self.shard else self.path, self.choice)
+        manifest = scan_source(self.source, base_path(self.path) if self.shard else self.path, self.choice)
         return manifest if self.shard is None else Partition(manifest, self.shard.count).shard(self.shard.index)

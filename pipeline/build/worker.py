@@ -45,7 +45,7 @@ class Result(NamedTuple):
     stat: Stat | None = None
     row_hash: int = 0
     image_hash: int = 0
-    remarks: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     reason: str = ""
 
 
@@ -90,9 +90,9 @@ def _fill_row(job: Job, fd: int, donor: "Donor | None", item: Item) -> Result:
     row: NDArray[Any] | None = None
     sha256, found, how = item.source_sha256, None, "copied"
     looks = 0
-    remarks: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     if donor and sha256:
-        row, looks, remarks = donor.find(sha256, job.recipe)
+        row, looks, notes = donor.find(sha256, job.recipe)
     if row is None:
         try:
             data, found = read_image(item.location)
@@ -107,11 +107,11 @@ def _fill_row(job: Job, fd: int, donor: "Donor | None", item: Item) -> Result:
             return Result(item.row, "failed", sha256, damaged.found, reason=damaged.reason)
         sha256 = hashlib.sha256(data).digest()
         if donor and sha256 != item.source_sha256:
-            row, looks, remarks = donor.find(sha256, job.recipe)
+            row, looks, notes = donor.find(sha256, job.recipe)
     if row is None:
         how = "decoded"
         try:
-            pixels_HWC, remarks = decode(data, job.recipe)
+            pixels_HWC, notes = decode(data, job.recipe)
         except Undecodable as error:
             return Result(item.row, "failed", sha256, found, reason=str(error))
         except MemoryError:
@@ -121,7 +121,7 @@ def _fill_row(job: Job, fd: int, donor: "Donor | None", item: Item) -> Result:
     place = job.offset + item.row * job.recipe.row_bytes
     files.write_all(fd, row.reshape(-1).view(np.uint8).data, place)
     files.begin_writing(fd, job.recipe.row_bytes, place)
-    return Result(item.row, how, sha256, found, row_hash(row), looks, remarks)
+    return Result(item.row, how, sha256, found, row_hash(row), looks, notes)
 
 
 def _why(error: OSError) -> str:

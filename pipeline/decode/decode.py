@@ -53,7 +53,7 @@ class Decoded(NamedTuple):
     """An image ready for the recipe, and what is remarkable about it."""
 
     pixels_HWC: NDArray[np.uint8]  # (S, S, 3) RGB
-    remarks: tuple[str, ...]
+    notes: tuple[str, ...]
 
 
 def decode(data: bytes, recipe: Recipe) -> Decoded:
@@ -72,18 +72,18 @@ def decode(data: bytes, recipe: Recipe) -> Decoded:
     _check_format(data)
     with _strict_pillow():
         image = _open(data, recipe)
-        remarks = []
+        notes = []
         if min(image.size) < TINY_SIDE:
-            remarks.append(f"tiny: {image.width} × {image.height} pixels")
+            notes.append(f"tiny: {image.width} × {image.height} pixels")
         if image.format == "PNG" and getattr(image, "is_animated", False):
-            remarks.append("animated: the first frame is used")
+            notes.append("animated: the first frame is used")
         orientation = _orientation(image) if recipe.exif_rotate else 1
         scaled = recipe.scaled_decode and _scale(image, recipe.size)
         decoded_HWC = None if scaled or orientation in _ORIENTATIONS else decode_jpeg(data, image)
         pixels_HWC = resize(_rgb(image, orientation) if decoded_HWC is None else decoded_HWC, recipe.size)
     if _is_blank(pixels_HWC):
-        remarks.append("blank: nearly one color all over")
-    return Decoded(pixels_HWC, tuple(remarks))
+        notes.append("blank: nearly one color all over")
+    return Decoded(pixels_HWC, tuple(notes))
 
 
 @cache

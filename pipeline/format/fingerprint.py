@@ -29,7 +29,7 @@ def fingerprint(recipe: Recipe, decoder: str, tables: dict[str, NDArray[Any]]) -
     return digest.hexdigest()
 
 
-def set_id(recipe: Recipe, decoder: str, folders: Sequence[bytes], names: Sequence[str], count: int) -> str:
+def shards_id(recipe: Recipe, decoder: str, folders: Sequence[bytes], names: Sequence[str], count: int) -> str:
     """Digest what the shards of a set have in common: recipe, decoder, classes, their number; not their images.
 
     So a set can grow, shard by shard, and shards built on many machines belong together without having met.

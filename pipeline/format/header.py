@@ -58,7 +58,7 @@ class Shard:
     Attributes:
         index: 0..count-1.
         count: of the set.
-        set: what its shards have in common, 32 hexadecimal digits; see `pipeline.shards.set_id`.
+        set: what its shards have in common, 32 hexadecimal digits; see `pipeline.shards.shards_id`.
     """
 
     index: int

@@ -20,7 +20,7 @@ _FIXED = 0x10  # MAP_FIXED, on Linux and macOS alike
 _NORESERVE = 0x4000 if os.uname().sysname == "Linux" else 0
 
 
-def stitch(files: Sequence[tuple[int, Header]]) -> tuple[NDArray[Any], list[int], mmap.mmap]:
+def map_together(files: Sequence[tuple[int, Header]]) -> tuple[NDArray[Any], list[int], mmap.mmap]:
     """Map the images of files of one recipe, privately, copy-on-write.
 
     Args:

@@ -23,18 +23,18 @@ def shard_paths(path: Path, count: int) -> list[Path]:
     return [shard_path(path, index, count) for index in range(count)]
 
 
-def set_path(path: Path) -> Path:
+def base_path(path: Path) -> Path:
     """Return the name of the set that a shard's file belongs to; a path that is no shard's stays as it is."""
     found = _NAME.fullmatch(path.name)
     return path.with_name(found["name"] + (found["suffix"] or "")) if found else path
 
 
-def shown_set(path: Path, count: int) -> Path:
+def shards_pattern(path: Path, count: int) -> Path:
     """Name all files of a set at once, as a shell would: `name-*-of-00064.h5`."""
     return path.with_name(f"{path.stem}-*-of-{count:05d}{path.suffix}")
 
 
-def sets_at(path: Path) -> dict[int, list[Path]]:
+def shards_at(path: Path) -> dict[int, list[Path]]:
     """Find the shards of every set called `path`: count -> finished or unfinished files, in order."""
     found: dict[int, list[Path]] = {}
     for name in _names_in(path.parent):
@@ -64,7 +64,7 @@ def cache_files(path: "str | os.PathLike[str]") -> list[Path]:
     if has_magic(os.fspath(path)):
         return sorted(map(Path, glob(os.fspath(path)))) or [path]  # noqa: PTH207 -- an absolute pattern
     named = path if path.suffix else path.with_name(path.name + ".h5")
-    finished = [file for files in sets_at(named).values() for file in files if file.suffix != ".building"]
+    finished = [file for files in shards_at(named).values() for file in files if file.suffix != ".building"]
     return finished or [path]
 
 
@@ -73,14 +73,14 @@ def cache_exists(path: "str | os.PathLike[str]") -> bool:
     return all(os.path.lexists(file) for file in cache_files(path))
 
 
-def is_cache_or_set(path: "str | os.PathLike[str]") -> bool:
+def is_cache_or_shards(path: "str | os.PathLike[str]") -> bool:
     """Tell a cache, or the name or pattern of a set, from a source of images."""
     return all(map(is_cache, cache_files(path)))
 
 
 def cache_name(path: "str | os.PathLike[str]") -> str:
     """Name a cache or set without its folder, number and suffix."""
-    return set_path(cache_files(path)[0]).stem
+    return base_path(cache_files(path)[0]).stem
 
 
 def is_shard_of(name: bytes, cache: bytes) -> bool:

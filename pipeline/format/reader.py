@@ -27,7 +27,7 @@ _libc = ctypes.CDLL(None)
 _MAP_NORESERVE = 0x4000  # Linux: a private map larger than memory is refused without it
 
 
-class StoredCache:
+class CacheReader:
     """The stored bytes of one cache, as NumPy views of a private, copy-on-write memory map.
 
     Opening checks everything but the rows: magic, version, checksum, sizes, extents, the digest of all tables, and
@@ -142,7 +142,7 @@ class StoredCache:
         return [Failed(**json.loads(entry)) for entry in self.table("failed").tolist()]
 
     @cached_property
-    def remarks(self) -> list[tuple[int, str]]:
+    def notes(self) -> list[tuple[int, str]]:
         """(row, remark) of images worth a look: tiny, blank, animated."""
         return [(entry["row"], entry["remark"]) for entry in map(json.loads, self.table("remarks").tolist())]
 
@@ -229,7 +229,7 @@ class StoredCache:
                 raise ValueError("classes are not in order")
             if not all(map(_is_failure, self.failed)):
                 raise ValueError("the table of failures is no such table")
-            if any(type(r) is not int or not 0 <= r < self.num_images or type(t) is not str for r, t in self.remarks):
+            if any(type(r) is not int or not 0 <= r < self.num_images or type(t) is not str for r, t in self.notes):
                 raise ValueError("the table of remarks is no such table")
             alike = self.table("alike")
             if len(alike) and not 0 <= int(alike.min()) <= int(alike.max()) < self.num_images:

@@ -18,10 +18,10 @@ from pipeline.errors import CacheMissing, CacheStale, StorageError
 from pipeline.format.classes import ClassId
 from pipeline.format.fingerprint import fingerprint
 from pipeline.format.header import Shard
-from pipeline.format.mapping import stitch
-from pipeline.format.paths import cache_files, set_path, shard_path, shown_set
-from pipeline.format.reader import StoredCache, read_no_more_than_asked, row_hash
-from pipeline.format.tables import Failed, failed_table, near_rows, remark_table
+from pipeline.format.mapping import map_together
+from pipeline.format.paths import base_path, cache_files, shard_path, shards_pattern
+from pipeline.format.reader import CacheReader, read_no_more_than_asked, row_hash
+from pipeline.format.tables import Failed, failed_table, near_rows, note_table
 from pipeline.recipe import Recipe
 from pipeline.text import shorten, show_path
 
@@ -30,8 +30,8 @@ _BUILD = "Run the build again; it makes what is missing"
 Paths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
 
-class StoredSet:
-    """Shards as one cache: the same attributes as `StoredCache`, tables gathered in the order of the rows.
+class ShardedReader:
+    """Shards as one cache: the same attributes as `CacheReader`, tables gathered in the order of the rows.
 
     Attributes:
         path: the name of the set: `name.h5`.
@@ -43,8 +43,8 @@ class StoredSet:
         StorageError: the system refuses so many maps.
     """
 
-    def __init__(self, shards: Sequence[StoredCache]) -> None:
-        self.path = set_path(shards[0].path)
+    def __init__(self, shards: Sequence[CacheReader]) -> None:
+        self.path = base_path(shards[0].path)
         self.shards = sorted(shards, key=lambda shard: _shard(shard).index)
         first = self.shards[0]
         self.recipe: Recipe = first.header.recipe
@@ -54,7 +54,7 @@ class StoredSet:
         self.class_folders, self.class_ids = first.class_folders, first.class_ids
         self.class_names = first.class_names
         try:
-            self.images, starts, self.map = stitch([(shard.fd, shard.header) for shard in self.shards])
+            self.images, starts, self.map = map_together([(shard.fd, shard.header) for shard in self.shards])
         except OSError as error:
             raise StorageError("the cache cannot be read", self.path, error.strerror or str(error)) from error
         counts = [shard.num_images for shard in self.shards]
@@ -67,7 +67,7 @@ class StoredSet:
         self._tables: dict[str, NDArray[Any]] = {}
 
     def was_written_to(self) -> bool:
-        """Tell whether somebody has written to any of the files; see `StoredCache.was_written_to`."""
+        """Tell whether somebody has written to any of the files; see `CacheReader.was_written_to`."""
         return any([shard.was_written_to() for shard in self.shards])  # a list: each of them is asked
 
     def close(self) -> None:
@@ -96,12 +96,12 @@ class StoredSet:
         why = f"{one.describe(row).split(' ', 2)[2]} is in {show_path(other.path)} too"
         raise CacheStale("the shards do not go together", one.path, why, _OTHER_SET)
 
-    def _find(self, joined: int) -> tuple[StoredCache, int]:
+    def _find(self, joined: int) -> tuple[CacheReader, int]:
         """Return the shard that has a row of all, one behind the other, and the row's number there."""
         index = int(np.searchsorted(self._ends, joined, "right"))
         return self.shards[index], joined - (int(self._ends[index - 1]) if index else 0)
 
-    def home(self, row: int) -> tuple[StoredCache, int]:
+    def home(self, row: int) -> tuple[CacheReader, int]:
         """Return the shard that holds a row, and the row's number there."""
         return self._find(int(self._order[row]))
 
@@ -120,10 +120,10 @@ class StoredSet:
         if name == "failed":
             return failed_table(self.failed)
         if name == "remarks":
-            return remark_table(self.remarks)
+            return note_table(self.notes)
         if name == "alike":
             blank = np.zeros(self.num_images, bool)
-            blank[[row for row, remark in self.remarks if remark.startswith("blank")]] = True
+            blank[[row for row, note in self.notes if note.startswith("blank")]] = True
             return near_rows(self.table("image_hash"), self.table("source_sha256"), blank)
         return self._joined(name)[self._order]
 
@@ -156,15 +156,15 @@ class StoredSet:
         return sorted(found, key=lambda f: (position.get(f.class_id, len(position)), os.fsencode(f.name)))
 
     @cached_property
-    def remarks(self) -> list[tuple[int, str]]:
+    def notes(self) -> list[tuple[int, str]]:
         """(row, remark) of images worth a look."""
         rows = np.empty(len(self._order), np.int64)
         rows[self._order] = np.arange(len(self._order))
         starts = [0, *self._ends.tolist()]
         return sorted(
-            (int(rows[start + row]), remark)
+            (int(rows[start + row]), note)
             for start, shard in zip(starts, self.shards, strict=False)
-            for row, remark in shard.remarks
+            for row, note in shard.notes
         )
 
     def row_is_good(self, row: int) -> bool:
@@ -182,7 +182,7 @@ class StoredSet:
         for shard, there in self._homes(rows):
             shard.will_need(there)
 
-    def _homes(self, rows: NDArray[np.int64]) -> Iterator[tuple[StoredCache, NDArray[np.int64]]]:
+    def _homes(self, rows: NDArray[np.int64]) -> Iterator[tuple[CacheReader, NDArray[np.int64]]]:
         """Yield each shard that holds some of the rows, and their numbers there."""
         joined = np.sort(self._order[rows])
         bounds = np.searchsorted(joined, [0, *self._ends.tolist()])
@@ -200,10 +200,10 @@ class StoredSet:
         return self.home(row)[0].path
 
 
-Stored = StoredCache | StoredSet
+Reader = CacheReader | ShardedReader
 
 
-def open_stored(path: Paths) -> Stored:
+def open_reader(path: Paths) -> Reader:
     """Open a cache, or all shards of a set as one.
 
     Args:
@@ -221,17 +221,17 @@ def open_stored(path: Paths) -> Stored:
         named, files = [], [Path(file) for file in path]
     if not files:
         raise ValueError("no cache is named")
-    opened = [StoredCache(file) for file in files]
+    opened = [CacheReader(file) for file in files]
     if len(opened) == 1 and (opened[0].header.shard is None or files == named):
         return opened[0]
-    check_set(opened)
-    return StoredSet(opened)
+    check_shards(opened)
+    return ShardedReader(opened)
 
 
 _OTHER_SET = "Give the files of one set"
 
 
-def check_set(shards: Sequence[StoredCache]) -> None:
+def check_shards(shards: Sequence[CacheReader]) -> None:
     """Refuse files that are not exactly the shards of one set.
 
     Raises:
@@ -244,7 +244,7 @@ def check_set(shards: Sequence[StoredCache]) -> None:
             raise CacheStale(what, shard.path, "it is a whole cache, and no shard", _OTHER_SET)
     (most, _), *_ = Counter(_shard(shard).set for shard in shards).most_common(1)
     model = next(shard for shard in shards if _shard(shard).set == most)
-    by_index: dict[int, StoredCache] = {}
+    by_index: dict[int, CacheReader] = {}
     for shard in shards:
         differences = _differences(model, shard)  # a mark shows accidents, not intentions
         if _shard(shard).set != most or differences:
@@ -256,28 +256,28 @@ def check_set(shards: Sequence[StoredCache]) -> None:
             also = "named twice" if twin.path == shard.path else f"and so is {show_path(twin.path)}"
             why = f"it is shard {_shard(shard).index} of {_shard(shard).count}, {also}"
             raise CacheStale(what, shard.path, why, _OTHER_SET)
-    names = {set_path(shard.path).name for shard in shards}
+    names = {base_path(shard.path).name for shard in shards}
     if len(names) > 1:
         raise CacheStale(what, shards[0].path, f"the files are of sets called {', '.join(sorted(names))}", _OTHER_SET)
     _refuse_missing(model, by_index)
 
 
-def _refuse_missing(model: StoredCache, by_index: dict[int, StoredCache]) -> None:
+def _refuse_missing(model: CacheReader, by_index: dict[int, CacheReader]) -> None:
     count = _shard(model).count
     missing = [index for index in range(count) if index not in by_index]
     if missing:
-        name = set_path(model.path)
+        name = base_path(model.path)
         shown = shorten([shard_path(name, index, count).name for index in missing], 4)
         why = f"{len(missing)} of {count} shards missing: {shown}"
-        raise CacheMissing("the cache is not complete", shown_set(name, count), why, _BUILD)
+        raise CacheMissing("the cache is not complete", shards_pattern(name, count), why, _BUILD)
 
 
-def _shard(stored: StoredCache) -> Shard:
-    assert stored.header.shard is not None
-    return stored.header.shard
+def _shard(reader: CacheReader) -> Shard:
+    assert reader.header.shard is not None
+    return reader.header.shard
 
 
-def _differences(model: StoredCache, other: StoredCache) -> list[str]:
+def _differences(model: CacheReader, other: CacheReader) -> list[str]:
     one, two = model.header, other.header
     found = one.recipe.differences(two.recipe)
     if _shard(model).count != _shard(other).count:

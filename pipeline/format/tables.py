@@ -35,11 +35,9 @@ def failed_table(failed: Sequence[Failed]) -> NDArray[np.bytes_]:
     return byte_table([json.dumps(f._asdict(), separators=(",", ":")).encode() for f in failed])
 
 
-def remark_table(remarks: Sequence[tuple[int, str]]) -> NDArray[np.bytes_]:
+def note_table(notes: Sequence[tuple[int, str]]) -> NDArray[np.bytes_]:
     """Return (row, remark) as JSON, one an entry."""
-    return byte_table(
-        [json.dumps({"row": row, "remark": remark}, separators=(",", ":")).encode() for row, remark in remarks]
-    )
+    return byte_table([json.dumps({"row": row, "remark": note}, separators=(",", ":")).encode() for row, note in notes])
 
 
 def near_rows(

@@ -1,20 +1,21 @@
 """What a finished cache says of itself, from its header and tables alone, and whether a source still matches it."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from pipeline.build import freshness, stat_cache
-from pipeline.build.image_table import Ledger
+from pipeline.build import stat_cache
+from pipeline.build.image_table import ImageTable
 from pipeline.build.report import failed_lines
+from pipeline.build.staleness import compare, sum_up
 from pipeline.decode.decode import decoder_identity
 from pipeline.format.classes import ClassId, class_table
 from pipeline.format.features import Features
-from pipeline.format.paths import shown_set
-from pipeline.format.sharded import Paths, StoredSet, open_stored
-from pipeline.format.suspects import Look, look_at
+from pipeline.format.inspection import Inspection, inspect_images
+from pipeline.format.paths import shards_pattern
+from pipeline.format.sharded import Paths, ShardedReader, open_reader
 from pipeline.format.tables import Failed
 from pipeline.recipe import Recipe
 from pipeline.source.partition import divide
@@ -29,24 +30,24 @@ def describe_cache(path: Paths) -> "CacheInfo":
     Raises:
         CacheMissing, CacheUnsafe, CacheDamaged, CacheError, AccessDenied, StorageError: it cannot be opened.
     """
-    stored = open_stored(path)
-    whole = isinstance(stored, StoredSet)
-    part = stored.shards[0].header.shard if isinstance(stored, StoredSet) else stored.header.shard
+    reader = open_reader(path)
+    whole = isinstance(reader, ShardedReader)
+    part = reader.shards[0].header.shard if isinstance(reader, ShardedReader) else reader.header.shard
     return CacheInfo(
-        path=shown_set(stored.path, part.count) if whole and part else stored.path,
+        path=shards_pattern(reader.path, part.count) if whole and part else reader.path,
         shards=part.count if part else None,
         shard=None if whole or part is None else part.index,
-        class_ids=stored.class_ids,
-        class_names=stored.class_names,
-        counts=np.diff(stored.class_starts).tolist(),
-        images=stored.num_images,
-        recipe=stored.recipe,
-        features=stored.features,
-        decoder=stored.decoder,
-        fingerprint=stored.fingerprint,
-        file_bytes=stored.file_bytes,
-        failed=stored.failed,
-        look=look_at(stored),
+        class_ids=reader.class_ids,
+        class_names=reader.class_names,
+        counts=np.diff(reader.class_starts).tolist(),
+        images=reader.num_images,
+        recipe=reader.recipe,
+        features=reader.features,
+        decoder=reader.decoder,
+        fingerprint=reader.fingerprint,
+        file_bytes=reader.file_bytes,
+        failed=reader.failed,
+        inspection=inspect_images(reader),
     )
 
 
@@ -56,12 +57,12 @@ def check_source(path: Paths, source: Path, choice: Choice | None = None) -> str
     Raises:
         SourceError, AccessDenied, and what `describe_cache` raises.
     """
-    stored = open_stored(path)
-    manifest = scan_source(source, stored.path, choice)
-    caches = stored.shards if isinstance(stored, StoredSet) else [stored]
+    reader = open_reader(path)
+    manifest = scan_source(source, reader.path, choice)
+    caches = reader.shards if isinstance(reader, ShardedReader) else [reader]
     verdicts = [
-        freshness.compare(
-            Ledger(part),
+        compare(
+            ImageTable(part),
             cache,
             cache.recipe,
             decoder_identity(),
@@ -69,12 +70,12 @@ def check_source(path: Paths, source: Path, choice: Choice | None = None) -> str
         )
         for cache, part in zip(caches, divide(manifest, [cache.header.shard for cache in caches]), strict=True)
     ]
-    return str(freshness.sum_up(verdicts))
+    return str(sum_up(verdicts))
 
 
 @dataclass
 class CacheInfo:
-    """What a cache says of itself; see `SetReport` for the fields.
+    """What a cache says of itself; see `ShardsReport` for the fields.
 
     `shards` is None of a cache that is whole; `shard` is the number of a shard that is looked at alone.
     """
@@ -89,7 +90,7 @@ class CacheInfo:
     fingerprint: str
     file_bytes: int
     failed: list[Failed]
-    look: Look
+    inspection: Inspection
     features: Features | None = None
     shards: int | None = None
     shard: int | None = None
@@ -109,7 +110,7 @@ class CacheInfo:
             "shards": self.shards,
             "shard": self.shard,
             "failed": [failed._asdict() for failed in self.failed],
-            "look": asdict(self.look),
+            "look": self.inspection.to_dict(),
         }
 
     def __str__(self) -> str:
@@ -127,6 +128,6 @@ class CacheInfo:
             f"fingerprint: {self.fingerprint}",
             *class_table(self.class_ids, self.class_names, self.counts),
             *failed_lines(self.failed),
-            *self.look.lines(),
+            *self.inspection.lines(),
         ]
         return "\n".join(lines)

@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pipeline.build import freshness, stat_cache
-from pipeline.build.image_table import Ledger
+from pipeline.build import stat_cache
+from pipeline.build.image_table import ImageTable
 from pipeline.build.output import (
     open_old_cache,
     refuse_beside_shards,
@@ -23,13 +23,14 @@ from pipeline.build.output import (
 )
 from pipeline.build.report import failed_lines, left_out_lines
 from pipeline.build.space import room_needed
+from pipeline.build.staleness import Staleness, compare, damaged_rows
 from pipeline.decode.decode import Undecodable, decode, decoder_identity
 from pipeline.format.classes import class_table
-from pipeline.format.paths import shown_set
-from pipeline.format.reader import StoredCache
+from pipeline.format.paths import shards_pattern
+from pipeline.format.reader import CacheReader
 from pipeline.format.tables import Failed
 from pipeline.recipe import Recipe
-from pipeline.shards.build import SetBuild, ShardChoice
+from pipeline.shards.build import ShardChoice, ShardsBuild
 from pipeline.source.manifest import Manifest
 from pipeline.source.reader import Damaged, read_image
 from pipeline.source.scan import scan_source
@@ -95,8 +96,8 @@ def plan_build(
     manifest = scan_source(source, path, choice)
     refuse_place(path)
     found = _look(manifest, path, recipe, rebuild)
-    if not rebuild and found.old is not None and found.verdict is not None:
-        refuse_other_photographs(found.old, found.verdict)
+    if not rebuild and found.old is not None and found.staleness is not None:
+        refuse_other_photographs(found.old, found.staleness)
     return _plan(manifest, path, recipe, [found], found.state, workers)
 
 
@@ -115,12 +116,12 @@ def plan_shards(
         SourceError, AccessDenied, OutputError: as `build_shards`.
     """
     manifest = scan_source(source, path, choice)
-    build = SetBuild(source, manifest, path, recipe, shards, choice, rebuild)
+    build = ShardsBuild(source, manifest, path, recipe, shards, choice, rebuild)
     build.refuse()
     found = [_look(build.partition.shard(index), build.file(index), recipe, rebuild) for index in build.chosen]
     states = Counter(one.state for one in found)
     state = "; ".join(text if len(states) == 1 else f"{number} {text}" for text, number in states.most_common(SHOWN))
-    shown = shown_set(path, build.count) if shards.only is None else build.file(shards.only)
+    shown = shards_pattern(path, build.count) if shards.only is None else build.file(shards.only)
     return _plan(manifest, shown, recipe, found, state, workers)
 
 
@@ -131,34 +132,34 @@ class _Found(NamedTuple):
     todo: int
     reserved: int
     failures: list[Failed]
-    old: StoredCache | None
-    verdict: freshness.Verdict | None
+    old: CacheReader | None
+    staleness: Staleness | None
 
 
 def _look(manifest: Manifest, path: Path, recipe: Recipe, rebuild: bool) -> _Found:
-    ledger = Ledger(manifest)
+    images = ImageTable(manifest)
     todo = len(manifest.names)
     old, damage = open_old_cache(path, rebuild)
-    state, verdict = damage or "not there yet", None
+    state, staleness = damage or "not there yet", None
     failures: list[Failed] = []
     if old is not None:
         if not rebuild:
             refuse_other_content(old, "images")
         stats = stat_cache.read_stats(old)
-        damaged = freshness.damaged_rows(old) if stats is None else []
-        verdict = freshness.compare(ledger, old, recipe, decoder_identity(), stats, damaged)
-        if verdict.fresh and not rebuild:
+        damaged = damaged_rows(old) if stats is None else []
+        staleness = compare(images, old, recipe, decoder_identity(), stats, damaged)
+        if staleness.fresh and not rebuild:
             state, todo = "up to date", 0
         else:
-            state = f"out of date: {verdict or 'a rebuild was asked for'}"
-        if not rebuild and verdict.same_pixels:
-            todo = len(manifest.names) - verdict.shared - len(verdict.failures) + len(damaged)
-            failures = list(verdict.failures.values())
-    unfinished = path.with_name(path.name + ".building")
-    reserved = unfinished.stat().st_blocks * 512 if unfinished.exists() else 0
+            state = f"out of date: {staleness or 'a rebuild was asked for'}"
+        if not rebuild and staleness.same_pixels:
+            todo = len(manifest.names) - staleness.shared - len(staleness.failures) + len(damaged)
+            failures = list(staleness.failures.values())
+    partial = path.with_name(path.name + ".building")
+    reserved = partial.stat().st_blocks * 512 if partial.exists() else 0
     if reserved:
         state += "; an unfinished build is there, and what fits of it will be kept"
-    return _Found(state, todo, reserved, failures, old, verdict)
+    return _Found(state, todo, reserved, failures, old, staleness)
 
 
 def _plan(manifest: Manifest, path: Path, recipe: Recipe, files: list[_Found], state: str, workers: int | None) -> Plan:
@@ -172,7 +173,7 @@ def _plan(manifest: Manifest, path: Path, recipe: Recipe, files: list[_Found], s
         failures=sorted(failures, key=lambda failed: (str(failed.class_id), failed.name)),
         path=path,
         state=state,
-        bytes_needed=room_needed(Ledger(manifest), recipe, len(manifest.names)),
+        bytes_needed=room_needed(ImageTable(manifest), recipe, len(manifest.names)),
         bytes_free=shutil.disk_usage(place).free + reserved,
         seconds=todo * _seconds_an_image(manifest, recipe) / (workers or os.cpu_count() or 1) if todo else 0,
     )

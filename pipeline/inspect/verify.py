@@ -12,8 +12,8 @@ import xxhash
 
 from pipeline.build import stat_cache
 from pipeline.errors import StorageError
-from pipeline.format.reader import StoredCache
-from pipeline.format.sharded import Paths, open_stored
+from pipeline.format.reader import CacheReader
+from pipeline.format.sharded import Paths, open_reader
 from pipeline.system import files
 from pipeline.text import show_path
 
@@ -48,55 +48,55 @@ def verify_cache(path: Paths, progress: Callable[[int, int], None] | None = None
     `build_cache` look at every row, and rebuild the wrong ones.
 
     Args:
-        path: the cache, as `open_stored` takes it.
+        path: the cache, as `open_reader` takes it.
         progress: called with (rows checked, rows in all).
 
     Raises:
         CacheMissing, CacheUnsafe, CacheDamaged, CacheError: header or tables are not to be believed at all.
         StorageError: the disk failed.
     """
-    stored = open_stored(path)
-    if isinstance(stored, StoredCache):
-        yield from _verify_file(stored, progress, 0, stored.num_images)
+    reader = open_reader(path)
+    if isinstance(reader, CacheReader):
+        yield from _verify_file(reader, progress, 0, reader.num_images)
         return
     before = 0
-    for shard in stored.shards:
-        for damage in _verify_file(shard, progress, before, stored.num_images):
+    for shard in reader.shards:
+        for damage in _verify_file(shard, progress, before, reader.num_images):
             yield Damage(damage.row, f"{show_path(shard.path)}: {damage.what}")
         before += shard.num_images
 
 
 def _verify_file(
-    stored: StoredCache, progress: Callable[[int, int], None] | None, before: int, total: int
+    reader: CacheReader, progress: Callable[[int, int], None] | None, before: int, total: int
 ) -> Iterator[Damage]:
-    images, hashes = stored.header.extents["images"], stored.table("row_hash")
+    images, hashes = reader.header.extents["images"], reader.table("row_hash")
     damaged = False
     try:
         for row in range(images.count):
             try:
-                data = files.read_at(stored.fd, images.row_bytes, images.offset + row * images.row_bytes)
+                data = files.read_at(reader.fd, images.row_bytes, images.offset + row * images.row_bytes)
             except OSError as error:
-                raise StorageError("the cache cannot be read", stored.path, error.strerror or str(error)) from error
+                raise StorageError("the cache cannot be read", reader.path, error.strerror or str(error)) from error
             if xxhash.xxh3_64_intdigest(data) != hashes[row]:
                 damaged = True
-                yield Damage(row, f"{stored.describe(row)} is not as it was written")
+                yield Damage(row, f"{reader.describe(row)} is not as it was written")
             if progress:
                 progress(before + row + 1, total)
-        for difference in _hdf5_view_differs(stored):
+        for difference in _hdf5_view_differs(reader):
             damaged = True
             yield Damage(-1, difference)
     finally:  # also where the caller has heard enough
         if damaged:
             with suppress(OSError):  # on a medium that cannot be written nothing can be rebuilt either
-                stat_cache.distrust(stored.path)
+                stat_cache.distrust(reader.path)
 
 
-def _hdf5_view_differs(stored: StoredCache) -> list[str]:
+def _hdf5_view_differs(reader: CacheReader) -> list[str]:
     """Compare what the HDF5 library makes of the file with the header, in a process that may hang or crash."""
     try:
         found = subprocess.run(
-            [sys.executable, "-c", _LIMITS + _VIEW, f"/dev/fd/{stored.fd}"],
-            pass_fds=[stored.fd],
+            [sys.executable, "-c", _LIMITS + _VIEW, f"/dev/fd/{reader.fd}"],
+            pass_fds=[reader.fd],
             cwd=Path(__file__).parents[2],
             capture_output=True,
             timeout=_VIEW_SECONDS,
@@ -107,7 +107,7 @@ def _hdf5_view_differs(stored: StoredCache) -> list[str]:
         return [f"the HDF5 library cannot read it: {type(error).__name__}"]
     expected = {
         name: {"dtype": extent.dtype, "shape": list(extent.stored_shape), "offset": extent.offset}
-        for name, extent in stored.header.extents.items()
+        for name, extent in reader.header.extents.items()
     }
     return [
         f"the HDF5 library sees {name} as {view.get(name)}, the header as {expected.get(name)}"

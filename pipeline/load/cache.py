@@ -16,8 +16,8 @@ from torch import Tensor
 from pipeline.errors import CacheDamaged, CacheStale, PipelineError
 from pipeline.format.classes import ClassId
 from pipeline.format.features import Features
-from pipeline.format.reader import StoredCache, row_hash
-from pipeline.format.sharded import Paths, Stored, StoredSet, open_stored
+from pipeline.format.reader import CacheReader, row_hash
+from pipeline.format.sharded import Paths, Reader, ShardedReader, open_reader
 from pipeline.format.tables import Failed
 from pipeline.load.batch_memory import BatchMemory
 from pipeline.load.kernels import gather_rows
@@ -52,17 +52,17 @@ class TensorCache(Mapping[str, Mapping[ClassId, Tensor]]):
         if verify not in get_args(Verify):
             raise ValueError(f"verify is one of {', '.join(get_args(Verify))}, not {verify!r}")
         self.verify: Verify = verify
-        self._open(open_stored(path))
+        self._open(open_reader(path))
 
-    def _open(self, stored: Stored) -> None:
-        self.stored = stored
-        self.path = stored.path
-        self._rows = torch.from_numpy(stored.images)
-        self._places = torch.from_numpy(stored.places) if isinstance(stored, StoredSet) else None
-        self._unchecked = np.full(stored.num_images, self.verify != "off")
+    def _open(self, reader: Reader) -> None:
+        self.reader = reader
+        self.path = reader.path
+        self._rows = torch.from_numpy(reader.images)
+        self._places = torch.from_numpy(reader.places) if isinstance(reader, ShardedReader) else None
+        self._unchecked = np.full(reader.num_images, self.verify != "off")
         self._memory = BatchMemory()
-        self._labels = stored.table("labels").astype(np.int64)
-        self.row_shape = stored.row_shape  # (3, S, S), or (D,) of features
+        self._labels = reader.table("labels").astype(np.int64)
+        self.row_shape = reader.row_shape  # (3, S, S), or (D,) of features
         self.stored_dtype = self._rows.dtype
 
     @property
@@ -79,22 +79,22 @@ class TensorCache(Mapping[str, Mapping[ClassId, Tensor]]):
     @property
     def num_images(self) -> int:
         """N, the number of images; `len(cache)` counts file names, of which two classes may share one."""
-        return self.stored.num_images
+        return self.reader.num_images
 
     @property
     def recipe(self) -> Recipe:
         """How every image became a tensor."""
-        return self.stored.recipe
+        return self.reader.recipe
 
     @property
     def features(self) -> Features | None:
         """What the rows are where they are no images, but what a network made of them; else None."""
-        return self.stored.features
+        return self.reader.features
 
     @property
     def fingerprint(self) -> str:
         """64 hexadecimal digits that follow from sources, recipe, decoder and format version."""
-        return self.stored.fingerprint
+        return self.reader.fingerprint
 
     @cached_property
     def labels(self) -> Tensor:
@@ -104,27 +104,27 @@ class TensorCache(Mapping[str, Mapping[ClassId, Tensor]]):
     @property
     def class_ids(self) -> list[ClassId]:
         """(C,) class ids by label: integers where all are, else strings."""
-        return list(self.stored.class_ids)
+        return list(self.reader.class_ids)
 
     @property
     def class_names(self) -> list[str]:
         """(C,) readable names by label, empty where there are none."""
-        return list(self.stored.class_names)
+        return list(self.reader.class_names)
 
     @cached_property
     def filenames(self) -> Sequence[str]:
         """(N,) path below the class folder, by row."""
-        return _Names(self.stored.table("filenames"))
+        return _Names(self.reader.table("filenames"))
 
     @property
     def failed(self) -> list[Failed]:
         """Files that gave no image when the cache was built."""
-        return self.stored.failed
+        return self.reader.failed
 
     @property
     def source_sha256(self) -> NDArray[np.uint8]:
         """(N, 32) uint8, of each image file."""
-        return self.stored.table("source_sha256")
+        return self.reader.table("source_sha256")
 
     def read_batch(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Gather images and labels of rows: `read`, and (B,) int64."""
@@ -173,16 +173,16 @@ class TensorCache(Mapping[str, Mapping[ClassId, Tensor]]):
         Raises:
             CacheStale, CacheDamaged: what is there now is another cache, or no whole one.
         """
-        if self.stored.was_written_to():
+        if self.reader.was_written_to():
             self._unchecked[:] = self.verify != "off"
 
     def in_memory(self, rows: Tensor) -> bool:
         """Say whether rows, (B,) int64, are in the system's page cache, as far as it tells."""
-        return self.stored.in_memory(rows.numpy())
+        return self.reader.in_memory(rows.numpy())
 
     def will_need(self, rows: Tensor) -> None:
         """Have the system begin to read rows, (B,) int64, from the disk; this does not wait for them."""
-        self.stored.will_need(rows.numpy())
+        self.reader.will_need(rows.numpy())
 
     def _places_of(self, rows: Tensor) -> Tensor:
         """Return where rows lie in `_rows`: in a set elsewhere than their numbers say."""
@@ -209,8 +209,8 @@ class TensorCache(Mapping[str, Mapping[ClassId, Tensor]]):
         Raises:
             CacheDamaged: as `read`.
         """
-        wanted, places, images = rows.numpy(), self._places_of(rows).numpy(), self.stored.images
-        hashes, good = self.stored.table("row_hash")[wanted], np.empty(len(wanted), bool)
+        wanted, places, images = rows.numpy(), self._places_of(rows).numpy(), self.reader.images
+        hashes, good = self.reader.table("row_hash")[wanted], np.empty(len(wanted), bool)
 
         def check(start: int, end: int) -> None:
             for place in range(start, end):
@@ -223,8 +223,8 @@ class TensorCache(Mapping[str, Mapping[ClassId, Tensor]]):
         in_parts(check, len(wanted))
         if not good.all():
             wrong = int(wanted[good.argmin()])
-            why = f"{self.stored.describe(wrong)} is not as it was written"
-            raise CacheDamaged("the cache is damaged", self.stored.path_of(wrong), why, _REBUILD)
+            why = f"{self.reader.describe(wrong)} is not as it was written"
+            raise CacheDamaged("the cache is damaged", self.reader.path_of(wrong), why, _REBUILD)
         self._unchecked[wanted] = self.verify == "always"
 
     def rows_of(self, name: str) -> list[int]:
@@ -233,7 +233,7 @@ class TensorCache(Mapping[str, Mapping[ClassId, Tensor]]):
             key = os.fsencode(name)
         except UnicodeEncodeError:  # half of a surrogate pair: no file has such a name
             return []
-        names, starts = self.stored.table("filenames"), self.stored.class_starts.tolist()
+        names, starts = self.reader.table("filenames"), self.reader.class_starts.tolist()
         if not key or len(key) > names.itemsize or key.endswith(b"\0"):
             return []
         rows = []
@@ -266,7 +266,7 @@ class TensorCache(Mapping[str, Mapping[ClassId, Tensor]]):
 
     @cached_property
     def _num_names(self) -> int:
-        return len(np.unique(self.stored.table("filenames")))
+        return len(np.unique(self.reader.table("filenames")))
 
     __eq__, __hash__ = object.__eq__, object.__hash__  # a Mapping's would compare every image
 
@@ -275,30 +275,30 @@ class TensorCache(Mapping[str, Mapping[ClassId, Tensor]]):
         return f"TensorCache({str(self.path)!r}: {self.num_images} images, {len(self.class_ids)} classes, {shape})"
 
     def __getstate__(self) -> dict[str, Any]:
-        files = self.stored.shards if isinstance(self.stored, StoredSet) else [self.stored]
+        files = self.reader.shards if isinstance(self.reader, ShardedReader) else [self.reader]
         return {
             "verify": self.verify,
             "files": [(file.path.absolute(), file.fingerprint, (os.getpid(), file.fd)) for file in files],
-            "several": isinstance(self.stored, StoredSet),
+            "several": isinstance(self.reader, ShardedReader),
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.verify = state["verify"]
         files = [_open_again(*file) for file in state["files"]]
-        self._open(StoredSet(files) if state["several"] else files[0])
+        self._open(ShardedReader(files) if state["several"] else files[0])
 
 
-def _open_again(path: Path, fingerprint: str, handle: tuple[int, int]) -> StoredCache:
+def _open_again(path: Path, fingerprint: str, handle: tuple[int, int]) -> CacheReader:
     """Open the file that another process has open, in the state in which it has it.
 
     Where a rebuild has replaced the file since, the process that sent us still holds the old one, whole.
     """
     for place in (path, Path("/proc/{}/fd/{}".format(*handle))):
         with suppress(PipelineError):  # gone, or no such process here
-            stored = StoredCache(place)
-            if stored.fingerprint == fingerprint:
-                stored.path = path
-                return stored
+            reader = CacheReader(place)
+            if reader.fingerprint == fingerprint:
+                reader.path = path
+                return reader
     raise CacheStale("the cache has changed", path, "it was replaced since it was opened", "Start again")
 
 

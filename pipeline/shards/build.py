@@ -13,23 +13,24 @@ from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from pipeline.build import freshness, stat_cache
+from pipeline.build import stat_cache
 from pipeline.build.build import build_file, nothing_decoded
-from pipeline.build.image_table import Ledger
+from pipeline.build.image_table import ImageTable
 from pipeline.build.output import identity, make_folder, open_old_cache, refuse_other_content, refuse_place
 from pipeline.build.report import BuildReport
 from pipeline.build.space import room_needed
+from pipeline.build.staleness import compare
 from pipeline.build.task import Progress, Task
 from pipeline.decode.decode import decoder_identity
 from pipeline.errors import OutputError
-from pipeline.format.fingerprint import set_id
+from pipeline.format.fingerprint import shards_id
 from pipeline.format.header import MOST_SHARDS, Shard
-from pipeline.format.paths import sets_at, shard_path, shard_paths, shown_set
-from pipeline.format.sharded import open_stored
-from pipeline.format.suspects import look_at
+from pipeline.format.inspection import inspect_images
+from pipeline.format.paths import shard_path, shard_paths, shards_at, shards_pattern
+from pipeline.format.sharded import open_reader
 from pipeline.recipe import RGB, Recipe, StoredType
 from pipeline.shards.remote import Done, run_tasks
-from pipeline.shards.report import SetReport, WorkerRate
+from pipeline.shards.report import ShardsReport, WorkerRate
 from pipeline.source.manifest import Manifest
 from pipeline.source.partition import Partition, shards_for
 from pipeline.source.scan import scan_source
@@ -60,7 +61,7 @@ def build_shards(
     rebuild: bool = False,
     wait: bool = False,
     progress: Progress | None = None,
-) -> SetReport:
+) -> ShardsReport:
     """Decode a folder of images into a set of shards, each a cache of its own that lists all classes.
 
     An image's shard follows from its class and name, so only shards whose own images changed are touched.
@@ -93,9 +94,9 @@ def build_shards(
         raise ValueError(f"workers is a number of processes from 1, not {workers}")
     chosen = ShardChoice(shards, rows_per_shard, only)
     source, path = Path(source), Path(path)
-    before = {file: identity(file) for shards_there in sets_at(path).values() for file in shards_there}
+    before = {file: identity(file) for shards_there in shards_at(path).values() for file in shards_there}
     manifest = scan_source(source, path, choice)
-    build = SetBuild(source, manifest, path, recipe, chosen, choice, rebuild, wait, workers, before)
+    build = ShardsBuild(source, manifest, path, recipe, chosen, choice, rebuild, wait, workers, before)
     build.check()
     done = list(build.here(progress) if executor is None else build.elsewhere(executor, progress))
     report = build.report(done)
@@ -158,10 +159,10 @@ def choose_count(path: Path, choice: ShardChoice, images: int) -> int:
     Raises:
         OutputError: there is a set with another number, or a whole cache of that name.
     """
-    there = list(sets_at(path))
+    there = list(shards_at(path))
     count = choice.shards or (there[0] if there else shards_for(images, choice.rows_per_shard or 1))
     if other := [number for number in there if number != count]:
-        why = f"there is a set of {other[0]} shards of that name, {shown_set(path, other[0]).name}"
+        why = f"there is a set of {other[0]} shards of that name, {shards_pattern(path, other[0]).name}"
         raise OutputError(_NO, path, why, f"Give --shards {other[0]} or another --out, or delete those files")
     if os.path.lexists(path) and not there:
         refuse_place(path)
@@ -171,7 +172,7 @@ def choose_count(path: Path, choice: ShardChoice, images: int) -> int:
 
 
 @dataclass
-class SetBuild:
+class ShardsBuild:
     """One build of some or all shards of a set: what `build_shards` was given.
 
     Attributes:
@@ -200,7 +201,9 @@ class SetBuild:
         self.decoder = decoder_identity()
         self.partition = Partition(self.manifest, self.count)
         self.sizes = self.partition.sizes()
-        self.set = set_id(self.recipe, self.decoder, self.manifest.class_folders, self.manifest.class_names, self.count)
+        self.set = shards_id(
+            self.recipe, self.decoder, self.manifest.class_folders, self.manifest.class_names, self.count
+        )
 
     @property
     def chosen(self) -> list[int]:
@@ -248,24 +251,24 @@ class SetBuild:
             if old is None or not old.num_images:
                 continue
             refuse_other_content(old, "images")
-            ledger = Ledger(self.partition.shard(index))
-            if freshness.compare(ledger, old, self.recipe, self.decoder, stat_cache.read_stats(old)).shared:
+            images = ImageTable(self.partition.shard(index))
+            if compare(images, old, self.recipe, self.decoder, stat_cache.read_stats(old)).shared:
                 return
             held += old.num_images
         if held:
             why = f"holds other photographs (0 of {held} shared)"
             advice = "Give another --out, or --rebuild to replace it"
-            raise OutputError("the cache would be lost", shown_set(self.path, self.count), why, advice)
+            raise OutputError("the cache would be lost", shards_pattern(self.path, self.count), why, advice)
 
     def _check_room(self) -> None:
         """Refuse a disk that is too small for the shards that are not there."""
         missing = [i for i in self.chosen if not self.file(i).exists()]
         if not missing:
             return
-        ledger = Ledger(self.manifest)  # its longest name and its classes: a little more than any shard has
+        images = ImageTable(self.manifest)  # its longest name and its classes: a little more than any shard has
         rows = sum(self.sizes[index] for index in missing)
-        fixed = room_needed(ledger, self.recipe, 0) * (len(missing) - 1)
-        needed = room_needed(ledger, self.recipe, rows) + min(fixed, rows * self.recipe.row_bytes)
+        fixed = room_needed(images, self.recipe, 0) * (len(missing) - 1)
+        needed = room_needed(images, self.recipe, rows) + min(fixed, rows * self.recipe.row_bytes)
         begun = [files_of.with_name(files_of.name + ".building") for files_of in shard_paths(self.path, self.count)]
         have = sum(file.stat().st_blocks * 512 for file in begun if file.exists())
         free = shutil.disk_usage(self.path.parent).free + have
@@ -288,11 +291,11 @@ class SetBuild:
         tasks = [self.task(index) for index in self.chosen]
         return run_tasks(executor, [replace(task, path=task.path.absolute()) for task in tasks], progress)
 
-    def report(self, done: Sequence[Done]) -> SetReport:
+    def report(self, done: Sequence[Done]) -> ShardsReport:
         """Sum up; look at the whole set, where it is there."""
         reports = [one.report for one in sorted(done, key=lambda one: one.index)]
         report = _sum(reports, self.manifest)
-        report.path = shown_set(self.path, self.count) if self.shards.only is None else reports[0].path
+        report.path = shards_pattern(self.path, self.count) if self.shards.only is None else reports[0].path
         report.shards, report.shard = self.count, self.shards.only
         report.workers = _rates(done)
         paths = shard_paths(self.path, self.count)
@@ -303,9 +306,9 @@ class SetBuild:
                         files.remove(path.with_name(path.name + suffix))
                 raise nothing_decoded(self.manifest.root, report.failed)
             if not report.up_to_date:
-                report.look = look_at(open_stored(paths))
+                report.inspection = inspect_images(open_reader(paths))
         else:
-            report.look = reports[0].look
+            report.inspection = reports[0].inspection
             report.missing = sum(not path.exists() for path in paths)
         return report
 
@@ -316,9 +319,9 @@ def _absolute(manifest: Manifest) -> Manifest:
     return replace(manifest, root=manifest.root.absolute(), archives=archives)
 
 
-def _sum(reports: Sequence[BuildReport], manifest: Manifest) -> SetReport:
+def _sum(reports: Sequence[BuildReport], manifest: Manifest) -> ShardsReport:
     first = reports[0]
-    report = SetReport(first.path, first.class_ids, first.class_names, [0] * len(first.class_ids), 0)
+    report = ShardsReport(first.path, first.class_ids, first.class_names, [0] * len(first.class_ids), 0)
     report.left_out, report.left_out_named = manifest.left_out, manifest.left_out_named
     report.warnings = list(manifest.warnings)
     for part in reports:

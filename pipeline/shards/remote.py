@@ -23,7 +23,7 @@ from pipeline.build.task import Progress, Task
 from pipeline.decode.decode import decoder_identity
 from pipeline.errors import OutputError, PipelineError, SourceError, WorkerDied
 from pipeline.format.header import VERSION
-from pipeline.format.reader import StoredCache
+from pipeline.format.reader import CacheReader
 from pipeline.source.manifest import Manifest
 from pipeline.system.processes import die_with
 from pipeline.system.signals import held_signals
@@ -93,7 +93,7 @@ def _wait_until_seen(task: Task, done: Done) -> None:
     deadline = time.monotonic() + _SEEN_SECONDS
     while True:
         with suppress(PipelineError):
-            if StoredCache(task.path).header.file_size == done.report.file_bytes:
+            if CacheReader(task.path).header.file_size == done.report.file_bytes:
                 return
         if time.monotonic() > deadline:
             why = f"worker {done.worker} has published it, and it is not seen here"

@@ -24,7 +24,7 @@ class WorkerRate(NamedTuple):
 
 
 @dataclass
-class SetReport(BuildReport):
+class ShardsReport(BuildReport):
     """What became of a set of shards, or of one shard built alone; `path` is the set's name.
 
     Attributes:

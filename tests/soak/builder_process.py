@@ -204,17 +204,17 @@ def _survive_the_parent() -> None:
 
 
 def _forget_the_journal() -> None:
-    partial.Unfinished._resume = lambda self, ledger: False  # type: ignore[method-assign]
+    partial.PartialBuild._resume = lambda self, images: False  # type: ignore[method-assign]
 
 
 def _build_in_place() -> None:
-    begin = partial.Unfinished.__init__
+    begin = partial.PartialBuild.__init__
 
-    def in_place(self: partial.Unfinished, cache: Path, *rest: Any, **options: Any) -> None:
+    def in_place(self: partial.PartialBuild, cache: Path, *rest: Any, **options: Any) -> None:
         begin(self, cache, *rest, **options)
         self.building = cache
 
-    partial.Unfinished.__init__ = in_place  # type: ignore[method-assign]
+    partial.PartialBuild.__init__ = in_place  # type: ignore[method-assign]
 
 
 def _lock_nothing() -> None:

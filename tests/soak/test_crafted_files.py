@@ -20,7 +20,7 @@ import pytest
 from pipeline.build.build import build_cache
 from pipeline.errors import CacheUnsafe, OutputError
 from pipeline.format.header import IMAGES_OFFSET, USER_BLOCK, read_header
-from pipeline.format.reader import StoredCache
+from pipeline.format.reader import CacheReader
 from tests.soak.test_mutants import seal
 from tests.soak.trees import Inline, plant
 
@@ -236,12 +236,12 @@ import json, resource, sys
 from pathlib import Path
 from pipeline.inspect.info import describe_cache
 from pipeline.errors import CacheError
-from pipeline.format.reader import StoredCache
+from pipeline.format.reader import CacheReader
 from pipeline.inspect.verify import verify_cache
 answers = {}
 for path in map(Path, sys.argv[1:]):
     try:
-        stored = StoredCache(path)
+        stored = CacheReader(path)
         assert all(map(stored.row_is_good, range(stored.num_images)))
         labels = stored.table("labels").tolist()
         str(describe_cache(path))
@@ -298,7 +298,7 @@ def test_crafted_files_are_refused_or_harmless_and_no_other_file_is_opened(works
 
     assert (ended.returncode, ended.stderr) == (0, "")
     answers, used = json.loads(ended.stdout)
-    labels = StoredCache(workspace / "base.h5").table("labels").tolist()
+    labels = CacheReader(workspace / "base.h5").table("labels").tolist()
     assert answers.pop("untouched") == [labels, []]
     wrong = {}
     for name in (add.__name__ for add in OBJECTS):
@@ -341,11 +341,11 @@ def test_what_is_no_regular_file_is_refused_at_once(workspace: Path) -> None:
 
     for path in (fifo, folder, Path("/dev/zero")):
         with pytest.raises(CacheUnsafe, match="not a regular file"):
-            StoredCache(path)
+            CacheReader(path)
     for path in (fifo, folder, link):
         with pytest.raises(OutputError):
             build_cache(source, path, size=16, executor=Inline())
-    assert StoredCache(link).num_images == 6  # a link is read as what it leads to
+    assert CacheReader(link).num_images == 6  # a link is read as what it leads to
 
 
 @pytest.mark.timeout(60)
@@ -368,6 +368,6 @@ def test_a_fifo_where_a_file_of_ours_should_be_blocks_nobody(suffix: str, worksp
 def test_a_header_is_believed_only_as_a_whole(workspace: Path) -> None:
     """The control of the crafted headers: untouched but sealed anew, the same file is read."""
     craft(workspace, workspace / "c.h5", lambda _, values: None)
-    stored = StoredCache(workspace / "c.h5")
+    reader = CacheReader(workspace / "c.h5")
 
-    assert read_header(stored.fd, stored.path).num_images == 6
+    assert read_header(reader.fd, reader.path).num_images == 6

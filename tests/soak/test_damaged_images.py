@@ -19,7 +19,7 @@ from PIL import Image, ImageFile
 from pipeline.build.build import build_cache
 from pipeline.build.report import BuildReport
 from pipeline.decode import decode as decoding
-from pipeline.format.reader import StoredCache
+from pipeline.format.reader import CacheReader
 from pipeline.recipe import Recipe, pixels_to_row
 from tests.soak.trees import Inline
 
@@ -103,8 +103,8 @@ def plant_damaged(root: Path, number: int, rng: random.Random) -> dict[str, byte
 
 
 def rows_of(path: Path) -> dict[str, bytes]:
-    stored = StoredCache(path)
-    return {name.decode(): stored.images[row].tobytes() for row, name in enumerate(stored.table("filenames").tolist())}
+    reader = CacheReader(path)
+    return {name.decode(): reader.images[row].tobytes() for row, name in enumerate(reader.table("filenames").tolist())}
 
 
 def check(report: BuildReport, bad: dict[str, bytes], good: dict[str, bytes], figures: Counter[str]) -> list[str]:

@@ -35,7 +35,7 @@ MODULES = (
     "format.reader",
     "format.header",
     "format.hdf5",
-    "build.freshness",
+    "build.staleness",
     "build.stat_cache",
     "build.build",
     "source.manifest",

@@ -23,7 +23,7 @@ import xxhash
 from pipeline.build.build import build_cache
 from pipeline.errors import CacheError
 from pipeline.format import header as layout
-from pipeline.format.reader import StoredCache
+from pipeline.format.reader import CacheReader
 from pipeline.inspect.info import describe_cache
 from pipeline.load.cache import TensorCache
 from tests.soak.trees import Inline, plant
@@ -295,7 +295,7 @@ def test_no_mutant_is_read_wrong_or_breaks_its_reader(
 
 
 def _no_digest() -> None:
-    StoredCache._check_digest = lambda self: None  # type: ignore[method-assign]
+    CacheReader._check_digest = lambda self: None  # type: ignore[method-assign]
 
 
 def _no_row_hash() -> None:

@@ -16,10 +16,10 @@ from typing import Any, NamedTuple
 import pytest
 
 from pipeline.build.build import build_cache
-from pipeline.build.image_table import DONE, Ledger
-from pipeline.build.partial import Unfinished
+from pipeline.build.image_table import DONE, ImageTable
+from pipeline.build.partial import PartialBuild
 from pipeline.errors import PipelineError
-from pipeline.format.reader import StoredCache
+from pipeline.format.reader import CacheReader
 from pipeline.source import reader
 from pipeline.system import files
 from tests.soak.disk import Recorder, after_power_cut, recording
@@ -89,7 +89,7 @@ def look_and_resume(recorded: Recorded, cache: Path, figures: Counter[str]) -> l
     if there not in (None, recorded.old, recorded.expected):
         wrong.append("neither the old cache nor the new one")
     try:
-        StoredCache(cache).close()
+        CacheReader(cache).close()
     except PipelineError:
         if there is not None:
             wrong.append("a cache that cannot be opened")
@@ -151,12 +151,12 @@ def test_without_the_sync_before_the_rename_the_suite_sees_it(workspace: Path) -
 def test_with_a_journal_that_is_believed_unchecked_the_suite_sees_it(
     workspace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def believe(self: Unfinished, ledger: Ledger, candidate: int, found: object) -> None:
+    def believe(self: PartialBuild, images: ImageTable, candidate: int, found: object) -> None:
         self.places[candidate] = candidate
-        ledger.state[candidate] = DONE
+        images.state[candidate] = DONE
 
     recordings = record(workspace)
-    monkeypatch.setattr(Unfinished, "_take_place", believe)
+    monkeypatch.setattr(PartialBuild, "_take_place", believe)
     wrong, _ = cut(workspace, recordings, 100)
 
     assert any("other bytes" in what for what in wrong)

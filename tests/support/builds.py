@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.build import freshness, worker
+from pipeline.build import staleness, worker
 from pipeline.source import reader
 
 
@@ -19,7 +19,7 @@ def note_reads(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         read.append(place)
         return real(place)
 
-    for module in (reader, worker, freshness):
+    for module in (reader, worker, staleness):
         monkeypatch.setattr(module, "read_image", noting)
     return read
 

@@ -73,7 +73,7 @@ def test_a_row_is_what_torchvisions_network_gives_before_its_last_layer(
     assert found.row_shape == (512,) and found.features is not None
     assert found.features.images == images.fingerprint != found.fingerprint
     for name in ("labels", "filenames", "source_sha256", "classes"):
-        assert np.array_equal(found.stored.table(name), images.stored.table(name))
+        assert np.array_equal(found.reader.table(name), images.reader.table(name))
     assert torch.equal(found["n03874293_7.JPEG"][1], found.read(torch.tensor(found.rows_of("n03874293_7.JPEG")))[0])
 
 

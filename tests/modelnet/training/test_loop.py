@@ -288,7 +288,7 @@ class WritesOver(Progress):
     def step(self, images: int) -> None:
         self.left -= 1
         if self.left == 0:
-            extent = TensorCache(self.path).stored.images.nbytes
+            extent = TensorCache(self.path).reader.images.nbytes
             with self.path.open("r+b") as file:
                 file.seek(8192)
                 file.write(b"\xff" * extent)  # NaN, as float32

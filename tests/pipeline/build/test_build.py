@@ -346,13 +346,13 @@ def test_a_worker_decodes_with_one_thread(photos: Path, out: Path, monkeypatch: 
     def counting(data: bytes, recipe: Recipe) -> Decoded:
         decoded = decode(data, recipe)
         threads = len(list(Path("/proc/self/task").iterdir()))
-        return decoded._replace(remarks=(f"{threads} threads",))
+        return decoded._replace(notes=(f"{threads} threads",))
 
     monkeypatch.setattr(worker, "decode", counting)
 
     report = build_cache(photos, out, size=SIZE, workers=2)
 
-    assert {remark for _, remark in report.look.remarks} == {"1 threads"} and len(report.look.remarks) == 8
+    assert {note for _, note in report.inspection.notes} == {"1 threads"} and len(report.inspection.notes) == 8
 
 
 def peak_memory(source: Path, out: Path) -> tuple[int, int]:

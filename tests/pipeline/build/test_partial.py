@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.build.partial import Unfinished, _Rows
+from pipeline.build.partial import PartialBuild, _Rows
 from pipeline.format.header import IMAGES_OFFSET
 from pipeline.recipe import Recipe
 from pipeline.system import files
@@ -20,7 +20,7 @@ def test_rows_move_to_where_a_dictionary_says_and_each_is_whole_somewhere_at_any
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
     random = np.random.default_rng(seed)
-    unfinished = Unfinished(tmp_path / "c.h5", RECIPE, "0" * 32)
+    unfinished = PartialBuild(tmp_path / "c.h5", RECIPE, "0" * 32)
     unfinished.fd = files.create(tmp_path / "rows")
     width = RECIPE.row_bytes
     before = [bytes([row + 1]) * width for row in range(ROWS)]

@@ -5,23 +5,23 @@ import pytest
 
 from pipeline.build.report import BuildReport, failed_lines, left_out_lines
 from pipeline.format.classes import class_table
-from pipeline.format.suspects import Look
+from pipeline.format.inspection import Inspection
 from pipeline.format.tables import Failed
 
 
 @pytest.mark.parametrize(
-    ("look", "summary"),
+    ("inspection", "summary"),
     [
-        (Look(), ""),
-        (Look(same_content=[["1/a", "2/b"]]), "1 group with the same content"),
+        (Inspection(), ""),
+        (Inspection(same_content=[["1/a", "2/b"]]), "1 group with the same content"),
         (
-            Look([["a", "b"], ["c", "d"]], [("a", "c")], [("e", "tiny")] * 3),
+            Inspection([["a", "b"], ["c", "d"]], [("a", "c")], [("e", "tiny")] * 3),
             "2 groups with the same content, 1 pair nearly alike, 3 tiny, blank or animated",
         ),
     ],
 )
-def test_what_is_worth_a_look_is_told_in_one_line(look: Look, summary: str) -> None:
-    assert look.summary() == summary
+def test_what_is_worth_a_look_is_told_in_one_line(inspection: Inspection, summary: str) -> None:
+    assert inspection.summary() == summary
 
 
 def test_long_lists_are_cut_and_say_how_many_more_there_are() -> None:
@@ -32,7 +32,7 @@ def test_long_lists_are_cut_and_say_how_many_more_there_are() -> None:
     assert lines[0] == "failed: 25" and len(lines) == 22 and lines[-1] == "  and 5 more (info --json shows all)"
     lines = list(left_out_lines(Counter({"outside a class folder": 12}), named))
     assert lines[0] == "left out: 12 × outside a class folder" and lines[-1] == "  and 2 more"
-    assert list(Look(remarks=[("a", "tiny")] * 11).lines())[-1] == "  and 1 more (info --json shows all)"
+    assert list(Inspection(notes=[("a", "tiny")] * 11).lines())[-1] == "  and 1 more (info --json shows all)"
 
 
 def test_a_table_of_classes_is_as_wide_as_its_longest_name() -> None:

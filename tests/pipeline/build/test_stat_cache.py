@@ -12,7 +12,7 @@ from pipeline.build import worker
 from pipeline.build.build import build_cache
 from pipeline.build.report import BuildReport
 from pipeline.build.stat_cache import distrust, read_stats, write_stats
-from pipeline.format.reader import StoredCache
+from pipeline.format.reader import CacheReader
 from tests.support.builds import InThisProcess, note_reads
 from tests.support.photos import SIZE, settle
 
@@ -33,7 +33,7 @@ def refused(*_: object) -> Any:
 def test_the_numbers_that_were_written_are_read_until_they_are_distrusted(photos: Path, out: Path) -> None:
     (photos / "1" / "broken.JPEG").write_bytes(b"not a JPEG")
     rebuilt(photos, out)
-    cache = StoredCache(out)
+    cache = CacheReader(out)
     rows, failed = np.arange(32).reshape(8, 4), np.arange(-4, 0).reshape(1, 4)
 
     write_stats(out, cache.header, rows, failed)
@@ -46,7 +46,7 @@ def test_the_numbers_that_were_written_are_read_until_they_are_distrusted(photos
 
 def test_numbers_for_another_count_of_files_vouch_for_nothing(photos: Path, out: Path) -> None:
     rebuilt(photos, out)
-    cache = StoredCache(out)
+    cache = CacheReader(out)
 
     write_stats(out, cache.header, np.zeros((7, 4), np.int64))
 
@@ -98,13 +98,13 @@ def test_without_its_stat_data_every_image_and_row_is_read_and_nothing_decoded(
     read = note_reads(monkeypatch)
     monkeypatch.setattr(worker, "decode", refused)
     checked: list[int] = []
-    real = StoredCache.row_is_good
+    real = CacheReader.row_is_good
 
-    def noting(cache: StoredCache, row: int) -> bool:
+    def noting(cache: CacheReader, row: int) -> bool:
         checked.append(row)
         return real(cache, row)
 
-    monkeypatch.setattr(StoredCache, "row_is_good", noting)
+    monkeypatch.setattr(CacheReader, "row_is_good", noting)
 
     assert rebuilt(settled_photos, out).up_to_date
     assert len(read) == 9 and sorted(checked) == list(range(8))

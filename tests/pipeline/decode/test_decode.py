@@ -234,7 +234,7 @@ def test_what_is_no_jpeg_is_not_scaled_and_what_is_tiny_is_judged_by_its_own_siz
     picture = encoded(textured(90, 80, 1), "PNG")
 
     assert np.array_equal(decode(picture, recipe).pixels_HWC, decode(picture, whole).pixels_HWC)
-    assert decode(encoded(textured(40, 40, 1)), recipe).remarks == ()
+    assert decode(encoded(textured(40, 40, 1)), recipe).notes == ()
     with pytest.raises(Undecodable, match="over 1 megapixels"):
         decode(encoded(textured(1100, 1000, 1)), Recipe(size=4, scaled_decode=True, max_megapixels=1))
 
@@ -256,12 +256,12 @@ def test_of_an_animation_the_first_frame_is_taken_and_a_person_is_told() -> None
 
     decoded = decode(data, Recipe(size=32))
 
-    assert decoded.remarks == ("animated: the first frame is used",)
+    assert decoded.notes == ("animated: the first frame is used",)
     assert np.array_equal(decoded.pixels_HWC, decode(encoded(frames[0], "PNG"), Recipe(size=32)).pixels_HWC)
 
 
 @pytest.mark.parametrize(
-    ("image", "remarks"),
+    ("image", "notes"),
     [
         (textured(32, 32, 1), ()),
         (textured(31, 200, 1), ("tiny: 31 × 200 pixels",)),
@@ -270,8 +270,8 @@ def test_of_an_animation_the_first_frame_is_taken_and_a_person_is_told() -> None
         (Image.new("L", (3, 3)), ("tiny: 3 × 3 pixels", "blank: nearly one color all over")),
     ],
 )
-def test_tiny_and_blank_images_are_remarked_upon(image: Image.Image, remarks: tuple[str, ...]) -> None:
-    assert decode(encoded(image), Recipe(size=24)).remarks == remarks
+def test_tiny_and_blank_images_are_remarked_upon(image: Image.Image, notes: tuple[str, ...]) -> None:
+    assert decode(encoded(image), Recipe(size=24)).notes == notes
 
 
 def test_the_identity_of_the_decoder_is_the_same_in_every_process() -> None:

@@ -155,23 +155,23 @@ def test_a_build_finds_copies_within_and_across_classes_and_blank_and_tiny_image
 
     report = build_cache(photos, tmp_path / "c.h5", size=64, executor=InThisProcess())
 
-    look = report.look
-    assert look.same_content == [["1/n03874293_775.JPEG", "2/copied.jpg"]]
-    assert look.nearly_alike == [("1/n03874293_775.JPEG", "2/recoded.jpg")]
-    assert look.remarks == [
+    inspection = report.inspection
+    assert inspection.same_content == [["1/n03874293_775.JPEG", "2/copied.jpg"]]
+    assert inspection.nearly_alike == [("1/n03874293_775.JPEG", "2/recoded.jpg")]
+    assert inspection.notes == [
         ("1/blank a.png", "blank: nearly one color all over"),
         ("1/blank b.png", "blank: nearly one color all over"),
         ("1/tiny.jpg", "tiny: 12 × 40 pixels"),
     ]
-    assert describe_cache(tmp_path / "c.h5").look == look
+    assert describe_cache(tmp_path / "c.h5").inspection == inspection
     decoded = decode(original.read_bytes(), Recipe(size=64)).pixels_HWC
     assert image_hash(decoded) in [int(h) for h in _hashes(tmp_path / "c.h5")]
 
 
 def _hashes(path: Path) -> list[int]:
-    from pipeline.format.reader import StoredCache
+    from pipeline.format.reader import CacheReader
 
-    return [int(value) for value in StoredCache(path).table("image_hash")]
+    return [int(value) for value in CacheReader(path).table("image_hash")]
 
 
 def test_a_crowd_that_shares_a_band_is_searched_as_completely_as_the_rest() -> None:

@@ -29,7 +29,7 @@ from pipeline.errors import (
     WorkerDied,
 )
 from pipeline.format.header import open_cache
-from pipeline.format.reader import StoredCache
+from pipeline.format.reader import CacheReader
 from tests.support.command_line import REPOSITORY
 from tests.support.photos import make_photos
 
@@ -319,12 +319,12 @@ def copy(cache_path: Path, tmp_path: Path) -> Path:
 
 def test_a_file_that_is_not_there_is_missing_and_an_unfinished_build_is_told(tmp_path: Path) -> None:
     with pytest.raises(CacheMissing, match=r"there is no such file\. Build it") as missing:
-        StoredCache(tmp_path / "c.h5")
+        CacheReader(tmp_path / "c.h5")
     assert missing.value.exit_code == 66
 
     (tmp_path / "c.h5.building").touch()
     with pytest.raises(CacheMissing, match=r"an unfinished build exists\. Run build-cache again to resume it"):
-        StoredCache(tmp_path / "c.h5")
+        CacheReader(tmp_path / "c.h5")
 
 
 @pytest.mark.parametrize(
@@ -340,7 +340,7 @@ def test_what_is_not_ours_is_refused_and_told_what_is_read(data: bytes, why: str
     (tmp_path / "c.h5").write_bytes(data)
 
     with pytest.raises(CacheUnsafe, match=f"{why}; a tensor cache of format 1 is read") as refused:
-        StoredCache(tmp_path / "c.h5")
+        CacheReader(tmp_path / "c.h5")
     assert refused.value.exit_code == 65
 
 
@@ -356,7 +356,7 @@ def test_a_cache_that_may_not_be_read_is_denied(copy: Path, unprivileged: None) 
     copy.chmod(0)
 
     with pytest.raises(AccessDenied) as denied:
-        StoredCache(copy)
+        CacheReader(copy)
     assert denied.value.exit_code == 77
 
 
@@ -371,7 +371,7 @@ def test_a_cache_for_which_there_are_no_addresses_is_told_with_the_limit(
     with pytest.raises(
         WorkerDied, match=r"Cannot allocate memory\. Raise the limit of addresses \(ulimit -v\)"
     ) as died:
-        StoredCache(copy)
+        CacheReader(copy)
     assert died.value.exit_code == 71
 
 
@@ -381,7 +381,7 @@ def test_a_newer_format_is_named_with_the_one_that_is_read(copy: Path) -> None:
     copy.write_bytes(data)
 
     with pytest.raises(CacheError, match="it has format 2; this version reads format 1"):
-        StoredCache(copy)
+        CacheReader(copy)
 
 
 @pytest.mark.parametrize("by", [-1, +1, -4096, +4096])
@@ -390,7 +390,7 @@ def test_a_cache_that_was_cut_or_lengthened_is_refused_with_both_sizes(by: int, 
     os.truncate(copy, size + by)
 
     with pytest.raises(CacheDamaged, match=f"{size + by} bytes, {size} expected"):
-        StoredCache(copy)
+        CacheReader(copy)
 
 
 def test_any_flipped_bit_outside_the_rows_is_noticed_on_opening(copy: Path) -> None:
@@ -404,10 +404,10 @@ def test_any_flipped_bit_outside_the_rows_is_noticed_on_opening(copy: Path) -> N
             continue
         copy.write_bytes(data[:place] + bytes([data[place] ^ 1 << place % 8]) + data[place + 1 :])
         with pytest.raises(CacheError):
-            StoredCache(copy)
+            CacheReader(copy)
 
     copy.write_bytes(data)
-    StoredCache(copy).close()
+    CacheReader(copy).close()
 
 
 def rewritten(path: Path, **changes: Any) -> None:
@@ -453,7 +453,7 @@ def test_a_forged_extent_is_refused(name: str, changes: dict[str, Any], copy: Pa
     rewritten(copy, datasets=with_dataset(copy, name, **changes))
 
     with pytest.raises(CacheError) as refused:
-        StoredCache(copy)
+        CacheReader(copy)
     assert refused.value.exit_code == 65
 
 
@@ -479,7 +479,7 @@ def test_a_forged_header_is_refused_or_harmless(changes: dict[str, Any], copy: P
     rewritten(copy, **changes)
 
     with pytest.raises(CacheError):
-        StoredCache(copy)
+        CacheReader(copy)
 
 
 def test_the_document_names_every_dataset_and_every_key() -> None:

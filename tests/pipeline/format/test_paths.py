@@ -3,14 +3,14 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.format.paths import cache_exists, cache_files, cache_name, is_shard_of, set_path, sets_at, shard_path
+from pipeline.format.paths import base_path, cache_exists, cache_files, cache_name, is_shard_of, shard_path, shards_at
 
 
 def test_a_shard_is_named_by_its_number_and_gives_back_the_name_of_its_set() -> None:
     path = shard_path(Path("data/a-b.c.h5"), 3, 64)
 
     assert path == Path("data/a-b.c-00003-of-00064.h5")
-    assert set_path(path) == Path("data/a-b.c.h5")
+    assert base_path(path) == Path("data/a-b.c.h5")
 
 
 @pytest.mark.parametrize(
@@ -40,13 +40,13 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_sets_are_found_by_their_name_with_unfinished_shards(folder: Path) -> None:
-    found = sets_at(folder / "a.h5")
+    found = shards_at(folder / "a.h5")
 
     assert {count: [file.name for file in files] for count, files in found.items()} == {
         2: ["a-00000-of-00002.h5", "a-00001-of-00002.h5.building"],
         3: ["a-00000-of-00003.h5"],
     }
-    assert sets_at(folder / "none" / "a.h5") == {} and sets_at(folder / "b.h5") == {}
+    assert shards_at(folder / "none" / "a.h5") == {} and shards_at(folder / "b.h5") == {}
 
 
 @pytest.mark.parametrize("typed", ["a.h5", "a", "a-0*.h5"])

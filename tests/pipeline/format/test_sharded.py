@@ -18,8 +18,8 @@ from pipeline.build.build import build_cache
 from pipeline.errors import CacheDamaged, CacheMissing, CacheStale, WorkerDied
 from pipeline.format.header import IMAGES_OFFSET, TABLE_NAMES
 from pipeline.format.paths import shard_path
-from pipeline.format.reader import StoredCache
-from pipeline.format.sharded import StoredSet, open_stored
+from pipeline.format.reader import CacheReader
+from pipeline.format.sharded import ShardedReader, open_reader
 from pipeline.load.cache import TensorCache
 from pipeline.load.loader import make_loader
 from pipeline.recipe import Recipe
@@ -46,8 +46,8 @@ def test_a_set_is_the_single_cache_of_the_same_images(shards_path: Path, cache_p
     assert many.labels.equal(one.labels) and list(many.filenames) == list(one.filenames)
     assert (many.class_ids, many.class_names, many.recipe) == (one.class_ids, one.class_names, one.recipe)
     for name in TABLES:
-        assert many.stored.table(name).tolist() == one.stored.table(name).tolist(), name
-    assert many.stored.class_starts.tolist() == one.stored.class_starts.tolist()
+        assert many.reader.table(name).tolist() == one.reader.table(name).tolist(), name
+    assert many.reader.class_starts.tolist() == one.reader.class_starts.tolist()
     assert many["n03874293_775.JPEG"][2].equal(one["n03874293_775.JPEG"][2])
     assert set(many) == set(one) and len(many) == len(one)
 
@@ -78,10 +78,10 @@ def test_failures_remarks_and_pairs_are_those_of_the_single_cache(photos: Path, 
     build_cache(photos, tmp_path / "one.h5", size=SIZE, workers=1)
     build_shards(photos, tmp_path / "many.h5", 3, size=SIZE, workers=1)
 
-    one, many = open_stored(tmp_path / "one.h5"), open_stored(tmp_path / "many.h5")
+    one, many = open_reader(tmp_path / "one.h5"), open_reader(tmp_path / "many.h5")
 
-    assert len(one.failed) == 6 and len(one.remarks) > 0 and len(one.table("alike")) > 0
-    assert (many.failed, many.remarks) == (one.failed, one.remarks)
+    assert len(one.failed) == 6 and len(one.notes) > 0 and len(one.table("alike")) > 0
+    assert (many.failed, many.notes) == (one.failed, one.notes)
     for name in TABLE_NAMES:
         assert many.table(name).tolist() == one.table(name).tolist(), name
     assert many.fingerprint == one.fingerprint
@@ -107,8 +107,8 @@ def test_a_set_is_opened_by_list_in_any_order_by_pattern_and_by_name(shards_path
         shards_path.parent / "photos-*.h5",
         shards_path.with_suffix(""),
     ):
-        opened = open_stored(typed)
-        assert isinstance(opened, StoredSet) and opened.num_images == 8 and opened.path == shards_path
+        opened = open_reader(typed)
+        assert isinstance(opened, ShardedReader) and opened.num_images == 8 and opened.path == shards_path
 
 
 def test_a_single_shard_is_a_cache_like_any_other(shards_path: Path) -> None:
@@ -172,9 +172,9 @@ def _replace_by_other_classes(copied: Path, photos: Path) -> Any:
 def _forge_the_mark_of_another_recipe(copied: Path, photos: Path) -> Any:
     _replace_by_another_recipe(copied, photos)
     forged = shard_path(copied, 2, 4)
-    mark = StoredCache(shard_path(copied, 1, 4)).header.shard
+    mark = CacheReader(shard_path(copied, 1, 4)).header.shard
     assert mark is not None
-    header = replace(StoredCache(forged).header, shard=replace(mark, index=2))
+    header = replace(CacheReader(forged).header, shard=replace(mark, index=2))
     with forged.open("r+b") as file:
         file.write(header.encode())
     return copied
@@ -251,7 +251,7 @@ def test_a_pickled_set_is_the_one_that_was_open(copied: Path, photos: Path) -> N
 
     assert again.read(rows).equal(before) and again.path == copied
     assert not TensorCache(copied).read(rows).equal(before)
-    cache.stored.close()
+    cache.reader.close()
     with pytest.raises(CacheStale, match="it was replaced since it was opened"):
         pickle.loads(pickled)
 
@@ -294,11 +294,11 @@ def test_each_shard_reads_ahead_its_own_rows(copied: Path, monkeypatch: pytest.M
     asked: dict[str, set[tuple[bytes, int]]] = {"in_memory": set(), "will_need": set()}
     for name, named in asked.items():
 
-        def ask(shard: StoredCache, there: Any, named: set[tuple[bytes, int]] = named) -> bool:
+        def ask(shard: CacheReader, there: Any, named: set[tuple[bytes, int]] = named) -> bool:
             named.update((shard.table("filenames")[row], int(shard.table("labels")[row])) for row in there)
             return True
 
-        monkeypatch.setattr(StoredCache, name, ask)
+        monkeypatch.setattr(CacheReader, name, ask)
 
     assert cache.in_memory(rows) and cache.in_memory(rows[:0])
     cache.will_need(rows)
@@ -309,13 +309,13 @@ def test_each_shard_reads_ahead_its_own_rows(copied: Path, monkeypatch: pytest.M
 
 def test_a_set_is_in_memory_where_all_its_shards_are(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cache = TensorCache(copied)
-    stored, row = cache.stored, 5
-    assert isinstance(stored, StoredSet)
-    home, _ = stored.home(row)
-    monkeypatch.setattr(StoredCache, "in_memory", lambda shard, rows: shard is not home)
+    reader, row = cache.reader, 5
+    assert isinstance(reader, ShardedReader)
+    home, _ = reader.home(row)
+    monkeypatch.setattr(CacheReader, "in_memory", lambda shard, rows: shard is not home)
 
     assert not cache.in_memory(torch.tensor([row]))
-    assert cache.in_memory(torch.tensor([other for other in range(8) if stored.home(other)[0] is not home]))
+    assert cache.in_memory(torch.tensor([other for other in range(8) if reader.home(other)[0] is not home]))
 
 
 def test_more_shards_than_files_may_be_open_are_an_error_that_says_what_to_do(shards_path: Path) -> None:
@@ -324,7 +324,7 @@ def test_more_shards_than_files_may_be_open_are_an_error_that_says_what_to_do(sh
         resource.setrlimit(resource.RLIMIT_NOFILE, (limit_that_leaves(files), before[1]))
         try:
             with pytest.raises(WorkerDied, match=r"photos-0000.-of-00004.h5: Too many .*Raise the limit \(ulimit -n\)"):
-                open_stored(shards_path)
+                open_reader(shards_path)
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, before)
 

@@ -362,7 +362,7 @@ def test_a_cache_that_was_rebuilt_and_closed_meanwhile_is_not_mistaken_for_the_o
     pickled = pickle.dumps(cache)
     shutil.rmtree(photos / "2")
     build_cache(photos, path, size=SIZE, executor=InThisProcess())
-    cache.stored.close()
+    cache.reader.close()
 
     with pytest.raises(CacheStale, match="it was replaced since it was opened"):
         pickle.loads(pickled)

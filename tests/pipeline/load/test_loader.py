@@ -14,7 +14,7 @@ from torch.utils.data import BatchSampler, DataLoader, Subset, TensorDataset
 
 from pipeline.errors import CacheDamaged
 from pipeline.format.paths import cache_files
-from pipeline.format.reader import StoredCache
+from pipeline.format.reader import CacheReader
 from pipeline.load.cache import TensorCache
 from pipeline.load.dataset import CacheDataset, Samples, collate
 from pipeline.load.loader import make_loader
@@ -457,7 +457,7 @@ def test_an_epoch_sees_what_was_written_to_a_shard_in_the_one_before(shards_path
     loader = make_loader(TensorCache(tmp_path / shards_path.name))
     assert sum(map(len, (labels for _, labels in loader))) == 8
 
-    victim = next(path for path in sorted(tmp_path.iterdir()) if StoredCache(path).num_images)
+    victim = next(path for path in sorted(tmp_path.iterdir()) if CacheReader(path).num_images)
     data = bytearray(victim.read_bytes())
     data[8192 + 9] ^= 1
     with victim.open("r+b") as file:

@@ -15,7 +15,7 @@ from pipeline.build.lock import build_lock
 from pipeline.errors import CacheBusy, OutputError, SourceError, WorkerDied
 from pipeline.format.features import Features
 from pipeline.format.paths import shard_path
-from pipeline.format.reader import StoredCache
+from pipeline.format.reader import CacheReader
 from pipeline.inspect.info import check_source, describe_cache
 from pipeline.inspect.plan import plan_shards
 from pipeline.inspect.verify import verify_cache
@@ -60,7 +60,7 @@ def test_a_set_is_built_and_says_so(photos: Path, out: Path) -> None:
     assert re.fullmatch(shown, str(report).splitlines()[-1])
     assert report.file_bytes == sum(file.stat().st_size for file in out.parent.glob("*.h5"))
     for index in range(4):
-        shard = StoredCache(shard_path(out, index, 4)).header.shard
+        shard = CacheReader(shard_path(out, index, 4)).header.shard
         assert shard is not None and (shard.index, shard.count) == (index, 4)
     assert not list(verify_cache(out))
 
@@ -161,7 +161,7 @@ def test_a_shard_may_lose_all_its_images(photos: Path, out: Path) -> None:
 
     report = build_shards(photos, out, 4, size=SIZE, workers=1)
 
-    assert (report.cached, report.built) == (6, 1) and StoredCache(shard_path(out, 1, 4)).num_images == 0
+    assert (report.cached, report.built) == (6, 1) and CacheReader(shard_path(out, 1, 4)).num_images == 0
 
 
 def test_a_source_of_which_nothing_decodes_leaves_nothing(tmp_path: Path, out: Path) -> None:
@@ -242,7 +242,7 @@ def test_info_sums_up_a_set(shards_path: Path, cache_path: Path) -> None:
 
     assert str(info).startswith(f"{shards_path.parent}/photos-*-of-00004.h5: 8 images in 4 shards, ")
     assert (info.to_dict()["shards"], one.to_dict()["shards"]) == (4, None)
-    assert (info.counts, info.fingerprint, info.look) == (one.counts, one.fingerprint, one.look)
+    assert (info.counts, info.fingerprint, info.inspection) == (one.counts, one.fingerprint, one.inspection)
 
 
 def test_info_of_a_shard_says_which_it_is(shards_path: Path) -> None:
@@ -312,7 +312,7 @@ def test_what_a_worker_meets_is_told_with_its_name(photos: Path, out: Path) -> N
 
 
 def _built_elsewhere(photos: Path, out: Path, **changed: Any) -> None:
-    started = build.SetBuild(photos, scan_source(photos), out, Recipe(size=SIZE), ShardChoice(2))
+    started = build.ShardsBuild(photos, scan_source(photos), out, Recipe(size=SIZE), ShardChoice(2))
     started.check()
     task = started.task(1)
     for name, value in changed.items():
@@ -409,7 +409,7 @@ def features_of(cache: TensorCache, path: Path) -> bytes:
     def rows_of(first: int, end: int) -> Any:
         return cache.read(torch.arange(first, end)).flatten(1)[:, :200].numpy()
 
-    write_features(cache.stored, path, Features("sum", "none", 200, "0" * 64, cache.fingerprint), rows_of)
+    write_features(cache.reader, path, Features("sum", "none", 200, "0" * 64, cache.fingerprint), rows_of)
     return path.read_bytes()
 
 

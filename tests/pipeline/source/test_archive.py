@@ -12,7 +12,7 @@ import pytest
 
 from pipeline.build.build import build_cache
 from pipeline.errors import ArchiveDamaged, SourceError, StorageError
-from pipeline.format.reader import StoredCache
+from pipeline.format.reader import CacheReader
 from pipeline.inspect.info import check_source
 from pipeline.source.reader import Member, read_image
 from pipeline.source.scan import scan_source
@@ -121,7 +121,7 @@ def test_an_archive_gives_the_cache_of_its_unpacked_folder_to_the_byte(
     source = SOURCES[kind](named_photos, tmp_path)
 
     assert built(source, tmp_path / "c.h5") == expected
-    cache = StoredCache(tmp_path / "c.h5")
+    cache = CacheReader(tmp_path / "c.h5")
     assert (cache.class_ids, cache.class_names) == ([1, 2, 3], ["paddle", "snake", ""])
 
 
@@ -145,7 +145,7 @@ def test_names_of_classes_are_found_beside_the_archive_and_at_the_top_of_kaggles
     }
 
     assert len(caches) == 1
-    assert StoredCache(tmp_path / "0.h5").class_names == ["paddle", "snake"]
+    assert CacheReader(tmp_path / "0.h5").class_names == ["paddle", "snake"]
 
 
 def test_only_the_class_tars_that_are_asked_for_are_opened(named_photos: Path, tmp_path: Path) -> None:

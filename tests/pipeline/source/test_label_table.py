@@ -8,7 +8,7 @@ import pytest
 
 from pipeline.build.build import build_cache
 from pipeline.errors import SourceError
-from pipeline.format.reader import StoredCache
+from pipeline.format.reader import CacheReader
 from pipeline.load.cache import TensorCache
 from pipeline.source.scan import scan_source
 from pipeline.source.selection import Choice
@@ -83,7 +83,7 @@ def test_validation_images_are_as_if_each_lay_in_the_folder_of_its_synset(
     source = SOURCES[kind](in_folders, tmp_path / "place")
 
     assert built(source, tmp_path / "c.h5") == built(in_folders, tmp_path / "folders.h5")
-    assert StoredCache(tmp_path / "c.h5").class_ids == sorted(SYNSETS.values())
+    assert CacheReader(tmp_path / "c.h5").class_ids == sorted(SYNSETS.values())
 
 
 @pytest.mark.parametrize("kind", ["the tar", "Kaggle's folder"])

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import xxhash
 
-from pipeline.format.fingerprint import set_id
+from pipeline.format.fingerprint import shards_id
 from pipeline.recipe import Recipe
 from pipeline.source.partition import Partition, shard_of, shards_for
 from pipeline.source.scan import scan_source
@@ -61,15 +61,15 @@ def test_growth_moves_no_image_to_another_shard(photos: Path) -> None:
 
 
 def test_a_set_is_the_same_for_any_images_and_another_for_another_recipe_decoder_classes_or_number() -> None:
-    one = set_id(Recipe(), "0" * 32, [b"1", b"2"], ["", ""], 4)
+    one = shards_id(Recipe(), "0" * 32, [b"1", b"2"], ["", ""], 4)
 
     assert len(one) == 32 and set(one) <= set("0123456789abcdef")
     others = [
-        set_id(Recipe(size=96), "0" * 32, [b"1", b"2"], ["", ""], 4),
-        set_id(Recipe(), "1" * 32, [b"1", b"2"], ["", ""], 4),
-        set_id(Recipe(), "0" * 32, [b"1", b"3"], ["", ""], 4),
-        set_id(Recipe(), "0" * 32, [b"1", b"2"], ["", "snake"], 4),
-        set_id(Recipe(), "0" * 32, [b"1", b"2"], ["", ""], 5),
+        shards_id(Recipe(size=96), "0" * 32, [b"1", b"2"], ["", ""], 4),
+        shards_id(Recipe(), "1" * 32, [b"1", b"2"], ["", ""], 4),
+        shards_id(Recipe(), "0" * 32, [b"1", b"3"], ["", ""], 4),
+        shards_id(Recipe(), "0" * 32, [b"1", b"2"], ["", "snake"], 4),
+        shards_id(Recipe(), "0" * 32, [b"1", b"2"], ["", ""], 5),
     ]
     assert len({one, *others}) == 6
 

@@ -13,7 +13,7 @@ from pipeline.build.build import build_cache
 from pipeline.build.report import BuildReport
 from pipeline.decode.decode import Decoded, decode
 from pipeline.format import fingerprint
-from pipeline.format.reader import StoredCache
+from pipeline.format.reader import CacheReader
 from pipeline.inspect.info import check_source
 from pipeline.load.cache import TensorCache
 from pipeline.recipe import Recipe
@@ -272,7 +272,7 @@ def test_an_up_to_date_cache_is_found_so_without_reading_or_decoding_anything(
     read = note_reads(monkeypatch)
     monkeypatch.setattr(worker, "decode", refused)
     monkeypatch.setattr(worker, "fill_rows", refused)
-    monkeypatch.setattr(StoredCache, "row_is_good", refused)
+    monkeypatch.setattr(CacheReader, "row_is_good", refused)
     before = out.stat()
 
     report = rebuilt(settled_photos, out)
@@ -414,12 +414,12 @@ def test_a_decoder_that_gives_other_pixels_is_another_fingerprint(photos: Path, 
     before = TensorCache(out)
 
     assert fingerprint.fingerprint(before.recipe, "0" * 32, _tables(before)) != before.fingerprint
-    assert fingerprint.fingerprint(before.recipe, before.stored.decoder, _tables(before)) == before.fingerprint
+    assert fingerprint.fingerprint(before.recipe, before.reader.decoder, _tables(before)) == before.fingerprint
 
 
 def _tables(cache: TensorCache) -> dict[str, Any]:
     names = ("classes", "class_names", "filenames", "labels", "source_sha256", "failed")
-    return {name: cache.stored.table(name) for name in names}
+    return {name: cache.reader.table(name) for name in names}
 
 
 def test_one_wrong_pixel_of_one_image_shows_in_a_comparison_of_caches(

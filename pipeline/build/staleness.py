@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.build.image_table import Ledger
-from pipeline.format.reader import StoredCache
+from pipeline.build.image_table import ImageTable
+from pipeline.format.reader import CacheReader
 from pipeline.format.tables import Failed
 from pipeline.recipe import Recipe
 from pipeline.source.manifest import Manifest
@@ -23,7 +23,7 @@ _AT_ONCE = 1024  # files that are in work; for each, a thread pool keeps more th
 
 
 @dataclass
-class Verdict:
+class Staleness:
     """How a cache and a source differ.
 
     Attributes:
@@ -59,13 +59,13 @@ class Verdict:
         return "; ".join(phrases + self.other)
 
 
-def sum_up(verdicts: Iterable[Verdict]) -> Verdict:
+def sum_up(verdicts: Iterable[Staleness]) -> Staleness:
     """Return one verdict for the shards of a set: their changes added up."""
-    whole = Verdict()
-    for verdict in verdicts:
-        whole.changes += verdict.changes
-        whole.other += [phrase for phrase in verdict.other if phrase not in whole.other]
-        whole.shared += verdict.shared
+    whole = Staleness()
+    for staleness in verdicts:
+        whole.changes += staleness.changes
+        whole.other += [phrase for phrase in staleness.other if phrase not in whole.other]
+        whole.shared += staleness.shared
     return whole
 
 
@@ -74,16 +74,16 @@ def _natural(item: tuple[str, Any]) -> tuple[int, str]:
 
 
 def compare(
-    ledger: Ledger,
-    cache: StoredCache,
+    images: ImageTable,
+    cache: CacheReader,
     recipe: Recipe,
     decoder: str,
     stats: NDArray[np.int64] | None,
     damaged: Iterable[int] = (),
-) -> Verdict:
+) -> Staleness:
     """Compare a source with a cache, reading no image that stat data show to be unchanged.
 
-    What is learnt of the files' contents is noted in `ledger`.
+    What is learnt of the files' contents is noted in `images`.
 
     Args:
         ledger: of the source as it is now, nothing done yet.
@@ -93,26 +93,27 @@ def compare(
         stats: from `stat_file.read_stats`; None to read every file.
         damaged: rows known to be wrong.
     """
-    manifest, verdict = ledger.manifest, Verdict()
-    verdict.other = _other_differences(manifest, cache, recipe, decoder)
-    verdict.same_pixels = cache.header.decoder == decoder and cache.header.recipe.pixels == recipe.pixels
+    manifest, staleness = images.manifest, Staleness()
+    staleness.other = _other_differences(manifest, cache, recipe, decoder)
+    staleness.same_pixels = cache.header.decoder == decoder and cache.header.recipe.pixels == recipe.pixels
     old_rows, old_failed = _match(manifest, cache)
-    verdict.rows = old_rows
-    _know_contents(ledger, cache, old_rows, old_failed, stats)
+    staleness.rows = old_rows
+    _know_contents(images, cache, old_rows, old_failed, stats)
     matched = np.flatnonzero(old_rows >= 0)
-    same = _same(_numbers(ledger.source_sha256), matched, _numbers(cache.table("source_sha256")), old_rows[matched])
+    same = _same(_numbers(images.source_sha256), matched, _numbers(cache.table("source_sha256")), old_rows[matched])
     names = [show_path(folder) for folder in manifest.class_folders]
     for candidate in matched[~same].tolist():
-        verdict.changes["changed", names[manifest.labels[candidate]]] += 1
-    _compare_failed(verdict, ledger, cache, old_failed, names)
-    _compare_sets(verdict, ledger, cache, old_rows, old_failed, names)
-    verdict.shared = int(same.sum()) + _count_shared(ledger, np.delete(np.arange(len(old_rows)), matched[same]), cache)
+        staleness.changes["changed", names[manifest.labels[candidate]]] += 1
+    _compare_failed(staleness, images, cache, old_failed, names)
+    _compare_sets(staleness, images, cache, old_rows, old_failed, names)
+    others = np.delete(np.arange(len(old_rows)), matched[same])
+    staleness.shared = int(same.sum()) + _count_shared(images, others, cache)
     for row in damaged:
-        verdict.changes["damaged", show_path(cache.class_folders[int(cache.table("labels")[row])])] += 1
-    return verdict
+        staleness.changes["damaged", show_path(cache.class_folders[int(cache.table("labels")[row])])] += 1
+    return staleness
 
 
-def _other_differences(manifest: Manifest, cache: StoredCache, recipe: Recipe, decoder: str) -> list[str]:
+def _other_differences(manifest: Manifest, cache: CacheReader, recipe: Recipe, decoder: str) -> list[str]:
     differences = cache.header.recipe.differences(recipe)
     if cache.header.decoder != decoder:
         differences.append("this installation decodes images to other pixels")
@@ -142,7 +143,7 @@ def _same(
     return equal
 
 
-def _match(manifest: Manifest, cache: StoredCache) -> tuple[NDArray[np.int64], dict[int, int]]:
+def _match(manifest: Manifest, cache: CacheReader) -> tuple[NDArray[np.int64], dict[int, int]]:
     """Find each candidate in the cache by class and name: its row or -1, and its place among the failures."""
     rows = np.full(len(manifest.names), -1, np.int64)
     labels = {folder: label for label, folder in enumerate(cache.class_folders)}
@@ -172,8 +173,8 @@ def _find(stored: NDArray[np.bytes_], names: NDArray[np.bytes_], start: int) -> 
 
 
 def _know_contents(
-    ledger: Ledger,
-    cache: StoredCache,
+    images: ImageTable,
+    cache: CacheReader,
     rows: NDArray[np.int64],
     failed: dict[int, int],
     stats: NDArray[np.int64] | None,
@@ -185,42 +186,42 @@ def _know_contents(
     known = np.flatnonzero(places >= 0)
     trusted = np.zeros(len(rows), bool)
     if stats is not None:
-        trusted[known] = _same(stats, places[known], ledger.stats, known)
-    images = np.flatnonzero(trusted & (rows >= 0))
-    ours, stored = _numbers(ledger.source_sha256), _numbers(cache.table("source_sha256"))
+        trusted[known] = _same(stats, places[known], images.stats, known)
+    unchanged = np.flatnonzero(trusted & (rows >= 0))
+    ours, stored = _numbers(images.source_sha256), _numbers(cache.table("source_sha256"))
     for column in range(ours.shape[1]):
-        ours[images, column] = stored[rows[images], column]
+        ours[unchanged, column] = stored[rows[unchanged], column]
     for candidate, place in failed.items():
         if trusted[candidate] and (digest := cache.failed[place].source_sha256):
-            ledger.source_sha256[candidate] = np.frombuffer(bytes.fromhex(digest), np.uint8)
-    _hash_files(ledger, known[~trusted[known]])
+            images.source_sha256[candidate] = np.frombuffer(bytes.fromhex(digest), np.uint8)
+    _hash_files(images, known[~trusted[known]])
 
 
-def _hash_files(ledger: Ledger, candidates: NDArray[np.int64]) -> None:
-    candidates = ledger.manifest.in_reading_order(candidates)
+def _hash_files(images: ImageTable, candidates: NDArray[np.int64]) -> None:
+    candidates = images.manifest.in_reading_order(candidates)
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:  # hashing releases the interpreter's lock
         for first in range(0, len(candidates), _AT_ONCE):
             some = candidates[first : first + _AT_ONCE].tolist()
-            for candidate, found in zip(some, pool.map(hash_image, map(ledger.manifest.location, some)), strict=True):
+            for candidate, found in zip(some, pool.map(hash_image, map(images.manifest.location, some)), strict=True):
                 if found:
-                    ledger.know(candidate, *found)
+                    images.know(candidate, *found)
 
 
 def _compare_failed(
-    verdict: Verdict, ledger: Ledger, cache: StoredCache, failed: dict[int, int], names: list[str]
+    staleness: Staleness, images: ImageTable, cache: CacheReader, failed: dict[int, int], names: list[str]
 ) -> None:
     """A failure that follows from the bytes stands while they do; one of the day is tried again."""
     old = cache.failed
     for candidate, place in failed.items():
-        name = names[ledger.manifest.labels[candidate]]
+        name = names[images.manifest.labels[candidate]]
         if not old[place].passing:
-            if ledger.known_sha256(candidate).hex() != old[place].source_sha256:
-                verdict.changes["changed", name] += 1
+            if images.known_sha256(candidate).hex() != old[place].source_sha256:
+                staleness.changes["changed", name] += 1
                 continue
-        elif old[place].source_sha256 or _can_be_read(ledger.manifest.location(candidate)):
-            verdict.changes["to be tried again", name] += 1
+        elif old[place].source_sha256 or _can_be_read(images.manifest.location(candidate)):
+            staleness.changes["to be tried again", name] += 1
             continue
-        verdict.failures[candidate] = old[place]
+        staleness.failures[candidate] = old[place]
 
 
 def _can_be_read(place: Location) -> bool:
@@ -234,60 +235,60 @@ def _can_be_read(place: Location) -> bool:
 
 
 def _compare_sets(
-    verdict: Verdict,
-    ledger: Ledger,
-    cache: StoredCache,
+    staleness: Staleness,
+    images: ImageTable,
+    cache: CacheReader,
     rows: NDArray[np.int64],
     failed: dict[int, int],
     names: list[str],
 ) -> None:
     """Count what was added and removed; what was removed and stands elsewhere with the same content has moved."""
-    manifest = ledger.manifest
+    manifest = images.manifest
     added = [candidate for candidate in np.flatnonzero(rows < 0).tolist() if candidate not in failed]
     gone = np.ones(cache.num_images, bool)
     gone[rows[rows >= 0]] = False
     removed = np.flatnonzero(gone).tolist()
     if removed:
-        _hash_files(ledger, np.array(added, np.int64))
+        _hash_files(images, np.array(added, np.int64))
     by_content: dict[bytes, list[int]] = defaultdict(list)
     for row in removed:
         by_content[cache.table("source_sha256")[row].tobytes()].append(row)
     for candidate in added:
-        old = by_content.get(ledger.known_sha256(candidate))
+        old = by_content.get(images.known_sha256(candidate))
         if not old:
-            verdict.changes["added", names[manifest.labels[candidate]]] += 1
+            staleness.changes["added", names[manifest.labels[candidate]]] += 1
             continue
         folder = cache.class_folders[int(cache.table("labels")[old.pop()])]
         renamed = folder == manifest.class_folders[manifest.labels[candidate]]
-        verdict.changes["renamed" if renamed else "moved here", names[manifest.labels[candidate]]] += 1
+        staleness.changes["renamed" if renamed else "moved here", names[manifest.labels[candidate]]] += 1
     for rest in by_content.values():
         for row in rest:
-            verdict.changes["removed", show_path(cache.class_folders[int(cache.table("labels")[row])])] += 1
-    _compare_failed_sets(verdict, cache.failed, manifest, failed)
+            staleness.changes["removed", show_path(cache.class_folders[int(cache.table("labels")[row])])] += 1
+    _compare_failed_sets(staleness, cache.failed, manifest, failed)
 
 
-def _compare_failed_sets(verdict: Verdict, old: list[Failed], manifest: Manifest, failed: dict[int, int]) -> None:
+def _compare_failed_sets(staleness: Staleness, old: list[Failed], manifest: Manifest, failed: dict[int, int]) -> None:
     matched = set(failed.values())
     before = {(str(f.class_id), f.name, f.reason) for place, f in enumerate(old) if place not in matched}
     now = {(str(f.class_id), f.name, f.reason) for f in manifest.failed}
     for class_id, _, _ in before - now:
-        verdict.changes["removed", show_path(class_id)] += 1
+        staleness.changes["removed", show_path(class_id)] += 1
     for class_id, _, _ in now - before:
-        verdict.changes["added", show_path(class_id)] += 1
+        staleness.changes["added", show_path(class_id)] += 1
 
 
-def _count_shared(ledger: Ledger, candidates: NDArray[np.int64], cache: StoredCache) -> int:
+def _count_shared(images: ImageTable, candidates: NDArray[np.int64], cache: CacheReader) -> int:
     """Count the files among some whose content is in the cache, under whatever class and name."""
     if not len(candidates):
         return 0
     digest = np.dtype((np.void, 32))
     ours, stored = (
         np.ascontiguousarray(table).view(digest).ravel()
-        for table in (ledger.source_sha256[candidates], cache.table("source_sha256"))
+        for table in (images.source_sha256[candidates], cache.table("source_sha256"))
     )
     return int(np.isin(ours, stored).sum())
 
 
-def damaged_rows(cache: StoredCache) -> list[int]:
+def damaged_rows(cache: CacheReader) -> list[int]:
     """Check every row of a cache against its hash; return the wrong ones."""
     return [row for row in range(cache.num_images) if not cache.row_is_good(row)]

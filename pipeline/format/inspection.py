@@ -3,53 +3,58 @@
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 from pipeline.format.duplicates import exact_groups
-from pipeline.format.sharded import Stored
+from pipeline.format.sharded import Reader
 from pipeline.text import show_path, titled_lines
 
 
-def look_at(stored: Stored) -> "Look":
+def inspect_images(reader: Reader) -> "Inspection":
     """Find what is worth a look: the same content twice, near duplicates, tiny and blank images."""
 
     def name(row: int) -> str:
-        return image_name(stored.class_folders[int(stored.table("labels")[row])], stored.table("filenames")[row])
+        return image_name(reader.class_folders[int(reader.table("labels")[row])], reader.table("filenames")[row])
 
-    return Look(
-        same_content=[[name(row) for row in group] for group in exact_groups(stored.table("source_sha256"))],
-        nearly_alike=[(name(a), name(b)) for a, b in stored.table("alike").tolist()],
-        remarks=[(name(row), remark) for row, remark in stored.remarks],
+    return Inspection(
+        same_content=[[name(row) for row in group] for group in exact_groups(reader.table("source_sha256"))],
+        nearly_alike=[(name(a), name(b)) for a, b in reader.table("alike").tolist()],
+        notes=[(name(row), note) for row, note in reader.notes],
     )
 
 
 @dataclass
-class Look:
+class Inspection:
     """Images worth a look before training on them; names are "class/name".
 
     Attributes:
         same_content: groups of images whose files are the same bytes.
         nearly_alike: pairs that look alike (a copy that was scaled or compressed again), the first 10,000.
-        remarks: (image, remark): tiny, blank, animated.
+        notes: (image, note): tiny, blank, animated.
     """
 
     same_content: list[list[str]] = field(default_factory=list)
     nearly_alike: list[tuple[str, str]] = field(default_factory=list)
-    remarks: list[tuple[str, str]] = field(default_factory=list)
+    notes: list[tuple[str, str]] = field(default_factory=list)
 
     def summary(self) -> str:
         """One line, empty where there is nothing."""
         parts = [
             (len(self.same_content), "group", "groups", " with the same content"),
             (len(self.nearly_alike), "pair", "pairs", " nearly alike"),
-            (len(self.remarks), "tiny, blank or animated", "tiny, blank or animated", ""),
+            (len(self.notes), "tiny, blank or animated", "tiny, blank or animated", ""),
         ]
         return ", ".join(f"{n} {one if n == 1 else many}{rest}" for n, one, many, rest in parts if n)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON values, as `info --json` shows them."""
+        return {"same_content": self.same_content, "nearly_alike": self.nearly_alike, "remarks": self.notes}
 
     def lines(self) -> Iterator[str]:
         """Everything, a line each."""
         yield from titled_lines("same content", [" = ".join(map(show_path, group)) for group in self.same_content])
         yield from titled_lines("nearly alike", [" ~ ".join(map(show_path, pair)) for pair in self.nearly_alike])
-        yield from titled_lines("remarkable", [f"{show_path(name)}: {remark}" for name, remark in self.remarks])
+        yield from titled_lines("remarkable", [f"{show_path(name)}: {note}" for name, note in self.notes])
 
 
 def image_name(folder: bytes, name: bytes) -> str:

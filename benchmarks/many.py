@@ -16,9 +16,9 @@ from modelnet.progress import Progress
 from modelnet.runs.folder import RunFolder
 from modelnet.runtime.device import choose_device, cpu_threads
 from modelnet.runtime.interrupt import Stop
-from modelnet.sweep.loop import Together
-from modelnet.training.loop import Training
-from modelnet.training.setup import Session
+from modelnet.sweep.loop import SweepLoop
+from modelnet.training.loop import TrainingLoop
+from modelnet.training.setup import Setup
 from pipeline import TensorCache, build_cache, make_loader
 
 NETWORKS = 16
@@ -97,7 +97,7 @@ def _plain(options: TrainOptions) -> Epoch:
 
 def _alone(options: TrainOptions, stack: contextlib.ExitStack) -> Epoch:
     """Return an epoch of `train`."""
-    training = _training(Session(options, Progress()), stack)
+    training = _training(Setup(options, Progress()), stack)
 
     def epoch() -> None:
         training.train_epoch()
@@ -108,21 +108,21 @@ def _alone(options: TrainOptions, stack: contextlib.ExitStack) -> Epoch:
 
 def _together(options: TrainOptions, stack: contextlib.ExitStack) -> Epoch:
     """Return an epoch of `train --seeds`."""
-    session = Session(options, Progress())
+    setup = Setup(options, Progress())
     members = [TrainOptions(**(vars(options) | {"seed": seed})) for seed in range(NETWORKS)]
-    trainings = [_training(session.beside(own), stack, NETWORKS) for own in members]
-    together = Together(trainings, [[] for _ in members], Progress(), Stop())
+    trainings = [_training(setup.beside(own), stack, NETWORKS) for own in members]
+    sweep_loop = SweepLoop(trainings, [[] for _ in members], Progress(), Stop())
 
     def epoch() -> None:
-        together.train_epoch()
-        together.finish_epoch([None] * NETWORKS, 1.0)
+        sweep_loop.train_epoch()
+        sweep_loop.finish_epoch([None] * NETWORKS, 1.0)
 
     return epoch
 
 
-def _training(session: Session, stack: contextlib.ExitStack, networks: int = 1) -> Training:
-    run = stack.enter_context(RunFolder.create(None, f"{networks}-{session.options.batch_size}"))
-    training = Training(session, run, Progress(), Stop())
+def _training(setup: Setup, stack: contextlib.ExitStack, networks: int = 1) -> TrainingLoop:
+    run = stack.enter_context(RunFolder.create(None, f"{networks}-{setup.options.batch_size}"))
+    training = TrainingLoop(setup, run, Progress(), Stop())
     if networks > 1:
         training.seconds_between_saves = float("inf")  # they are saved together
     return training

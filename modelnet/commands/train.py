@@ -17,7 +17,7 @@ from modelnet.progress import Progress
 from pipeline.text import show_path
 
 if TYPE_CHECKING:
-    from modelnet.sweep.result import ManyResult
+    from modelnet.sweep.result import SweepResult
     from modelnet.training.loop import TrainResult
 
 
@@ -155,7 +155,7 @@ def command(
     from modelnet.runtime.interrupt import stop_on_signals
     from modelnet.runtime.ranks import join_ranks
     from modelnet.sweep.grid import parse_seeds, parse_sweep
-    from modelnet.sweep.result import ManyResult
+    from modelnet.sweep.result import SweepResult
     from modelnet.sweep.train import resume_many, train_many
     from modelnet.training.loop import TrainResult
     from modelnet.training.train import resume, train
@@ -163,7 +163,7 @@ def command(
 
     faulthandler.enable()  # a disk that fails under a memory map ends the process; this says where
     keep_freed_memory()
-    result: TrainResult | ManyResult
+    result: TrainResult | SweepResult
     with stop_on_signals() as stop:
         with join_ranks() as ranks, EpochLines() if ranks.is_main else Progress() as progress:
             if run is not None:
@@ -190,15 +190,15 @@ def command(
             end(stop.exit_code)
 
 
-def tell_result(result: "TrainResult | ManyResult") -> None:
+def tell_result(result: "TrainResult | SweepResult") -> None:
     """Print how training ended."""
-    from modelnet.sweep.result import ManyResult
+    from modelnet.sweep.result import SweepResult
 
     if result.interrupted:
-        stopped = result.table if isinstance(result, ManyResult) else result.run
+        stopped = result.table if isinstance(result, SweepResult) else result.run
         click.echo(f"stopped and saved. Go on with: python cli.py train --resume {shlex.quote(str(stopped))}", err=True)
         return
-    if isinstance(result, ManyResult):
+    if isinstance(result, SweepResult):
         click.echo(f"\n{result}\n\nall networks: {show_path(result.table)}\ncurves: {show_path(result.picture)}")
         write_report(result.runs)
         return

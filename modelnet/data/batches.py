@@ -1,4 +1,4 @@
-"""Batches on the device: how long the network waited for them, and what it means when a reader dies."""
+"""Batches on the device: what an epoch yields, how long training waited for it, and what a dead reader means."""
 
 import math
 import os
@@ -10,13 +10,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from modelnet.data.mixup import Mixing, Mixture, mix_images, mix_labels
+from modelnet.data.mixup import Mixing, mix_images, mix_labels
 from modelnet.data.prefetch import Lane, read_ahead, read_beside
 from modelnet.data.preload import Preloaded
 from modelnet.runtime.interrupt import begin_worker
@@ -28,6 +28,22 @@ from pipeline.load.normalize import normalize
 from pipeline.load.sampler import EpochSampler
 from pipeline.load.to_device import send
 from pipeline.text import show_path
+
+
+class Batch(NamedTuple):
+    """A batch on the device, or this rank's part of it.
+
+    Attributes:
+        images: (B, 3, S, S) float32, normalized; (B, D) of features.
+        labels: (B,) int64; (B, C) float32, the share of each class, where images are mixed.
+        rows: (B,) int64 on the CPU, the images' rows in the cache.
+        size: images of the whole batch, over all ranks.
+    """
+
+    images: Tensor
+    labels: Tensor
+    rows: Tensor
+    size: int
 
 
 class Batches:
@@ -43,8 +59,7 @@ class Batches:
         crop_size: side, in pixels, of a part of each image: its middle, where `augment` chooses no other; None for all.
 
     Attributes:
-        subset: (M,) int64, the rows that are read by all ranks, as they come without shuffling.
-        whole: (B,) int64, the rows of the whole batch of which a part came last, and `number`, its epoch.
+        plan: the rows of every batch, and this rank's part of them.
         waited: seconds spent waiting for batches since the epoch began.
     """
 
@@ -70,13 +85,11 @@ class Batches:
                 options["multiprocessing_context"] = "fork"
         self.cache = cache
         self.device = device
-        self.batch_size = batch_size
         self.is_far = device.type == "cuda"
         self.workers = workers
         self.augment = augment
         self.mixing = mixing
         self.crop_size = crop_size
-        self.number = 0
         self.waited = 0.0
         self.preloaded: Preloaded | None = None
         self.ranks = ranks or Ranks()
@@ -86,12 +99,16 @@ class Batches:
         )
         # torch has it that there may be none: of a loader that is not batched, which ours is
         self.sampler = cast(EpochSampler, self.loader.batch_sampler.sampler)  # type: ignore[union-attr]
-        self.subset = self.sampler.rows
-        self.whole = self.subset[:0]
+        self.plan = self.sampler.plan
+
+    @property
+    def subset(self) -> Tensor:
+        """(M,) int64, the rows that all ranks read, in the order that they have without shuffling."""
+        return self.plan.rows
 
     def __len__(self) -> int:
-        """Batches an epoch."""
-        return len(self.loader)
+        """Count the batches of an epoch."""
+        return len(self.plan)
 
     @property
     def stored_bytes(self) -> int:
@@ -102,16 +119,8 @@ class Batches:
         """Copy all images to the device, as they are stored; from then on nothing is read."""
         self.preloaded = Preloaded(self.cache, self.subset, self.device)
 
-    @property
-    def images_an_epoch(self) -> int:
-        """Images in them."""
-        return min(len(self) * self.batch_size, len(self.subset))
-
-    def epoch(self, number: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield (images (B, 3, S, S) float32, labels (B,) int64) of an epoch from batch `start` on.
-
-        With several ranks B is this one's part of the batch, which may be none of a last one. Where images are mixed,
-        labels are (B, C) float32: the part that each class has.
+    def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
+        """Yield the batches of an epoch from batch `start` on; with several ranks, this rank's parts, perhaps empty.
 
         Raises:
             WorkerDied: a reading process was killed.
@@ -120,42 +129,33 @@ class Batches:
         """
         self.waited = 0.0
         asked = time.perf_counter()
-        order = self.sampler.order(number)
+        order = self.plan.order(number)
         with self._reading(number, start):
-            batches = self._begin(number, start, order)
+            batches = self._begin(number, start)
         for step in range(start, len(self)):
             with self._reading(number, step):
                 images, labels = next(batches)
             if images.dtype == torch.uint8:
                 images = normalize(images, self.cache.recipe)
             self.waited += time.perf_counter() - asked
-            self.number, self.whole = number, order[step * self.batch_size : (step + 1) * self.batch_size]
+            rows = self.plan.own(self.plan.batch(order, step))
             if self.augment is not None and len(images):
-                images, labels = self._change(self.augment, images, labels, self.ranks.part(self.whole))
+                images, labels = self._change(self.augment, images, labels, number, rows)
             elif self.crop_size is not None:
                 images = center_crop(images, self.crop_size)
-            yield images, labels
+            yield Batch(images, labels, rows, self.plan.size(step))
             asked = time.perf_counter()
 
-    def whole_labels(self) -> Tensor:
-        """Return the labels of the whole batch of which a part came last, as `epoch` yields them, on the CPU."""
-        labels_N = self.cache.labels
-        if self.mixing is None:
-            return labels_N[self.whole]
-        mixture = self._mixture(self.mixing, self.whole)
-        return mix_labels(mixture, labels_N[self.whole], labels_N[mixture.partners_B], len(self.cache.class_ids))
-
-    def _mixture(self, mixing: Mixing, rows: Tensor) -> Mixture:
-        return mixing.draw(self.number, rows, self.subset, self.crop_size or self.cache.recipe.size)
-
-    def _change(self, augment: Augmentation, images: Tensor, labels: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Augment the images of some rows, and mix them with their partners, augmented as in their own place."""
-        images = augment(images, self.number, rows)
+    def _change(
+        self, augment: Augmentation, images: Tensor, labels: Tensor, epoch: int, rows: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Augment the images of rows, and mix them with their partners, augmented as in their own batches."""
+        images = augment(images, epoch, rows)
         if self.mixing is None:
             return images, labels
-        mixture = self._mixture(self.mixing, rows)
+        mixture = self.mixing.draw(epoch, rows, self.subset, self.crop_size or self.cache.recipe.size)
         others, other_labels = self._read(mixture.partners_B)
-        others = augment(others, self.number, mixture.partners_B)
+        others = augment(others, epoch, mixture.partners_B)
         labels = mix_labels(mixture, labels, other_labels, len(self.cache.class_ids))
         return mix_images(mixture, images, others), labels
 
@@ -168,19 +168,20 @@ class Batches:
             images, labels = send(read(rows), self.device), send(self.cache.labels[rows], self.device)
         return (normalize(images, self.cache.recipe) if images.dtype == torch.uint8 else images), labels
 
-    def _begin(self, number: int, start: int, order: Tensor) -> Iterator[Sequence[Tensor]]:
-        """Return what gives an epoch's images, as they are stored or normalized, and labels, on the device."""
+    def _begin(self, number: int, start: int) -> Iterator[Sequence[Tensor]]:
+        """Return an iterator of an epoch's images, as stored or normalized, and labels, on the device."""
+        first = start * self.plan.batch_size
         if self.preloaded is not None:
-            return self.preloaded.batches(order[start * self.batch_size :], self.batch_size, self.ranks)
-        self.sampler.set_epoch(number, start * self.batch_size)
+            return self.preloaded.batches(*self.plan.own_batches(self.plan.positions(number)[first:]))
+        self.sampler.set_epoch(number, first)
         batches = iter(self.loader)
         if self.is_far:
             return read_ahead(batches, Lane(self.device))
-        free_core = (os.cpu_count() or 1) > torch.get_num_threads() and self.workers == 0 and self.ranks.size == 1
+        free_core = (os.cpu_count() or 1) > torch.get_num_threads() and self.workers == 0 and self.plan.ranks == 1
         return read_beside(batches) if free_core else batches
 
-    def together(self, values_M: Tensor) -> Tensor:
-        """Put what the ranks have of the images of an epoch without shuffling into the order of the images.
+    def gather(self, values_M: Tensor) -> Tensor:
+        """Gather one value an image from all ranks, in the order of the images, after an epoch without shuffling.
 
         Args:
             values_M: (M, ...) on the CPU, one for each image that this rank got.
@@ -188,23 +189,22 @@ class Batches:
         Returns:
             (N, ...), of all images, on every rank.
         """
-        if self.ranks.size == 1:
+        if self.plan.ranks == 1:
             return values_M
-        batches = torch.arange(len(self.subset)).split(self.batch_size)
-        places = torch.cat([self.ranks.part(batch, rank) for rank in range(self.ranks.size) for batch in batches])
+        numbers = torch.arange(self.plan.images)
+        order = torch.cat([self.plan.own_batches(numbers, rank)[0] for rank in range(self.plan.ranks)])
         gathered = torch.cat(self.ranks.gather(values_M))
-        return torch.empty_like(gathered).index_copy_(0, places, gathered)
+        return torch.empty_like(gathered).index_copy_(0, order, gathered)
 
-    def rows(self, epoch: int, step: int) -> list[int]:
-        """Return the rows of a batch."""
-        order = self.sampler.order(epoch)
-        return cast(list[int], order[step * self.batch_size : (step + 1) * self.batch_size].tolist())
+    def rows(self, epoch: int, step: int) -> Tensor:
+        """Return (B,) int64, the rows of a whole batch."""
+        return self.plan.batch(self.plan.order(epoch), step)
 
     def names(self, epoch: int, step: int) -> list[str]:
         """Return `class/file` of each image of a batch."""
         rows = self.rows(epoch, step)
         classes = [self.cache.class_ids[label] for label in self.cache.labels[rows].tolist()]
-        return [show_path(f"{c}/{self.cache.filenames[row]}") for c, row in zip(classes, rows, strict=True)]
+        return [show_path(f"{c}/{self.cache.filenames[row]}") for c, row in zip(classes, rows.tolist(), strict=True)]
 
     @contextmanager
     def _reading(self, epoch: int, step: int) -> Iterator[None]:
@@ -215,7 +215,7 @@ class Batches:
             if self.workers == 0:
                 raise
             if str(error).startswith("Caught "):  # raised in a worker: read the batch here to have the real exception
-                self.cache.read(torch.tensor(self.rows(epoch, step)))
+                self.cache.read(self.rows(epoch, step))
                 raise
             raise death_of_a_worker(error, self.cache.path, self._end_workers()) from error
 

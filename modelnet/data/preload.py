@@ -1,12 +1,11 @@
 """All images of a run in the memory of its device, as they are stored: nothing is read while training."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from modelnet.runtime.ranks import Ranks
 from pipeline import TensorCache
 from pipeline.errors import DeviceError
 from pipeline.load.to_device import send
@@ -21,7 +20,7 @@ class Preloaded:
 
     Args:
         cache: whose rows.
-        rows: (M,) int64, which of them.
+        rows: (M,) int64, the rows that are copied.
         device: where they go.
 
     Raises:
@@ -34,26 +33,26 @@ class Preloaded:
 
     def __init__(self, cache: TensorCache, rows: Tensor, device: torch.device) -> None:
         self.images = torch.empty((len(rows), *cache.row_shape), dtype=cache.stored_dtype, device=device)
-        for place, some in zip(self.images.split(_AT_ONCE), rows.split(_AT_ONCE), strict=True):
-            place.copy_(cache.read_stored(some))
+        for images, chunk in zip(self.images.split(_AT_ONCE), rows.split(_AT_ONCE), strict=True):
+            images.copy_(cache.read_stored(chunk))
         self.labels = cache.labels[rows].to(device)
-        self._place_of_row = torch.zeros(cache.num_images, dtype=torch.int64)
-        self._place_of_row[rows] = torch.arange(len(rows))
+        self._position_of_row = torch.zeros(cache.num_images, dtype=torch.int64)
+        self._position_of_row[rows] = torch.arange(len(rows))
 
     def read(self, rows_B: Tensor) -> tuple[Tensor, Tensor]:
         """Return images as they are stored, and labels, of rows: (B,) int64 on the CPU."""
-        places = send(self._place_of_row[rows_B], self.images.device)
-        return self.images.index_select(0, places), self.labels.index_select(0, places)
+        positions = send(self._position_of_row[rows_B], self.images.device)
+        return self.images.index_select(0, positions), self.labels.index_select(0, positions)
 
-    def batches(self, order: Tensor, batch_size: int, ranks: Ranks) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield images as they are stored, and labels, of rows in an order: (M,) int64 on the CPU.
+    def batches(self, positions: Tensor, lengths: Sequence[int]) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield images as they are stored, and labels, of batches of these lengths.
 
-        Of each batch it is the part of this one of several ranks.
+        Args:
+            positions: (N,) int64 on the CPU, positions in `rows`, batch after batch.
+            lengths: images of each batch.
         """
-        places = send(self._place_of_row[order], self.images.device)
-        for whole in places.split(batch_size):
-            some = ranks.part(whole)
-            yield self.images.index_select(0, some), self.labels.index_select(0, some)
+        for batch in send(positions, self.images.device).split(list(lengths)):
+            yield self.images.index_select(0, batch), self.labels.index_select(0, batch)
 
 
 def check_room(needed: int, device: torch.device) -> None:

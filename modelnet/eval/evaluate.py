@@ -61,12 +61,12 @@ def evaluate(
     network.eval()
     logits, labels = [], []
     with torch.inference_mode(), autocast or nullcontext():
-        for images_NCHW, labels_B in batches.epoch(0):
-            logits.append(network(images_NCHW))
-            labels.append(labels_B)
+        for batch in batches.epoch(0):
+            logits.append(network(batch.images))
+            labels.append(batch.labels)
             if stop is not None and stop.poll() is not None:
                 return None
-    logits_NC, labels_N = (batches.together(torch.cat(parts).cpu()) for parts in (logits, labels))
+    logits_NC, labels_N = (batches.gather(torch.cat(parts).cpu()) for parts in (logits, labels))
     return Outcome(logits_NC.float(), label_map[labels_N])
 
 

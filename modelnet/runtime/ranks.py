@@ -53,10 +53,6 @@ class Ranks:
         """Whether this is the process that writes and speaks."""
         return self.rank == 0
 
-    def part(self, rows_B: Tensor, rank: int | None = None) -> Tensor:
-        """Return a rank's part of a batch: as even as it goes, the first ones longer, the last ones perhaps empty."""
-        return rows_B.tensor_split(self.size)[self.rank if rank is None else rank]
-
     def sum(self, values: Tensor) -> Tensor:
         """Return the sum over all ranks, the same bits on each."""
         if self.size == 1:

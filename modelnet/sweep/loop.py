@@ -1,10 +1,12 @@
-"""The loop over epochs and batches of networks that are trained together, and what each gets of it."""
+"""The loop over epochs and batches of a sweep, whose networks train on the same batches."""
 
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor
+from torch.amp.grad_scaler import GradScaler
 
 from modelnet.data.batches import worker_deaths
 from modelnet.eval.evaluate import Outcome
@@ -16,32 +18,34 @@ from modelnet.runtime.device import memory_errors
 from modelnet.runtime.interrupt import Stop
 from modelnet.sweep.network import StackedLoss, StackedModelNet
 from modelnet.sweep.optimizer import StackedOptimizer
-from modelnet.training.loop import SECONDS_BETWEEN_SAVES, Training
+from modelnet.training.loop import SECONDS_BETWEEN_SAVES, TrainingLoop
+from modelnet.training.step import TrainingStep
 from pipeline.errors import TrainingDiverged
 
 
-class Together:
-    """Networks at work on the same batches, each from the state of its own training, and back into it every epoch.
+class SweepLoop:
+    """Trains networks on the same batches: takes the state of each network's own loop, and returns it every epoch.
 
-    One that has had its epochs, lost its patience or diverged is left as it is then; the others go on.
+    A network that has had all its epochs, has lost patience or has diverged stays as it is; the others go on.
 
     Args:
-        trainings: of the networks, all after the same step.
-        rows: of each, a row an epoch that it has had.
+        trainings: the networks' own loops, all after the same step.
+        rows: of each network, a row an epoch that it has had.
         progress, stop: as for `train`.
 
     Attributes:
-        rows: as above, with what was added.
-        diverged: whether each did.
-        trained_accuracy: of each at its end on its training images, where their order is not shuffled; else None.
-        active: the networks that are still trained.
+        rows: as above, with the new rows.
+        diverged: whether each network diverged.
+        trained_accuracy: of each network that has ended, on its training images where their order is not shuffled;
+            else None.
+        active: the networks that still train.
     """
 
     def __init__(
-        self, trainings: Sequence[Training], rows: Sequence[list[EpochRow]], progress: Progress, stop: Stop
+        self, trainings: Sequence[TrainingLoop], rows: Sequence[list[EpochRow]], progress: Progress, stop: Stop
     ) -> None:
         self.trainings = trainings
-        self.session = trainings[0].session
+        self.setup = trainings[0].setup
         self.rows = rows
         self.progress = progress
         self.stop = stop
@@ -49,23 +53,25 @@ class Together:
         self.diverged = [False] * len(trainings)
         self.trained_accuracy: list[float | None] = [None] * len(trainings)
         self.active = [i for i, training in enumerate(trainings) if not training.is_finished]
-        self.epochs = max(training.session.options.epochs for training in trainings)
-        self.epoch, self.step = trainings[0].state.epoch, trainings[0].state.step
+        self.epochs = max(training.setup.options.epochs for training in trainings)
+        self.epoch, self.number = trainings[0].state.epoch, trainings[0].state.step
         self.networks = [training.state.network for training in trainings]
         self.stacked = StackedModelNet([network for network in self.networks if isinstance(network, ModelNet)])
-        self.stacked.to(self.session.device)
+        self.stacked.to(self.setup.device)
         self.stacked.take_gradients(self.networks)
-        self.loss_of = StackedLoss([training.session.loss_of for training in trainings])
-        sessions = [training.session for training in trainings]
+        self.loss_of = StackedLoss([training.setup.loss_of for training in trainings])
+        setups = [training.setup for training in trainings]
         self.optimizer = StackedOptimizer(
-            self.stacked, [own.options for own in sessions], [own.schedule for own in sessions]
+            self.stacked, [own.options for own in setups], [own.schedule for own in setups]
         )
         self.optimizer.take_state([training.state.optimizer for training in trainings])
         self.average = StackedAverage(self.stacked, trainings) if any(t.state.average for t in trainings) else None
+        self.scaler = GradScaler("cpu", enabled=False)  # sweeps compute in float32
+        self.train_step = TrainingStep(self.stacked, self.loss_of, self, self.setup.accumulation, nullcontext())
 
     def run_epochs(self) -> None:
         """Train the epochs that are left, and write down what comes of each network."""
-        with worker_deaths(self.session.cache.path), memory_errors(self.session.device):
+        with worker_deaths(self.setup.cache.path), memory_errors(self.setup.device):
             while self.active:
                 began = time.perf_counter() - self.trainings[self.active[0]].state.seconds
                 self.train_epoch()
@@ -77,28 +83,27 @@ class Together:
 
     def train_epoch(self) -> None:
         """Train on what is left of the current epoch, up to its end or to a request to stop."""
-        stacked, optimizer, rhythm = self.stacked, self.optimizer, self.session.rhythm
-        decays = [training.state.decays for training in self.trainings]
         steps: list[tuple[Tensor, Tensor, int]] = []
         began = time.perf_counter()
-        for images, labels in self.session.batches.epoch(self.epoch, self.step):
-            if rhythm.clears(self.step):
-                optimizer.zero_grad()
-            logits = stacked(images)
-            losses = self.loss_of(logits, labels)
-            losses.sum().backward(rhythm.share(self.step))
-            if rhythm.steps_after(self.step):
-                optimizer.step(rhythm.step(self.epoch, self.step), decays)
-                if self.average is not None:
-                    self.average.update()
-
-            self.step += 1
-            largest = labels.argmax(1) if labels.dim() == 2 else labels
-            steps.append((losses.detach(), (logits.detach().argmax(2) == largest).sum(1), len(labels)))
-            self.progress.step(len(labels))
+        for batch in self.setup.batches.epoch(self.epoch, self.number):
+            losses, logits = self.train_step(batch, self.epoch, self.number)
+            self.number += 1
+            largest = batch.labels.argmax(1) if batch.labels.dim() == 2 else batch.labels
+            steps.append((losses, (logits.argmax(2) == largest).sum(1), batch.size))
+            self.progress.step(batch.size)
             if self.stop.signal:
                 break
         self.hand_over(steps, time.perf_counter() - began)
+
+    def zero_grad(self) -> None:
+        """Clear the gradients of all networks."""
+        self.optimizer.zero_grad()
+
+    def step(self, number: int) -> None:
+        """Change the weights of all networks, and take them into the running means."""
+        self.optimizer.step(number, [training.state.decays for training in self.trainings])
+        if self.average is not None:
+            self.average.update()
 
     def hand_over(self, steps: list[tuple[Tensor, Tensor, int]], seconds: float) -> None:
         """Give the state of every network what it would have alone after these steps."""
@@ -109,7 +114,7 @@ class Together:
         sums_K = (losses_KT * counts_T).sum(1).tolist()
         correct_K = torch.stack([correct for _, correct, _ in steps], dim=1).sum(1).tolist()
         self.stacked.copy_to(self.networks, self.active)
-        if self.session.rhythm.keeps_gradients:
+        if self.setup.accumulation.keeps_gradients:
             self.stacked.copy_gradients_to(self.networks, self.active)
         self.optimizer.copy_state_to([training.state.optimizer for training in self.trainings], self.active)
         if self.average is not None:
@@ -119,25 +124,25 @@ class Together:
             before = state.running.to_dict()
             added = {"loss_sum": sums_K[i], "correct": correct_K[i], "images": int(counts_T.sum())}
             state.running = RunningMean.from_dict({name: before[name] + value for name, value in added.items()})
-            state.step, state.seconds = self.step, state.seconds + seconds
-            state.waited += self.session.batches.waited
+            state.step, state.seconds = self.number, state.seconds + seconds
+            state.waited += self.setup.batches.waited
 
     def validate(self) -> list[Outcome] | list[None]:
         """Run all networks over the validation images, where there are any."""
-        if self.session.val_batches is None:
+        if self.setup.val_batches is None:
             return [None] * len(self.trainings)
         evaluated = self.stacked if self.average is None else self.average.stacked
         logits, labels = [], []
         with torch.inference_mode():
-            for images, labels_B in self.session.val_batches.epoch(0):
-                logits.append(evaluated(images))
-                labels.append(labels_B)
-        labels_N = self.session.label_map[torch.cat(labels).cpu()]
+            for batch in self.setup.val_batches.epoch(0):
+                logits.append(evaluated(batch.images))
+                labels.append(batch.labels)
+        labels_N = self.setup.label_map[torch.cat(labels).cpu()]
         return [Outcome(logits_NC, labels_N) for logits_NC in torch.cat(logits, dim=1).float().cpu()]
 
     def finish_epoch(self, outcomes: list[Outcome] | list[None], seconds: float) -> None:
         """Write down an epoch of every network; those that have come to their end, end."""
-        self.epoch, self.step = self.epoch + 1, 0
+        self.epoch, self.number = self.epoch + 1, 0
         ended = []
         for i in list(self.active):
             training, outcome = self.trainings[i], outcomes[i]
@@ -172,13 +177,13 @@ class StackedAverage:
         trainings: of them; the means go on from theirs.
     """
 
-    def __init__(self, stacked: StackedModelNet, trainings: Sequence[Training]) -> None:
+    def __init__(self, stacked: StackedModelNet, trainings: Sequence[TrainingLoop]) -> None:
         self._of = stacked
         self._begun = any(t.state.average is not None and int(t.state.average.n_averaged) > 0 for t in trainings)
         averages = [t.state.network if t.state.average is None else t.state.average.module for t in trainings]
         self.stacked = StackedModelNet([network for network in averages if isinstance(network, ModelNet)])
         self.stacked.to(stacked.stacked[0].device)
-        kept_K = torch.tensor([t.session.options.model_ema or 0.0 for t in trainings], dtype=torch.float64)
+        kept_K = torch.tensor([t.setup.options.model_ema or 0.0 for t in trainings], dtype=torch.float64)
         self._parts = [
             (1 - kept_K).float().to(weights.device).view(-1, *[1] * (weights.dim() - 1)) for weights in stacked.stacked
         ]
@@ -192,7 +197,7 @@ class StackedAverage:
         self._begun = True
         self._steps += 1
 
-    def copy_to(self, trainings: Sequence[Training], which: Sequence[int]) -> None:
+    def copy_to(self, trainings: Sequence[TrainingLoop], which: Sequence[int]) -> None:
         """Give those networks that have a running mean theirs."""
         averages = {i: trainings[i].state.average for i in which}
         having = {i: average for i, average in averages.items() if average is not None}

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import max_pool2d
 
+from modelnet.eval.loss import TrainingLoss
 from modelnet.nets.modelnet import ModelNet
 
 
@@ -86,11 +87,11 @@ class StackedLoss:
     """The mean loss of a batch in each of K networks, each with label smoothing and class weights of its own.
 
     Args:
-        losses: K of them; what each gives for its network alone is what it gives here.
+        losses: K of them; each network's loss is the one that its own gives.
     """
 
-    def __init__(self, losses: Sequence[nn.CrossEntropyLoss]) -> None:
-        weights, smoothing = [loss.weight for loss in losses], [loss.label_smoothing for loss in losses]
+    def __init__(self, losses: Sequence[TrainingLoss]) -> None:
+        weights, smoothing = [loss.weights_C for loss in losses], [loss.smoothing for loss in losses]
         given = next((weight for weight in weights if weight is not None), None)
         self._weights_KC = None
         self._smoothing_K1 = None
@@ -99,19 +100,20 @@ class StackedLoss:
         if any(smoothing):
             self._smoothing_K1 = torch.tensor(smoothing, device=None if given is None else given.device)[:, None]
 
-    def __call__(self, logits_KBC: Tensor, labels: Tensor) -> Tensor:
-        """Return (K,), of labels (B,) int64 or mixed ones (B, C) float32."""
+    def __call__(self, logits_KBC: Tensor, labels: Tensor, size: int) -> Tensor:
+        """Return (K,), of `size` labels (B,) int64 or mixed ones (B, C) float32."""
         log_p_KBC = logits_KBC.log_softmax(2)
-        if self._weights_KC is None:
-            of_label_KB, of_all_KBC = None, log_p_KBC
+        mixed = labels.is_floating_point()
+        weights_KB = None
+        if self._weights_KC is not None:
+            weights_KB = self._weights_KC @ labels.T if mixed else self._weights_KC[:, labels]
+        if mixed:
+            shares = labels if self._weights_KC is None else labels * self._weights_KC[:, None]
+            losses_KB = -(log_p_KBC * shares).sum(2)
         else:
-            mixed = labels.is_floating_point()
-            of_label_KB = self._weights_KC @ labels.T if mixed else self._weights_KC[:, labels]
-            of_all_KBC = log_p_KBC * self._weights_KC[:, None]
-        if labels.is_floating_point():
-            losses_KB = -(of_all_KBC * labels).sum(2)
-        else:
-            losses_KB = -of_all_KBC.gather(2, labels[None, :, None].expand(len(logits_KBC), -1, 1)).squeeze(2)
+            losses_KB = -log_p_KBC.gather(2, labels[None, :, None].expand(len(logits_KBC), -1, 1)).squeeze(2)
+            losses_KB = losses_KB if weights_KB is None else losses_KB * weights_KB
         if self._smoothing_K1 is not None:
-            losses_KB = torch.lerp(losses_KB, -of_all_KBC.mean(2), self._smoothing_K1.to(losses_KB.device))
-        return losses_KB.mean(1) if of_label_KB is None else losses_KB.sum(1) / of_label_KB.sum(1)
+            even_KB = -log_p_KBC.mean(2) if weights_KB is None else -log_p_KBC.mean(2) * weights_KB
+            losses_KB = torch.lerp(losses_KB, even_KB, self._smoothing_K1.to(losses_KB.device))
+        return losses_KB.sum(1) / size

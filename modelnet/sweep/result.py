@@ -18,7 +18,7 @@ from pipeline.text import align
 
 
 @dataclass(frozen=True)
-class ManyResult:
+class SweepResult:
     """How the networks of a group ended; every list has an entry for each.
 
     Attributes:
@@ -81,7 +81,7 @@ class ManyResult:
         }
         return {name: [self.rows[i] for i in members] for name, members in alive.items() if members}
 
-    def ended(self, interrupted: bool) -> "ManyResult":
+    def ended(self, interrupted: bool) -> "SweepResult":
         """Return it with the word on how it ended."""
         return replace(self, interrupted=interrupted)
 

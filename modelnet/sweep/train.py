@@ -9,7 +9,6 @@ from typing import TypeVar
 
 import torch
 
-from modelnet.data.caches import class_counts
 from modelnet.data.split import SPLIT_COLUMNS, split_rows
 from modelnet.eval.diagnostics import converged_below
 from modelnet.nets.registry import MODELNET
@@ -22,10 +21,10 @@ from modelnet.runtime.device import cpu_threads
 from modelnet.runtime.interrupt import Stop
 from modelnet.runtime.ranks import Ranks
 from modelnet.sweep.grid import SHARED, Sweep, check, cross, label, passes
-from modelnet.sweep.loop import Together
-from modelnet.sweep.result import ManyResult
-from modelnet.training.loop import Training
-from modelnet.training.setup import Session, same_caches
+from modelnet.sweep.loop import SweepLoop
+from modelnet.sweep.result import SweepResult
+from modelnet.training.loop import TrainingLoop
+from modelnet.training.setup import Setup, same_caches
 from modelnet.training.train import kept_rows, nothing_left, restored, resumed_options
 from pipeline.errors import OptionsError, TrainingDiverged
 
@@ -41,7 +40,7 @@ def train_many(
     data_seeds: Sequence[int] | None = None,
     sweep: Sweep | None = None,
     ranks: Ranks | None = None,
-) -> ManyResult:
+) -> SweepResult:
     """Train a ModelNet for each seed, data seed and setting, crossed; each into a run folder of its own.
 
     Networks that can share every batch are trained in one pass over the data. Each network's losses are those of the
@@ -71,15 +70,15 @@ def train_many(
             progress.warn(warning)
     groups = _own_part(passes(members), ranks)
     with ExitStack() as stack:
-        sessions = [Session(members[group[0]], Progress() if i else progress) for i, group in enumerate(groups)]
-        same_caches(ranks, sessions[0].cache)
-        places = {i: (len(group), session) for group, session in zip(groups, sessions, strict=True) for i in group}
-        trainings: dict[int, Training] = {}
+        setups = [Setup(members[group[0]], Progress() if i else progress) for i, group in enumerate(groups)]
+        same_caches(ranks, setups[0].cache)
+        places = {i: (len(group), setup) for group, setup in zip(groups, setups, strict=True) for i in group}
+        trainings: dict[int, TrainingLoop] = {}
         for i, options in enumerate(members):
             if i in places:
-                count, session = places[i]
+                count, setup = places[i]
                 with _threads(options, count, ranks):
-                    trainings[i] = _new_run(session.beside(options), stop, stack)
+                    trainings[i] = _new_run(setup.beside(options), stop, stack)
             ranks.gather_objects(None)  # one after the other, so that folders are numbered in the order of the networks
         return _Group(trainings, members, groups, {i: [] for i in trainings}, progress, stop, ranks).train()
 
@@ -94,7 +93,7 @@ def resume_many(
     progress: Progress | None = None,
     stop: Stop | None = None,
     ranks: Ranks | None = None,
-) -> ManyResult:
+) -> SweepResult:
     """Go on with all networks of a group where their last checkpoints left them.
 
     Those that were saved after the same step go on in one pass.
@@ -114,18 +113,18 @@ def resume_many(
         paths = RunFolder.read_group(table)
         members = [resumed_options(RunFolder(path), asked) for path in paths]
         check(members)
-        trainings: dict[int, Training] = {}
+        trainings: dict[int, TrainingLoop] = {}
         groups: list[list[int]] = []
         for group in _own_part(passes(members), ranks):
-            session = Session(members[group[0]], progress, paths[group[0]])
-            same_caches(ranks, session.cache)
+            setup = Setup(members[group[0]], progress, paths[group[0]])
+            same_caches(ranks, setup.cache)
             places: dict[tuple[int, int], list[int]] = defaultdict(list)
             for i in group:
-                own, run = session.beside(members[i], paths[i]), RunFolder.open_for_writing(paths[i])
+                own, run = setup.beside(members[i], paths[i]), RunFolder.open_for_writing(paths[i])
                 trainings[i] = _quiet(restored(stack.enter_context(run), own, Progress(), stop))
                 places[trainings[i].state.epoch, trainings[i].state.step].append(i)
             groups += [places[place] for place in sorted(places)]
-        if all(training.state.epoch == training.session.options.epochs for training in trainings.values()):
+        if all(training.state.epoch == training.setup.options.epochs for training in trainings.values()):
             progress.note(nothing_left(max(member.epochs for member in members)))
         rows = {i: kept_rows(training, progress) for i, training in trainings.items()}
         return _Group(trainings, members, groups, rows, progress, stop, ranks).train()
@@ -141,23 +140,23 @@ def _own_part(groups: list[list[int]], ranks: Ranks) -> list[list[int]]:
     if count < ranks.size:
         reason = f"{count} networks in a pass cannot be divided among {ranks.size} ranks"
         raise OptionsError("too many ranks", None, reason, "Give more --seeds")
-    own = [ranks.part(torch.tensor(group)).tolist() for group in groups]
+    own = [torch.tensor(group).tensor_split(ranks.size)[ranks.rank].tolist() for group in groups]
     return [group for group in own if group]
 
 
-def _new_run(session: Session, stop: Stop, stack: ExitStack) -> Training:
+def _new_run(setup: Setup, stop: Stop, stack: ExitStack) -> TrainingLoop:
     """Make the folder of one network, and what writes to it."""
-    options = session.options
-    run = stack.enter_context(RunFolder.create(options.name, f"{session.cache.path.stem}-{MODELNET}"))
-    run.write_config(describe_run(options, session.batches, session.val_batches, session.device))
-    if session.split is not None:
-        run.write_split(SPLIT_COLUMNS, split_rows(session.cache, session.split))
-    training = _quiet(Training(session, run, Progress(), stop))
+    options = setup.options
+    run = stack.enter_context(RunFolder.create(options.name, f"{setup.cache.path.stem}-{MODELNET}"))
+    run.write_config(describe_run(options, setup.batches, setup.val_batches, setup.device))
+    if setup.split is not None:
+        run.write_split(SPLIT_COLUMNS, split_rows(setup.cache, setup.split))
+    training = _quiet(TrainingLoop(setup, run, Progress(), stop))
     training.save()
     return training
 
 
-def _quiet(training: Training) -> Training:
+def _quiet(training: TrainingLoop) -> TrainingLoop:
     """Let a training save only when it is told to: together with the others."""
     training.seconds_between_saves = inf
     return training
@@ -180,7 +179,7 @@ class _Group:
 
     def __init__(
         self,
-        trainings: dict[int, Training],
+        trainings: dict[int, TrainingLoop],
         members: list[TrainOptions],
         groups: list[list[int]],
         rows: dict[int, list[EpochRow]],
@@ -194,10 +193,10 @@ class _Group:
         self.stop = stop
         self.ranks = ranks
         runs = self._of_all({i: training.run.path for i, training in trainings.items()})
-        limits = self._of_all({i: _limit(training.session) for i, training in trainings.items()})
-        self.result = ManyResult(members, runs, self._of_all(rows), [False] * len(runs), limits, [None] * len(runs))
+        limits = self._of_all({i: _limit(training.setup) for i, training in trainings.items()})
+        self.result = SweepResult(members, runs, self._of_all(rows), [False] * len(runs), limits, [None] * len(runs))
 
-    def train(self) -> ManyResult:
+    def train(self) -> SweepResult:
         """Train what is left, and write down what came of it."""
         result, count = self.result, len(self.groups)
         several = f" in {count} passes over the data" if count > 1 else ""
@@ -238,12 +237,12 @@ class _Group:
 
     def _train_pass(self, group: list[int]) -> None:
         trainings = [self.trainings[i] for i in group]
-        with _threads(trainings[0].session.options, len(group), self.ranks):
-            together = Together(trainings, [self.result.rows[i] for i in group], self.progress, self.stop)
-            together.run_epochs()
-        for i, diverged in zip(group, together.diverged, strict=True):
+        with _threads(trainings[0].setup.options, len(group), self.ranks):
+            sweep_loop = SweepLoop(trainings, [self.result.rows[i] for i in group], self.progress, self.stop)
+            sweep_loop.run_epochs()
+        for i, diverged in zip(group, sweep_loop.diverged, strict=True):
             self.result.diverged[i] = diverged
-        for i, accuracy in zip(group, together.trained_accuracy, strict=True):
+        for i, accuracy in zip(group, sweep_loop.trained_accuracy, strict=True):
             self.result.trained_accuracy[i] = accuracy
 
     def _is_over(self, i: int) -> bool:
@@ -254,8 +253,8 @@ class _Group:
         images = done = 0
         for group in self.groups:
             first = self.trainings[group[0]]
-            an_epoch = first.batches.images_an_epoch
-            images += an_epoch * max(self.trainings[i].session.options.epochs for i in group)
+            an_epoch = first.batches.plan.images
+            images += an_epoch * max(self.trainings[i].setup.options.epochs for i in group)
             done += an_epoch * first.state.epoch + first.state.running.images
         return images, done
 
@@ -268,6 +267,6 @@ class _Group:
         return f"{len(group)} networks, {found}" if len(group) > 1 else found
 
 
-def _limit(session: Session) -> float:
+def _limit(setup: Setup) -> float:
     """Return the last training loss below which a network counts as converged."""
-    return converged_below(class_counts(session.cache, session.batches.subset).tolist(), session.options)
+    return converged_below(setup.class_counts.tolist(), setup.options)

@@ -7,10 +7,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
-from torch.nn.utils import clip_grad_norm_
 
 from modelnet.data.batches import Batches, worker_deaths
-from modelnet.data.caches import class_counts
 from modelnet.eval.diagnostics import GUESSING_AFTER, guessing, unshuffled
 from modelnet.eval.evaluate import PREDICTION_COLUMNS, Outcome, evaluate, prediction_rows
 from modelnet.eval.metrics import Losses
@@ -21,7 +19,8 @@ from modelnet.runs.checkpoint import encode
 from modelnet.runs.folder import RunFolder
 from modelnet.runtime.device import memory_errors
 from modelnet.runtime.interrupt import Stop
-from modelnet.training.setup import Session
+from modelnet.training.setup import Setup
+from modelnet.training.step import NetworkUpdate, TrainingStep
 from modelnet.training.tensorboard import TensorBoard
 from pipeline.errors import TrainingDiverged
 from pipeline.text import shorten
@@ -50,14 +49,16 @@ class TrainResult:
     trained_accuracy: float | None = None
 
 
-class Training:
-    """A session at work in its run folder."""
+class TrainingLoop:
+    """Trains a network epoch by epoch, and writes its run folder."""
 
-    def __init__(self, session: Session, run: RunFolder, progress: Progress, stop: Stop) -> None:
-        self.session = session
-        self.ranks = session.ranks
-        self.state = session.state
-        self.batches = session.batches
+    def __init__(self, setup: Setup, run: RunFolder, progress: Progress, stop: Stop) -> None:
+        self.setup = setup
+        self.ranks = setup.ranks
+        self.state = setup.state
+        self.batches = setup.batches
+        update = NetworkUpdate(setup.state, setup.options.clip_grad, setup.schedule)
+        self.train_step = TrainingStep(setup.forward, setup.loss_of, update, setup.accumulation, setup.autocast)
         self.run = run
         self.progress = progress
         self.stop = self.ranks.share(stop)
@@ -73,11 +74,11 @@ class Training:
         Args:
             rows: the epochs before.
         """
-        state, epochs = self.state, self.session.options.epochs
-        images = self.batches.images_an_epoch
+        state, epochs = self.state, self.setup.options.epochs
+        images = self.batches.plan.images
         self.progress.started(self.run.path, images * epochs, images * state.epoch + state.running.images)
         outcome = None
-        with worker_deaths(self.session.cache.path), memory_errors(self.session.device):
+        with worker_deaths(self.setup.cache.path), memory_errors(self.setup.device):
             while not self.is_finished:
                 began = time.perf_counter() - state.seconds
                 self.train_epoch()
@@ -87,8 +88,7 @@ class Training:
                 rows.append(self.finish_epoch(outcome, time.perf_counter() - began))
                 self.progress.epoch(rows[-1], epochs)
                 if len(rows) == GUESSING_AFTER:
-                    counts = class_counts(self.batches.cache, self.batches.subset).tolist()
-                    self.hint(guessing(rows, counts, self.session.options))
+                    self.hint(guessing(rows, self.setup.class_counts.tolist(), self.setup.options))
             return self.finish(rows, outcome)
 
     def finish(self, rows: list[EpochRow], outcome: Outcome | None) -> TrainResult:
@@ -104,56 +104,36 @@ class Training:
             self.tensorboard.close()
         if self.is_finished:
             scores = self.write_predictions(outcome)
-            if rows and not self.session.options.shuffle:
+            if rows and not self.setup.options.shuffle:
                 trained_accuracy = self.training_images().accuracy
                 self.hint(unshuffled(rows[-1], trained_accuracy))
         if rows and self.run.is_written:
             self.run.write_picture("loss.png", loss_curves(rows, self.run.path.name))
-        if self.is_finished and self.state.epoch < self.session.options.epochs:
+        if self.is_finished and self.state.epoch < self.setup.options.epochs:
             self.progress.note(f"stopped: no epoch has been better than epoch {self.state.epoch - self.state.stale}")
         return TrainResult(self.run.path, rows, not self.is_finished, scores, trained_accuracy)
 
     @property
     def is_finished(self) -> bool:
         """Whether there is nothing left to train: all epochs are done, or patience has ended."""
-        patience = self.session.options.patience
-        return self.state.epoch >= self.session.options.epochs or (
-            patience is not None and self.state.stale >= patience
-        )
+        patience = self.setup.options.patience
+        return self.state.epoch >= self.setup.options.epochs or (patience is not None and self.state.stale >= patience)
 
     def train_epoch(self) -> None:
         """Train on what is left of the current epoch, up to its end or to a request to stop."""
-        state, network, optimizer, scaler = self.state, self.state.network, self.state.optimizer, self.state.scaler
-        forward, loss_of = self.session.forward, self.session.loss_of
-        rhythm, schedule = self.session.rhythm, self.session.schedule
-        seed, clip_grad = self.session.options.seed, self.session.options.clip_grad
-        losses = Losses(self.session.device)
+        state, device, seed = self.state, self.setup.device, self.setup.options.seed
+        losses = Losses(device)
         began, waited = time.perf_counter() - state.seconds, state.waited
-        network.train()
-        for images, labels in self.batches.epoch(state.epoch, state.step):
-            self.ranks.seed(self.session.device, seed, state.epoch, state.step)
-            if rhythm.clears(state.step):
-                optimizer.zero_grad()
-            with self.session.autocast:
-                logits = forward(images)
-            loss = loss_of(logits.float(), labels)
-            scaler.scale(loss).backward(rhythm.share(state.step))
-            if rhythm.steps_after(state.step):
-                if clip_grad is not None:
-                    scaler.unscale_(optimizer)
-                    clip_grad_norm_(network.parameters(), clip_grad)
-                schedule.set(optimizer, rhythm.step(state.epoch, state.step), state.decays)
-                scaler.step(optimizer)  # none, where a scaled gradient was too large for float16
-                scaler.update()
-                if state.average is not None:
-                    state.average.update_parameters(network)
-
+        state.network.train()
+        for batch in self.batches.epoch(state.epoch, state.step):
+            self.ranks.seed(device, seed, state.epoch, state.step)
+            loss, logits = self.train_step(batch, state.epoch, state.step)
             state.step += 1
-            state.running.add(loss, logits, labels, len(self.batches.whole))
+            state.running.add(loss, logits, batch.labels, batch.size)
             losses.add(loss)
             if losses.due:
                 self.check(losses)
-            self.progress.step(len(self.batches.whole))
+            self.progress.step(batch.size)
             if self.stop.poll():
                 break
         self.check(losses)
@@ -163,10 +143,10 @@ class Training:
 
     def validate(self) -> Outcome | None:
         """Run the network over the validation images; None without them, or where a stop was asked for."""
-        if self.session.val_batches is None or self.stop.signal:
+        if self.setup.val_batches is None or self.stop.signal:
             return None
         return evaluate(
-            self.state.evaluated, self.session.val_batches, self.session.label_map, self.stop, self.session.autocast
+            self.state.evaluated, self.setup.val_batches, self.setup.label_map, self.stop, self.setup.autocast
         )
 
     def finish_epoch(self, outcome: Outcome | None, seconds: float) -> EpochRow:
@@ -193,7 +173,7 @@ class Training:
         self.refuse_bad_weights()
         self.run.append_metrics(row)
         self.show(row)
-        if state.finish_epoch(score, self.session.schedule.plateau):
+        if state.finish_epoch(score, self.setup.schedule.plateau):
             self.unsaved_best = encode(self.content()) if self.run.is_written else None
         if time.monotonic() - self.saved_at >= self.seconds_between_saves:
             self.save()
@@ -201,7 +181,7 @@ class Training:
 
     def show(self, row: EpochRow) -> None:
         """Write an epoch for TensorBoard, where that is asked for."""
-        if self.session.options.tensorboard and self.run.is_written:
+        if self.setup.options.tensorboard and self.run.is_written:
             self.tensorboard = self.tensorboard or TensorBoard(self.run.path, row.epoch)
             self.tensorboard.add(row)
 
@@ -215,7 +195,7 @@ class Training:
 
     def content(self) -> dict[str, Any]:
         """Return what a checkpoint of this moment holds."""
-        return self.state.to_content(self.session.options, self.session.cache)
+        return self.state.to_content(self.setup.options, self.setup.cache)
 
     def write_predictions(self, outcome: Outcome | None) -> Scores | None:
         """Write what the network says of each validation image, and how good that is.
@@ -223,17 +203,17 @@ class Training:
         Args:
             outcome: spares running the network once more, where there is one.
         """
-        if self.session.val_batches is None:
+        if self.setup.val_batches is None:
             return None
         if outcome is None:  # resumed after its last epoch
             outcome = evaluate(
-                self.state.evaluated, self.session.val_batches, self.session.label_map, autocast=self.session.autocast
+                self.state.evaluated, self.setup.val_batches, self.setup.label_map, autocast=self.setup.autocast
             )
         if outcome is None:
             return None
-        cache = self.session.cache
+        cache = self.setup.cache
         self.run.write_predictions(
-            PREDICTION_COLUMNS, prediction_rows(outcome, self.session.val_batches, cache.class_ids)
+            PREDICTION_COLUMNS, prediction_rows(outcome, self.setup.val_batches, cache.class_ids)
         )
         scores = score(outcome, cache.class_ids, cache.class_names)
         self.run.write_scores(scores.to_dict())
@@ -244,17 +224,17 @@ class Training:
 
     def training_images(self) -> Outcome:
         """Run the network, as it is now, over the images that it was trained on, in plain order and unchanged."""
-        options, rows = self.session.options, self.batches.subset
+        options, rows = self.setup.options, self.batches.subset
         batches = Batches(
-            self.session.cache,
-            self.session.device,
+            self.setup.cache,
+            self.setup.device,
             options.batch_size,
             rows=rows,
             ranks=self.ranks,
             crop_size=options.crop_size,
         )
-        label_map = torch.arange(len(self.session.cache.class_ids))
-        outcome = evaluate(self.state.network, batches, label_map, autocast=self.session.autocast)
+        label_map = torch.arange(len(self.setup.cache.class_ids))
+        outcome = evaluate(self.state.network, batches, label_map, autocast=self.setup.autocast)
         assert outcome is not None  # nobody can ask it to stop
         return outcome
 
@@ -279,9 +259,9 @@ class Training:
 
     def diverged(self, what: str, step: int) -> NoReturn:
         """Name the batch at which it happened; where its rows are not as they were written, that is why."""
-        if not self.session.options.preload:  # those were taken from it at the beginning
-            self.session.cache.look_again()
-            self.session.cache.read_stored(torch.tensor(self.batches.rows(self.state.epoch, step)))
+        if not self.setup.options.preload:  # those were taken from it at the beginning
+            self.setup.cache.look_again()
+            self.setup.cache.read_stored(self.batches.rows(self.state.epoch, step))
         names = self.batches.names(self.state.epoch, step)
         where = f"{what} epoch {self.state.epoch + 1}, batch {step + 1} of {len(self.batches)}"
         self.run.write_divergence(where)
@@ -289,5 +269,5 @@ class Training:
             "training diverged",
             self.run.path,
             f"{where} ({shorten(names, NAMES_SHOWN)})",
-            f"Try a smaller --lr than {self.session.options.learning_rate:g}; checkpoints/last.pt is the last good one",
+            f"Try a smaller --lr than {self.setup.options.learning_rate:g}; checkpoints/last.pt is the last good one",
         )

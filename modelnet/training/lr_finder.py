@@ -16,17 +16,18 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch.amp.grad_scaler import GradScaler
-from torch.nn.utils import clip_grad_norm_
 
 from modelnet.data.batches import worker_deaths
-from modelnet.data.caches import class_counts
-from modelnet.eval.diagnostics import FALLING, entropy, target_shares
+from modelnet.eval.diagnostics import FALLING
+from modelnet.eval.loss import blind_loss, build_loss
 from modelnet.eval.metrics import RunningMean
 from modelnet.options import TrainOptions
 from modelnet.progress import Progress
 from modelnet.runtime.device import cpu_threads, memory_errors
 from modelnet.training.optimizer import build_optimizer
-from modelnet.training.setup import Session
+from modelnet.training.setup import Setup
+from modelnet.training.state import State
+from modelnet.training.step import NetworkUpdate, TrainingStep
 
 RATES = tuple(float(f"{10 ** (i / 3):.1g}") for i in range(-12, 1))  # 0.0001, 0.0002, 0.0005, 0.001, ... 1
 
@@ -101,42 +102,33 @@ def find_learning_rate(
     for warning in options.idle:
         progress.warn(warning)
     with cpu_threads(options.threads, options.batch_size):
-        session = Session(replace(options, lr=rates[-1]), progress)
-        start = copy.deepcopy(session.state.network.state_dict())
-        with worker_deaths(session.cache.path), memory_errors(session.device):
+        setup = Setup(replace(options, lr=rates[-1]), progress)
+        start = copy.deepcopy(setup.state.network.state_dict())
+        with worker_deaths(setup.cache.path), memory_errors(setup.device):
             for rate in rates:
-                session.state.network.load_state_dict(start)
-                losses.append(_last_loss(session, rate))
+                setup.state.network.load_state_dict(start)
+                losses.append(_last_loss(setup, rate))
                 if done is not None:
                     done(len(losses), len(rates))
-    counts = class_counts(session.cache, session.batches.subset).tolist()
-    return RateCurve(options.epochs, rates, losses, entropy(target_shares(counts, options)))
+    blind, _ = blind_loss(build_loss(options, setup.class_counts), setup.class_counts)
+    return RateCurve(options.epochs, rates, losses, blind)
 
 
-def _last_loss(session: Session, rate: float) -> float:
+def _last_loss(setup: Setup, rate: float) -> float:
     """Train from the network's present weights and return the mean loss of the last epoch."""
-    network, rhythm, clip_grad = session.state.network.train(), session.rhythm, session.options.clip_grad
-    optimizer = build_optimizer(network, replace(session.options, lr=rate))
+    network = setup.state.network.train()
+    optimizer = build_optimizer(network, replace(setup.options, lr=rate))
     optimizer.zero_grad()  # of the rate before, where they are kept
-    scaler = GradScaler(session.device.type, enabled=session.options.scales_gradients)
-    torch.manual_seed(session.options.seed)  # of dropout
+    scaler = GradScaler(setup.device.type, enabled=setup.options.scales_gradients)
+    update = NetworkUpdate(State(network, optimizer, scaler=scaler), setup.options.clip_grad, schedule=None)
+    train_step = TrainingStep(network, setup.loss_of, update, setup.accumulation, setup.autocast)
+    torch.manual_seed(setup.options.seed)  # of dropout
     running = RunningMean()
-    for epoch in range(session.options.epochs):
+    for epoch in range(setup.options.epochs):
         running = RunningMean()
-        for batch, (images, labels) in enumerate(session.batches.epoch(epoch)):
-            if rhythm.clears(batch):
-                optimizer.zero_grad()
-            with session.autocast:
-                logits = network(images)
-            loss = session.loss_of(logits.float(), labels)
-            scaler.scale(loss).backward(rhythm.share(batch))
-            if rhythm.steps_after(batch):
-                if clip_grad is not None:
-                    scaler.unscale_(optimizer)
-                    clip_grad_norm_(network.parameters(), clip_grad)
-                scaler.step(optimizer)
-                scaler.update()
-            running.add(loss, logits, labels)
+        for number, batch in enumerate(setup.batches.epoch(epoch)):
+            loss, logits = train_step(batch, epoch, number)
+            running.add(loss, logits, batch.labels)
         if not math.isfinite(running.loss):
             return math.inf
     return running.loss

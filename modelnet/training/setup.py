@@ -9,10 +9,11 @@ from torch import Tensor
 from torch.amp.grad_scaler import GradScaler
 
 from modelnet.data.batches import Batches
-from modelnet.data.caches import find, match_labels, open_to_train, pair_warnings, shard_warnings
+from modelnet.data.caches import class_counts, find, match_labels, open_to_train, pair_warnings, shard_warnings
 from modelnet.data.mixup import Mixing
 from modelnet.data.preload import check_room
 from modelnet.data.split import split_by_content, split_warnings
+from modelnet.eval.loss import build_loss
 from modelnet.nets.init import initialize
 from modelnet.nets.modelnet import SMALLEST
 from modelnet.nets.registry import LINEAR, MODELNET, build_network
@@ -22,8 +23,7 @@ from modelnet.progress import Progress
 from modelnet.runtime.compile import compile_network
 from modelnet.runtime.device import autocast, choose_device, memory_errors
 from modelnet.runtime.ranks import Ranks
-from modelnet.training.accumulation import Rhythm
-from modelnet.training.loss import build_loss
+from modelnet.training.accumulation import Accumulation
 from modelnet.training.optimizer import build_optimizer, running_mean_of_weights
 from modelnet.training.schedule import Schedule
 from modelnet.training.state import State, shape_of_rows
@@ -35,8 +35,8 @@ from pipeline.recipe import Recipe
 from pipeline.text import show_bytes, show_path
 
 
-class Session:
-    """The parts of a run in this process. Making one writes nothing; what cannot work fails here.
+class Setup:
+    """What a run needs in this process. Making it writes nothing; impossible options fail here.
 
     Args:
         options: of the run.
@@ -53,8 +53,9 @@ class Session:
         state: network and optimizer at their start.
         forward: (images (B, 3, S, S)) -> logits (B, C), the network as it is called in training.
         autocast: the context that the network computes in.
-        loss_of: (logits (B, C), labels (B,)) -> the mean loss of a batch, or this rank's part of it.
-        rhythm: which batches begin and end a step.
+        class_counts: (C,) int64, training images of each class.
+        loss_of: the loss of a batch.
+        accumulation: which batches begin and end a step.
         schedule: the learning rate of every step.
     """
 
@@ -94,12 +95,13 @@ class Session:
             raise OptionsError("nothing left to train on", options.cache, reason, "Leave out --drop-last")
         if options.lr is None:
             progress.note(f"learning rate {options.learning_rate:g} ({options.learning_rate_reason})")
+        self.class_counts = class_counts(self.cache, self.batches.subset)
         if options.mixtures:
             progress.note("training images are mixed: right is who names the class that has the larger part")
-        self.loss_of = build_loss(options, self.batches)
-        self.rhythm = Rhythm(options, self.batches)
-        self.schedule = Schedule(options, self.rhythm.steps)
-        self.state.keeps_gradients = self.rhythm.keeps_gradients
+        self.loss_of = build_loss(options, self.class_counts, self.device)
+        self.accumulation = Accumulation(options, self.batches.plan, self.device)
+        self.schedule = Schedule(options, self.accumulation.steps)
+        self.state.keeps_gradients = self.accumulation.keeps_gradients
         self.forward = self._build_forward()
         self.val = self._open_val(run, progress)
         self.val_batches = None
@@ -133,8 +135,8 @@ class Session:
         if self.ranks.size > 1:
             reason = f"{self.ranks.size} ranks train together"
             raise OptionsError("--compile is for one process", None, reason, "Leave it out")
-        whole = min(batches.batch_size, len(batches.subset))
-        graphs = self.device.type == "cuda" and not self.rhythm.keeps_gradients
+        whole = batches.plan.size(0)
+        graphs = self.device.type == "cuda" and not self.accumulation.keeps_gradients
         with memory_errors(self.device):
             return compile_network(network, (whole, *shape_of_rows(options, self.cache)), self.autocast, graphs)
 
@@ -148,8 +150,8 @@ class Session:
         images = sum(len(part.subset) for part in parts)
         progress.note(f"{images} images, {show_bytes(needed)}, are in the memory of {self.device}")
 
-    def beside(self, options: TrainOptions, run: Path | None = None) -> "Session":
-        """Return the session of another network that is trained on the same batches.
+    def beside(self, options: TrainOptions, run: Path | None = None) -> "Setup":
+        """Return the setup of another network that trains on the same batches.
 
         Args:
             options: of that one, which give the same batches.
@@ -160,9 +162,9 @@ class Session:
         own.state = initial_state(self.cache, options, self.device)
         if options.weights is not None and run is None:
             own._load_weights(options.weights, Progress())
-        own.state.keeps_gradients = self.rhythm.keeps_gradients
-        own.loss_of = build_loss(options, self.batches)
-        own.schedule = Schedule(options, self.rhythm.steps)
+        own.state.keeps_gradients = self.accumulation.keeps_gradients
+        own.loss_of = build_loss(options, self.class_counts, self.device)
+        own.schedule = Schedule(options, self.accumulation.steps)
         own.forward = own.state.network
         return own
 

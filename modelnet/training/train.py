@@ -14,8 +14,8 @@ from modelnet.runs.provenance import command, describe_run
 from modelnet.runtime.device import cpu_threads
 from modelnet.runtime.interrupt import Stop
 from modelnet.runtime.ranks import Ranks
-from modelnet.training.loop import Training, TrainResult
-from modelnet.training.setup import Session
+from modelnet.training.loop import TrainingLoop, TrainResult
+from modelnet.training.setup import Setup
 from modelnet.training.state import check_fits
 from pipeline.errors import CacheStale, OptionsError, RunError
 from pipeline.text import show_path
@@ -46,13 +46,13 @@ def train(
         progress.warn(warning)
     with ExitStack() as stack:
         stack.enter_context(cpu_threads(options.threads, options.batch_size, ranks))
-        session = Session(options, progress, ranks=ranks)
-        run = stack.enter_context(_new_run(options.name, f"{session.cache.path.stem}-{options.model_in_names}", ranks))
+        setup = Setup(options, progress, ranks=ranks)
+        run = stack.enter_context(_new_run(options.name, f"{setup.cache.path.stem}-{options.model_in_names}", ranks))
         if run.is_written:
-            run.write_config(describe_run(options, session.batches, session.val_batches, session.device))
-        if session.split is not None:
-            run.write_split(SPLIT_COLUMNS, split_rows(session.cache, session.split))
-        training = Training(session, run, progress, stop or Stop())
+            run.write_config(describe_run(options, setup.batches, setup.val_batches, setup.device))
+        if setup.split is not None:
+            run.write_split(SPLIT_COLUMNS, split_rows(setup.cache, setup.split))
+        training = TrainingLoop(setup, run, progress, stop or Stop())
         training.save()
         return training.run_epochs([])
 
@@ -96,14 +96,14 @@ def resume(
         run = stack.enter_context(RunFolder.open_for_writing(path) if ranks.is_main else UnwrittenRun(path))
         options = ranks.first(resumed_options(run, asked) if ranks.is_main else None)
         stack.enter_context(cpu_threads(options.threads, options.batch_size, ranks))
-        training = restored(run, Session(options, progress, path, ranks), progress, stop or Stop())
+        training = restored(run, Setup(options, progress, path, ranks), progress, stop or Stop())
         if training.state.epoch == options.epochs:
             progress.note(nothing_left(options.epochs))
         rows = ranks.first(kept_rows(training, progress) if ranks.is_main else None)
         return training.run_epochs(rows)
 
 
-def kept_rows(training: Training, progress: Progress) -> list[EpochRow]:
+def kept_rows(training: TrainingLoop, progress: Progress) -> list[EpochRow]:
     """Return the epochs that a run goes on after; of those that metrics.csv has lost it tells `progress`."""
     rows, epochs = training.run.keep_metrics(training.state.epoch), training.state.epoch
     if len(rows) < epochs:
@@ -117,32 +117,32 @@ def nothing_left(epochs: int) -> str:
     return f"nothing is left to train: all {epochs} epochs are done. Give more --epochs to go on"
 
 
-def restored(run: RunFolder, session: Session, progress: Progress, stop: Stop) -> Training:
+def restored(run: RunFolder, setup: Setup, progress: Progress, stop: Stop) -> TrainingLoop:
     """Return the training of a run as its last checkpoint left it.
 
     Args:
         run: open for writing.
-        session: with the options that it goes on with.
+        setup: with the options that it goes on with.
         progress, stop: as for `train`.
 
     Raises:
         As `resume`.
     """
-    path, options, ranks = run.path, session.options, session.ranks
+    path, options, ranks = run.path, setup.options, setup.ranks
     config, content = ranks.first((run.read_config(), run.load_checkpoint()) if run.is_written else None)
-    check_fits(content, session.cache, os.fspath(run.checkpoints / "last.pt"))
-    for cache, described in ((session.cache, config["cache"]), (session.val, config["val"])):
+    check_fits(content, setup.cache, os.fspath(run.checkpoints / "last.pt"))
+    for cache, described in ((setup.cache, config["cache"]), (setup.val, config["val"])):
         if cache is not None and cache.fingerprint != described["fingerprint"]:
             reason = f"it is not the one that run {path.name} began with"
             raise CacheStale("the cache has changed", cache.path, reason, "Start a new run")
-    session.state.restore(content)
-    if session.state.epoch > options.epochs:
-        reason = f"it has {session.state.epoch} epochs already, and {options.epochs} were asked for"
+    setup.state.restore(content)
+    if setup.state.epoch > options.epochs:
+        reason = f"it has {setup.state.epoch} epochs already, and {options.epochs} were asked for"
         raise OptionsError("nothing to resume", path, reason, "Give more --epochs")
     run.write_config(config | {"options": options.to_dict(), "command": command(options, ranks)})
     run.forget_divergence()
-    training = Training(session, run, progress, stop)
-    training.saved = (session.state.epoch, session.state.step)
+    training = TrainingLoop(setup, run, progress, stop)
+    training.saved = (setup.state.epoch, setup.state.step)
     return training
 
 

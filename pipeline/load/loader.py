@@ -7,9 +7,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from pipeline.load.batch_plan import BatchPlan
 from pipeline.load.cache import TensorCache
 from pipeline.load.dataset import CacheDataset, Sample, collate
-from pipeline.load.sampler import EpochSampler, PartsOfBatches, seeded_generator
+from pipeline.load.random import seeded_generator
+from pipeline.load.sampler import EpochSampler, RankBatchSampler
 
 
 class CacheLoader(DataLoader[Sample]):
@@ -62,9 +64,6 @@ def make_loader(
         IndexError, ValueError: rows or a part that cannot be.
         TypeError: no cache; or a sampler of the caller's own, for which torch's DataLoader is there.
     """
-    number, count = part
-    if not 0 <= number < count:
-        raise ValueError(f"part is (rank, ranks) with 0 <= rank < ranks, not {part}")
     if given := {"sampler", "batch_sampler", "num_workers"} & options.keys():
         instead = "its number of processes is called workers"
         if given != {"num_workers"}:
@@ -75,9 +74,10 @@ def make_loader(
     pinned = stored and pin_memory and workers == 0  # at once; else torch copies the batch there
     part_of_cache = None if rows is None else torch.as_tensor(rows, device="cpu")
     dataset = CacheDataset(cache, stored, pinned, part_of_cache)
-    sampler = EpochSampler(cache.num_images if part_of_cache is None else part_of_cache, shuffle, index(seed), cache)
-    if count > 1:
-        options["batch_sampler"] = PartsOfBatches(sampler, index(batch_size), drop_last, part)
+    all_rows = cache.num_images if part_of_cache is None else part_of_cache
+    sampler = EpochSampler(BatchPlan(all_rows, batch_size, shuffle, seed, drop_last, part), cache)
+    if sampler.plan.ranks > 1:
+        options["batch_sampler"] = RankBatchSampler(sampler)
     else:
         options |= {"batch_size": index(batch_size), "sampler": sampler, "drop_last": drop_last}
     options.setdefault("collate_fn", collate)

@@ -11,6 +11,12 @@ from torch import Tensor
 NUMBERS = 8  # an image, for each purpose
 
 
+def seeded_generator(*key: int) -> torch.Generator:
+    """Return a CPU generator whose numbers follow from a tuple of integers, unlike those of neighbouring tuples."""
+    digest = xxhash.xxh3_64_intdigest(repr(tuple(map(index, key))).encode())
+    return torch.Generator("cpu").manual_seed(digest >> 1)
+
+
 def uniform(purpose: str, seed: int, epoch: int, rows_B: Tensor) -> Tensor:
     """Return (B, 8) float32 random numbers, 0 <= number < 1: SplitMix64 of a counter.
 

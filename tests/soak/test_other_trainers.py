@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from modelnet import ModelNet
 from pipeline import TensorCache, make_loader
+from pipeline.load.batch_plan import BatchPlan
 from pipeline.load.dataset import collate
 from pipeline.load.sampler import EpochSampler
 
@@ -141,7 +142,7 @@ def test_a_loop_as_timms_trains_a_timm_network(uint8_cache_path: Path, workers: 
 
 def test_epochs_set_from_outside_give_the_order_of_that_epoch() -> None:
     """Lightning sets the epoch of a sampler before each `iter`, timm too; a resumed run begins with a later one."""
-    sampler = EpochSampler(20, shuffle=True, seed=3)
+    sampler = EpochSampler(BatchPlan(20, shuffle=True, seed=3))
     by_itself = [list(sampler) for _ in range(3)]
     for epoch in (2, 0, 1):
         sampler.set_epoch(epoch)

@@ -22,12 +22,13 @@ torch_tells_anywhere = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisab
 def test_an_epoch_can_begin_at_any_batch(cache_path: Path) -> None:
     batches = Batches(TensorCache(cache_path), CPU, batch_size=3, shuffle=True, seed=4)
     whole = list(batches.epoch(2))
-    assert [len(labels) for _, labels in whole] == [3, 3, 2]
+    assert [len(batch.labels) for batch in whole] == [3, 3, 2]
     for start in range(4):
         rest = list(batches.epoch(2, start))
         assert len(rest) == 3 - start
-        for (images, labels), (expected, their_labels) in zip(rest, whole[start:], strict=True):
-            assert torch.equal(images, expected) and torch.equal(labels, their_labels)
+        for batch, expected in zip(rest, whole[start:], strict=True):
+            assert torch.equal(batch.images, expected.images) and torch.equal(batch.labels, expected.labels)
+            assert torch.equal(batch.rows, expected.rows) and batch.size == expected.size == len(batch.labels)
 
 
 def test_an_epoch_that_begins_late_reads_nothing_before(cache_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -44,13 +45,13 @@ def test_an_epoch_that_begins_late_reads_nothing_before(cache_path: Path, monkey
 
     list(batches.epoch(2, start=2))
 
-    assert read == batches.rows(2, 2)
+    assert read == batches.rows(2, 2).tolist()
 
 
 def test_a_batch_knows_the_names_of_its_images(cache_path: Path) -> None:
     cache = TensorCache(cache_path)
     batches = Batches(cache, CPU, batch_size=3, shuffle=True, seed=1)
-    for step, (images, labels) in enumerate(batches.epoch(5)):
+    for step, (images, labels, *_) in enumerate(batches.epoch(5)):
         for image, label, name in zip(images, labels.tolist(), batches.names(5, step), strict=True):
             class_id, file = name.split("/")
             assert int(class_id) == cache.class_ids[label]

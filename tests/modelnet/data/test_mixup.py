@@ -13,10 +13,10 @@ from torch.nn.functional import cross_entropy, log_softmax, one_hot
 from modelnet import TrainOptions, resume, train
 from modelnet.data.batches import Batches
 from modelnet.data.mixup import BetaTable, Mixing, cut_boxes, mix_images, mix_labels
+from modelnet.eval.loss import TrainingLoss
 from modelnet.runtime.interrupt import Stop
 from modelnet.sweep.network import StackedLoss
 from modelnet.sweep.train import train_many
-from modelnet.training.loss import MixedCrossEntropy
 from pipeline import TensorCache
 from pipeline.load.augment import Augmentation
 from pipeline.recipe import Recipe
@@ -87,8 +87,8 @@ def test_an_image_is_mixed_the_same_in_any_batch_by_any_workers_and_from_memory(
         if options.get("batch_size") == 4:
             batches.preload()
         by_row: dict[int, Any] = {}
-        for step, (images, labels) in enumerate(batches.epoch(1)):
-            by_row |= zip(batches.rows(1, step), zip(images, labels, strict=True), strict=True)
+        for images, labels, rows, _ in batches.epoch(1):
+            by_row |= zip(rows.tolist(), zip(images, labels, strict=True), strict=True)
         ordered = [by_row[row] for row in sorted(by_row)]
         return torch.stack([image for image, _ in ordered]), torch.stack([label for _, label in ordered])
 
@@ -107,20 +107,19 @@ def test_the_loss_of_mixed_labels_is_that_of_both_by_their_parts(
     torch.manual_seed(0)
     logits, one, other = torch.randn(7, 3), torch.randint(3, (7,)), torch.randint(3, (7,))
     part = torch.rand(7)
-    loss_of = MixedCrossEntropy(weight=weights, label_smoothing=smoothing)
+    loss_of = TrainingLoss(smoothing, weights)
 
     mixed = torch.lerp(one_hot(other, 3).float(), one_hot(one, 3).float(), part[:, None])
     w = torch.ones(3) if weights is None else weights
-    total = divisor = 0.0
+    total = 0.0
     for row, a, b, p in zip(logits.double(), one.tolist(), other.tolist(), part.tolist(), strict=True):
-        loss_C = -log_softmax(row, 0) * w
+        loss_C = -log_softmax(row, 0)
         for label, share in ((a, p), (b, 1 - p)):
-            total += share * ((1 - smoothing) * loss_C[label] + smoothing * loss_C.mean()).item()
-            divisor += share * w[label].item()
-    assert loss_of(logits, mixed).item() == pytest.approx(total / divisor, rel=1e-5)
+            total += share * (w[label] * ((1 - smoothing) * loss_C[label] + smoothing * loss_C.mean())).item()
+    assert loss_of(logits, mixed).item() == pytest.approx(total / 7, rel=1e-5)
 
-    plain = cross_entropy(logits, one, weights, label_smoothing=smoothing)
-    assert torch.equal(loss_of(logits, one), plain)
+    plain = (cross_entropy(logits, one, reduction="none", label_smoothing=smoothing) * w[one]).mean()
+    torch.testing.assert_close(loss_of(logits, one), plain)
     torch.testing.assert_close(loss_of(logits, one_hot(one, 3).float()), plain)
 
 
@@ -143,11 +142,11 @@ def test_mixed_runs_say_so_resume_to_the_same_losses_and_validate_on_whole_image
 def test_the_losses_of_stacked_networks_are_those_of_each(weighted: bool) -> None:
     torch.manual_seed(0)
     losses = [
-        MixedCrossEntropy(torch.tensor([0.5, 1.0, 4.0]) if weighted else None, label_smoothing=0.1),
-        MixedCrossEntropy(),
+        TrainingLoss(0.1, torch.tensor([0.5, 1.0, 4.0]) if weighted else None),
+        TrainingLoss(),
     ]
     logits, mixed = torch.randn(2, 7, 3), torch.rand(7, 3).softmax(1)
-    together = StackedLoss(losses)(logits, mixed)
+    together = StackedLoss(losses)(logits, mixed, len(mixed))
     torch.testing.assert_close(
         together, torch.stack([loss(own, mixed) for loss, own in zip(losses, logits, strict=True)])
     )

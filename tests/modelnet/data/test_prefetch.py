@@ -111,7 +111,7 @@ def test_a_gpu_gets_the_batches_of_the_cpu_to_the_bit(
     )
     for epoch in range(3):
         kept = list(far.epoch(epoch))  # also of batches whose memory has gone round
-        for (images, labels), (expected, their_labels) in zip(kept, near.epoch(epoch), strict=True):
+        for (images, labels, *_), (expected, their_labels, *_) in zip(kept, near.epoch(epoch), strict=True):
             assert images.is_cuda and torch.equal(images.cpu(), expected) and torch.equal(labels.cpu(), their_labels)
 
 

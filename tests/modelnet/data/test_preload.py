@@ -35,7 +35,7 @@ def test_nothing_is_read_once_training_has_begun(cache_path: Path, monkeypatch: 
     held = Batches(TensorCache(cache_path), CPU, batch_size=3)
     held.preload()
     monkeypatch.setattr(TensorCache, "read_stored", None)
-    assert sum(len(labels) for _, labels in held.epoch(0)) == 8
+    assert sum(batch.size for batch in held.epoch(0)) == 8
 
 
 def test_losses_are_the_same_to_the_bit(uint8_cache_path: Path) -> None:
@@ -92,7 +92,7 @@ def test_on_a_gpu_batches_are_those_of_the_cpu(uint8_cache_path: Path) -> None:
     cache = TensorCache(uint8_cache_path)
     near, far = (Batches(cache, torch.device(name), batch_size=3, shuffle=True, seed=4) for name in ("cpu", "cuda"))
     far.preload()
-    for (images, labels), (expected, their_labels) in zip(far.epoch(1), near.epoch(1), strict=True):
+    for (images, labels, *_), (expected, their_labels, *_) in zip(far.epoch(1), near.epoch(1), strict=True):
         assert images.is_cuda and torch.equal(images.cpu(), expected) and torch.equal(labels.cpu(), their_labels)
     with pytest.raises(DeviceError, match="--preload does not fit"):
         check_room(2**50, torch.device("cuda"))

@@ -28,7 +28,7 @@ def epochs(*losses: float, accuracy: float = 0.5) -> list[EpochRow]:
 def test_a_loss_that_stays_at_that_of_guessing_is_named() -> None:
     assert guessing(epochs(0.697, 0.693, 0.692), [10, 10, 0], PLAIN) == (
         "after 3 epochs the loss is still 0.693 = ln 2: the network is guessing. "
-        "Try a larger --lr than 0.001; lr-find suggests one"
+        "Try another --lr than 0.001; lr-find suggests one"
     )
     assert "2.303 = ln 10:" in guessing(epochs(2.31, 2.301), [3] * 10, PLAIN)
     uneven = -(0.25 * math.log(0.25) + 0.75 * math.log(0.75))
@@ -70,7 +70,7 @@ def test_a_learning_rate_that_moves_nothing_is_hinted_at_while_training(
     train(TrainOptions(cache_path, epochs=21, lr=1e-9, init="zeros", threads=1), heard)
     assert heard.hints == [
         "after 20 epochs the loss is still 0.693 = ln 2: the network is guessing. "
-        "Try a larger --lr than 1e-09; lr-find suggests one"
+        "Leave out --init zeros: hidden layers never learn from it, at any --lr"
     ]
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from modelnet import TrainOptions
 from modelnet.progress import EpochRow
 from modelnet.runs.tables import median_row
-from modelnet.sweep.result import ManyResult
+from modelnet.sweep.result import SweepResult
 
 OPTIONS = TrainOptions(Path("c.h5"))
 
@@ -16,10 +16,10 @@ def row(loss: float, val_acc: float | None = None) -> EpochRow:
     return EpochRow(1, loss, 0.5, None if val_acc is None else loss, val_acc, 0.1, 1.0, 0.0, 1.0)
 
 
-def group(members: list[TrainOptions], rows: list[list[EpochRow]], diverged: Sequence[int] = ()) -> ManyResult:
+def group(members: list[TrainOptions], rows: list[list[EpochRow]], diverged: Sequence[int] = ()) -> SweepResult:
     count = len(members)
     runs = [Path(f"runs/r-{i}") for i in range(count)]
-    return ManyResult(members, runs, rows, [i in diverged for i in range(count)], [0.35] * count, [None] * count)
+    return SweepResult(members, runs, rows, [i in diverged for i in range(count)], [0.35] * count, [None] * count)
 
 
 def test_a_setting_shows_median_and_quartiles_of_the_networks_that_ended_well() -> None:

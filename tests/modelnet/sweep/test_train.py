@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
 
 from modelnet import ModelNet, Trained, TrainOptions, resume, train
+from modelnet.eval.loss import TrainingLoss
 from modelnet.runtime.interrupt import Stop
 from modelnet.sweep.grid import passes
 from modelnet.sweep.network import StackedLoss, StackedModelNet
-from modelnet.sweep.result import ManyResult
+from modelnet.sweep.result import SweepResult
 from modelnet.sweep.train import resume_many, train_many
 from pipeline.errors import OptionsError, RunError
 from tests.commands.test_train import start, wait_for_epochs
@@ -41,9 +41,9 @@ def test_stacked_networks_say_what_each_says_and_get_the_same_gradients(size: in
     alone = networks(size, classes)
     stacked = StackedModelNet(alone)
     images, labels = torch.randn(4, 3, size, size), torch.randint(0, classes, (4,))
-    loss_of = nn.CrossEntropyLoss(weight=torch.rand(classes) + 0.5, label_smoothing=0.1)
+    loss_of = TrainingLoss(0.1, torch.rand(classes) + 0.5)
     logits = stacked(images)
-    losses = StackedLoss([loss_of] * len(alone))(logits, labels)
+    losses = StackedLoss([loss_of] * len(alone))(logits, labels, len(labels))
     losses.sum().backward()
     for k, network in enumerate(alone):
         expected = network(images)
@@ -64,7 +64,7 @@ def read_table(path: Path) -> list[dict[str, str]]:
 VALUES: dict[str, Any] = {"batch_size": 3, "epochs": 5, "lr": 0.03, "threads": 1, "data_seed": 4}
 
 
-def assert_each_is_as_alone(result: ManyResult) -> None:
+def assert_each_is_as_alone(result: SweepResult) -> None:
     for options, run, rows in zip(result.members, result.runs, result.rows, strict=True):
         alone = train(options)
         assert len(rows) == len(alone.rows)

@@ -79,8 +79,8 @@ def test_steps_left_out_because_float16_overflowed_are_no_divergence(
 def test_gradients_that_no_scale_makes_finite_are_a_divergence(
     cache_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def build_loss(*_: object) -> Callable[[Tensor, Tensor], Tensor]:
-        return lambda logits, labels: nn.functional.cross_entropy(logits, labels) + (0 * logits.sum()).sqrt()
+    def build_loss(*_: object) -> Callable[[Tensor, Tensor, int], Tensor]:
+        return lambda logits, labels, _: nn.functional.cross_entropy(logits, labels) + (0 * logits.sum()).sqrt()
 
     monkeypatch.setattr("modelnet.training.setup.build_loss", build_loss)
     with pytest.raises(TrainingDiverged, match="gradients are NaN or infinite, however they are scaled, in epoch 11,"):

@@ -5,10 +5,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from sklearn.utils.class_weight import compute_class_weight
 from torch import nn
 from torch.optim import lr_scheduler
 
@@ -16,7 +14,6 @@ from modelnet import ModelNet, TrainOptions, resume, train
 from modelnet.data.batches import Batches
 from modelnet.progress import Progress
 from modelnet.runtime.interrupt import Stop
-from modelnet.training.loss import balanced_weights, build_loss
 from modelnet.training.optimizer import build_optimizer
 from modelnet.training.schedule import Schedule
 from modelnet.training.state import State
@@ -53,7 +50,7 @@ def test_the_weights_are_those_of_the_plain_loop_with_torchs_optimizer(opt: str,
     optimizer = PLAIN[opt](network.parameters())
     batches = Batches(TensorCache(cache_path), torch.device("cpu"), 3, shuffle=True, seed=1)
     for epoch in range(3):
-        for images, labels in batches.epoch(epoch):
+        for images, labels, *_ in batches.epoch(epoch):
             optimizer.zero_grad()
             loss = nn.functional.cross_entropy(network(images), labels, label_smoothing=0.1)
             loss.backward()
@@ -165,22 +162,6 @@ def test_without_a_schedule_the_rate_is_the_one_that_was_given() -> None:
 
 
 # Losses
-
-
-def test_balanced_class_weights_are_those_of_scikit_learn() -> None:
-    labels = np.repeat([0, 1, 2], [5, 17, 2])
-    expected = compute_class_weight("balanced", classes=np.array([0, 1, 2]), y=labels)
-    assert balanced_weights(torch.tensor([5, 17, 2])).tolist() == pytest.approx(expected.tolist())
-    assert balanced_weights(torch.tensor([5, 0, 5])).tolist() == [1, 0, 1]
-
-
-def test_classes_are_weighed_by_the_images_that_are_trained_on(cache_path: Path) -> None:
-    rows = torch.tensor([0, 1, 2, 5])
-    batches = Batches(TensorCache(cache_path), torch.device("cpu"), 4, rows=rows)
-    loss_of = build_loss(TrainOptions(cache_path, class_weights="balanced"), batches)
-    logits, labels = torch.randn(4, 2), torch.tensor([0, 0, 0, 1])
-    losses = nn.functional.cross_entropy(logits, labels, reduction="none")
-    assert loss_of(logits, labels).item() == pytest.approx((losses[:3].mean() + losses[3]).item() / 2)
 
 
 def test_smoothing_is_in_the_loss_that_is_shown(cache_path: Path) -> None:

@@ -123,7 +123,7 @@ def test_batches_are_changed_alike_for_any_number_of_workers_and_the_cache_is_no
     epochs = []
     for workers in (0, 2):
         batches = Batches(cache, torch.device("cpu"), 3, shuffle=True, workers=workers, augment=augmentation(*KINDS))
-        epochs.append([images for epoch in range(2) for images, _ in batches.epoch(epoch)])
+        epochs.append([images for epoch in range(2) for images, *_ in batches.epoch(epoch)])
     assert all(torch.equal(one, other) for one, other in zip(*epochs, strict=True))
     assert not torch.equal(epochs[0][0], Batches(cache, torch.device("cpu"), 3).cache.read(torch.tensor([0, 1, 2])))
     assert torch.equal(cache.images, before)

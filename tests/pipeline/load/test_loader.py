@@ -15,6 +15,7 @@ from torch.utils.data import BatchSampler, DataLoader, Subset, TensorDataset
 from pipeline.errors import CacheDamaged
 from pipeline.format.paths import cache_files
 from pipeline.format.reader import CacheReader
+from pipeline.load.batch_plan import BatchPlan
 from pipeline.load.cache import TensorCache
 from pipeline.load.dataset import CacheDataset, Samples, collate
 from pipeline.load.loader import make_loader
@@ -352,7 +353,7 @@ def test_the_dataset_of_a_part_is_that_part(cache: TensorCache) -> None:
     assert not rest and torch.equal(images, cache.images[rows]) and torch.equal(labels, cache.labels[rows])
     assert sorted(rows_of(loader, cache)) == [0, 5, 6]
     sampler: Any = loader.sampler
-    assert [cache.labels[row] for row in sampler.order(1)] == [label for _, labels in loader for label in labels]
+    assert [cache.labels[row] for row in sampler.plan.order(1)] == [label for _, labels in loader for label in labels]
 
 
 def test_another_default_device_changes_nothing(cache_path: Path, uint8_cache_path: Path) -> None:
@@ -469,11 +470,11 @@ def test_an_epoch_sees_what_was_written_to_a_shard_in_the_one_before(shards_path
 
 def test_the_order_follows_from_the_number_of_a_seed_not_from_its_type(cache_path: Path) -> None:
     cache = TensorCache(cache_path)
-    order = make_loader(cache, seed=3).sampler.order(2)  # type: ignore[attr-defined]
+    order = make_loader(cache, seed=3).sampler.plan.order(2)  # type: ignore[attr-defined]
 
     for seed, epoch in ((np.int64(3), 2), (3, np.int32(2)), (np.uint8(3), np.int64(2))):
         sampler = make_loader(cache, seed=seed).sampler  # type: ignore[arg-type]
-        assert torch.equal(sampler.order(epoch), order)  # type: ignore[attr-defined]
+        assert torch.equal(sampler.plan.order(epoch), order)  # type: ignore[attr-defined]
     for no_number in ("3", 3.0, None):
         with pytest.raises(TypeError):
             make_loader(cache, seed=no_number)  # type: ignore[arg-type]
@@ -511,7 +512,7 @@ def test_rows_that_are_not_in_memory_are_announced_before_they_are_read(
     for _ in make_loader(cache, batch_size=1, seed=3):
         pass
 
-    order = EpochSampler(cache.num_images, True, 3).order(0).tolist()
+    order = BatchPlan(cache.num_images, shuffle=True, seed=3).order(0).tolist()
     assert [row for event, row in events if event == "read"] == order
     assert [row for event, row in events if event == "announced"] == order, "each once, in the order of the epoch"
     for row in order:

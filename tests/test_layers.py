@@ -36,7 +36,7 @@ BELOW = {
     "errors": "text system",
     "system": "",
 }
-ROOTS = {"pipeline": {"errors", "recipe", "text"}, "modelnet": {"options", "progress"}}
+ROOTS = {"pipeline": {"errors", "recipe", "text"}, "modelnet": {"progress"}}
 
 
 def modules() -> dict[str, Path]:

@@ -1,9 +1,13 @@
 """The options and arguments that several commands share."""
 
+from collections.abc import Callable
+from dataclasses import MISSING
 from pathlib import Path
 from typing import Any
 
 import click
+
+from modelnet.options import OPTIONS, Option
 
 DEFAULT_CACHES = Path("data/cache")
 DONE_WITH_FAILURES = 3
@@ -38,6 +42,26 @@ def choice_options(command: Any) -> Any:
     ):
         command = option(command)
     return command
+
+
+def training_options(wanted: Callable[[Option], bool] = lambda option: True) -> list[click.Parameter]:
+    """Return the options of training as `modelnet.options` declares them, in the order of their declaration."""
+    return [click_option(option) for option in OPTIONS.values() if wanted(option)]
+
+
+def click_option(option: Option) -> click.Option:
+    """Return an option of the command line for an option of training."""
+    kind = option.types[0]
+    switch = f"{option.flag}/--no-{option.flag.removeprefix('--')}"
+    types = {int: click.IntRange(0 if option.least is None else int(option.least)), Path: PATH, float: float, str: str}
+    return click.Option(
+        [option.name, *option.flags, switch if kind is bool else option.flag],
+        type=click.Choice(option.choices) if option.choices else types.get(kind),
+        default=None if option.default is MISSING else option.default,
+        help=option.help + (f"  [default: {option.default_text}]" if option.default_text else ""),
+        show_default=option.default not in (None, ""),
+        metavar=option.metavar,
+    )
 
 
 def example(command: str) -> str:

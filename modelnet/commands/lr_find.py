@@ -6,24 +6,15 @@ from typing import Any
 
 import click
 
-from modelnet.commands import train
 from modelnet.commands._console import Remarks, output_errors, progress_bar, usage_errors
-from modelnet.commands._options import DEFAULT_CACHES, PATH, example
+from modelnet.commands._options import DEFAULT_CACHES, PATH, example, training_options
 from pipeline.text import show_path
-
-LR_FIND_OPTIONS = (
-    *("cache", "val_fraction", "model", "weights", "init", "seed", "data_seed", "device", "workers", "threads"),
-    *("amp", "amp_dtype", "preload"),
-    *("batch_size", "accumulate", "zero_grad", "shuffle", "drop_last"),
-    *("opt", "momentum", "weight_decay", "clip_grad", "smoothing", "class_weights"),
-    *("augment", "crop_size", "crop_scale", "color_jitter", "mixup_alpha", "cutmix_alpha"),
-)
 
 
 @click.command(
     "lr-find",
     epilog=example("python cli.py lr-find --batch-size 8"),
-    params=[parameter for parameter in train.command.params if parameter.name in LR_FIND_OPTIONS],
+    params=training_options(lambda option: option.finder),
 )
 @click.option("--epochs", type=click.IntRange(1), default=10, help="That each learning rate is tried for.")
 @click.option("--out", type=PATH, help="The picture, a PNG.  [default: runs/<cache>-<model>-lr.png]")

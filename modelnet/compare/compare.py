@@ -11,7 +11,7 @@ import numpy as np
 
 from modelnet.compare.result import Comparison, Flip, Pair, Side, show_seeds, verdict
 from modelnet.compare.statistics import Values, holm, mcnemar, paired_bootstrap, paired_bootstrap_of_two
-from modelnet.options import OF_ONE_START, PLACES, TrainOptions
+from modelnet.options import OPTIONS, TrainOptions
 from modelnet.progress import EpochRow
 from modelnet.runs.folder import RunFolder
 from modelnet.runs.tables import Prediction
@@ -33,7 +33,7 @@ class _Run:
     @property
     def kind(self) -> str:
         """What two runs have in common that differ in their seeds alone."""
-        left_out = (*OF_ONE_START, "commit", "torch")
+        left_out = [name for name, option in OPTIONS.items() if not option.compared] + ["commit", "torch"]
         return json.dumps({name: value for name, value in self.facts.items() if name not in left_out})
 
 
@@ -122,12 +122,8 @@ def _are_of_the_end(predictions: list[Prediction], rows: list[EpochRow]) -> bool
 
 def _facts(options: TrainOptions, config: dict[str, Any]) -> dict[str, str]:
     """Return what results depend on, as text."""
-    values = options.to_dict() | {"lr": f"{options.learning_rate:g}"}
-    facts = {
-        name: "-" if value in (None, "") else str(value)
-        for name, value in values.items()
-        if name not in (*PLACES, "name", "tensorboard")
-    }
+    values = {name: value for name, value in options.resolved().items() if not OPTIONS[name].recorded_only}
+    facts = {name: "-" if value in (None, "") else str(value) for name, value in values.items()}
     cache = config["cache"]
     facts["training images"] = f"{cache['images']} of {cache['fingerprint'][:8]}"
     facts |= {name: str(value) for name, value in cache["recipe"].items()}

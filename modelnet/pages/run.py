@@ -9,7 +9,7 @@ from typing import Any
 
 from modelnet.eval.diagnostics import GUESSING_AFTER, converged_below, guessing
 from modelnet.eval.scores import Scores, accuracy_interval
-from modelnet.options import OF_ONE_START, PLACES, TrainOptions
+from modelnet.options import TrainOptions
 from modelnet.progress import EpochRow
 from modelnet.runs.folder import RunFolder
 from modelnet.runs.tables import Prediction
@@ -125,9 +125,8 @@ class Run:
     @property
     def group_key(self) -> str:
         """What runs share that differ in their seeds alone."""
-        options = {k: v for k, v in self.options.to_dict().items() if k not in OF_ONE_START + PLACES}
         images = [None if side is None else side["fingerprint"] for side in (self.config["cache"], self.config["val"])]
-        return json.dumps([options, images], sort_keys=True)
+        return json.dumps([self.options.compared(), images], sort_keys=True)
 
     def notes(self) -> list[str]:
         """Say what a person should know before the numbers are believed."""

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from modelnet.compare.result import Comparison, show_p
 from modelnet.compare.statistics import Difference
-from modelnet.options import OF_ONE_START, PLACES, TrainOptions
+from modelnet.options import OPTIONS, TrainOptions
 from modelnet.pages.collect import Group
 from modelnet.pages.run import Run
 from pipeline.format.features import Features
@@ -145,7 +145,7 @@ def differing_options(groups: Sequence[Group]) -> dict[str, list[str]]:
     differing = {}
     for option in fields(TrainOptions):
         values = [_values(group.runs, option.name) for group in groups]
-        if len(set(values)) > 1 and option.name not in OF_ONE_START + PLACES:
+        if len(set(values)) > 1 and OPTIONS[option.name].compared:
             differing[_flag(option.name)] = values
     return differing
 

@@ -2,42 +2,20 @@
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from itertools import product
-from typing import Any, get_args
+from typing import Any
 
 from modelnet.nets.registry import MODELNET
-from modelnet.options import TrainOptions
+from modelnet.options import OPTIONS, Scope, TrainOptions
 from pipeline.errors import OptionsError
 
 MOST = 512  # networks: each keeps its run folder open while it is trained
 
-OWN = (
-    *("seed", "init", "epochs", "patience", "smoothing", "class_weights", "model_ema", "clip_grad"),
-    *("opt", "lr", "momentum", "weight_decay"),
-    *("sched", "warmup_epochs", "decay_rate", "decay_epochs", "plateau_epochs"),
-)  # may differ between the networks of one pass; whatever else differs makes another pass over the data
 _NEEDED = {"model": MODELNET, "amp": False, "compile": False}  # half-size numbers are not the same in a stack
-_FIXED = (
-    *_NEEDED,
-    *(
-        "cache",
-        "val",
-        "val_fraction",
-        "amp_dtype",
-        "weights",
-        "device",
-        "preload",
-        "workers",
-        "threads",
-        "tensorboard",
-        "name",
-    ),
-    *("seed", "data_seed"),
-)
-_TYPES = {field.name: field.type for field in fields(TrainOptions)}
-SHARED = [name for name in _TYPES if name not in OWN and name != "name"]
-_SHORT = {"wd": "weight_decay"}
+# Networks of one pass over the data have the same values of these; names of run folders always differ.
+SHARED = [name for name, option in OPTIONS.items() if option.scope is not Scope.NETWORK and name != "name"]
+_SWEEPABLE = {flag.removeprefix("--"): o.name for o in OPTIONS.values() if o.sweepable for flag in (o.flag, *o.flags)}
 
 Sweep = Mapping[str, Sequence[Any]]
 
@@ -71,14 +49,14 @@ def parse_sweep(texts: Iterable[str]) -> dict[str, list[Any]]:
     sweep: dict[str, list[Any]] = {}
     for text in texts:
         typed, equals, values = text.partition("=")
-        name = typed.strip().replace("-", "_")
-        name = _SHORT.get(name, name)
         if not equals or not values.strip():
             raise ValueError(f"a sweep is given as lr=0.001,0.01, not {text!r}")
-        if name not in _TYPES or name in _FIXED:
-            seeds = {"seed": "; --seeds varies it", "data_seed": "; --data-seeds varies it"}.get(name, "")
-            can = ", ".join(sorted(known.replace("_", "-") for known in set(_TYPES) - set(_FIXED)))
-            raise ValueError(f"no sweep over {typed.strip()!r}{seeds}. There is {can}")
+        name = _SWEEPABLE.get(typed.strip().replace("_", "-"), "")
+        if not name:
+            seeds = {"seed": "; --seeds varies it", "data-seed": "; --data-seeds varies it"}
+            can = ", ".join(sorted(option.flag.removeprefix("--") for option in OPTIONS.values() if option.sweepable))
+            hint = seeds.get(typed.strip().replace("_", "-"), "")
+            raise ValueError(f"no sweep over {typed.strip()!r}{hint}. There is {can}")
         if name in sweep:
             raise ValueError(f"two sweeps over {typed.strip()}; give all of its values in one")
         divided = values.split(";" if ";" in values else ",")
@@ -88,7 +66,7 @@ def parse_sweep(texts: Iterable[str]) -> dict[str, list[Any]]:
 
 def _value(name: str, text: str) -> Any:
     """Read a value as the option has it."""
-    kinds = get_args(_TYPES[name]) or (_TYPES[name],)
+    kinds = OPTIONS[name].types
     if text.lower() == "none" and (type(None) in kinds or name == "augment"):
         return "" if name == "augment" else None
     try:
@@ -156,7 +134,7 @@ def passes(members: Sequence[TrainOptions]) -> list[list[int]]:
 
 def varied(members: Sequence[TrainOptions]) -> list[str]:
     """Return the options in which networks differ, seeds aside."""
-    names = [name for name in _TYPES if name not in _FIXED]
+    names = [name for name, option in OPTIONS.items() if option.sweepable]
     return [name for name in names if len({getattr(options, name) for options in members}) > 1]
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack
 from math import inf
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 
@@ -85,14 +85,11 @@ def train_many(
 
 def resume_many(
     table: Path,
-    epochs: int | None = None,
-    device: str | None = None,
-    workers: int | None = None,
-    preload: bool | None = None,
-    compile: bool | None = None,
+    *,
     progress: Progress | None = None,
     stop: Stop | None = None,
     ranks: Ranks | None = None,
+    **changes: Any,
 ) -> SweepResult:
     """Go on with all networks of a group where their last checkpoints left them.
 
@@ -100,18 +97,17 @@ def resume_many(
 
     Args:
         table: the group.csv in the folder of the first.
-        epochs, device, workers, preload, compile: instead of the stored ones, where given.
         progress, stop, ranks: as for `train_many`.
+        changes: as `resume` takes them.
 
     Raises:
         RunError: no such table, or a run that it names is not there.
         As `resume` and `train_many` otherwise.
     """
     progress, stop, ranks = progress or Progress(), stop or Stop(), ranks or Ranks()
-    asked = {"epochs": epochs, "device": device, "workers": workers, "preload": preload, "compile": compile}
     with ExitStack() as stack:
         paths = RunFolder.read_group(table)
-        members = [resumed_options(RunFolder(path), asked) for path in paths]
+        members = [resumed_options(RunFolder(path), changes) for path in paths]
         check(members)
         trainings: dict[int, TrainingLoop] = {}
         groups: list[list[int]] = []

@@ -2,7 +2,6 @@
 
 import os
 from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -66,22 +65,19 @@ def _new_run(name: str | None, counted: str, ranks: Ranks) -> RunFolder:
 
 def resume(
     path: Path,
-    epochs: int | None = None,
-    device: str | None = None,
-    workers: int | None = None,
-    preload: bool | None = None,
-    compile: bool | None = None,
+    *,
     progress: Progress | None = None,
     stop: Stop | None = None,
     ranks: Ranks | None = None,
+    **changes: Any,
 ) -> TrainResult:
     """Go on with a run where its last checkpoint left it; on the CPU, bit for bit as if it had never stopped.
 
     Args:
         path: the folder of the run.
-        epochs, device, workers, preload, compile: instead of the stored ones, where given; nothing else may differ.
         progress, stop, ranks: as for `train`; their number may be another than before, which changes the rounding of
             sums, and what dropout leaves out.
+        changes: epochs, device, workers, preload or compile instead of the stored ones; nothing else may differ.
 
     Raises:
         RunError: no run there; RunBusy: another process trains in it.
@@ -91,10 +87,9 @@ def resume(
         As `train` otherwise.
     """
     path, progress, ranks = Path(path), progress or Progress(), ranks or Ranks()
-    asked = {"epochs": epochs, "device": device, "workers": workers, "preload": preload, "compile": compile}
     with ExitStack() as stack:
         run = stack.enter_context(RunFolder.open_for_writing(path) if ranks.is_main else UnwrittenRun(path))
-        options = ranks.first(resumed_options(run, asked) if ranks.is_main else None)
+        options = ranks.first(resumed_options(run, changes) if ranks.is_main else None)
         stack.enter_context(cpu_threads(options.threads, options.batch_size, ranks))
         training = restored(run, Setup(options, progress, path, ranks), progress, stop or Stop())
         if training.state.epoch == options.epochs:
@@ -146,8 +141,8 @@ def restored(run: RunFolder, setup: Setup, progress: Progress, stop: Stop) -> Tr
     return training
 
 
-def resumed_options(run: RunFolder, asked: dict[str, Any]) -> TrainOptions:
-    """Return the options that a run goes on with: its own, but for those of `asked` that are not None.
+def resumed_options(run: RunFolder, changes: dict[str, Any]) -> TrainOptions:
+    """Return the options that a run goes on with: its own, but for those of `changes` that are not None.
 
     Raises:
         RunError: its config.json cannot be read.
@@ -158,6 +153,6 @@ def resumed_options(run: RunFolder, asked: dict[str, Any]) -> TrainOptions:
     except ValueError as error:
         raise RunError("the run cannot be read", run.path / "config.json", str(error)) from error
     try:
-        return replace(options, **{name: value for name, value in asked.items() if value is not None})
+        return options.resumed(changes)
     except ValueError as error:
         raise OptionsError("the run cannot go on so", run.path, str(error)) from error

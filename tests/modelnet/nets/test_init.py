@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from modelnet.nets.init import initialize
-from modelnet.options import CHOICES
+from modelnet.options import OPTIONS
 
 
 def layers() -> nn.Sequential:
@@ -15,7 +15,7 @@ def layers() -> nn.Sequential:
     return nn.Sequential(nn.Conv2d(8, 64, 3), nn.BatchNorm2d(64), nn.Flatten(), nn.Linear(300, 100))
 
 
-@pytest.mark.parametrize("how", CHOICES["init"])
+@pytest.mark.parametrize("how", OPTIONS["init"].choices)
 def test_weights_have_the_spread_that_is_promised_and_biases_are_zero(how: str) -> None:
     network, before = layers(), layers()
     initialize(network, how)

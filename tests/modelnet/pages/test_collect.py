@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from modelnet.compare.compare import compare_runs
 from modelnet.options import TrainOptions
 from modelnet.pages.collect import flips_shown, gather, group_runs
 from modelnet.pages.run import Run
@@ -39,6 +40,15 @@ def test_runs_that_differ_in_their_seeds_alone_are_a_group() -> None:
     assert [g.label for g in group_runs([Run.read(path) for path in (paths[0], paths[2])])] == [""]
     many = [replace(Run.read(paths[0]), options=TrainOptions(Path("c"), batch_size=n)) for n in range(1, 30)]
     assert [g.label for g in group_runs(many)][24:] == ["Y", "Z", "AA", "AB", "AC"]
+
+
+def test_a_typed_default_is_the_same_group_and_the_same_side() -> None:
+    answers = [(c, file, said, p) for c, file, said, p in ANSWERS]
+    paths = [make_run(name, [0.7], answers, seed=seed, lr=lr) for name, seed, lr in (("a", 0, None), ("b", 1, 0.008))]
+    paths.append(make_run("c", [0.7], answers, lr=0.1))
+    groups = [["a", "b"], ["c"]]
+    assert [[run.path.name for run in group.runs] for group in group_runs([Run.read(p) for p in paths])] == groups
+    assert [[run.name for run in side.runs] for side in compare_runs(paths).sides] == groups
 
 
 def test_the_answers_of_a_group_are_added_up() -> None:

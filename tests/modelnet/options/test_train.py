@@ -1,4 +1,4 @@
-"""The options of a run, and the command that repeats it."""
+"""TrainOptions: defaults, refused values, the command that repeats a run."""
 
 import shlex
 from pathlib import Path
@@ -110,8 +110,8 @@ def test_what_changes_nothing_beside_the_other_options_is_named() -> None:
     cache = Path("c.h5")
     assert TrainOptions(cache).idle == []
     assert TrainOptions(cache, mixup_alpha=0.5, momentum=0.9, opt="adamw", amp_dtype="float16").idle == [
-        "--mixup-alpha 0.5 changes nothing without --augment mixup",
         "--momentum 0.9 changes nothing without --opt sgd or rmsprop",
+        "--mixup-alpha 0.5 changes nothing without --augment mixup",
         "--amp-dtype float16 changes nothing without --amp",
     ]
     used: dict[str, Any] = {

@@ -137,9 +137,9 @@ def numbered(source: Path) -> Iterator[tuple[Path, int]]:
 
 
 def spread(accuracies: list[float]) -> str:
-    """Return "59.5 % (54.9–62.7)": median, lowest, highest."""
+    """Return "59.5 % (54.9–62.7)": median, lowest, highest; "100.0 % (all)" where all are alike."""
     low, middle, high = (100 * f(accuracies) for f in (min, statistics.median, max))
-    return f"{middle:.1f} % ({low:.1f}–{high:.1f})"
+    return f"{middle:.1f} % ({'all' if low == high else f'{low:.1f}–{high:.1f}'})"
 
 
 def options_text(options: dict[str, Any]) -> str:

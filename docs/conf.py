@@ -18,11 +18,13 @@ extensions = [
     "sphinx_click",
     "docs.generated",
 ]
-exclude_patterns = ["images"]
+exclude_patterns = ["images", "static"]
 smartquotes = False  # --option would become –option
 
 html_theme = "furo"  # its fonts are the reader's own
 html_copy_source = False
+html_static_path = ["static"]
+html_css_files = ["site.css"]
 
 myst_enable_extensions = ["deflist", "colon_fence"]
 myst_heading_anchors = 3

@@ -9,6 +9,7 @@ from tests.support.command_line import REPOSITORY
 from tests.support.console import check_out, matches, type_in, typed_commands
 
 ENGLISH, CHINESE = REPOSITORY / "docs" / "tutorial.md", REPOSITORY / "docs" / "tutorial.zh-CN.md"
+RECORD = REPOSITORY / "benchmarks" / "results" / "photographs.md"
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +44,15 @@ def indented_and_tabled(document: Path) -> list[list[str]]:
     text = document.read_text("utf-8")
     lines = [line for line in text.splitlines() if line.startswith(("    ", "| ")) and "```" not in line]
     return [re.findall(r"\d+(?:\.\d+)?|--[a-z-]+", line) for line in lines]
+
+
+@pytest.mark.skipif(not RECORD.exists(), reason="make bench SOURCE=hymenoptera_data ONLY=photographs records it")
+def test_the_figures_of_the_photographs_are_the_recorded_ones() -> None:
+    def rows(text: str) -> list[list[str]]:
+        table = [line.replace("*", "").strip("| ").split(" | ") for line in text.splitlines() if line[:2] == "| "]
+        return [cells[1:] for cells in table if "%" in cells[-1]]
+
+    assert rows(ENGLISH.read_text("utf-8")) == rows(RECORD.read_text("utf-8"))[:4]
 
 
 def test_both_languages_have_the_same_figures_of_the_photographs() -> None:

@@ -20,7 +20,7 @@ class ModelNet(nn.Module):
         OptionsError: images too small to leave a pixel after the last convolution.
     """
 
-    def __init__(self, classes: int, size: int = 224) -> None:
+    def __init__(self, classes: int = 2, size: int = 224) -> None:
         super().__init__()
         if size < SMALLEST:
             raise OptionsError(

@@ -106,13 +106,16 @@ def flip(images_BCHW: Tensor, which_B: Tensor) -> Tensor:
 
 
 def crop_boxes(random_BK: Tensor, least: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Choose a part of each image: at least `least` of its area, its sides 3:4 to 4:3 where they fit, anywhere.
+    """Choose a box in each image, anywhere, of at least `least` of its area.
+
+    Its sides are 3:4 to 4:3. A large box is squarer: the ratio of its sides stays between its area and 1 / area, so
+    that it fits into the image.
 
     Returns:
         left, top, width, height: (B,) each, as parts of the side.
     """
     area = least + (1 - least) * random_BK[:, _AREA]
-    ratio = torch.exp(_MOST_OBLONG * (2 * random_BK[:, _RATIO] - 1))
+    ratio = torch.exp((-area.log()).clamp(max=_MOST_OBLONG) * (2 * random_BK[:, _RATIO] - 1))
     width, height = (area * ratio).sqrt().clamp(max=1), (area / ratio).sqrt().clamp(max=1)
     return random_BK[:, _LEFT] * (1 - width), random_BK[:, _TOP] * (1 - height), width, height
 

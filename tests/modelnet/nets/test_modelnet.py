@@ -10,7 +10,7 @@ from pipeline.errors import OptionsError
 
 def test_modelnet_is_the_network_of_the_description() -> None:
     torch.manual_seed(1)
-    network = ModelNet(classes=2)
+    network = ModelNet()
     images = torch.randn(5, 3, 224, 224)
     conv1, bias1, conv2, bias2, w1, b1, w2, b2, w3, b3 = network.parameters()
     assert [tuple(w.shape) for w in (conv1, conv2, w1, w2, w3)] == [

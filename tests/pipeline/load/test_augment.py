@@ -107,6 +107,14 @@ def test_crops_stay_within_the_image_and_keep_what_is_promised() -> None:
     assert 0.749 < (width / height).min() < 0.78 and 1.28 < (width / height).max() < 1.335
 
 
+@pytest.mark.parametrize("least", [0.08, 0.35, 0.75, 0.9, 1.0])
+def test_no_crop_is_smaller_than_its_scale_allows(least: float) -> None:
+    _, _, width, height = crop_boxes(uniform("augment", 0, 0, torch.arange(20000)), least)
+    area = (width * height).double()
+    assert least - 1e-6 <= area.min() <= least + 0.01 and area.max() <= 1 + 1e-6
+    assert area.mean() == pytest.approx((1 + least) / 2, abs=0.01), "as uniform as torchvision draws it"
+
+
 def test_an_image_becomes_the_same_whatever_batch_it_comes_in(images: torch.Tensor) -> None:
     augment = augmentation(*KINDS)
     together = augment(images.clone(), 3, torch.arange(8))

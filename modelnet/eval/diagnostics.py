@@ -12,7 +12,7 @@ from modelnet.progress import EpochRow
 
 GUESSING_AFTER = 20  # epochs; a ModelNet that converges has often hardly begun to after 10
 _LAST = 5  # epochs; earlier ones may still learn how many images each class has
-_NEAR = 0.01  # of a loss: guessing well, and no more
+_NEAR = 0.03  # of a loss; a rate that is too large keeps a guessing network that far above the loss of guessing
 FALLING = 0.002  # below the loss of guessing: a network that learns slowly, and not one that guesses
 _SEEMS_BETTER = 0.05  # of an accuracy
 
@@ -37,7 +37,7 @@ def guessing(rows: Sequence[EpochRow], counts: Sequence[int], options: TrainOpti
     what = f"ln {answered}" if is_even else "what the sizes of the classes alone give"
     advice = f"Try another --lr than {rows[-1].lr:g}; lr-find suggests one"
     if options.init == "zeros" and options.model != LINEAR:
-        advice = "Leave out --init zeros: hidden layers never learn from it, at any --lr"
+        advice = "Leave out --init zeros: hidden layers never learn from it"
     return f"after {len(rows)} epochs the loss is still {blind:.3f} = {what}: the network is guessing. {advice}"
 
 

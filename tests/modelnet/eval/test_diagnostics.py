@@ -38,6 +38,30 @@ def test_a_loss_that_stays_at_that_of_guessing_is_named() -> None:
     assert guessing(epochs(0.694, 0.692, 0.690), [10, 10], PLAIN) == ""  # it has begun to learn
 
 
+@pytest.mark.parametrize(
+    ("counts", "above"),
+    [
+        ([90, 10], (0.0124, 0.0054, 0.0080, 0.0116, 0.0033, 0.0042)),
+        ([40, 5, 30, 8, 12, 3, 20, 6, 25, 11], (0.0239, 0.0228, 0.0273, 0.0244, 0.0246, 0.0229)),
+    ],
+)
+def test_unequal_classes_are_guessed_from_the_last_epochs(counts: list[int], above: tuple[float, ...]) -> None:
+    """The losses of a learning rate of 0.3, above that of guessing: the first epochs learn the sizes of the classes."""
+    shares = [count / sum(counts) for count in counts]
+    blind = -sum(share * math.log(share) for share in shares)
+    first, last = [blind + 0.4, blind + 0.1], [blind + more for more in above]
+    assert f"still {blind:.3f} = what the sizes of the classes alone give" in guessing(
+        epochs(*first, *last), counts, PLAIN
+    )
+    assert guessing(epochs(*last, *first), counts, PLAIN) == ""
+
+
+def test_no_learning_rate_is_advised_where_none_helps() -> None:
+    zeros = replace(PLAIN, init="zeros")
+    assert guessing(epochs(0.693), [5, 5], zeros).endswith("Leave out --init zeros: hidden layers never learn from it")
+    assert "Try another --lr" in guessing(epochs(0.693), [5, 5], replace(zeros, model="linear"))
+
+
 def test_a_running_accuracy_that_the_network_does_not_have_is_named() -> None:
     assert unshuffled(epochs(0.05, accuracy=0.98)[0], 0.68) == (
         "running loss 0.05, accuracy 98%, but 32% of the training images are wrong now: the order is not shuffled"
@@ -70,7 +94,7 @@ def test_a_learning_rate_that_moves_nothing_is_hinted_at_while_training(
     train(TrainOptions(cache_path, epochs=21, lr=1e-9, init="zeros", threads=1), heard)
     assert heard.hints == [
         "after 20 epochs the loss is still 0.693 = ln 2: the network is guessing. "
-        "Leave out --init zeros: hidden layers never learn from it, at any --lr"
+        "Leave out --init zeros: hidden layers never learn from it"
     ]
 
 

@@ -1,12 +1,17 @@
 """The Python that the pages show runs, and the page of the API has every public name."""
 
 import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 import modelnet
 import pipeline
+from modelnet import Trained, TrainOptions, predict, train
+from pipeline import build_cache
 from tests.support.command_line import REPOSITORY
 from tests.support.console import check_out
 
@@ -30,6 +35,22 @@ def test_every_public_name_is_on_the_page_of_the_api() -> None:
     shown = re.findall(r"^\.\. auto(?:class|function|exception):: (\w+)$", page, re.MULTILINE)
 
     assert sorted(shown) == sorted([*pipeline.__all__, *modelnet.__all__])
+
+
+def test_the_program_for_an_onnx_file_answers_as_predict_does(
+    checkout: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    build_cache("data/example", "example.h5", size=64)
+    run = train(TrainOptions(Path("example.h5"), epochs=1, name="run")).run
+    subprocess.run([sys.executable, "cli.py", "export", run], check=True, capture_output=True)
+    shutil.copy("data/example/1/n03874293_775.JPEG", run / "photo.jpg")
+    trained = Trained.load(run)
+    (answer,) = predict(trained, [run / "photo.jpg"], top_k=1)
+    monkeypatch.chdir(run)
+
+    exec(compile(python_of("docs/export.md"), "docs/export.md", "exec"), {})
+
+    assert capsys.readouterr().out == f"{trained.class_ids[answer.classes[0][0]]}\n"
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/python.md"])

@@ -23,10 +23,9 @@ from benchmarks.reading import loader
 from benchmarks.scale import drop
 from benchmarks.tables import Table, compare
 from benchmarks.timing import images_a_second, interleave, number
-from pipeline import TensorCache
+from pipeline import Recipe, TensorCache
 from pipeline.format.header import IMAGES_OFFSET
 from pipeline.format.reader import CacheReader
-from pipeline.recipe import Recipe
 
 GROUPS = Path("/sys/fs/cgroup")
 ROWS = 27_000  # 4 GB of uint8

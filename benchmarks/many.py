@@ -11,8 +11,7 @@ from benchmarks.dataset import Workplace, replicate
 from benchmarks.tables import Table
 from benchmarks.timing import Measured, interleave, seconds
 from benchmarks.training import plain_loop
-from modelnet import ModelNet, TrainOptions, train, train_many
-from modelnet.progress import Progress
+from modelnet import ModelNet, Progress, TrainOptions, train, train_many
 from modelnet.runs.folder import RunFolder
 from modelnet.runtime.device import choose_device, cpu_threads
 from modelnet.runtime.interrupt import Stop

@@ -15,7 +15,7 @@ from PIL import Image
 from benchmarks.dataset import Workplace, draw_cache, invented_manifest, replicate
 from benchmarks.tables import Table
 from benchmarks.timing import number
-from pipeline.recipe import Recipe
+from pipeline import Recipe
 from pipeline.source.scan import scan_source
 
 CLI = Path(__file__).resolve().parent.parent / "cli.py"

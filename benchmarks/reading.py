@@ -11,8 +11,7 @@ from benchmarks.dataset import StoredPixels, Workplace
 from benchmarks.peers import Deliver, Epochs, Peer, Reader, load_peers
 from benchmarks.tables import Table, compare
 from benchmarks.timing import Measured, images_a_second, interleave, seconds
-from pipeline import TensorCache, make_loader
-from pipeline.load.dataset import CacheDataset
+from pipeline import CacheDataset, TensorCache, make_loader
 
 BATCHES = (8, 64, 256)
 FIRST_BATCH = 64

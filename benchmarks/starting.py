@@ -13,7 +13,7 @@ from benchmarks.dataset import Workplace, draw_cache, invented_manifest
 from benchmarks.memory import CLI
 from benchmarks.tables import Table
 from benchmarks.timing import interleave, seconds
-from pipeline.recipe import Recipe
+from pipeline import Recipe
 
 ROWS = 100_000
 
@@ -69,8 +69,7 @@ def first_step(path: Path) -> float:
     import_module("torch")
 
     start = time.perf_counter()
-    from modelnet import TrainOptions, train
-    from modelnet.progress import Progress
+    from modelnet import Progress, TrainOptions, train
     from modelnet.runtime.interrupt import Stop
 
     stop = Stop()

@@ -1,6 +1,6 @@
-"""From a cache of tensors to a trained network: options, network, training, run folder, evaluation.
+"""From a cache of tensors to trained networks: options, training, evaluation, comparison, report.
 
-What is imported here is imported when it is asked for: naming the options needs no torch.
+A name is imported when it is first used: naming the options needs no torch.
 """
 
 from importlib import import_module
@@ -9,24 +9,35 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from modelnet.compare.compare import compare_groups, compare_runs
     from modelnet.compare.result import Comparison
+    from modelnet.eval.export import export
+    from modelnet.eval.features import build_features
     from modelnet.eval.predict import predict
     from modelnet.eval.trained import Trained
     from modelnet.nets.modelnet import ModelNet
     from modelnet.options import TrainOptions
-    from modelnet.sweep.train import train_many
+    from modelnet.pages.page import report
+    from modelnet.progress import Progress
+    from modelnet.sweep.train import resume_many, train_many
     from modelnet.training.loop import TrainResult
+    from modelnet.training.lr_finder import find_learning_rate
     from modelnet.training.train import resume, train
 
 _HOMES = {
     "Comparison": "compare.result",
     "ModelNet": "nets.modelnet",
+    "Progress": "progress",
     "TrainOptions": "options",
     "TrainResult": "training.loop",
     "Trained": "eval.trained",
+    "build_features": "eval.features",
     "compare_groups": "compare.compare",
     "compare_runs": "compare.compare",
+    "export": "eval.export",
+    "find_learning_rate": "training.lr_finder",
     "predict": "eval.predict",
+    "report": "pages.page",
     "resume": "training.train",
+    "resume_many": "sweep.train",
     "train": "training.train",
     "train_many": "sweep.train",
 }
@@ -34,13 +45,19 @@ _HOMES = {
 __all__ = [
     "Comparison",
     "ModelNet",
+    "Progress",
     "TrainOptions",
     "TrainResult",
     "Trained",
+    "build_features",
     "compare_groups",
     "compare_runs",
+    "export",
+    "find_learning_rate",
     "predict",
+    "report",
     "resume",
+    "resume_many",
     "train",
     "train_many",
 ]
@@ -50,3 +67,7 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

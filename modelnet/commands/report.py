@@ -43,11 +43,10 @@ def named_runs(paths: Iterable[Path]) -> list[Path]:
 
 def write_report(runs: Sequence[Path], out: Path | None = None) -> None:
     """Write the page of some runs and say where it is."""
-    from modelnet.pages.collect import gather
-    from modelnet.pages.page import render
+    from modelnet import report
     from pipeline.system.files import check_can_publish, publish
 
-    page = render(gather(runs))
+    page = report(runs)
     first, last = (Path(os.path.normpath(run.absolute())) for run in (runs[0], runs[-1]))
     default = first / "report.html" if len(runs) == 1 else first.parent / f"{first.name}-to-{last.name}.html"
     path = out or Path(os.path.relpath(default))

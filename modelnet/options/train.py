@@ -28,7 +28,9 @@ class TrainOptions:
         ValueError: a value that nothing could be trained with.
     """
 
-    cache: Path = _images(MISSING, "Cache to train on; shards: 'NAME-*.h5'.", default_text="the one in data/cache/")
+    cache: Path = _images(
+        MISSING, "Cache to train on: a file, or the name of a set of shards.", default_text="the one in data/cache/"
+    )
     val: Path | None = _images(None, "Cache to validate on after every epoch.", finder=False)
     val_fraction: float | None = _group(
         None, "Fraction of the images to keep for validation, chosen by their content.", least=0, most=1, open=True

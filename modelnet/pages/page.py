@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from modelnet.compare.result import Flip, show_p
 from modelnet.eval.scores import accuracy_interval
-from modelnet.pages.collect import Group, Report, flips_shown
+from modelnet.pages.collect import Group, Report, flips_shown, gather
 from modelnet.pages.mistakes import ImageKey, Mistake
 from modelnet.pages.run import Run
 from modelnet.pages.tables import (
@@ -53,6 +53,18 @@ class Picture(NamedTuple):
     true: str
     predicted: str
     detail: str
+
+
+def report(runs: Sequence[Path]) -> bytes:
+    """Show runs as one HTML page that needs nothing outside itself, and return it in UTF-8.
+
+    Args:
+        runs: folders, at least one; runs that differ in their seeds alone become a group.
+
+    Raises:
+        RunError: one of them is no run, or cannot be read.
+    """
+    return render(gather(runs))
 
 
 def render(report: Report) -> bytes:

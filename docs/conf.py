@@ -20,6 +20,7 @@ extensions = [
 ]
 exclude_patterns = ["images", "static"]
 smartquotes = False  # --option would become –option
+default_role = "code"  # of `names` in docstrings
 
 html_theme = "furo"  # its fonts are the reader's own
 html_copy_source = False

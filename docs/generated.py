@@ -32,7 +32,9 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("source-read", take_root_page)
     app.connect("builder-inited", show_defaults)
     for part in ("description", "options", "epilog"):
-        app.connect(f"sphinx-click-process-{part}", escape_stars)
+        app.connect(f"sphinx-click-process-{part}", escape_patterns)
+    app.connect("autodoc-process-docstring", escape_patterns)
+    app.connect("doctree-resolved", draw_dashes)
     app.connect("build-finished", refuse_foreign_loads)
     return {"parallel_read_safe": True}
 
@@ -107,9 +109,17 @@ def show_defaults(app: Sphinx) -> None:
                 option.show_default = option.show_default or isinstance(option.default, int | float | str | tuple)
 
 
-def escape_stars(app: Sphinx, context: click.Context, lines: list[str]) -> None:
-    """Keep a pattern such as runs/* in a help text from being read as emphasis."""
-    lines[:] = [re.sub(r"(?<!\*)\*(?!\*)", r"\*", line) for line in lines]
+def escape_patterns(*event: Any) -> None:
+    """Keep a pattern of files, as runs/*, in the lines of a help text or docstring from being read as emphasis."""
+    lines: list[str] = event[-1]
+    lines[:] = [re.sub(r"(?<=[-/])\*", r"\\*", line) for line in lines]
+
+
+def draw_dashes(app: Sphinx, page: nodes.document, name: str) -> None:
+    """Draw the dash between a parameter and its description, which Sphinx writes as two hyphens."""
+    for text in list(page.findall(nodes.Text)):
+        if text == " -- ":
+            text.parent.replace(text, nodes.Text(" – "))
 
 
 def refuse_foreign_loads(app: Sphinx, error: Exception | None) -> None:

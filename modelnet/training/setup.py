@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 
 from modelnet.data.batches import Batches
@@ -31,6 +31,7 @@ from modelnet.training.tensorboard import require_tensorboard
 from pipeline import TensorCache
 from pipeline.errors import CacheStale, OptionsError
 from pipeline.load.augment import Augmentation
+from pipeline.load.batch_plan import BatchPlan
 from pipeline.recipe import Recipe
 from pipeline.text import show_bytes, show_path
 
@@ -93,6 +94,7 @@ class Setup:
         if len(self.batches) == 0:
             reason = f"{len(self.batches.subset)} images are less than one batch of {options.batch_size}"
             raise OptionsError("nothing left to train on", options.cache, reason, "Leave out --drop-last")
+        check_smallest_batch(self.state.network, self.batches.plan, shape_of_rows(options, self.cache), options.model)
         if options.lr is None:
             progress.note(f"learning rate {options.learning_rate:g} ({options.learning_rate_reason})")
         self.class_counts = class_counts(self.cache, self.batches.subset)
@@ -235,6 +237,39 @@ def check_content(cache: TensorCache, options: TrainOptions) -> None:
         reason = f"ModelNet needs {SMALLEST} × {SMALLEST} pixels or more"
         advice = f"Give {SMALLEST} to {cache.recipe.size}, or leave it out"
         raise OptionsError(f"--crop-size {options.crop_size} is too small", cache.path, reason, advice)
+
+
+def check_smallest_batch(network: nn.Module, plan: BatchPlan, row_shape: tuple[int, ...], name: str) -> None:
+    """Refuse a batch of one image where the network cannot train on one, before an epoch begins.
+
+    BatchNorm has no variance of a single value. Ranks could train on it together, but not one process alone.
+
+    Args:
+        network: on its device, not yet divided among ranks; its statistics and the random states stay as they are.
+        plan: of the batches.
+        row_shape: of an image.
+        name: of the network.
+
+    Raises:
+        OptionsError: says what to give instead.
+    """
+    if min(plan.size(0), plan.size(len(plan) - 1)) > 1:
+        return
+    before = copy.deepcopy(network.state_dict())
+    device = next(network.parameters()).device
+    try:
+        with torch.random.fork_rng([device] if device.type == "cuda" else []), torch.no_grad(), memory_errors(device):
+            network.train()(torch.zeros(1, *row_shape, device=device))
+    except ValueError as error:
+        last = "the last batch of an epoch" if plan.batch_size > 1 else "a batch"
+        advice = (
+            "Give --drop-last or another --batch-size"
+            if len(plan) > 1 and plan.batch_size > 1
+            else ("Give a larger --batch-size")
+        )
+        reason = f"{last} has one image ({error})"
+        raise OptionsError(f"{name} cannot train on a single image", None, reason, advice) from error
+    network.load_state_dict(before)
 
 
 def build_augmentation(options: TrainOptions, recipe: Recipe) -> Augmentation | None:

@@ -14,6 +14,7 @@ from modelnet.compare.statistics import Values, holm, mcnemar, paired_bootstrap,
 from modelnet.options import OPTIONS, TrainOptions
 from modelnet.progress import EpochRow
 from modelnet.runs.folder import RunFolder
+from modelnet.runs.history import describe_epochs
 from modelnet.runs.tables import Prediction
 from pipeline.errors import OptionsError, RunError
 from pipeline.text import show_path
@@ -124,6 +125,7 @@ def _facts(options: TrainOptions, config: dict[str, Any]) -> dict[str, str]:
     """Return what results depend on, as text."""
     values = {name: value for name, value in options.resolved().items() if not OPTIONS[name].recorded_only}
     facts = {name: "-" if value in (None, "") else str(value) for name, value in values.items()}
+    facts["epochs"] = describe_epochs(config)
     cache = config["cache"]
     facts["training images"] = f"{cache['images']} of {cache['fingerprint'][:8]}"
     facts |= {name: str(value) for name, value in cache["recipe"].items()}

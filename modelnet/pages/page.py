@@ -26,6 +26,7 @@ from modelnet.pages.tables import (
     percent,
 )
 from modelnet.plots.svg import MEASURES, PARTS, curves_svg, parts_shown
+from modelnet.runs.history import describe_epochs
 from pipeline.text import show_path
 
 
@@ -96,9 +97,16 @@ def render(report: Report) -> bytes:
         run_table=_run_table(report) if len(report.runs) > 1 else None,
         options=option_tables(report.groups),
         environment=environment_table(report.runs),
-        commands=[(show_path(run.path.name), show_path(run.config.get("command", ""))) for run in report.runs],
+        commands=[(show_path(run.path.name), _command(run)) for run in report.runs],
     )
     return page.encode("utf-8", "backslashreplace")
+
+
+def _command(run: Run) -> str:
+    command = run.config.get("command", "")
+    if command is None:
+        return f"none: epochs {describe_epochs(run.config)}, and the learning rate depends on their number"
+    return show_path(command)
 
 
 def _title(report: Report) -> str:

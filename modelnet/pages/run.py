@@ -12,6 +12,7 @@ from modelnet.eval.scores import Scores, accuracy_interval
 from modelnet.options import TrainOptions
 from modelnet.progress import EpochRow
 from modelnet.runs.folder import RunFolder
+from modelnet.runs.history import describe_epochs
 from modelnet.runs.tables import Prediction
 from pipeline.errors import RunError
 from pipeline.text import show_path
@@ -126,7 +127,7 @@ class Run:
     def group_key(self) -> str:
         """What runs share that differ in their seeds alone."""
         images = [None if side is None else side["fingerprint"] for side in (self.config["cache"], self.config["val"])]
-        return json.dumps([self.options.compared(), images], sort_keys=True)
+        return json.dumps([self.options.compared(), describe_epochs(self.config), images], sort_keys=True)
 
     def notes(self) -> list[str]:
         """Say what a person should know before the numbers are believed."""

@@ -122,6 +122,9 @@ def resume_many(
             groups += [places[place] for place in sorted(places)]
         if all(training.state.epoch == training.setup.options.epochs for training in trainings.values()):
             progress.note(nothing_left(max(member.epochs for member in members)))
+        for note in dict.fromkeys(training.resume_note for training in trainings.values()):
+            if note:
+                progress.note(note)
         rows = {i: kept_rows(training, progress) for i, training in trainings.items()}
         return _Group(trainings, members, groups, rows, progress, stop, ranks).train()
 

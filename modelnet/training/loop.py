@@ -67,6 +67,7 @@ class TrainingLoop:
         self.saved_at = -math.inf
         self.seconds_between_saves = SECONDS_BETWEEN_SAVES
         self.tensorboard: TensorBoard | None = None
+        self.resume_note = ""
 
     def run_epochs(self, rows: list[EpochRow]) -> TrainResult:
         """Train the epochs that are left, and write down what came of it.

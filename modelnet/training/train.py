@@ -9,11 +9,13 @@ from modelnet.data.split import SPLIT_COLUMNS, split_rows
 from modelnet.options import TrainOptions
 from modelnet.progress import EpochRow, Progress
 from modelnet.runs.folder import RunFolder, UnwrittenRun
+from modelnet.runs.history import parts_of, with_part
 from modelnet.runs.provenance import command, describe_run
 from modelnet.runtime.device import cpu_threads
 from modelnet.runtime.interrupt import Stop
 from modelnet.runtime.ranks import Ranks
 from modelnet.training.loop import TrainingLoop, TrainResult
+from modelnet.training.schedule import Schedule
 from modelnet.training.setup import Setup
 from modelnet.training.state import check_fits
 from pipeline.errors import CacheStale, OptionsError, RunError
@@ -92,6 +94,8 @@ def resume(
         options = ranks.first(resumed_options(run, changes) if ranks.is_main else None)
         stack.enter_context(cpu_threads(options.threads, options.batch_size, ranks))
         training = restored(run, Setup(options, progress, path, ranks), progress, stop or Stop())
+        if training.resume_note:
+            progress.note(training.resume_note)
         if training.state.epoch == options.epochs:
             progress.note(nothing_left(options.epochs))
         rows = ranks.first(kept_rows(training, progress) if ranks.is_main else None)
@@ -134,11 +138,36 @@ def restored(run: RunFolder, setup: Setup, progress: Progress, stop: Stop) -> Tr
     if setup.state.epoch > options.epochs:
         reason = f"it has {setup.state.epoch} epochs already, and {options.epochs} were asked for"
         raise OptionsError("nothing to resume", path, reason, "Give more --epochs")
-    run.write_config(config | {"options": options.to_dict(), "command": command(options, ranks)})
+    note = note_on_rates(TrainOptions.from_dict(parts_of(config)[-1]["options"]), setup)
+    repeats = None if note or config.get("command", "") is None else command(options, ranks)
+    run.write_config(with_part(config, options, setup.state.epoch) | {"command": repeats})
     run.forget_divergence()
     training = TrainingLoop(setup, run, progress, stop)
     training.saved = (setup.state.epoch, setup.state.step)
+    training.resume_note = note
     return training
+
+
+def note_on_rates(before: TrainOptions, setup: Setup) -> str:
+    """Say that the steps done had other learning rates than the new options give them, or return "".
+
+    A cosine reaches 0 at the end of the epochs that it was made for. With more epochs the rate jumps, and no single
+    command gives the same rates.
+
+    Args:
+        before: the options of the steps that are done.
+        setup: with the options that the run goes on with.
+    """
+    new, state = setup.schedule, setup.state
+    old = Schedule(before, new.steps)
+    done = setup.accumulation.step(state.epoch, state.step)
+    if all(old.rate(step) == new.rate(step) for step in [*range(0, done, max(new.steps // 2, 1)), max(done - 1, 0)]):
+        return ""
+    last, following = old.rate(max(done - 1, 0), state.decays), new.rate(done, state.decays)
+    return (
+        f"the learning rate followed a {before.sched} of {before.epochs} epochs, and now follows one of "
+        f"{setup.options.epochs}: it goes from {last:.2g} to {following:.2g}. No single command repeats this run"
+    )
 
 
 def resumed_options(run: RunFolder, changes: dict[str, Any]) -> TrainOptions:

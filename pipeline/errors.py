@@ -14,6 +14,7 @@ PipelineError
 │   ├── CacheMissing         66  no cache there (perhaps an unfinished build)
 │   └── CacheBusy            75  another build holds it
 ├── RunError                 66  a run folder or image that a command needs is not there
+│   └── RunDamaged           65  a file of a run is not what a run writes
 ├── CheckpointError          65
 │   ├── CheckpointDamaged    65
 │   └── CheckpointUnsafe     65  a pickle that would run code
@@ -154,6 +155,12 @@ class RunBusy(RunError):
     """Another process trains in this run folder."""
 
     exit_code = 75
+
+
+class RunDamaged(RunError):
+    """A file of a run folder is not what a run writes: a value is missing, or of another kind."""
+
+    exit_code = 65
 
 
 class CheckpointError(PipelineError):

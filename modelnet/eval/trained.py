@@ -16,7 +16,7 @@ from modelnet.nets.backbone import Backbone
 from modelnet.nets.registry import build_network
 from modelnet.options import TrainOptions
 from modelnet.progress import Progress
-from modelnet.runs.checkpoint import check_format, evaluated_weights, features_of
+from modelnet.runs.content import check_content, evaluated_weights, features_of
 from modelnet.runs.folder import RunFolder
 from modelnet.runtime.device import autocast, choose_device, memory_errors
 from pipeline import TensorCache
@@ -73,7 +73,7 @@ class Trained:
         folder.read_config()
         content = folder.load_checkpoint(name)
         path = os.fspath(folder.checkpoints / name)
-        check_format(content, path)
+        check_content(content, path)
         chosen = choose_device(device)
         try:
             network = build_network(**content["model"])

@@ -14,7 +14,7 @@ from modelnet.progress import EpochRow
 from modelnet.runs.folder import RunFolder
 from modelnet.runs.history import describe_epochs
 from modelnet.runs.tables import Prediction
-from pipeline.errors import RunError
+from pipeline.errors import RunDamaged
 from pipeline.text import show_path
 
 
@@ -48,22 +48,21 @@ class Run:
             RunError: no run there, or one of its files is not as this program writes it.
         """
         folder = RunFolder(path)
-        config, rows = folder.read_config(), folder.read_metrics()
-        try:
-            scores = folder.read_scores()
-            run = cls(
-                path,
-                config,
-                TrainOptions.from_dict(config["options"]),
-                rows,
-                None if scores is None else Scores.from_dict(scores),
-                folder.read_predictions(),
-                folder.read_divergence(),
-            )
-            _ = run.classes, run.counts, run.val_counts, config["cache"]["fingerprint"]
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise RunError("the run cannot be read", path, f"not as it was written ({error})") from error
-        return run
+        config, scores = folder.read_config(), folder.read_scores()
+        if scores is not None:
+            named, scored = ([str(one["id"]) for one in side["classes"]] for side in (config["cache"], scores))
+            if named != scored:
+                reason = "its classes are others than those of config.json"
+                raise RunDamaged("the run cannot be read", path / "scores.json", reason)
+        return cls(
+            path,
+            config,
+            TrainOptions.from_dict(config["options"]),
+            folder.read_metrics(),
+            None if scores is None else Scores.from_dict(scores),
+            folder.read_predictions(),
+            folder.read_divergence(),
+        )
 
     @cached_property
     def classes(self) -> dict[str, str]:

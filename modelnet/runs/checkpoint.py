@@ -6,14 +6,13 @@ an ordinary one: `torch.load(path, weights_only=True)` reads it, and so does any
 
 import io
 import pickle
+import warnings
 from pathlib import Path
 from typing import Any
 
 import xxhash
-from torch import Tensor
 
-from pipeline.errors import CheckpointDamaged, CheckpointError, CheckpointUnsafe
-from pipeline.format.features import Features
+from pipeline.errors import CheckpointDamaged, CheckpointUnsafe
 
 _LABEL = b"xxh3-128 of the bytes before: "
 _COMMENT_BYTES = len(_LABEL) + 32
@@ -51,42 +50,13 @@ def decode(data: bytes, path: Path) -> dict[str, Any]:
     if data and not data.startswith(_ZIP):
         raise CheckpointUnsafe("not a checkpoint", path, "not one of ours; it is not loaded")
     try:
-        content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(action="ignore", category=UserWarning):  # of sparse tensors, which are refused
+            content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         reason = "it holds more than tensors and plain values, which could run code; it is not loaded"
         raise CheckpointUnsafe("not a safe checkpoint", path, reason) from error
-    except (RuntimeError, EOFError, ValueError) as error:
+    except (RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError, AssertionError) as error:
         raise CheckpointDamaged("the checkpoint is damaged", path, "it is cut short or changed") from error
     if not comment.startswith(_LABEL) or not isinstance(content, dict):
         raise CheckpointDamaged("the checkpoint is damaged", path, "it carries no digest of ours")
     return content
-
-
-FORMAT = 5
-
-
-def evaluated_weights(content: dict[str, Any]) -> dict[str, Tensor]:
-    """Return the weights of a checkpoint to predict with: their running mean where there is one."""
-    weights: dict[str, Tensor] = content["average"] or content["weights"]
-    return weights
-
-
-def features_of(content: dict[str, Any]) -> Features | None:
-    """Return what a network was trained on where that was no images.
-
-    Raises:
-        ValueError: the checkpoint says something else there.
-    """
-    values = content.get("features")
-    return None if values is None else Features.from_dict(values)
-
-
-def check_format(content: dict[str, Any], path: str) -> None:
-    """Refuse a checkpoint of another format.
-
-    Raises:
-        CheckpointError: shows both.
-    """
-    if content.get("format") != FORMAT:
-        reason = f"it has format {content.get('format')!r}; format {FORMAT} is read"
-        raise CheckpointError("the checkpoint does not fit", path, reason)

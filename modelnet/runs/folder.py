@@ -16,24 +16,29 @@
 Nothing in it holds the folder's own path, so that it can be moved as a whole.
 """
 
-import csv
-import errno
 import fcntl
-import io
-import json
 import os
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from modelnet.progress import EpochRow
 from modelnet.runs import checkpoint
-from modelnet.runs.tables import Prediction, csv_text, epochs_text, read_epochs, read_predictions
-from pipeline.errors import AccessDenied, CheckpointError, OutputError, RunBusy, RunError, StorageError
-from pipeline.system import files
+from modelnet.runs.config import json_text, parse_config, parse_scores
+from modelnet.runs.publish import keep_previous, publish, storage_errors
+from modelnet.runs.tables import Prediction, csv_text, epochs_text, parse_epochs, parse_group, parse_predictions
+from pipeline.errors import (
+    AccessDenied,
+    CheckpointError,
+    OutputError,
+    RunBusy,
+    RunDamaged,
+    RunError,
+    StorageError,
+)
 
 RUNS = Path("runs")
+T = TypeVar("T")
 
 
 class RunFolder:
@@ -116,7 +121,7 @@ class RunFolder:
 
     def write_config(self, config: dict[str, Any]) -> None:
         """Publish config.json."""
-        self._publish("config.json", _json_text(config).encode())
+        self._publish("config.json", json_text(config).encode())
 
     def read_config(self) -> dict[str, Any]:
         """Return what `write_config` was given.
@@ -125,27 +130,22 @@ class RunFolder:
             RunError: there is no run, or its config.json cannot be read.
         """
         path = self.path / "config.json"
-        try:
-            config: Any = json.loads(path.read_bytes())
-        except (FileNotFoundError, NotADirectoryError) as error:
-            reason = "it has no config.json" if self.path.exists() else "no such folder"
-            advice = "Give a folder below runs/"
-            if self.path.suffix == ".csv" and self.path.is_file():
-                reason, advice = "it is a table of several", "Give one of the folders that it names"
-            raise RunError("no run there", self.path, reason, advice) from error
-        except OSError as error:
-            raise RunError("the run cannot be read", path, error.strerror or str(error)) from error
-        except ValueError as error:
-            raise RunError("the run cannot be read", path, f"it is no JSON ({error})") from error
-        whole = isinstance(config, dict) and config.keys() >= {"options", "cache", "val"}
-        if not isinstance(config, dict) or not whole or not isinstance(config["options"], dict):
-            raise RunError("the run cannot be read", path, "it holds no options of a training run")
+        if not path.exists():
+            raise self._no_run()
+        config: dict[str, Any] = read(path, parse_config)
         return config
+
+    def _no_run(self) -> RunError:
+        reason = "it has no config.json" if self.path.exists() else "no such folder"
+        advice = "Give a folder below runs/"
+        if self.path.suffix == ".csv" and self.path.is_file():
+            reason, advice = "it is a table of several", "Give one of the folders that it names"
+        return RunError("no run there", self.path, reason, advice)
 
     def append_metrics(self, row: EpochRow) -> None:
         """Add a line to metrics.csv."""
         path = self.path / "metrics.csv"
-        with _storage_errors(path), path.open("a", encoding="utf-8", newline="") as file:
+        with storage_errors(path), path.open("a", encoding="utf-8", newline="") as file:
             file.write(epochs_text([row], with_header=file.tell() == 0))
 
     def read_metrics(self) -> list[EpochRow]:
@@ -155,13 +155,7 @@ class RunFolder:
             RunError: it is not the table that this program writes.
         """
         path = self.path / "metrics.csv"
-        if not path.exists():
-            return []
-        try:
-            text = path.read_text(encoding="utf-8")
-            return read_epochs(text[: text.rfind("\n") + 1])
-        except (ValueError, KeyError, TypeError, csv.Error) as error:
-            raise RunError("the run cannot be read", path, f"it is not a table of epochs ({error})") from error
+        return read(path, parse_epochs) if path.exists() else []
 
     def keep_metrics(self, epochs: int) -> list[EpochRow]:
         """Drop the lines after `epochs`, which training will write again, and return the others."""
@@ -184,12 +178,7 @@ class RunFolder:
             RunError: it is not the table that this program writes.
         """
         path = self.path / "predictions.csv"
-        if not path.exists():
-            return []
-        try:
-            return read_predictions(path.read_bytes().decode("utf-8", "surrogateescape"))
-        except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
-            raise RunError("the run cannot be read", path, f"it is not a table of predictions ({error})") from error
+        return read(path, parse_predictions) if path.exists() else []
 
     def read_scores(self) -> dict[str, Any] | None:
         """Return what `write_scores` was given; None where there is no such file.
@@ -198,17 +187,11 @@ class RunFolder:
             RunError: it cannot be read.
         """
         path = self.path / "scores.json"
-        try:
-            scores: dict[str, Any] = json.loads(path.read_bytes())
-        except FileNotFoundError:
-            return None
-        except (OSError, ValueError) as error:
-            raise RunError("the run cannot be read", path, str(error)) from error
-        return scores
+        return read(path, parse_scores) if path.exists() else None
 
     def write_scores(self, scores: dict[str, Any]) -> None:
         """Publish scores.json."""
-        self._publish("scores.json", _json_text(scores).encode())
+        self._publish("scores.json", json_text(scores).encode())
 
     def write_group(self, header: list[str], rows: Iterable[list[Any]]) -> None:
         """Publish group.csv; its first column, "run", names folders beside this one."""
@@ -221,16 +204,7 @@ class RunFolder:
         Raises:
             RunError: it is none.
         """
-        try:
-            text = path.read_bytes().decode("utf-8", "surrogateescape")
-            names = [line["run"] for line in csv.DictReader(io.StringIO(text))]
-        except OSError as error:
-            raise RunError("no group of runs there", path, error.strerror or str(error)) from error
-        except (KeyError, csv.Error) as error:
-            raise RunError("no group of runs there", path, "it is not a table with a column of runs") from error
-        if not names or any(name in ("", ".", "..") or set("/\0") & set(name) for name in names):
-            raise RunError("no group of runs there", path, "it names no folders beside its own")
-        return [path.parent.parent / name for name in names]
+        return [path.parent.parent / name for name in read(path, parse_group, "no group of runs there")]
 
     def write_divergence(self, where: str) -> None:
         """Publish diverged.txt."""
@@ -243,17 +217,12 @@ class RunFolder:
             RunError: it cannot be read.
         """
         path = self.path / "diverged.txt"
-        try:
-            return path.read_bytes().decode("utf-8", "surrogateescape").strip()
-        except FileNotFoundError:
-            return ""
-        except OSError as error:
-            raise RunError("the run cannot be read", path, error.strerror or str(error)) from error
+        return read(path, lambda data: data.decode("utf-8", "surrogateescape").strip()) if path.exists() else ""
 
     def forget_divergence(self) -> None:
         """Remove diverged.txt: the run goes on."""
         path = self.path / "diverged.txt"
-        with _storage_errors(path):
+        with storage_errors(path):
             path.unlink(missing_ok=True)
 
     def write_picture(self, name: str, png: bytes) -> None:
@@ -267,13 +236,9 @@ class RunFolder:
         """
         if best is not None:
             self._publish("checkpoints/best.pt", best)
-        last, previous = self.checkpoints / "last.pt", self.checkpoints / "previous.pt"
+        last = self.checkpoints / "last.pt"
         if last.exists():
-            with _storage_errors(previous), _clean_aside(previous) as aside:
-                files.remove(aside)
-                os.link(last, aside)
-                files.rename(aside, previous)
-                files.remove(aside)  # rename does nothing where both are the same file: killed here the last time
+            keep_previous(last, self.checkpoints / "previous.pt")
         self._publish("checkpoints/last.pt", checkpoint.encode(content))
 
     def load_checkpoint(self, name: str = "last.pt") -> dict[str, Any]:
@@ -304,9 +269,7 @@ class RunFolder:
         return f"The one before it is whole (epoch {content.get('epoch', '?')}): rename previous.pt to last.pt"
 
     def _publish(self, name: str, data: bytes) -> None:
-        path = self.path / name
-        with _storage_errors(path), _clean_aside(path):
-            files.publish(data, path)
+        publish(data, self.path / name)
 
 
 class UnwrittenRun(RunFolder):
@@ -330,31 +293,21 @@ class UnwrittenRun(RunFolder):
         pass
 
 
-@contextmanager
-def _clean_aside(path: Path) -> Iterator[Path]:
-    """Leave nothing of a file that is written beside `path` and could not be renamed to it."""
-    aside = path.with_name(path.name + ".new")
+def read(path: Path, parse: Callable[[bytes], T], what: str = "the run cannot be read") -> T:
+    """Return what a file of a run holds.
+
+    Args:
+        path: of the file.
+        parse: makes a value of its bytes, or raises ValueError that says what is wrong.
+        what: the error says.
+
+    Raises:
+        RunError: it is not there, or cannot be opened.
+        RunDamaged: it is not what a run writes.
+    """
     try:
-        yield aside
-    except OSError:
-        with suppress(OSError):
-            files.remove(aside)
-        raise
-
-
-def _json_text(values: dict[str, Any]) -> str:
-    return json.dumps(values, indent=2) + "\n"
-
-
-@contextmanager
-def _storage_errors(path: Path) -> Iterator[None]:
-    """Name the file of the run that could not be written: a run that loses its results must not seem well."""
-    try:
-        yield
+        return parse(path.read_bytes())
     except OSError as error:
-        denied = isinstance(error, PermissionError) or error.errno == errno.EROFS
-        kind = AccessDenied if denied else StorageError
-        advice = "What was saved before is whole; --resume goes on from there"
-        if not path.parent.exists():
-            advice = "The folder is no longer there; where it was renamed or moved, --resume goes on with it"
-        raise kind("the run cannot be written", path, error.strerror or str(error), advice) from error
+        raise RunError(what, path, error.strerror or str(error)) from error
+    except ValueError as error:
+        raise RunDamaged(what, path, str(error)) from error

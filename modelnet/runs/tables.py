@@ -2,12 +2,15 @@
 
 import csv
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import astuple, fields, replace
+from itertools import pairwise
 from statistics import median
 from typing import Any, NamedTuple
 
 from modelnet.progress import EpochRow
+from modelnet.runs.schema import Check, number, refused, whole
 
 _COLUMNS = [field.name for field in fields(EpochRow)]
 _MAY_BE_EMPTY = ("val_loss", "val_acc")  # of a run without validation images
@@ -40,35 +43,110 @@ def epochs_text(rows: Iterable[EpochRow], with_header: bool = True) -> str:
     return csv_text([_COLUMNS, *lines] if with_header else lines)
 
 
-def read_epochs(text: str) -> list[EpochRow]:
-    """Return what `epochs_text` was given; raises csv.Error, KeyError, TypeError or ValueError where it is none."""
-    rows = []
-    for line in csv.DictReader(io.StringIO(text)):
-        values: dict[str, Any] = {
-            name: None if line[name] == "" and name in _MAY_BE_EMPTY else float(line[name]) for name in _COLUMNS
-        }
-        rows.append(EpochRow(**values | {"epoch": int(line["epoch"])}))
-    return rows
+_EPOCH: dict[str, Check] = {
+    "train_loss": number(),
+    "train_acc": number(0, 1),
+    "val_loss": number(),
+    "val_acc": number(0, 1),
+    "lr": number(0),
+    "images_per_s": number(0),
+    "data_wait_s": number(0),
+    "epoch_s": number(0),
+}
+_IS_EPOCH = whole(1, 2**31 - 1)
+_IS_PROBABILITY, _IS_LOSS = number(0, 1.0000001), number()  # rounding may put a probability a little above 1
 
 
-def read_predictions(text: str) -> list[Prediction]:
-    """Return the lines of predictions.csv; raises csv.Error, KeyError, TypeError or ValueError where it is none."""
-    return [_prediction(line) for line in csv.DictReader(io.StringIO(text, newline=""))]
+def parse_epochs(data: bytes) -> list[EpochRow]:
+    """Return the whole lines of metrics.csv; the last one may be torn where the process was killed.
+
+    Raises:
+        ValueError: it is not what `epochs_text` writes: names the epoch, the column and what came.
+    """
+    with _named("a table of epochs"):
+        text = data.decode()
+        lines = list(csv.DictReader(io.StringIO(text[: text.rfind("\n") + 1])))
+        rows = [_epoch(line) for line in lines]
+        for before, after in pairwise(rows):
+            if after.epoch <= before.epoch:
+                raise ValueError(f"epoch {after.epoch} comes after epoch {before.epoch}")
+        return rows
 
 
-def _prediction(line: dict[str, str]) -> Prediction:
+def _epoch(line: dict[str, str]) -> EpochRow:
+    epoch = _int(line["epoch"])
+    _IS_EPOCH(epoch, "epoch")
+    validated = any(line[name] for name in _MAY_BE_EMPTY)
+    values: dict[str, Any] = {}
+    for name, check in _EPOCH.items():
+        if line[name] == "" and name in _MAY_BE_EMPTY and not validated:
+            values[name] = None
+        else:
+            values[name] = _float(line[name])
+            check(values[name], f"epoch {epoch}: {name}")
+    return EpochRow(epoch, **values)
+
+
+def _int(cell: str) -> Any:
+    """Return the number in a cell, or the cell itself where there is none."""
+    return int(cell) if cell.isdecimal() and len(cell) < 20 else cell
+
+
+def _float(cell: str) -> Any:
+    try:
+        return float(cell)
+    except ValueError:
+        return cell
+
+
+def parse_predictions(data: bytes) -> list[Prediction]:
+    """Return the lines of predictions.csv.
+
+    Raises:
+        ValueError: it is not the table that training writes: says in which line, and what came.
+    """
+    with _named("a table of predictions"):
+        text = data.decode("utf-8", "surrogateescape")
+        lines = csv.DictReader(io.StringIO(text, newline=""))
+        return [_prediction(line, f"image {position}") for position, line in enumerate(lines, 1)]
+
+
+def _prediction(line: dict[str, str], key: str) -> Prediction:
     if None in line.values():
         raise ValueError("a line of it is cut short")
-    return Prediction(
-        line["class_id"],
-        line["file"],
-        line["sha256"],
-        line["predicted"],
-        {"0": False, "1": True}[line["correct"]],
-        float(line["p_predicted"]),
-        float(line["p_true"]),
-        float(line["loss"]),
-    )
+    if line["correct"] not in ("0", "1"):
+        raise refused(f"{key}: correct", "0 or 1", line["correct"])
+    numbers = {name: _float(line[name]) for name in ("p_predicted", "p_true", "loss")}
+    for name, value in numbers.items():
+        (_IS_LOSS if name == "loss" else _IS_PROBABILITY)(value, f"{key}: {name}")
+    texts = [line[name] for name in ("class_id", "file", "sha256", "predicted")]
+    return Prediction._make([*texts, line["correct"] == "1", *numbers.values()])
+
+
+def parse_group(data: bytes) -> list[str]:
+    """Return the names of the folders in a group.csv.
+
+    Raises:
+        ValueError: it has none, or names folders elsewhere.
+    """
+    try:
+        lines = csv.DictReader(io.StringIO(data.decode("utf-8", "surrogateescape")))
+        names = [line["run"] for line in lines]
+    except (KeyError, csv.Error) as error:
+        raise ValueError("it is not a table with a column of runs") from error
+    if not names or any(name in (None, "", ".", "..") or set("/\0") & set(name) for name in names):
+        raise ValueError("it names no folders beside its own")
+    return names
+
+
+@contextmanager
+def _named(table: str) -> Iterator[None]:
+    """Let an error say which table was expected."""
+    try:
+        yield
+    except (ValueError, KeyError, TypeError, csv.Error) as error:
+        reason = f"the column {error} is missing" if isinstance(error, KeyError) else error
+        raise ValueError(f"it is not {table} ({reason})") from error
 
 
 def csv_text(rows: Iterable[Iterable[Any]]) -> str:

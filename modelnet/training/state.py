@@ -11,7 +11,7 @@ from torch.optim.swa_utils import AveragedModel
 from modelnet.data.caches import different_features, same_images
 from modelnet.eval.metrics import RunningMean
 from modelnet.options import TrainOptions
-from modelnet.runs.checkpoint import FORMAT, check_format, features_of
+from modelnet.runs.content import FORMAT, check_content, check_optimizer, features_of
 from modelnet.runtime.ranks import Ranks
 from pipeline import TensorCache
 from pipeline.errors import CheckpointError
@@ -129,7 +129,12 @@ class State:
         return {name: p.grad for name, p in self.network.named_parameters() if p.grad is not None}
 
     def restore(self, content: dict[str, Any]) -> None:
-        """Take everything from a checkpoint, the global random generators too."""
+        """Take everything from a checkpoint whose content was checked, the global random generators too.
+
+        Raises:
+            RuntimeError, ValueError: it is of another network or optimizer.
+        """
+        check_optimizer(content["optimizer"], self.optimizer)
         self.network.load_state_dict(content["weights"])
         self.optimizer.load_state_dict(content["optimizer"])
         if self.average is not None:
@@ -155,7 +160,7 @@ def check_fits(content: dict[str, Any], cache: TensorCache, path: str) -> None:
         CheckpointError: shows both.
     """
     what, advice = "the checkpoint does not fit", "Use the cache that it was trained on"
-    check_format(content, path)
+    check_content(content, path)
     if content["class_ids"] != cache.class_ids:
         trained, there = (", ".join(map(str, ids)) for ids in (content["class_ids"], cache.class_ids))
         raise CheckpointError(what, path, f"it was trained on classes {trained}; the cache has {there}", advice)

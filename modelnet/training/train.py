@@ -18,7 +18,7 @@ from modelnet.training.loop import TrainingLoop, TrainResult
 from modelnet.training.schedule import Schedule
 from modelnet.training.setup import Setup
 from modelnet.training.state import check_fits
-from pipeline.errors import CacheStale, OptionsError, RunError
+from pipeline.errors import CacheStale, CheckpointError, OptionsError
 from pipeline.text import show_path
 
 
@@ -134,7 +134,7 @@ def restored(run: RunFolder, setup: Setup, progress: Progress, stop: Stop) -> Tr
         if cache is not None and cache.fingerprint != described["fingerprint"]:
             reason = f"it is not the one that run {path.name} began with"
             raise CacheStale("the cache has changed", cache.path, reason, "Start a new run")
-    setup.state.restore(content)
+    restore(setup, content, run.checkpoints / "last.pt")
     if setup.state.epoch > options.epochs:
         reason = f"it has {setup.state.epoch} epochs already, and {options.epochs} were asked for"
         raise OptionsError("nothing to resume", path, reason, "Give more --epochs")
@@ -170,6 +170,21 @@ def note_on_rates(before: TrainOptions, setup: Setup) -> str:
     )
 
 
+def restore(setup: Setup, content: dict[str, Any], path: Path) -> None:
+    """Give a set-up the state that a checkpoint holds.
+
+    Raises:
+        CheckpointError: it is of another network or optimizer, or of a step that an epoch does not have.
+    """
+    try:
+        setup.state.restore(content)
+        if setup.state.step > len(setup.batches):
+            raise ValueError(f"step is {setup.state.step}, and an epoch has {len(setup.batches)} batches")
+    except (RuntimeError, ValueError, KeyError) as error:
+        reason = " ".join(str(error).split())
+        raise CheckpointError("the checkpoint cannot be used", path, reason) from error
+
+
 def resumed_options(run: RunFolder, changes: dict[str, Any]) -> TrainOptions:
     """Return the options that a run goes on with: its own, but for those of `changes` that are not None.
 
@@ -177,10 +192,7 @@ def resumed_options(run: RunFolder, changes: dict[str, Any]) -> TrainOptions:
         RunError: its config.json cannot be read.
         OptionsError: options that do not go together.
     """
-    try:
-        options = TrainOptions.from_dict(run.read_config()["options"])
-    except ValueError as error:
-        raise RunError("the run cannot be read", run.path / "config.json", str(error)) from error
+    options = TrainOptions.from_dict(run.read_config()["options"])
     try:
         return options.resumed(changes)
     except ValueError as error:

@@ -8,6 +8,7 @@ from modelnet.eval.scores import Scores, class_scores
 from modelnet.options import TrainOptions
 from modelnet.progress import EpochRow
 from modelnet.runs.folder import RunFolder
+from pipeline.recipe import Recipe
 
 Answer = tuple[str, str, str, float]
 """An image's class and file, the class that was said, and how probable that was."""
@@ -29,7 +30,7 @@ def make_run(
     described = [{"id": id, "name": class_name, "images": images} for id, class_name, images in classes]
     val = None if predictions is None else [sum(p[0] == str(id) for p in predictions) for id, _, _ in classes]
     with RunFolder.create(name, "") as run:
-        run.write_config(_config(TrainOptions(Path("c.h5"), **({"epochs": len(losses)} | options)), described, val))
+        run.write_config(config_of(TrainOptions(Path("c.h5"), **({"epochs": len(losses)} | options)), described, val))
         for i, x in enumerate(losses):
             value = None if predictions is None else x
             run.append_metrics(EpochRow(i + 1, x, 0.5, value, value and 0.5, 0.01, 100, 0, 1))
@@ -38,9 +39,15 @@ def make_run(
     return run.path
 
 
-def _config(options: TrainOptions, classes: list[dict[str, Any]], val: list[int] | None) -> dict[str, Any]:
+PADDLE_AND_SNAKE = [{"id": 1, "name": "paddle", "images": 6}, {"id": 2, "name": "snake", "images": 2}]
+
+
+def config_of(
+    options: TrainOptions, classes: list[dict[str, Any]] = PADDLE_AND_SNAKE, val: list[int] | None = None
+) -> dict[str, Any]:
+    """Return a config.json: of a run with these classes, and so many validation images of each."""
     validated = None if val is None else [one | {"images": n} for one, n in zip(classes, val, strict=True)]
-    images = {"images": 0, "fingerprint": "f" * 64, "recipe": {"size": 64, "dtype": "uint8"}}
+    images = {"images": 0, "fingerprint": "f" * 64, "recipe": Recipe(64, dtype="uint8").to_dict()}
     return {
         "options": options.to_dict(),
         "command": options.command(),

@@ -18,6 +18,7 @@ from modelnet.runs.folder import RunFolder
 from modelnet.runs.tables import Prediction
 from pipeline.errors import OptionsError, RunError
 from tests.support.command_line import RunCli
+from tests.support.made_runs import config_of
 
 pytestmark = pytest.mark.usefixtures("in_a_folder_of_its_own", "no_pictures")
 
@@ -26,9 +27,8 @@ def write_run(name: str, correct: Sequence[int], photos: Sequence[str] = (), epo
     """Make a run that ended with these right and wrong; every second image is of class 1, the others of class 2."""
     wanted = TrainOptions(Path("c.h5"), val=Path("v.h5"), epochs=epochs, name=name, **options)
     run = RunFolder.create(name, "")
-    images = {"fingerprint": "f" * 64, "images": 9, "classes": [], "recipe": {"size": 64}}
-    values: dict[str, Any] = {"git_commit": None, "versions": {"torch": "2.9"}, "cache": images, "val": images}
-    run.write_config({"options": wanted.to_dict(), **values})
+    config = config_of(wanted)
+    run.write_config(config | {"git_commit": None, "versions": {"torch": "2.9"}, "val": config["cache"]})
     rows = []
     for i, (right, photo) in enumerate(zip(correct, photos or map(str, range(len(correct))), strict=True)):
         true, sha256 = str(1 + i % 2), hashlib.sha256(os.fsencode(photo)).hexdigest()

@@ -9,11 +9,13 @@ from typing import Any
 import pytest
 import torch
 
+from modelnet.options import TrainOptions
 from modelnet.progress import EpochRow
 from modelnet.runs.checkpoint import encode
 from modelnet.runs.folder import RunFolder
 from pipeline.errors import AccessDenied, OutputError, RunBusy, RunError, StorageError
 from pipeline.system import files
+from tests.support.made_runs import config_of
 
 ROW = EpochRow(1, 0.1 + 0.2, 0.5, None, None, 0.008, 1234.5, 0.01, 1.5)
 
@@ -170,7 +172,7 @@ def test_a_process_that_a_run_has_forked_does_not_keep_its_folder_locked(
     """As a loader worker that has not yet ended when the run was killed."""
     monkeypatch.chdir(tmp_path)
     run = RunFolder.create("held", "")
-    run.write_config({"options": {}, "cache": {}, "val": None})
+    run.write_config(config_of(TrainOptions(Path("c.h5"))))
     asleep, wake = os.pipe()
     begun, begin = os.pipe()
     pid = os.fork()

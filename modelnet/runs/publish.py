@@ -1,0 +1,59 @@
+"""Publish the files of a run folder, each by one rename; a failure names the file, and leaves nothing beside it."""
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from pipeline.errors import AccessDenied, StorageError
+from pipeline.system import files
+
+_NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS, errno.EXDEV, errno.EINVAL)
+
+
+def publish(data: bytes, path: Path) -> None:
+    """Write a file of a run: a reader sees the old bytes or the new ones."""
+    with storage_errors(path), clean_aside(path):
+        files.publish(data, path)
+
+
+def keep_previous(path: Path, previous: Path) -> None:
+    """Let `previous` be the file that `path` is, by a hard link, or by a copy where the file system has no links."""
+    with storage_errors(previous), clean_aside(previous) as aside:
+        files.remove(aside)
+        try:
+            os.link(path, aside)
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            files.publish(path.read_bytes(), previous)
+            return
+        files.rename(aside, previous)
+        files.remove(aside)  # rename does nothing where both are the same file: killed here the last time
+
+
+@contextmanager
+def clean_aside(path: Path) -> Iterator[Path]:
+    """Leave nothing of a file that is written beside `path` and could not be renamed to it."""
+    aside = path.with_name(path.name + ".new")
+    try:
+        yield aside
+    except OSError:
+        with suppress(OSError):
+            files.remove(aside)
+        raise
+
+
+@contextmanager
+def storage_errors(path: Path) -> Iterator[None]:
+    """Name the file of the run that could not be written: a run that loses its results must not seem well."""
+    try:
+        yield
+    except OSError as error:
+        denied = isinstance(error, PermissionError) or error.errno == errno.EROFS
+        kind = AccessDenied if denied else StorageError
+        advice = "What was saved before is whole; --resume goes on from there"
+        if not path.parent.exists():
+            advice = "The folder is no longer there; where it was renamed or moved, --resume goes on with it"
+        raise kind("the run cannot be written", path, error.strerror or str(error), advice) from error

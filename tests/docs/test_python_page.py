@@ -37,6 +37,13 @@ def test_every_public_name_is_on_the_page_of_the_api() -> None:
     assert sorted(shown) == sorted([*pipeline.__all__, *modelnet.__all__])
 
 
+def test_pages_name_only_what_the_packages_export() -> None:
+    pages = [REPOSITORY / "README.md", *(REPOSITORY / "docs").glob("*.md")]
+    deeper = re.compile(r"(?:from|import) (?:pipeline|modelnet)\.|`(?:pipeline|modelnet)\.[a-z]+\.")
+
+    assert [page.name for page in pages if deeper.search(page.read_text("utf-8"))] == []
+
+
 def test_the_program_for_an_onnx_file_answers_as_predict_does(
     checkout: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -11,6 +11,7 @@ RGB = tuple[float, float, float]
 StoredType = Literal["float32", "uint8"]
 
 MAX_SIZE = 4096
+WITHOUT_KEY: dict[str, Any] = {"scaled_decode": False}  # what a stored recipe means that lacks a key
 
 
 @dataclass(frozen=True)
@@ -82,13 +83,14 @@ class Recipe:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Recipe":
-        """Build from `to_dict`'s values.
+        """Build from `to_dict`'s values, of this version or an earlier one.
 
         Raises:
             ValueError: a missing, unknown or impossible value.
         """
-        if not isinstance(values, dict) or {*values, "scaled_decode"} != {field.name for field in fields(cls)}:
+        if not isinstance(values, dict) or {*values, *WITHOUT_KEY} != {field.name for field in fields(cls)}:
             raise ValueError(f"a recipe has {', '.join(f.name for f in fields(cls))}, not {values!r}")
+        values = WITHOUT_KEY | values
         try:
             mean, std = tuple(values["mean"]), tuple(values["std"])
             return cls(**(values | {"mean": mean, "std": std}))

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.build import stat_cache
-from pipeline.build.image_table import DONE, FAILED, PASSING, TODO, ImageTable
+from pipeline.build.image_table import DONE, FAILED, TODO, TRANSIENT, ImageTable
 from pipeline.build.lock import build_lock
 from pipeline.build.output import (
     identity,
@@ -179,7 +179,7 @@ class _Build:
 
     def _take_over_failures(self, staleness: Staleness) -> None:
         for candidate, failure in staleness.failures.items():
-            self.images.state[candidate] = PASSING if failure.passing else FAILED
+            self.images.state[candidate] = TRANSIENT if failure.transient else FAILED
             self.images.reasons[candidate] = failure.reason
 
     def _fill(self, job: Job, executor: Executor | None, progress: Progress | None) -> None:
@@ -207,7 +207,7 @@ class _Build:
                     candidate = candidates.pop(result.row)
                     images.record(candidate, result)
                     self.counts[result.how] += 1
-                    if result.how != "passing":
+                    if result.how != "transient":
                         entries.append(images.entry(candidate))
                 self.partial.record(entries)
                 finished += len(results)

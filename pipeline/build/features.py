@@ -25,6 +25,7 @@ from pipeline.format.features import Features
 from pipeline.format.header import IMAGES_OFFSET, TABLE_NAMES, VERSION, Extent, Header
 from pipeline.format.reader import CacheReader, outside_digest, row_hash
 from pipeline.format.sharded import Reader
+from pipeline.format.tables import failed_table
 from pipeline.system import files
 from pipeline.system.signals import held_signals
 from pipeline.text import show_bytes, show_path
@@ -130,6 +131,8 @@ def _why_stale(old: CacheReader, images: Reader, features: Features, rebuild: bo
         advice = "Give another --out, or --rebuild to replace it"
         raise OutputError("the cache would be lost", old.path, why, advice)
     differences = old.header.features.differences(features)
+    if old.earlier:
+        differences.append("made by an earlier version")
     if damaged := len(damaged_rows(old)):
         differences.append(f"{damaged} damaged")
     return "; ".join(differences)
@@ -153,6 +156,7 @@ def _write(
     try:
         _reserve(fd, path, extent)
         tables = {name: np.ascontiguousarray(images.table(name)) for name in TABLE_NAMES}
+        tables["failed"] = failed_table(images.failed)  # of images that an earlier version cached, too
         tables["row_hash"] = _write_rows(fd, extent, rows_of, progress)
         header = _finish(fd, images, features, extent, tables)
         files.rename(building, path)

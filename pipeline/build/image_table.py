@@ -12,14 +12,14 @@ from pipeline.format.tables import Failed, byte_table, failed_table, near_rows, 
 from pipeline.source.manifest import Manifest
 from pipeline.source.reader import Stat
 
-TODO, DONE, FAILED, PASSING = 0, 1, 2, 3
+TODO, DONE, FAILED, TRANSIENT = 0, 1, 2, 3
 
 
 class ImageTable:
     """Columns over the M candidates of a manifest.
 
     Attributes:
-        state: (M,) uint8, TODO, DONE, FAILED (follows from the bytes) or PASSING (a failure of the day).
+        state: (M,) uint8, TODO, DONE, FAILED (follows from the bytes) or TRANSIENT (may not come again).
         source_sha256: (M, 32) uint8, zero where not known.
         row_hash, image_hash: (M,) uint64.
         stats: (M, 4) int64, the column of the manifest; changed to that of the moment at which the content was read.
@@ -53,7 +53,7 @@ class ImageTable:
         """Take over what a worker says of an image."""
         if result.source_sha256:
             self.know(candidate, result.source_sha256, result.stat)
-        self.state[candidate] = {"failed": FAILED, "passing": PASSING}.get(result.how, DONE)
+        self.state[candidate] = {"failed": FAILED, "transient": TRANSIENT}.get(result.how, DONE)
         self.row_hash[candidate] = result.row_hash
         self.image_hash[candidate] = result.image_hash
         self._set(self.notes, candidate, result.notes)
@@ -87,7 +87,7 @@ class ImageTable:
                 self.manifest.class_ids[self.manifest.labels[candidate]],
                 os.fsdecode(self.manifest.names[candidate]),
                 self.reasons[candidate],
-                bool(self.state[candidate] == PASSING),
+                bool(self.state[candidate] == TRANSIENT),
                 self.known_sha256(candidate).hex(),
             )
             for candidate in np.flatnonzero(self.state >= FAILED).tolist()

@@ -132,7 +132,7 @@ def _one_by_one(job: Job, suspects: Sequence[Item], answer_signals: Callable[[],
             why = f"{crashes} workers died one after another, the last at {show_location(item.location)}"
             raise WorkerDied("the build stopped", job.target, why, _GO_ON)
         if crashed:
-            yield [Result(item.row, "passing", reason=_CRASHED)]
+            yield [Result(item.row, "transient", reason=_CRASHED)]
 
 
 _CRASHED = f"its decoder crashed, or took over {SECONDS_AN_IMAGE} s"

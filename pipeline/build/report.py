@@ -73,7 +73,7 @@ class BuildReport:
         if summary := self.inspection.summary():
             yield f"worth a look: {summary}; info lists them"
         where = self._where()
-        again = sum(failed.passing for failed in self.failed)
+        again = sum(failed.transient for failed in self.failed)
         if self.up_to_date and again:
             files = "1 file still fails" if again == 1 else f"{again} files still fail"
             yield f"{where}, is as it was; {files} and will be tried again ({self.seconds:.2f} s)"
@@ -104,5 +104,5 @@ def failed_lines(failed: Sequence[Failed]) -> Iterator[str]:
 
 
 def _failed(failed: Failed) -> str:
-    again = " (the next build tries again)" if failed.passing else ""
+    again = " (the next build tries again)" if failed.transient else ""
     return f"{show_path(failed.name)}: {printable(failed.reason)}{again}"

@@ -117,6 +117,8 @@ def _other_differences(manifest: Manifest, cache: CacheReader, recipe: Recipe, d
     differences = cache.header.recipe.differences(recipe)
     if cache.header.decoder != decoder:
         differences.append("this installation decodes images to other pixels")
+    if cache.earlier:
+        differences.append("made by an earlier version")
     old, new = set(cache.class_folders), set(manifest.class_folders)
     for kind, folders in (("new", new - old), ("gone", old - new)):
         if folders:
@@ -214,7 +216,7 @@ def _compare_failed(
     old = cache.failed
     for candidate, place in failed.items():
         name = names[images.manifest.labels[candidate]]
-        if not old[place].passing:
+        if not old[place].transient:
             if images.known_sha256(candidate).hex() != old[place].source_sha256:
                 staleness.changes["changed", name] += 1
                 continue

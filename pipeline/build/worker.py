@@ -37,7 +37,7 @@ class Item(NamedTuple):
 
 
 class Result(NamedTuple):
-    """What became of one image. `how`: "decoded", "copied", "failed" (for good) or "passing" (a failure of the day)."""
+    """What became of one image; `how` is "decoded", "copied", "failed" (for good) or "transient" (may not fail again)."""
 
     row: int
     how: str
@@ -99,9 +99,9 @@ def _fill_row(job: Job, fd: int, donor: "Donor | None", item: Item) -> Result:
         except OSError as error:
             if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
                 raise
-            return Result(item.row, "passing", reason=_why(error))
+            return Result(item.row, "transient", reason=_why(error))
         except MemoryError:
-            return Result(item.row, "passing", reason="no memory to read it")
+            return Result(item.row, "transient", reason="no memory to read it")
         except Damaged as damaged:
             sha256 = hashlib.sha256(damaged.stored).digest()
             return Result(item.row, "failed", sha256, damaged.found, reason=damaged.reason)
@@ -116,7 +116,7 @@ def _fill_row(job: Job, fd: int, donor: "Donor | None", item: Item) -> Result:
             return Result(item.row, "failed", sha256, found, reason=str(error))
         except MemoryError:
             reason = f"needs more than {BYTES_AN_IMAGE / 1e9:g} GB of memory"
-            return Result(item.row, "passing", sha256, found, reason=reason)
+            return Result(item.row, "transient", sha256, found, reason=reason)
         row, looks = pixels_to_row(pixels_HWC, job.recipe), image_hash(pixels_HWC)
     place = job.offset + item.row * job.recipe.row_bytes
     files.write_all(fd, row.reshape(-1).view(np.uint8).data, place)

@@ -16,10 +16,11 @@ import xxhash
 from numpy.typing import NDArray
 
 from pipeline.errors import CacheDamaged, CacheStale, CacheUnsafe, StorageError, WorkerDied
+from pipeline.format.checks import open_cache, read_header
 from pipeline.format.classes import ClassId, class_ids_of, class_order
 from pipeline.format.features import Features
-from pipeline.format.header import Extent, Header, open_cache, read_header
-from pipeline.format.tables import Failed
+from pipeline.format.header import Extent, Header
+from pipeline.format.tables import Failed, is_earlier_failure, read_failure
 from pipeline.recipe import Recipe
 from pipeline.system import files
 
@@ -139,7 +140,12 @@ class CacheReader:
     @cached_property
     def failed(self) -> list[Failed]:
         """The files that did not give an image when this cache was built."""
-        return [Failed(**json.loads(entry)) for entry in self.table("failed").tolist()]
+        return [read_failure(entry) for entry in self.table("failed").tolist()]
+
+    @cached_property
+    def earlier(self) -> bool:
+        """True where an earlier version made the file: a build would write another header or table."""
+        return self.header.earlier_recipe is not None or any(map(is_earlier_failure, self.table("failed").tolist()))
 
     @cached_property
     def notes(self) -> list[tuple[int, str]]:
@@ -243,7 +249,7 @@ _REBUILD = "Run build-cache again"
 
 def _is_failure(failed: Failed) -> bool:
     texts = failed.name, failed.reason, failed.source_sha256
-    if type(failed.class_id) not in (int, str) or type(failed.passing) is not bool or {*map(type, texts)} != {str}:
+    if type(failed.class_id) not in (int, str) or type(failed.transient) is not bool or {*map(type, texts)} != {str}:
         return False
     os.fsencode(str(failed.class_id)), os.fsencode(failed.name)  # ValueError: no name that a file can have
     return len(bytes.fromhex(failed.source_sha256)) in (0, 32)

@@ -14,15 +14,36 @@ from pipeline.format.duplicates import exact_groups, near_pairs
 class Failed(NamedTuple):
     """A file that should have given an image and did not.
 
-    `passing` failures are of the day (unreadable, changed meanwhile) and tried again by the next build; the others
-    follow from the bytes and are stored. `source_sha256` is hexadecimal, empty where nothing could be read.
+    A `transient` failure (unreadable, changed meanwhile) may not come again, so the next build tries the file again;
+    any other follows from the file's bytes. `source_sha256` is hexadecimal, empty where nothing could be read.
     """
 
     class_id: ClassId
     name: str
     reason: str
-    passing: bool
+    transient: bool
     source_sha256: str = ""
+
+
+_EARLIER_KEY = "passing"  # what `transient` was called in an earlier state of format 1
+
+
+def read_failure(entry: bytes) -> Failed:
+    """Read an entry of the table of failures, as `failed_table` or an earlier version wrote it.
+
+    Raises:
+        ValueError, TypeError: it is no such entry.
+    """
+    values = json.loads(entry)
+    if is_earlier_failure(entry):
+        values["transient"] = values.pop(_EARLIER_KEY)
+    return Failed(**values)
+
+
+def is_earlier_failure(entry: bytes) -> bool:
+    """Tell whether an earlier version wrote an entry of the table of failures."""
+    values = json.loads(entry)
+    return isinstance(values, dict) and _EARLIER_KEY in values and "transient" not in values
 
 
 def byte_table(values: Sequence[bytes]) -> NDArray[np.bytes_]:

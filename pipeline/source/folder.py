@@ -154,7 +154,7 @@ class _Walk:
             self.found.left_out[reason] += 1
 
     def _fail(self, class_folder: bytes, name: bytes, reason: str) -> None:
-        self.found.failed.append(Failed(os.fsdecode(class_folder), os.fsdecode(name), reason, passing=True))
+        self.found.failed.append(Failed(os.fsdecode(class_folder), os.fsdecode(name), reason, transient=True))
 
     def _is_ours(self, entry: "os.DirEntry[bytes]") -> bool:
         """Tell the output, what stands beside it while it is built, and other caches from the user's files."""

@@ -121,8 +121,8 @@ def _build(order: Order) -> Order:
         return {"code": 1, "said": repr(error), "operations": moment.operations}
     names = ("cached", "kept", "decoded", "copied", "up_to_date")
     found = {name: getattr(report, name) for name in names}
-    passing = sum(failed.passing for failed in report.failed)
-    return found | {"code": 0, "said": "", "passing": passing, "operations": moment.operations}
+    transient = sum(failed.transient for failed in report.failed)
+    return found | {"code": 0, "said": "", "transient": transient, "operations": moment.operations}
 
 
 class _Moment:

@@ -19,7 +19,8 @@ import pytest
 
 from pipeline.build.build import build_cache
 from pipeline.errors import CacheUnsafe, OutputError
-from pipeline.format.header import IMAGES_OFFSET, USER_BLOCK, read_header
+from pipeline.format.checks import read_header
+from pipeline.format.header import IMAGES_OFFSET, USER_BLOCK
 from pipeline.format.reader import CacheReader
 from tests.soak.test_mutants import seal
 from tests.soak.trees import Inline, plant

@@ -121,8 +121,8 @@ def check(report: BuildReport, bad: dict[str, bytes], good: dict[str, bytes], fi
             wrong.append(f"{name}: does not decode, and is not named with a reason")
         if expected is not None and found.get(name) != expected.tobytes():
             wrong.append(f"{name}: decodes, and has another row ({reasons.get(name)})")
-    if any(failed.passing for failed in report.failed):
-        wrong.append("a failure that follows from the bytes is called passing")
+    if any(failed.transient for failed in report.failed):
+        wrong.append("a failure that follows from the bytes is called transient")
     figures.update(f"reason {reason.split(':')[0]}" for reason in reasons.values())
     return wrong
 

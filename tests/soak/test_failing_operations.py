@@ -33,6 +33,7 @@ MODULES = (
     "build.journal",
     "build.partial",
     "format.reader",
+    "format.checks",
     "format.header",
     "format.hdf5",
     "build.staleness",
@@ -136,11 +137,11 @@ class Case:
             except Exception as error:
                 wrong.append(f"{type(error).__name__} escaped: {error}")
             else:
-                unread = any(failed.passing for failed in report.failed)
+                unread = any(failed.transient for failed in report.failed)
                 if number == SHORT and content(self.cache) != self.expected:
                     wrong.append("a short write was taken for a whole one")
                 # a source that cannot be read is a failure of the day, and a call for neatness alone may fail unseen
-                if any(not failed.passing for failed in report.failed if "broken" not in failed.name):
+                if any(not failed.transient for failed in report.failed if "broken" not in failed.name):
                     wrong.append(f"a final failure: {report.failed}")
         if wrong:
             wrong = [f"{os.strerror(number) if number else 'short'} at {stand_in.failed} {fails_at}: {wrong}"]

@@ -100,7 +100,7 @@ def kill_and_resume(
         figures["killed"] += answer["killed"] or kill["who"] == "worker"
         if answer["orphans"]:
             wrong.append(f"{answer['orphans']} orphans")
-        if kill["who"] == "worker" and (answer["code"] != 0 or answer["passing"]):
+        if kill["who"] == "worker" and (answer["code"] != 0 or answer["transient"]):
             wrong.append(f"the build did not go on without a worker: {answer}")
         if content(cache) not in (old, setting.expected):
             wrong.append("a partial file under the final name")

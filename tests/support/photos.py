@@ -46,8 +46,8 @@ def save_jpeg(path: Path, width: int, height: int, seed: int, quality: int = 85)
 
 def make_photos(folder: Path) -> Path:
     """Write `PHOTOS` into a folder, 4 pictures a class, each another; the same bytes every time."""
-    reader = [(class_id, name, size) for class_id, names in PHOTOS.items() for name, size in names.items()]
-    for seed, (class_id, name, (width, height)) in enumerate(reader):
+    images = [(class_id, name, size) for class_id, names in PHOTOS.items() for name, size in names.items()]
+    for seed, (class_id, name, (width, height)) in enumerate(images):
         save_jpeg(folder / class_id / name, width, height, seed)
     return folder
 

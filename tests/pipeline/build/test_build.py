@@ -305,7 +305,7 @@ def test_a_decoder_that_crashes_hangs_or_devours_memory_costs_its_image_only(
 
     report = build_cache(photos, out, size=SIZE, workers=2)
 
-    assert [(f.class_id, f.name, f.reason, f.passing) for f in report.failed] == [(1, bad.name, reason, True)]
+    assert [(f.class_id, f.name, f.reason, f.transient) for f in report.failed] == [(1, bad.name, reason, True)]
     assert report.cached == 7
     monkeypatch.undo()
     again = build_cache(photos, out, size=SIZE, workers=1)

@@ -330,11 +330,11 @@ def test_a_failure_of_the_day_is_tried_again_and_then_no_longer(
     secret = photos / "1" / FIRST
     secret.chmod(0)
     first = rebuilt(photos, out)
-    assert [(f.name, f.reason, f.passing) for f in first.failed] == [(FIRST, "permission denied", True)]
+    assert [(f.name, f.reason, f.transient) for f in first.failed] == [(FIRST, "permission denied", True)]
     assert TensorCache(out).failed == first.failed
 
     still = rebuilt(photos, out)
-    assert [(f.name, f.reason, f.passing) for f in still.failed] == [(FIRST, "permission denied", True)]
+    assert [(f.name, f.reason, f.transient) for f in still.failed] == [(FIRST, "permission denied", True)]
     assert still.decoded == 0
 
     secret.chmod(0o644)

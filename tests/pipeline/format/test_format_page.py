@@ -28,7 +28,7 @@ from pipeline.errors import (
     CacheUnsafe,
     WorkerDied,
 )
-from pipeline.format.header import open_cache
+from pipeline.format.checks import open_cache
 from pipeline.format.reader import CacheReader
 from tests.support.command_line import REPOSITORY
 from tests.support.photos import make_photos
@@ -181,14 +181,14 @@ def test_a_stranger_reads_every_table_from_the_document_alone(rich: tuple[Path, 
             "class_id": 2,
             "name": "broken.JPEG",
             "reason": "not an image",
-            "passing": False,
+            "transient": False,
             "source_sha256": hashlib.sha256(b"no image").hexdigest(),
         },
         {
             "class_id": 2,
             "name": "caf\udce9 broken.jpg",
             "reason": "a GIF, not a JPEG or PNG",
-            "passing": False,
+            "transient": False,
             "source_sha256": hashlib.sha256(b"GIF89a").hexdigest(),
         },
     ]

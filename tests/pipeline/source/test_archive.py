@@ -375,12 +375,12 @@ def test_a_member_that_its_zip_does_not_give_back_is_named_and_the_cache_stays_f
         archive.writestr("1/bad.jpg", jpeg())
     with zipfile.ZipFile(parts / "good.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("1/good.jpg", jpeg(1))
-    damage, reason, passing = DAMAGES[kind]
+    damage, reason, transient = DAMAGES[kind]
     damage(parts / "bad.zip")
 
     report = build_cache(parts, tmp_path / "c.h5", size=16, executor=InThisProcess())
 
-    assert [(f.class_id, f.name, f.passing) for f in report.failed] == [(1, "bad.jpg", passing)]
+    assert [(f.class_id, f.name, f.transient) for f in report.failed] == [(1, "bad.jpg", transient)]
     assert reason in report.failed[0].reason and report.cached == 1
     assert build_cache(parts, tmp_path / "c.h5", size=16, executor=InThisProcess()).up_to_date
 

@@ -208,7 +208,7 @@ def test_an_unreadable_file_fails_and_an_unreadable_folder_ends_the_build(
     (photos / "1" / "n03874293_7.JPEG").chmod(0)
 
     report = build_cache(photos, tmp_path / "c.h5", size=8, workers=1)
-    assert [(f.class_id, f.name, f.reason, f.passing) for f in report.failed] == [
+    assert [(f.class_id, f.name, f.reason, f.transient) for f in report.failed] == [
         (1, "n03874293_7.JPEG", "permission denied", True)
     ]
     assert report.cached == 7

@@ -1,0 +1,199 @@
+"""Open a cache file, and check its header before anything of it is believed.
+
+Reading never calls the HDF5 library; `docs/format.md` says why.
+"""
+
+import errno
+import json
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+import xxhash
+
+from pipeline.errors import AccessDenied, CacheDamaged, CacheError, CacheMissing, CacheUnsafe, StorageError, WorkerDied
+from pipeline.format.features import Features
+from pipeline.format.header import (
+    IMAGES_OFFSET,
+    MAGIC,
+    PREFIX,
+    TABLE_NAMES,
+    TABLES,
+    USER_BLOCK,
+    VERSION,
+    Extent,
+    Header,
+    Shard,
+    check_digits,
+)
+from pipeline.recipe import Recipe
+from pipeline.system import files
+
+_CHECKSUM_BYTES = 16
+_HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
+
+
+def open_cache(path: Path) -> int:
+    """Open a cache for reading.
+
+    Raises:
+        CacheMissing: nothing there, or only an unfinished build.
+        CacheUnsafe: not a regular file.
+        AccessDenied, StorageError, WorkerDied: as the system says.
+    """
+    try:
+        fd = files.open_for_reading(path)
+    except (FileNotFoundError, NotADirectoryError):
+        if os.access(path.with_name(path.name + ".building"), os.F_OK):
+            raise CacheMissing(
+                "no cache yet", path, "an unfinished build exists", "Run build-cache again to resume it"
+            ) from None
+        raise CacheMissing("no cache", path, "there is no such file", "Build it: build-cache SOURCE") from None
+    except PermissionError as error:
+        raise AccessDenied("the cache cannot be read", path, "permission denied") from error
+    except OSError as error:
+        if error.errno in (errno.EMFILE, errno.ENFILE):
+            advice = "Raise the limit (ulimit -n)"
+            raise WorkerDied("the cache cannot be read", path, error.strerror or str(error), advice) from error
+        raise StorageError("the cache cannot be read", path, error.strerror or str(error)) from error
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise CacheUnsafe("not a cache", path, "not a regular file", "Give the .h5 file that build-cache made")
+    return fd
+
+
+def read_header(fd: int, path: Path) -> Header:
+    """Read and check the header: magic, version, checksum, sizes, extents; not yet the tables' digest.
+
+    Raises:
+        CacheUnsafe: not a cache of ours, or extents that reach outside the file or into each other.
+        CacheError: written by a newer version.
+        CacheDamaged: truncated, or bytes that are not those that were written.
+        StorageError: the disk failed.
+    """
+    try:
+        size = os.fstat(fd).st_size
+        start = files.read_at(fd, USER_BLOCK, 0)
+    except OSError as error:
+        raise StorageError("the cache cannot be read", path, error.strerror or str(error)) from error
+    text = _checked_text(start, size, path)
+    try:
+        header = _parse(json.loads(text))
+        reencoded = header.encode()
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
+        raise CacheUnsafe(
+            "not a cache that can be read", path, f"its header makes no sense ({error})", _REBUILD
+        ) from error
+    if reencoded != start[: len(reencoded)]:
+        raise CacheUnsafe("not a cache that can be read", path, "its header is written unlike ours", _REBUILD)
+    if header.file_size != size:
+        raise CacheDamaged("the cache is damaged", path, f"{size} bytes, {header.file_size} expected", _REBUILD)
+    _check_extents(header, path)
+    return header
+
+
+_REBUILD = "Run build-cache again"
+
+
+def _checked_text(start: bytes, size: int, path: Path) -> bytes:
+    if len(start) < PREFIX.size or not start.startswith(MAGIC):
+        if start.startswith(_HDF5_MAGIC):
+            why = "an HDF5 file, but not one that build-cache made"
+        elif size == 0:
+            why = "the file is empty"
+        else:
+            why = "its first bytes are not a cache's"
+        raise CacheUnsafe(
+            "not a cache",
+            path,
+            f"{why}; a tensor cache of format {VERSION} is read",
+            "Build one: build-cache SOURCE",
+        )
+    _, version, length = PREFIX.unpack_from(start)
+    if version != VERSION:
+        raise CacheError(
+            "the cache cannot be read",
+            path,
+            f"it has format {version}; this version reads format {VERSION}",
+            "Update modelnet-cache, or build the cache again",
+        )
+    end = PREFIX.size + length
+    if end + _CHECKSUM_BYTES > len(start) or xxhash.xxh3_128_digest(start[:end]) != start[end : end + _CHECKSUM_BYTES]:
+        raise CacheDamaged("the cache is damaged", path, "its header does not match its checksum", _REBUILD)
+    return start[PREFIX.size : end]
+
+
+def _parse(values: Any) -> Header:
+    extents = {}
+    if type(values["file_size"]) is not int:
+        raise ValueError("its size is none")
+    for entry in values["datasets"]:
+        count, *row_shape = entry["shape"]
+        for number in (count, entry["offset"], *row_shape):
+            if type(number) is not int or not 0 <= number < 2**63:
+                raise ValueError(f"{number!r} is no size")
+        extents[entry["name"]] = Extent(
+            name=str(entry["name"]),
+            dtype=str(entry["dtype"]),
+            row_shape=tuple(row_shape),
+            count=count,
+            offset=entry["offset"],
+        )
+    recipe = Recipe.from_dict(values["recipe"])
+    header = Header(
+        recipe=recipe,
+        decoder=str(values["decoder"]),
+        fingerprint=str(values["fingerprint"]),
+        content=str(values["content"]),
+        shard=None if values["shard"] is None else Shard.from_dict(values["shard"]),
+        extents=extents,
+        file_size=values["file_size"],
+        digest=str(values["digest"]),
+        features=Features.from_dict(values["features"]) if "features" in values else None,
+        earlier_recipe=values["recipe"] if values["recipe"].keys() < recipe.to_dict().keys() else None,
+    )
+    for digits, length in ((header.decoder, 32), (header.fingerprint, 64), (header.digest, 32)):
+        check_digits(digits, length)
+    if header.content != ("images" if header.features is None else "features"):
+        raise ValueError(f"content {header.content!r} is not known")
+    _check_shapes(header)
+    return header
+
+
+def _check_shapes(header: Header) -> None:
+    if list(header.extents) != ["images", *TABLE_NAMES]:
+        raise ValueError(f"datasets {', '.join(header.extents)}")
+    images = header.extents["images"]
+    least = 1 if header.shard is None else 0  # no image of a small set may have its place in some shard
+    if images.count < least or images.row_shape != header.row_shape or images.dtype != header.row_dtype:
+        raise ValueError("images do not fit the recipe")
+    counts = {name: header.extents[name].count for name in ("images", "classes", "failed", "remarks", "alike")}
+    if counts["classes"] < 1:
+        raise ValueError("no classes")
+    for name, dtype, shape, of in TABLES:
+        extent = header.extents[name]
+        fits = extent.dtype == dtype if dtype else _is_bytes(extent.dtype)
+        if not fits or extent.row_shape != shape or extent.count != counts[of]:
+            raise ValueError(f"table {name} has dtype {extent.dtype}, shape {extent.count, *extent.row_shape}")
+
+
+def _is_bytes(dtype: str) -> bool:
+    width = dtype.removeprefix("|S")
+    return dtype.startswith("|S") and width.isascii() and width.isdigit() and 0 < int(width) <= 2**20
+
+
+def _check_extents(header: Header, path: Path) -> None:
+    """Every extent inside the file, page-aligned where we map, none reaching into another."""
+    if header.extents["images"].offset != IMAGES_OFFSET:
+        raise CacheUnsafe("not a cache that can be read", path, "its images do not begin where they must", _REBUILD)
+    end = USER_BLOCK
+    for extent in sorted(header.extents.values(), key=lambda extent: extent.offset):
+        if extent.offset < end or extent.end > header.file_size:
+            raise CacheUnsafe(
+                "not a cache that can be read",
+                path,
+                f"its dataset {extent.name} reaches outside its place",
+                _REBUILD,
+            )
+        end = extent.end

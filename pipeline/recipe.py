@@ -97,6 +97,12 @@ class Recipe:
         except TypeError as error:
             raise ValueError(f"not a recipe: {error}") from error
 
+    @property
+    def unusual(self) -> list[str]:
+        """Name the values that are not the defaults, one phrase a value: "size 64"."""
+        values = ((field.name, getattr(self, field.name), field.default) for field in fields(self))
+        return [f"{name} {_plain(value)}" for name, value, default in values if value != default]
+
     def differences(self, other: "Recipe") -> list[str]:
         """Say what `other` has otherwise, one phrase a value: "size 224 → 256"."""
         return [

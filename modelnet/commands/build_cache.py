@@ -19,28 +19,37 @@ from modelnet.commands._options import (
 )
 
 if TYPE_CHECKING:
-    from pipeline.shards.build import ShardChoice
+    from pipeline.shards.choice import ShardChoice
 
 
 @click.command("build-cache", epilog=example("python cli.py build-cache data/example"))
 @click.argument("source", type=PATH)
 @choice_options
 @click.option("--out", type=PATH, help="The cache.  [default: data/cache/<SOURCE>.h5]")
-@click.option("--size", default=224, help="Side of the square images, in pixels.")
-@click.option("--mean", nargs=3, type=float, default=(0.5, 0.5, 0.5), help="Per channel, on the 0..1 scale.")
-@click.option("--std", nargs=3, type=float, default=(0.5, 0.5, 0.5), help="Per channel, on the 0..1 scale.")
+@click.option("--size", type=int, help="Side of the square images, in pixels.  [default: the cache's, else 224]")
+@click.option("--mean", nargs=3, type=float, help="Per channel, on the 0..1 scale.  [default: the cache's, else 0.5]")
+@click.option("--std", nargs=3, type=float, help="Per channel, on the 0..1 scale.  [default: the cache's, else 0.5]")
 @click.option(
     "--dtype",
     type=click.Choice(["float32", "uint8"]),
-    default="float32",
-    help="What a row stores; uint8 is a quarter of the bytes and gives the same tensors.",
+    help="What a row stores; uint8 is a quarter of the bytes and gives the same tensors.  "
+    "[default: the cache's, else float32]",
 )
-@click.option("--exif-rotate/--no-exif-rotate", help="Turn images upright as their EXIF orientation says.")
-@click.option("--max-megapixels", default=64, help="Larger images are refused before they are decoded.")
 @click.option(
-    "--scaled-decode",
-    is_flag=True,
-    help="Decode large JPEGs at 1/2, 1/4 or 1/8 of their size, of at least twice --size: faster, not the same pixels.",
+    "--exif-rotate/--no-exif-rotate",
+    default=None,
+    help="Turn images upright as their EXIF orientation says.  [default: the cache's, else no]",
+)
+@click.option(
+    "--max-megapixels",
+    type=int,
+    help="Larger images are refused before they are decoded.  [default: the cache's, else 64]",
+)
+@click.option(
+    "--scaled-decode/--no-scaled-decode",
+    default=None,
+    help="Decode large JPEGs at 1/2, 1/4 or 1/8 of their size, of at least twice --size: faster, not the same pixels.  "
+    "[default: the cache's, else no]",
 )
 @click.option("-j", "--workers", type=click.IntRange(1), help="Processes that decode.  [default: one a core]")
 @click.option("--strict", is_flag=True, help="End with 3 if any image failed.")
@@ -73,21 +82,24 @@ def command(
     of WebDataset shards; nothing is unpacked. A folder within an archive is written photos.zip/train.
 
     A cache that is up to date is left alone; otherwise only what changed is decoded, and an interrupted build goes
-    on where it stopped.
+    on where it stopped. How images are prepared (--size to --scaled-decode) stays as in the cache that is there, but
+    for options that are given.
     """
     from pipeline.build.build import build_cache
     from pipeline.build.report import BuildReport
+    from pipeline.build.task import choose_recipe
     from pipeline.inspect.plan import plan_build, plan_shards
-    from pipeline.recipe import Recipe
     from pipeline.shards.build import build_shards
     from pipeline.source.selection import parse_choice
 
     shards = shard_options(engine, scheduler, recipe)
     path = out or default_cache(source)
     with usage_errors():
-        checked = Recipe(**recipe)
+        checked, inherited = choose_recipe(path, rebuild, **recipe)
         choice = parse_choice(classes, merged, per_class)
     if dry_run:
+        if inherited:
+            click.echo(inherited)
         plan = plan_shards(source, path, checked, shards, workers, rebuild, choice) if shards else None
         click.echo(plan or plan_build(source, path, checked, workers, rebuild, choice))
         return
@@ -105,7 +117,7 @@ def command(
 
 def shard_options(engine: str, scheduler: str | None, options: dict[str, Any]) -> "ShardChoice | None":
     """Take the options about shards out of the others; None where one file is to be built."""
-    from pipeline.shards.build import ShardChoice
+    from pipeline.shards.choice import ShardChoice
 
     shards, rows, shard = (options.pop(name) for name in ("shards", "rows_per_shard", "shard"))
     with usage_errors():

@@ -13,31 +13,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.build import stat_cache
-from pipeline.build.image_table import DONE, FAILED, TODO, TRANSIENT, ImageTable
+from pipeline.build.assess import assess
+from pipeline.build.image_table import DONE, FAILED, TODO, TRANSIENT
 from pipeline.build.lock import build_lock
-from pipeline.build.output import (
-    identity,
-    make_folder,
-    open_old_cache,
-    refuse_beside_shards,
-    refuse_other_content,
-    refuse_other_photographs,
-    refuse_place,
-    storage_errors,
-)
+from pipeline.build.output import identity, make_folder, refuse_beside_shards, refuse_place, storage_errors
 from pipeline.build.partial import PartialBuild
 from pipeline.build.pool import run_items
 from pipeline.build.report import BuildReport
-from pipeline.build.staleness import Staleness, compare, damaged_rows
-from pipeline.build.task import Progress, Task
+from pipeline.build.task import Progress, Task, choose_recipe
 from pipeline.build.worker import Item, Job
 from pipeline.decode.decode import decoder_identity
 from pipeline.errors import SourceError
-from pipeline.format.header import IMAGES_OFFSET, Header, describe_shard
+from pipeline.format.header import IMAGES_OFFSET, Header
 from pipeline.format.inspection import inspect_images
 from pipeline.format.reader import CacheReader
 from pipeline.format.tables import Failed
-from pipeline.recipe import RGB, Recipe, StoredType
+from pipeline.recipe import RGB, StoredType
 from pipeline.source.reader import UNSETTLED, Stat
 from pipeline.source.scan import scan_source
 from pipeline.source.selection import Choice
@@ -47,13 +38,13 @@ def build_cache(
     source: "str | os.PathLike[str]",
     path: "str | os.PathLike[str]",
     *,
-    size: int = 224,
-    mean: RGB = (0.5, 0.5, 0.5),
-    std: RGB = (0.5, 0.5, 0.5),
-    dtype: StoredType = "float32",
-    exif_rotate: bool = False,
-    max_megapixels: int = 64,
-    scaled_decode: bool = False,
+    size: int | None = None,
+    mean: RGB | None = None,
+    std: RGB | None = None,
+    dtype: StoredType | None = None,
+    exif_rotate: bool | None = None,
+    max_megapixels: int | None = None,
+    scaled_decode: bool | None = None,
     choice: Choice | None = None,
     workers: int | None = None,
     executor: Executor | None = None,
@@ -66,7 +57,8 @@ def build_cache(
     Args:
         source: the folder of class folders, or an archive of them; see `scan_source`.
         path: the cache, created or replaced by one rename; readers of an old one keep it whole.
-        size, mean, std, dtype, exif_rotate, max_megapixels, scaled_decode: the recipe, see `Recipe`.
+        size, mean, std, dtype, exif_rotate, max_megapixels, scaled_decode: the recipe, see `Recipe`. What is None is
+            as in the cache that is there; without one, or with `rebuild`, it is the default of `Recipe`.
         choice: which classes and how many images of each; None for all.
         workers: processes that decode; None for one a core.
         executor: runs the work instead, any `concurrent.futures.Executor` that sees the same files.
@@ -82,15 +74,25 @@ def build_cache(
         StorageError, AccessDenied, WorkerDied: the system failed; what is done is kept and the next call goes on.
     """
     start = time.monotonic()
-    recipe = Recipe(size, mean, std, dtype, exif_rotate, max_megapixels, scaled_decode)
+    source, path = Path(source), Path(path)
+    options = {
+        "size": size,
+        "mean": mean,
+        "std": std,
+        "dtype": dtype,
+        "exif_rotate": exif_rotate,
+        "max_megapixels": max_megapixels,
+        "scaled_decode": scaled_decode,
+    }
+    recipe, inherited = choose_recipe(path, rebuild, **options)
     if workers is not None and workers < 1:
         raise ValueError(f"workers is a number of processes from 1, not {workers}")
-    source, path = Path(source), Path(path)
     refuse_beside_shards(path)
     decoder = decoder_identity()
     before = identity(path)
     manifest = scan_source(source, path, choice)
     task = Task(source, choice, manifest, path, recipe, decoder, before, rebuild=rebuild, workers=workers)
+    task = replace(task, options=options, inherited=inherited)
     report = build_file(task, executor=executor, wait=wait, progress=progress)
     report.seconds = time.monotonic() - start
     return report
@@ -109,7 +111,7 @@ def build_file(
     make_folder(task.path.parent)
     with storage_errors(task.path), build_lock(task.path, wait):
         if identity(task.path) != task.before:
-            task = replace(task, manifest=task.rescan())
+            task = task.again()
         return _Build(task).run(executor, progress)
 
 
@@ -127,32 +129,21 @@ class _Build:
         self.task = task
         self.manifest = task.manifest
         self.path = task.path
-        self.images = ImageTable(task.manifest)
+        self.found = assess(task)
+        self.images = self.found.images
         self.partial = PartialBuild(task.path, task.recipe, task.decoder, anew=task.rebuild, shard=task.shard)
         self.counts: Counter[str] = Counter()
 
     def run(self, executor: Executor | None, progress: Progress | None) -> BuildReport:
         """Do what is left to do."""
-        task = self.task
-        old, why = open_old_cache(self.path, task.rebuild)
+        task, old = self.task, self.found.old
+        self.found.refuse_loss()
+        if old is not None and self.found.up_to_date:
+            return self._up_to_date(old.header)
         donor = None
-        if old is not None:
-            if not task.rebuild:
-                refuse_other_content(old, "images")
-            stats = stat_cache.read_stats(old)
-            damaged = damaged_rows(old) if stats is None else []
-            staleness = compare(self.images, old, task.recipe, task.decoder, stats, damaged)
-            del stats  # a column as large as any other
-            if old.header.shard != task.shard and not staleness.other:
-                staleness.other.append(f"it was {describe_shard(old.header.shard)}")
-            if staleness.fresh and not task.rebuild:
-                return self._up_to_date(old.header, staleness)
-            why = str(staleness) or "a rebuild was asked for"
-            if not task.rebuild and task.shard is None:
-                refuse_other_photographs(old, staleness)
-            if staleness.same_pixels and not task.rebuild:
-                donor = (self.path, old.header.fingerprint)
-                self._take_over_failures(staleness)
+        if old is not None and self.found.reusable:
+            donor = (self.path, old.header.fingerprint)
+            self._take_over_failures()
         try:
             kept = self.partial.open(self.images)
             self._fill(Job(self.partial.building, IMAGES_OFFSET, task.recipe, donor), executor, progress)
@@ -162,28 +153,28 @@ class _Build:
             header = self.partial.publish(self.images)
         finally:
             self.partial.close()
-        report = self._report(header, why=why, kept=kept)
+        report = self._report(header, why=self.found.why, kept=kept)
         self._keep_stats(header, report)
         report.inspection = inspect_images(CacheReader(self.path))
         if self.partial.discarded:
             report.warnings.append("an unfinished build of another recipe, decoder or format was discarded")
         return report
 
-    def _up_to_date(self, header: Header, staleness: Staleness) -> BuildReport:
+    def _up_to_date(self, header: Header) -> BuildReport:
         self.partial.discard()
-        self.images.state[staleness.rows >= 0] = DONE
-        self._take_over_failures(staleness)
+        self.images.state[self.found.staleness.rows >= 0] = DONE
+        self._take_over_failures()
         report = self._report(header, up_to_date=True)
         self._keep_stats(header, report)
         return report
 
-    def _take_over_failures(self, staleness: Staleness) -> None:
-        for candidate, failure in staleness.failures.items():
+    def _take_over_failures(self) -> None:
+        for candidate, failure in self.found.staleness.failures.items():
             self.images.state[candidate] = TRANSIENT if failure.transient else FAILED
             self.images.reasons[candidate] = failure.reason
 
     def _fill(self, job: Job, executor: Executor | None, progress: Progress | None) -> None:
-        """Have every row filled that is not, and note each in ledger and journal."""
+        """Have every row filled that is not, and note each in image table and journal."""
         images, workers = self.images, self.task.workers or os.cpu_count() or 1
         todo = np.flatnonzero(images.state == TODO)
         candidates = {}
@@ -249,6 +240,7 @@ class _Build:
             left_out_named=manifest.left_out_named,
             failed=images.failed(),
             why=why,
+            inherited=self.task.inherited,
             up_to_date=up_to_date,
             warnings=manifest.warnings,
             file_bytes=header.file_size,

@@ -17,8 +17,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.build.lock import build_lock
-from pipeline.build.output import make_folder, open_old_cache, refuse_other_content, refuse_place, storage_errors
-from pipeline.build.staleness import damaged_rows
+from pipeline.build.output import (
+    make_folder,
+    open_old_cache,
+    refuse_other_content,
+    refuse_other_photographs,
+    refuse_place,
+    storage_errors,
+)
+from pipeline.build.staleness import count_shared, damaged_rows
 from pipeline.errors import OutputError
 from pipeline.format import hdf5
 from pipeline.format.features import Features
@@ -125,11 +132,8 @@ def _why_stale(old: CacheReader, images: Reader, features: Features, rebuild: bo
         return "a rebuild was asked for"
     refuse_other_content(old, "features")
     assert old.header.features is not None
-    ours, theirs = ({row.tobytes() for row in reader.table("source_sha256")} for reader in (images, old))
-    if not ours & theirs:
-        why = f"holds features of other photographs (0 of {old.num_images} shared)"
-        advice = "Give another --out, or --rebuild to replace it"
-        raise OutputError("the cache would be lost", old.path, why, advice)
+    shared = count_shared(old.table("source_sha256"), images.table("source_sha256"))
+    refuse_other_photographs(old.path, shared, old.num_images, "features of ")
     differences = old.header.features.differences(features)
     if old.earlier:
         differences.append("made by an earlier version")

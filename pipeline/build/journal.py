@@ -51,12 +51,12 @@ class Journal:
         os.close(self.fd)
 
 
-def belongs_to(path: Path, build: dict[str, Any]) -> bool:
-    """Tell whether there is a journal, and of this build."""
+def begun_build(path: Path) -> dict[str, Any]:
+    """Return the description of the build that a journal belongs to; empty where there is no such journal."""
     try:
-        return next(_good_lines(path), None) == build
+        return next(_good_lines(path), {})
     except FileNotFoundError:
-        return False
+        return {}
 
 
 def read_journal(path: Path) -> Iterator[Entry]:

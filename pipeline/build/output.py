@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from pipeline.build.staleness import Staleness
 from pipeline.errors import (
     AccessDenied,
     CacheDamaged,
@@ -134,13 +133,18 @@ def refuse_other_content(old: CacheReader, content: str) -> None:
         raise OutputError("the cache would be lost", old.path, why, "Give another --out, or --rebuild to replace it")
 
 
-def refuse_other_photographs(old: CacheReader, staleness: Staleness) -> None:
+def refuse_other_photographs(path: Path, shared: int, count: int, kind: str = "") -> None:
     """Keep the cache of another source.
 
+    Args:
+        path: of the cache.
+        shared: its images that are in the source too.
+        count: its images.
+        kind: what it holds of them: "features of "; empty where it holds the images.
+
     Raises:
-        OutputError: the two share no image.
+        OutputError: the source has less than half of its images.
     """
-    if not staleness.shared:
-        why = f"holds other photographs (0 of {old.num_images} shared)"
-        advice = "Give another --out, or --rebuild to replace it"
-        raise OutputError("the cache would be lost", old.path, why, advice)
+    if 2 * shared < count:
+        why = f"holds {kind}other photographs ({shared} of {count} shared)"
+        raise OutputError("the cache would be lost", path, why, "Give another --out, or --rebuild to replace it")

@@ -12,7 +12,7 @@ import xxhash
 from numpy.typing import NDArray
 
 from pipeline.build.image_table import DONE, FAILED, TODO, ImageTable
-from pipeline.build.journal import Entry, Journal, belongs_to, read_journal
+from pipeline.build.journal import Entry, Journal, begun_build, read_journal
 from pipeline.build.space import bytes_needed, room_needed
 from pipeline.errors import OutputError
 from pipeline.format import hdf5
@@ -179,7 +179,7 @@ class PartialBuild:
 
     def _resume(self, images: ImageTable) -> bool:
         """Find the rows that the journal promises; mark their candidates DONE, and known failures FAILED."""
-        if not belongs_to(self.journal_path, self.build):
+        if begun_build(self.journal_path) != self.build:
             return False
         try:
             self.fd = files.open_for_writing(self.building)

@@ -24,6 +24,7 @@ class BuildReport:
         left_out_named: those that may have been: (path below the source, reason).
         failed: files that should have given an image.
         why: what was out of date, in one line; empty where there was no cache before.
+        inherited: what of the recipe was taken from the cache before, in one line.
         up_to_date: nothing had to be done, or could be done for files that could not be read before either.
         warnings: what a person should know.
         look: images worth a look.
@@ -43,6 +44,7 @@ class BuildReport:
     left_out_named: list[tuple[str, str]] = field(default_factory=list)
     failed: list[Failed] = field(default_factory=list)
     why: str = ""
+    inherited: str = ""
     up_to_date: bool = False
     warnings: list[str] = field(default_factory=list)
     inspection: Inspection = field(default_factory=Inspection)
@@ -65,6 +67,8 @@ class BuildReport:
         return f"{show_path(self.path)}: {self.cached} images, {show_bytes(self.file_bytes)}"
 
     def _lines(self) -> Iterator[str]:
+        if self.inherited:
+            yield self.inherited
         yield from self._why_lines()
         yield from class_table(self.class_ids, self.class_names, self.counts)
         yield from left_out_lines(self.left_out, self.left_out_named)

@@ -30,7 +30,8 @@ class Staleness:
         changes: (kind, class) -> how many; kinds are "changed", "added", "removed", "renamed", "moved", "damaged",
             "to be tried again".
         other: differences that are not single files, as phrases: "size 224 → 256".
-        shared: images in both, by content, whether or not under the same class and name.
+        shared: images of the source whose content is in the cache, under whatever class and name.
+        held: images of the cache whose content is in the source.
         same_pixels: rows of the cache can be copied, or derived without decoding.
         rows: (M,) the row that holds each candidate under the same class and name, -1 where there is none.
         failures: candidates that failed when the cache was built, and would again: the stored failure.
@@ -39,17 +40,13 @@ class Staleness:
     changes: Counter[tuple[str, str]] = field(default_factory=Counter)
     other: list[str] = field(default_factory=list)
     shared: int = 0
+    held: int = 0
     same_pixels: bool = False
     rows: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
     failures: dict[int, Failed] = field(default_factory=dict)
 
-    @property
-    def fresh(self) -> bool:
-        """True where a build would give the same file."""
-        return not self.changes and not self.other
-
     def __str__(self) -> str:
-        """One line: "class 2: 3 changed, 1 added; size 224 → 256"."""
+        """Return one line, empty where nothing differs: "class 2: 3 changed, 1 added; size 224 → 256"."""
         by_class: dict[str, list[str]] = defaultdict(list)
         for (kind, class_id), count in self.changes.items():
             by_class[class_id].append(f"{count} {kind}")
@@ -59,13 +56,12 @@ class Staleness:
         return "; ".join(phrases + self.other)
 
 
-def sum_up(verdicts: Iterable[Staleness]) -> Staleness:
-    """Return one verdict for the shards of a set: their changes added up."""
+def sum_up(several: Iterable[Staleness]) -> Staleness:
+    """Add up the changes of all shards of a cache."""
     whole = Staleness()
-    for staleness in verdicts:
+    for staleness in several:
         whole.changes += staleness.changes
         whole.other += [phrase for phrase in staleness.other if phrase not in whole.other]
-        whole.shared += staleness.shared
     return whole
 
 
@@ -86,11 +82,11 @@ def compare(
     What is learnt of the files' contents is noted in `images`.
 
     Args:
-        ledger: of the source as it is now, nothing done yet.
+        images: of the source as it is now, nothing done yet.
         cache: the cache.
         recipe: asked for now.
         decoder: of this installation.
-        stats: from `stat_file.read_stats`; None to read every file.
+        stats: from `stat_cache.read_stats`; None to read every file.
         damaged: rows known to be wrong.
     """
     manifest, staleness = images.manifest, Staleness()
@@ -106,8 +102,10 @@ def compare(
         staleness.changes["changed", names[manifest.labels[candidate]]] += 1
     _compare_failed(staleness, images, cache, old_failed, names)
     _compare_sets(staleness, images, cache, old_rows, old_failed, names)
-    others = np.delete(np.arange(len(old_rows)), matched[same])
-    staleness.shared = int(same.sum()) + _count_shared(images, others, cache)
+    _count_common(staleness, images, cache, matched[same])
+    if 2 * staleness.held < cache.num_images:  # before it counts as another source's: perhaps all were renamed
+        _hash_files(images, np.flatnonzero(~images.source_sha256.any(axis=1)))
+        _count_common(staleness, images, cache, matched[same])
     for row in damaged:
         staleness.changes["damaged", show_path(cache.class_folders[int(cache.table("labels")[row])])] += 1
     return staleness
@@ -279,16 +277,26 @@ def _compare_failed_sets(staleness: Staleness, old: list[Failed], manifest: Mani
         staleness.changes["added", show_path(class_id)] += 1
 
 
-def _count_shared(images: ImageTable, candidates: NDArray[np.int64], cache: CacheReader) -> int:
-    """Count the files among some whose content is in the cache, under whatever class and name."""
-    if not len(candidates):
+def _count_common(staleness: Staleness, images: ImageTable, cache: CacheReader, unchanged: NDArray[np.int64]) -> None:
+    """Count what source and cache have in common, as far as contents are known.
+
+    Args:
+        unchanged: images whose row, of the same class and name, has their content.
+    """
+    stored = cache.table("source_sha256")
+    others = np.delete(np.arange(len(images.state)), unchanged)
+    rows = np.delete(np.arange(len(stored)), staleness.rows[unchanged])
+    staleness.shared = len(unchanged) + count_shared(images.source_sha256[others], stored)
+    staleness.held = len(unchanged) + (count_shared(stored[rows], images.source_sha256) if len(rows) else 0)
+
+
+def count_shared(digests: NDArray[np.uint8], others: NDArray[np.uint8]) -> int:
+    """Count the digests, (n, 32), that are among others, (m, 32)."""
+    if not len(digests):
         return 0
     digest = np.dtype((np.void, 32))
-    ours, stored = (
-        np.ascontiguousarray(table).view(digest).ravel()
-        for table in (images.source_sha256[candidates], cache.table("source_sha256"))
-    )
-    return int(np.isin(ours, stored).sum())
+    ours, theirs = (np.ascontiguousarray(table).view(digest).ravel() for table in (digests, others))
+    return int(np.isin(ours, theirs).sum())
 
 
 def damaged_rows(cache: CacheReader) -> list[int]:

@@ -1,11 +1,17 @@
 """What a build of one file is told: a whole cache, or a shard of a set, here or in a worker that is far away."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import os
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, Self
 
+from pipeline.build.journal import begun_build
+from pipeline.errors import PipelineError
+from pipeline.format.checks import open_cache, read_header
 from pipeline.format.header import VERSION, Shard
-from pipeline.format.paths import base_path
+from pipeline.format.paths import base_path, shards_at
 from pipeline.recipe import Recipe
 from pipeline.source.manifest import Manifest
 from pipeline.source.partition import Partition
@@ -13,6 +19,48 @@ from pipeline.source.scan import scan_source
 from pipeline.source.selection import Choice
 
 Progress = Callable[[int, int], None]
+
+
+def choose_recipe(path: Path, rebuild: bool = False, **options: Any) -> tuple[Recipe, str]:
+    """Complete a recipe: an option that is None is that of the cache that is there, else the default.
+
+    Where there is no cache yet, an unfinished build of it counts. A rebuild starts from the defaults.
+
+    Args:
+        path: a cache, or the name of a sharded one.
+        rebuild: whether the build was asked to decode everything anew.
+        options: of `Recipe`, by name.
+
+    Returns:
+        The recipe, and in one line what it takes from the cache; empty where that is the default anyway.
+
+    Raises:
+        ValueError: an impossible recipe.
+    """
+    typed = {name: value for name, value in options.items() if value is not None}
+    there = None if rebuild else _recipe_at(path)
+    if there is None:
+        return Recipe(**typed), ""
+    kept = replace(there, **{name: getattr(Recipe, name) for name in typed}).unusual
+    line = f"as the cache that is there: {', '.join(kept)} (--rebuild starts from the defaults)" if kept else ""
+    return replace(there, **typed), line
+
+
+def _recipe_at(path: Path) -> Recipe | None:
+    files = [path, *(file for files in shards_at(path).values() for file in files)]
+    for file in files:
+        with suppress(PipelineError, OSError):  # a file that cannot be opened is for the build to judge
+            fd = open_cache(file)
+            try:
+                header = read_header(fd, file)
+            finally:
+                os.close(fd)
+            return header.recipe if header.content == "images" else None
+    for file in files:
+        with suppress(OSError, ValueError, KeyError):
+            journal = file.with_name(file.name.removesuffix(".building") + ".journal")
+            return Recipe.from_dict(begun_build(journal)["recipe"])
+    return None
 
 
 @dataclass(frozen=True)
@@ -31,6 +79,8 @@ class Task:
         rebuild: decode everything anew, and replace whatever cache is there.
         workers: processes that decode; None for one a core.
         format: of the caches that the sender knows.
+        options: what was given of the recipe, by name; None where the recipe is complete as it is.
+        inherited: what the recipe takes from the cache that is there, in one line.
     """
 
     source: Path
@@ -44,8 +94,16 @@ class Task:
     rebuild: bool = False
     workers: int | None = None
     format: int = VERSION
+    options: Mapping[str, Any] | None = None
+    inherited: str = ""
 
-    def rescan(self) -> Manifest:
-        """Look at the source again: another build has made the file since `before`, perhaps from a newer source."""
+    def again(self) -> Self:
+        """Return the task anew: another build has made the file since `before`, perhaps from a newer source."""
+        recipe, inherited = self.recipe, self.inherited
+        if self.options is not None:
+            recipe, inherited = choose_recipe(self.path, self.rebuild, **self.options)
+        return replace(self, manifest=self._scan(), recipe=recipe, inherited=inherited)
+
+    def _scan(self) -> Manifest:
         manifest = scan_source(self.source, base_path(self.path) if self.shard else self.path, self.choice)
         return manifest if self.shard is None else Partition(manifest, self.shard.count).shard(self.shard.index)

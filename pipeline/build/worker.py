@@ -37,7 +37,7 @@ class Item(NamedTuple):
 
 
 class Result(NamedTuple):
-    """What became of one image; `how` is "decoded", "copied", "failed" (for good) or "transient" (may not fail again)."""
+    """What became of one image; `how` is "decoded", "copied", "failed" (for good) or "transient" (a failure)."""
 
     row: int
     how: str

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.build import stat_cache
-from pipeline.build.image_table import ImageTable
+from pipeline.build.assess import assess
 from pipeline.build.report import failed_lines
-from pipeline.build.staleness import compare, sum_up
+from pipeline.build.staleness import sum_up
+from pipeline.build.task import Task
 from pipeline.decode.decode import decoder_identity
 from pipeline.format.classes import ClassId, class_table
 from pipeline.format.features import Features
@@ -52,7 +52,7 @@ def describe_cache(path: Paths) -> "CacheInfo":
 
 
 def check_source(path: Paths, source: Path, choice: Choice | None = None) -> str:
-    """Say how a source differs from a cache or set, in one line; empty where it matches. Decodes nothing.
+    """Say why a build of a source would replace a cache, in one line; empty where it would not. Decodes nothing.
 
     Raises:
         SourceError, AccessDenied, and what `describe_cache` raises.
@@ -60,17 +60,15 @@ def check_source(path: Paths, source: Path, choice: Choice | None = None) -> str
     reader = open_reader(path)
     manifest = scan_source(source, reader.path, choice)
     caches = reader.shards if isinstance(reader, ShardedReader) else [reader]
-    verdicts = [
-        compare(
-            ImageTable(part),
-            cache,
-            cache.recipe,
-            decoder_identity(),
-            stat_cache.read_stats(cache),
+    parts = divide(manifest, [cache.header.shard for cache in caches])
+    return str(
+        sum_up(
+            assess(
+                Task(source, choice, part, cache.path, cache.recipe, decoder_identity(), None, cache.header.shard)
+            ).staleness
+            for cache, part in zip(caches, parts, strict=True)
         )
-        for cache, part in zip(caches, divide(manifest, [cache.header.shard for cache in caches]), strict=True)
-    ]
-    return str(sum_up(verdicts))
+    )
 
 
 @dataclass

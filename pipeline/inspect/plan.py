@@ -8,29 +8,22 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
-from pipeline.build import stat_cache
+from pipeline.build.assess import Assessment, assess
 from pipeline.build.image_table import ImageTable
-from pipeline.build.output import (
-    open_old_cache,
-    refuse_beside_shards,
-    refuse_other_content,
-    refuse_other_photographs,
-    refuse_place,
-)
+from pipeline.build.output import refuse_beside_shards, refuse_place
 from pipeline.build.report import failed_lines, left_out_lines
 from pipeline.build.space import room_needed
-from pipeline.build.staleness import Staleness, compare, damaged_rows
+from pipeline.build.task import Task
 from pipeline.decode.decode import Undecodable, decode, decoder_identity
 from pipeline.format.classes import class_table
 from pipeline.format.paths import shards_pattern
-from pipeline.format.reader import CacheReader
 from pipeline.format.tables import Failed
 from pipeline.recipe import Recipe
-from pipeline.shards.build import ShardChoice, ShardsBuild
+from pipeline.shards.build import ShardsBuild
+from pipeline.shards.choice import ShardChoice
 from pipeline.source.manifest import Manifest
 from pipeline.source.reader import Damaged, read_image
 from pipeline.source.scan import scan_source
@@ -95,10 +88,9 @@ def plan_build(
     refuse_beside_shards(path)
     manifest = scan_source(source, path, choice)
     refuse_place(path)
-    found = _look(manifest, path, recipe, rebuild)
-    if not rebuild and found.old is not None and found.staleness is not None:
-        refuse_other_photographs(found.old, found.staleness)
-    return _plan(manifest, path, recipe, [found], found.state, workers)
+    found = assess(Task(source, choice, manifest, path, recipe, decoder_identity(), None, rebuild=rebuild))
+    found.refuse_loss()
+    return _plan(manifest, path, recipe, [found], _state(found), workers)
 
 
 def plan_shards(
@@ -118,53 +110,29 @@ def plan_shards(
     manifest = scan_source(source, path, choice)
     build = ShardsBuild(source, manifest, path, recipe, shards, choice, rebuild)
     build.refuse()
-    found = [_look(build.partition.shard(index), build.file(index), recipe, rebuild) for index in build.chosen]
-    states = Counter(one.state for one in found)
+    found = [assess(build.task(index)) for index in build.chosen]
+    states = Counter(map(_state, found))
     state = "; ".join(text if len(states) == 1 else f"{number} {text}" for text, number in states.most_common(SHOWN))
     shown = shards_pattern(path, build.count) if shards.only is None else build.file(shards.only)
     return _plan(manifest, shown, recipe, found, state, workers)
 
 
-class _Found(NamedTuple):
-    """What one file is like: its state, images to be decoded, bytes that an unfinished build has, known failures."""
-
-    state: str
-    todo: int
-    reserved: int
-    failures: list[Failed]
-    old: CacheReader | None
-    staleness: Staleness | None
-
-
-def _look(manifest: Manifest, path: Path, recipe: Recipe, rebuild: bool) -> _Found:
-    images = ImageTable(manifest)
-    todo = len(manifest.names)
-    old, damage = open_old_cache(path, rebuild)
-    state, staleness = damage or "not there yet", None
-    failures: list[Failed] = []
-    if old is not None:
-        if not rebuild:
-            refuse_other_content(old, "images")
-        stats = stat_cache.read_stats(old)
-        damaged = damaged_rows(old) if stats is None else []
-        staleness = compare(images, old, recipe, decoder_identity(), stats, damaged)
-        if staleness.fresh and not rebuild:
-            state, todo = "up to date", 0
-        else:
-            state = f"out of date: {staleness or 'a rebuild was asked for'}"
-        if not rebuild and staleness.same_pixels:
-            todo = len(manifest.names) - staleness.shared - len(staleness.failures) + len(damaged)
-            failures = list(staleness.failures.values())
+def _reserved(path: Path) -> int:
+    """Return the bytes of the disk that an unfinished build has."""
     partial = path.with_name(path.name + ".building")
-    reserved = partial.stat().st_blocks * 512 if partial.exists() else 0
-    if reserved:
-        state += "; an unfinished build is there, and what fits of it will be kept"
-    return _Found(state, todo, reserved, failures, old, staleness)
+    return partial.stat().st_blocks * 512 if partial.exists() else 0
 
 
-def _plan(manifest: Manifest, path: Path, recipe: Recipe, files: list[_Found], state: str, workers: int | None) -> Plan:
-    todo, reserved = sum(file.todo for file in files), sum(file.reserved for file in files)
-    failures = [failed for file in files for failed in file.failures]
+def _state(found: Assessment) -> str:
+    partial = "; an unfinished build is there, and what fits of it will be kept" * (_reserved(found.task.path) > 0)
+    return found.state + partial
+
+
+def _plan(
+    manifest: Manifest, path: Path, recipe: Recipe, files: list[Assessment], state: str, workers: int | None
+) -> Plan:
+    todo, reserved = sum(file.todo for file in files), sum(_reserved(file.task.path) for file in files)
+    failures = [failed for file in files if file.reusable for failed in file.staleness.failures.values()]
     place = path.absolute().parent
     while not place.exists():
         place = place.parent

@@ -7,32 +7,37 @@ processes that know nothing of each other, and a set that was interrupted is com
 import os
 import shutil
 import time
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from pipeline.build import stat_cache
+from pipeline.build.assess import assess
 from pipeline.build.build import build_file, nothing_decoded
 from pipeline.build.image_table import ImageTable
-from pipeline.build.output import identity, make_folder, open_old_cache, refuse_other_content, refuse_place
-from pipeline.build.report import BuildReport
+from pipeline.build.output import (
+    identity,
+    make_folder,
+    open_old_cache,
+    refuse_other_content,
+    refuse_other_photographs,
+    refuse_place,
+)
 from pipeline.build.space import room_needed
-from pipeline.build.staleness import compare
-from pipeline.build.task import Progress, Task
+from pipeline.build.task import Progress, Task, choose_recipe
 from pipeline.decode.decode import decoder_identity
 from pipeline.errors import OutputError
 from pipeline.format.fingerprint import shards_id
-from pipeline.format.header import MOST_SHARDS, Shard
+from pipeline.format.header import Shard
 from pipeline.format.inspection import inspect_images
 from pipeline.format.paths import shard_path, shard_paths, shards_at, shards_pattern
 from pipeline.format.sharded import open_reader
 from pipeline.recipe import RGB, Recipe, StoredType
+from pipeline.shards.choice import ShardChoice, choose_count
 from pipeline.shards.remote import Done, run_tasks
-from pipeline.shards.report import ShardsReport, WorkerRate
+from pipeline.shards.report import ShardsReport, add_up, worker_rates
 from pipeline.source.manifest import Manifest
-from pipeline.source.partition import Partition, shards_for
+from pipeline.source.partition import Partition
 from pipeline.source.scan import scan_source
 from pipeline.source.selection import Choice
 from pipeline.system import files
@@ -48,13 +53,13 @@ def build_shards(
     *,
     rows_per_shard: int | None = None,
     only: int | None = None,
-    size: int = 224,
-    mean: RGB = (0.5, 0.5, 0.5),
-    std: RGB = (0.5, 0.5, 0.5),
-    dtype: StoredType = "float32",
-    exif_rotate: bool = False,
-    max_megapixels: int = 64,
-    scaled_decode: bool = False,
+    size: int | None = None,
+    mean: RGB | None = None,
+    std: RGB | None = None,
+    dtype: StoredType | None = None,
+    exif_rotate: bool | None = None,
+    max_megapixels: int | None = None,
+    scaled_decode: bool | None = None,
     choice: Choice | None = None,
     workers: int | None = None,
     executor: Executor | None = None,
@@ -72,7 +77,8 @@ def build_shards(
         shards: how many files.
         rows_per_shard: chooses how many at the first build; a set that is there keeps its number.
         only: build just this one of them, 0..shards-1.
-        size, mean, std, dtype, exif_rotate, max_megapixels, scaled_decode: the recipe, see `Recipe`.
+        size, mean, std, dtype, exif_rotate, max_megapixels, scaled_decode: the recipe, see `Recipe`. What is None is
+            as in the shards that are there; without any, or with `rebuild`, it is the default of `Recipe`.
         choice: which classes and how many images of each; None for all.
         workers: processes that decode; None for one a core, or, with an executor, for one a shard.
         executor: builds shards at the same time, each in one of its workers, which see source and cache under the
@@ -89,7 +95,17 @@ def build_shards(
         StorageError, AccessDenied, WorkerDied: the system failed; what is done is kept and the next call goes on.
     """
     start = time.monotonic()
-    recipe = Recipe(size, mean, std, dtype, exif_rotate, max_megapixels, scaled_decode)
+    recipe, inherited = choose_recipe(
+        Path(path),
+        rebuild,
+        size=size,
+        mean=mean,
+        std=std,
+        dtype=dtype,
+        exif_rotate=exif_rotate,
+        max_megapixels=max_megapixels,
+        scaled_decode=scaled_decode,
+    )
     if workers is not None and workers < 1:
         raise ValueError(f"workers is a number of processes from 1, not {workers}")
     chosen = ShardChoice(shards, rows_per_shard, only)
@@ -100,75 +116,9 @@ def build_shards(
     build.check()
     done = list(build.here(progress) if executor is None else build.elsewhere(executor, progress))
     report = build.report(done)
+    report.inherited = inherited
     report.seconds = time.monotonic() - start
     return report
-
-
-@dataclass(frozen=True)
-class ShardChoice:
-    """Which shards are asked for.
-
-    Attributes:
-        shards: how many there are.
-        rows_per_shard: chooses how many at the first build; a set that is there keeps its number.
-        only: build just this one of them.
-
-    Raises:
-        ValueError: no such shards.
-    """
-
-    shards: int | None = None
-    rows_per_shard: int | None = None
-    only: int | None = None
-
-    def __post_init__(self) -> None:
-        if (self.shards is None) == (self.rows_per_shard is None):
-            raise ValueError("the number of shards is needed, or the rows a shard, and not both")
-        for name, number in (("shards", self.shards), ("rows a shard", self.rows_per_shard)):
-            if number is not None and number < 1:
-                raise ValueError(f"the number of {name} is 1 or more, not {number}")
-        if (self.shards or 0) > MOST_SHARDS:
-            raise ValueError(f"a set has at most {MOST_SHARDS} shards, not {self.shards}")
-        if self.only is not None and not 0 <= self.only < (self.shards or 0):
-            raise ValueError(f"a shard of {self.shards or 'a set'} is 0 to {(self.shards or 1) - 1}, not {self.only}")
-
-    @classmethod
-    def of(cls, shards: int | None, rows_per_shard: int | None, shard: str | None) -> "ShardChoice | None":
-        """Understand what was typed; None where no shards are asked for.
-
-        Args:
-            shards, rows_per_shard: as above.
-            shard: "3/64".
-
-        Raises:
-            ValueError: no such shards.
-        """
-        if shard is None:
-            return None if shards is None and rows_per_shard is None else cls(shards, rows_per_shard)
-        index, _, count = shard.partition("/")
-        if not (index.isdecimal() and count.isdecimal()):
-            raise ValueError(f"--shard is a number and how many there are, as in 3/64, not {shard!r}")
-        if shards not in (None, int(count)) or rows_per_shard is not None:
-            raise ValueError("--shard I/K says how many shards there are; leave out --shards and --rows-per-shard")
-        return cls(int(count), None, int(index))
-
-
-def choose_count(path: Path, choice: ShardChoice, images: int) -> int:
-    """Return the number of shards of a set that is there, or of one to be made.
-
-    Raises:
-        OutputError: there is a set with another number, or a whole cache of that name.
-    """
-    there = list(shards_at(path))
-    count = choice.shards or (there[0] if there else shards_for(images, choice.rows_per_shard or 1))
-    if other := [number for number in there if number != count]:
-        why = f"there is a set of {other[0]} shards of that name, {shards_pattern(path, other[0]).name}"
-        raise OutputError(_NO, path, why, f"Give --shards {other[0]} or another --out, or delete those files")
-    if os.path.lexists(path) and not there:
-        refuse_place(path)
-        why = "there is a cache of that name in one file"
-        raise OutputError(_NO, path, why, "Give another --out, or delete that file")
-    return count
 
 
 @dataclass
@@ -244,21 +194,19 @@ class ShardsBuild:
         self._check_room()
 
     def _refuse_other_photographs(self) -> None:
-        """A set is kept where none of its shards shares an image with the source."""
-        held = 0
+        """Refuse where the source has less than half of the images of all shards; no shard alone can tell."""
+        counts = {}
         for index, file in enumerate(shard_paths(self.path, self.count)):
             old, _ = open_old_cache(file, self.rebuild)
-            if old is None or not old.num_images:
-                continue
-            refuse_other_content(old, "images")
-            images = ImageTable(self.partition.shard(index))
-            if compare(images, old, self.recipe, self.decoder, stat_cache.read_stats(old)).shared:
+            if old is not None:
+                refuse_other_content(old, "images")
+                counts[index] = old.num_images
+        total, shared = sum(counts.values()), 0
+        for index in counts:
+            if 2 * shared >= total:
                 return
-            held += old.num_images
-        if held:
-            why = f"holds other photographs (0 of {held} shared)"
-            advice = "Give another --out, or --rebuild to replace it"
-            raise OutputError("the cache would be lost", shards_pattern(self.path, self.count), why, advice)
+            shared += assess(self.task(index)).staleness.held
+        refuse_other_photographs(shards_pattern(self.path, self.count), shared, total)
 
     def _check_room(self) -> None:
         """Refuse a disk that is too small for the shards that are not there."""
@@ -294,10 +242,10 @@ class ShardsBuild:
     def report(self, done: Sequence[Done]) -> ShardsReport:
         """Sum up; look at the whole set, where it is there."""
         reports = [one.report for one in sorted(done, key=lambda one: one.index)]
-        report = _sum(reports, self.manifest)
+        report = add_up(reports, self.manifest)
         report.path = shards_pattern(self.path, self.count) if self.shards.only is None else reports[0].path
         report.shards, report.shard = self.count, self.shards.only
-        report.workers = _rates(done)
+        report.workers = worker_rates([(one.worker, one.report.decoded, one.seconds) for one in done])
         paths = shard_paths(self.path, self.count)
         if self.shards.only is None:
             if not report.cached:
@@ -317,40 +265,6 @@ def _absolute(manifest: Manifest) -> Manifest:
     """Let a manifest be understood in another folder."""
     archives = [(os.path.abspath(path), found) for path, found in manifest.archives]  # noqa: PTH100 -- bytes
     return replace(manifest, root=manifest.root.absolute(), archives=archives)
-
-
-def _sum(reports: Sequence[BuildReport], manifest: Manifest) -> ShardsReport:
-    first = reports[0]
-    report = ShardsReport(first.path, first.class_ids, first.class_names, [0] * len(first.class_ids), 0)
-    report.left_out, report.left_out_named = manifest.left_out, manifest.left_out_named
-    report.warnings = list(manifest.warnings)
-    for part in reports:
-        report.counts = [a + b for a, b in zip(report.counts, part.counts, strict=True)]
-        report.cached += part.cached
-        report.decoded += part.decoded
-        report.copied += part.copied
-        report.kept += part.kept
-        report.failed += part.failed
-        report.file_bytes += part.file_bytes
-        report.warnings += [warning for warning in part.warnings if warning not in report.warnings]
-        report.built += not part.up_to_date
-        if part.why:
-            report.whys[part.why] += 1
-    position = {class_id: label for label, class_id in enumerate(first.class_ids)}
-    report.failed.sort(key=lambda f: (position.get(f.class_id, len(position)), os.fsencode(f.name)))
-    report.up_to_date = not report.built
-    return report
-
-
-def _rates(done: Sequence[Done]) -> list[WorkerRate]:
-    by_worker: dict[str, list[Done]] = defaultdict(list)
-    for one in done:
-        if one.worker:
-            by_worker[one.worker].append(one)
-    return [
-        WorkerRate(name, len(some), sum(one.report.decoded for one in some), sum(one.seconds for one in some))
-        for name, some in sorted(by_worker.items())
-    ]
 
 
 def _shifted(progress: Progress | None, before: int, total: int) -> Progress | None:

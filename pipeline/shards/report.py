@@ -1,11 +1,13 @@
 """The result of a sharded build, for people."""
 
-from collections import Counter
-from collections.abc import Iterator
+import os
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from pipeline.build.report import BuildReport
+from pipeline.source.manifest import Manifest
 from pipeline.text import first_lines, printable, show_bytes, show_path, show_rate
 
 
@@ -58,3 +60,43 @@ class ShardsReport(BuildReport):
         yield from map(str, self.workers)
         if self.missing:
             yield f"{self.shards - self.missing} of {self.shards} shards are there"
+
+
+def add_up(reports: Sequence[BuildReport], manifest: Manifest) -> ShardsReport:
+    """Add up the reports of shards, at least one, of the source that `manifest` lists."""
+    first = reports[0]
+    report = ShardsReport(first.path, first.class_ids, first.class_names, [0] * len(first.class_ids), 0)
+    report.left_out, report.left_out_named = manifest.left_out, manifest.left_out_named
+    report.warnings = list(manifest.warnings)
+    for part in reports:
+        report.counts = [a + b for a, b in zip(report.counts, part.counts, strict=True)]
+        report.cached += part.cached
+        report.decoded += part.decoded
+        report.copied += part.copied
+        report.kept += part.kept
+        report.failed += part.failed
+        report.file_bytes += part.file_bytes
+        report.warnings += [warning for warning in part.warnings if warning not in report.warnings]
+        report.built += not part.up_to_date
+        if part.why:
+            report.whys[part.why] += 1
+    position = {class_id: label for label, class_id in enumerate(first.class_ids)}
+    report.failed.sort(key=lambda f: (position.get(f.class_id, len(position)), os.fsencode(f.name)))
+    report.up_to_date = not report.built
+    return report
+
+
+def worker_rates(done: Sequence[tuple[str, int, float]]) -> list[WorkerRate]:
+    """Add up what each worker did.
+
+    Args:
+        done: of each shard its worker (empty: this process), images decoded, and seconds.
+    """
+    by_worker: dict[str, list[tuple[int, float]]] = defaultdict(list)
+    for worker, decoded, seconds in done:
+        if worker:
+            by_worker[worker].append((decoded, seconds))
+    return [
+        WorkerRate(name, len(shards), sum(n for n, _ in shards), sum(seconds for _, seconds in shards))
+        for name, shards in sorted(by_worker.items())
+    ]

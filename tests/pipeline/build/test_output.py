@@ -78,10 +78,35 @@ def test_the_cache_of_other_photographs_is_not_replaced(photos: Path, out: Path,
     assert build_cache(tmp_path / "others", out, size=SIZE, workers=1, rebuild=True).cached == 3
 
 
-def test_one_shared_image_is_enough_to_replace_a_cache(photos: Path, out: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("kept", "replaced"), [(3, False), (4, True)])
+def test_half_of_the_images_must_be_in_the_source_to_replace_a_cache(
+    kept: int, replaced: bool, photos: Path, out: Path, tmp_path: Path
+) -> None:
+    """Case 14, fault 66: the images count by content, under whatever class and name, and each once."""
     build_cache(photos, out, size=SIZE, workers=1)
-    for seed in range(3):
+    before = out.read_bytes()
+    for number, photo in enumerate(sorted(photos.rglob("*.JPEG"))[:kept]):
+        for copy in range(3):
+            (tmp_path / "others" / "3").mkdir(parents=True, exist_ok=True)
+            shutil.copy(photo, tmp_path / "others" / "3" / f"{number}-{copy}.jpg")
+    for seed in range(30):
         save_jpeg(tmp_path / "others" / "1" / f"{seed}.jpg", 50, 50, 100 + seed)
-    shutil.copy(photos / "1" / "n03874293_7.JPEG", tmp_path / "others" / "1")
 
-    assert build_cache(tmp_path / "others", out, size=SIZE, workers=1).cached == 4
+    if replaced:
+        assert build_cache(tmp_path / "others", out, size=SIZE, workers=1).cached == 30 + 3 * kept
+        return
+    with pytest.raises(OutputError, match=r"holds other photographs \(3 of 8 shared\)\. Give another --out") as refused:
+        build_cache(tmp_path / "others", out, size=SIZE, workers=1)
+    assert refused.value.exit_code == 73 and out.read_bytes() == before
+    assert build_cache(tmp_path / "others", out, size=SIZE, workers=1, rebuild=True).cached == 39
+
+
+def test_renamed_photographs_beside_new_ones_of_their_names_are_no_other_photographs(photos: Path, out: Path) -> None:
+    build_cache(photos, out, size=SIZE, workers=1)
+    for seed, photo in enumerate(sorted(photos.rglob("*.JPEG"))):
+        photo.rename(photo.with_name(f"old-{photo.name}"))
+        save_jpeg(photo, 50, 50, 100 + seed)
+
+    report = build_cache(photos, out, size=SIZE, workers=1)
+
+    assert (report.cached, report.copied, report.decoded) == (16, 8, 8)

@@ -22,7 +22,8 @@ from pipeline.inspect.verify import verify_cache
 from pipeline.load.cache import TensorCache
 from pipeline.recipe import Recipe
 from pipeline.shards import build, remote
-from pipeline.shards.build import ShardChoice, build_shards
+from pipeline.shards.build import build_shards
+from pipeline.shards.choice import ShardChoice
 from pipeline.shards.remote import build_shard
 from pipeline.source.partition import shard_of
 from pipeline.source.scan import scan_source
@@ -292,7 +293,7 @@ def test_any_executor_builds_the_same_bytes(
     )
     assert report.decoded == 8 and seen[-1] == (8, 8) and sorted(seen) == seen
     assert sum(worker.shards for worker in report.workers) == 4 and sum(w.decoded for w in report.workers) == 8
-    assert re.search(r"^worker .*:\d+: \d shards?, \d decoded in .* s, \d+ images/s$", str(report), re.MULTILINE)
+    assert re.search(r"^worker .*:\d+: \d shards?, \d decoded in .* s, [\d.]+ images/s$", str(report), re.MULTILINE)
 
 
 def test_what_a_worker_meets_is_told_with_its_name(photos: Path, out: Path) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 from modelnet.eval.trained import BATCH_SIZE, Trained
 from pipeline.decode.decode import Undecodable
 from pipeline.errors import RunError
-from pipeline.source.manifest import SUFFIXES
+from pipeline.source.file_names import SUFFIXES
 from pipeline.source.reader import read_image
 from pipeline.text import show_path
 

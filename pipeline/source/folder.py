@@ -1,170 +1,145 @@
-"""A walk over a folder of class folders: every file is a candidate, left out for a reason, or failed."""
+"""Walk a folder: every file is an image, left out for a reason, or failed."""
 
 import errno
 import os
 import stat
-from collections.abc import Container, Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from pipeline.errors import AccessDenied, StorageError
 from pipeline.format.header import MAGIC, SIDE_FILES
 from pipeline.format.paths import is_shard_of
-from pipeline.format.tables import Failed
-from pipeline.source.collected import (
-    ARCHIVE_SUFFIXES,
-    NOT_REGULAR,
-    NOWHERE,
-    OUTSIDE,
-    TABLES,
-    Files,
-    Found,
-    hidden,
-    not_an_image_name,
-)
+from pipeline.source.archive import take_other_file
+from pipeline.source.contents import Contents
+from pipeline.source.file_names import TABLES, hidden_folder, not_an_image_name, suffix_of
 from pipeline.source.reader import stat_of
 from pipeline.text import show_path
 
+NOT_REGULAR = "not a regular file"
+NOWHERE = "a link that leads nowhere"
 
-def walk_folder(root: bytes, output: Path | None, wanted: Container[bytes] | None = None) -> Found:
-    """List the images below `root`, a class a folder, following links but visiting each real folder once.
+
+def walk_folder(root: bytes, output: Path | None = None, wanted: Collection[bytes] | None = None) -> Contents:
+    """List the files below a folder, following links but visiting each real folder once, real ones before linked ones.
 
     Args:
-        root: the folder of class folders.
-        output: the cache to be built; it and the files beside it are no part of the source.
-        wanted: the class folders to look into; None for all.
+        root: the folder.
+        output: the cache to be built; it and the files beside it do not belong to the source.
+        wanted: the class folders to read. Only if one of them lies directly in `root`, the others are not read.
 
     Raises:
         AccessDenied: a folder that may not be read: a class lost in silence would be worse.
         StorageError: the disk failed.
     """
-    walk = _Walk(output, wanted)
-    walk.look(root)
-    return walk.found
+    walk = _Walk(root, output)
+    walk.walk(wanted)
+    return walk.contents
 
 
 class _Folder(NamedTuple):
-    class_folder: bytes
-    path: bytes
-    below: bytes  # its path below the class folder, empty or ending in /
+    path: bytes  # below the root
+    real_path: bytes
 
 
 class _Walk:
-    """One walk over the tree: images by class folder, each real directory once, real ones before linked ones."""
+    """One walk over a tree."""
 
-    def __init__(self, output: Path | None, wanted: Container[bytes] | None) -> None:
-        self.wanted = wanted
-        self.found = Found()
+    def __init__(self, root: bytes, output: Path | None) -> None:
+        self.root = root
+        self.contents = Contents(os.fsdecode(root), root)
         self.output = None if output is None else os.fsencode(os.path.realpath(output.parent) / Path(output.name))
         self.visited: set[tuple[int, int]] = set()
-        self.holds_caches: set[bytes] = set()
 
-    def look(self, root: bytes) -> None:
+    def walk(self, wanted: Collection[bytes] | None) -> None:
         """Walk the whole tree."""
-        self.visited.add(_identity(os.stat(root)))
-        real: list[_Folder] = []
-        linked: list[_Folder] = []
-        for entry in _entries(root):
-            if not _is_folder(entry):
-                if entry.name in TABLES:
-                    self.found.tables[entry.name] = entry.path
-                elif _leads_nowhere(entry):
-                    self.found.leave_out(NOWHERE, entry.name)
-                elif not self._is_ours(entry):
-                    self._look_at_top(entry)
-            elif hidden(entry.name):
-                self.found.left_out["hidden folder"] += 1
-            elif self.wanted is not None and entry.name not in self.wanted:
-                self.found.unwanted.add(entry.name)
-            else:
-                (linked if entry.is_symlink() else real).append(_Folder(entry.name, entry.path, b""))
-        real, linked = sorted(real), sorted(linked)
-        self.found.files = {folder.class_folder: Files() for folder in real + linked}
+        self.visited.add(_identity(os.stat(self.root)))
+        real, linked = self._read(b"", self.root)
+        top = {folder.path for folder in real + linked}
+        if wanted is not None and not top.isdisjoint(wanted):
+            self.contents.unread = top.difference(wanted)
+            self.contents.folders -= self.contents.unread
+            real, linked = ([f for f in folders if f.path in wanted] for folders in (real, linked))
         while real or linked:
-            folders, links = self._walk((real or linked).pop(0))
+            folders, links = self._enter((real or linked).pop(0))
             real = folders + real
             linked += links
-        self.found.left_out_named.sort()
-        failed = {os.fsencode(str(f.class_id)) for f in self.found.failed}
-        for folder in self.holds_caches - failed:
-            if not self.found.files[folder].names:  # no class, but a place for caches
-                del self.found.files[folder]
+        self.contents.left_out_named.sort()
+        self.contents.tables.sort(key=lambda table: -len(table[0].split(b"/")) if table[0] else 0)
 
-    def _walk(self, folder: _Folder) -> tuple[list[_Folder], list[_Folder]]:
-        """Look at one folder's files; return the real and the linked folders in it, in byte order."""
+    def _enter(self, folder: _Folder) -> tuple[list[_Folder], list[_Folder]]:
+        """Read a folder, unless it was read under another name."""
+        contents = self.contents
+        try:
+            identity = _identity(os.stat(folder.real_path))
+            if identity not in self.visited:
+                self.visited.add(identity)
+                return self._read(folder.path + b"/", folder.real_path)
+            contents.left_out["link to a folder that is read already"] += 1
+            if b"/" not in folder.path:
+                why = "leads to a folder that is read already, in another class or as the source"
+                contents.warnings.append(f"class {show_path(folder.path)} {why}")
+        except PermissionError as error:
+            raise _closed(folder.real_path) from error
+        except OSError as error:
+            contents.failed.append((folder.path + b"/", error.strerror or str(error)))
+        return [], []
+
+    def _read(self, below: bytes, real_path: bytes) -> tuple[list[_Folder], list[_Folder]]:
+        """Take the files of a folder; return the real and the linked folders in it, in byte order."""
         real: list[_Folder] = []
         linked: list[_Folder] = []
-        try:
-            identity = _identity(os.stat(folder.path))
-            if identity in self.visited:
-                self.found.left_out["link to a folder that is read already"] += 1
-                if not folder.below:
-                    why = "leads to a folder that is read already, in another class or as the source"
-                    self.found.warnings.append(f"class {show_path(folder.class_folder)} {why}")
-                return [], []
-            self.visited.add(identity)
-            for entry in _entries(folder.path):
-                name = folder.below + entry.name
-                if self._is_ours(entry):
-                    self.holds_caches.add(folder.class_folder)
-                elif not _is_folder(entry):
-                    self._look_at(folder.class_folder, entry, name)
-                elif hidden(entry.name):
-                    self.found.left_out["hidden folder"] += 1
-                else:
-                    inner = _Folder(folder.class_folder, entry.path, name + b"/")
-                    (linked if entry.is_symlink() else real).append(inner)
-        except PermissionError as error:
-            raise _closed(folder.path) from error
-        except OSError as error:
-            self._fail(folder.class_folder, folder.below, error.strerror or str(error))
+        for entry in _entries(real_path):
+            path = below + entry.name
+            if self._is_ours(entry):
+                self.contents.cache_folders.add(below[:-1])
+            elif not _is_folder(entry):
+                self._take_file(entry, path)
+            elif reason := hidden_folder(entry.name):
+                self.contents.left_out[reason] += 1
+            else:
+                self.contents.folders.add(path)
+                (linked if entry.is_symlink() else real).append(_Folder(path, entry.path))
         return sorted(real), sorted(linked)
 
-    def _look_at(self, class_folder: bytes, entry: "os.DirEntry[bytes]", name: bytes) -> None:
+    def _take_file(self, entry: "os.DirEntry[bytes]", path: bytes) -> None:
+        contents = self.contents
         reason = not_an_image_name(entry.name)
-        if reason:
-            if _leads_nowhere(entry):
-                self.found.leave_out(NOWHERE, os.path.join(class_folder, name))
-            else:
-                self.found.left_out[reason] += 1
-            return
+        if entry.name in TABLES and not _leads_nowhere(entry):
+            contents.tables.append((path.rpartition(b"/")[0], entry.name, entry.path))
+        elif reason and _leads_nowhere(entry):
+            contents.leave_out(NOWHERE, path)
+        elif reason and (entry.name.startswith(b".") or not _is_file(entry)):
+            contents.left_out[reason] += 1
+        elif reason:
+            take_other_file(contents, path, suffix_of(entry.name), reason)
+        else:
+            self._take_image(entry, path)
+
+    def _take_image(self, entry: "os.DirEntry[bytes]", path: bytes) -> None:
         try:
             result = entry.stat()
         except FileNotFoundError:
-            self._fail(class_folder, name, NOWHERE if entry.is_symlink() else "vanished")
+            self.contents.failed.append((path, NOWHERE if entry.is_symlink() else "vanished"))
         except OSError as error:
             if isinstance(error, PermissionError) and not entry.is_symlink():
                 raise _closed(os.path.dirname(entry.path)) from error
-            self._fail(class_folder, name, error.strerror or str(error))
+            self.contents.failed.append((path, error.strerror or str(error)))
         else:
             if stat.S_ISREG(result.st_mode):
-                self.found.files[class_folder].add(name, stat_of(result))
+                self.contents.images.add(path, stat_of(result))
             else:
-                self.found.leave_out(NOT_REGULAR, os.path.join(class_folder, name))
-
-    def _look_at_top(self, entry: "os.DirEntry[bytes]") -> None:
-        reason = not_an_image_name(entry.name)
-        if not reason and _is_file(entry):
-            self.found.flat.add(entry.name, stat_of(entry.stat()))
-        elif not reason:
-            self.found.leave_out(OUTSIDE, entry.name)
-        elif entry.name.lower().endswith(ARCHIVE_SUFFIXES) and not hidden(entry.name) and _is_file(entry):
-            self.found.nearby.append(entry.path)
-        else:
-            self.found.left_out[reason] += 1
-
-    def _fail(self, class_folder: bytes, name: bytes, reason: str) -> None:
-        self.found.failed.append(Failed(os.fsdecode(class_folder), os.fsdecode(name), reason, transient=True))
+                self.contents.leave_out(NOT_REGULAR, path)
 
     def _is_ours(self, entry: "os.DirEntry[bytes]") -> bool:
         """Tell the output, what stands beside it while it is built, and other caches from the user's files."""
         if self.output and entry.name.startswith(os.path.basename(self.output)):
-            place = os.path.join(os.path.realpath(os.path.dirname(entry.path)), entry.name)
-            if place in (self.output, *(self.output + os.fsencode(suffix) for suffix in SIDE_FILES)):
+            path = os.path.join(os.path.realpath(os.path.dirname(entry.path)), entry.name)
+            if path in (self.output, *(self.output + os.fsencode(suffix) for suffix in SIDE_FILES)):
                 return True
         if self.output and is_shard_of(entry.name, os.path.basename(self.output)):
             return os.path.realpath(os.path.dirname(entry.path)) == os.path.dirname(self.output)
-        if not entry.name.endswith((b".h5", b".hdf5")) or not entry.is_file():
+        if not entry.name.endswith((b".h5", b".hdf5")) or not _is_file(entry):
             return False
         try:
             with Path(os.fsdecode(entry.path)).open("rb") as file:
@@ -198,7 +173,7 @@ def _is_folder(entry: "os.DirEntry[bytes]") -> bool:
     try:
         return entry.is_dir()
     except PermissionError as error:  # a link to where one may not look
-        if not hidden(entry.name) and not os.path.splitext(entry.name)[1]:  # called like a class
+        if not hidden_folder(entry.name) and not os.path.splitext(entry.name)[1]:  # called like a class
             raise _closed(entry.path) from error
         return False
     except OSError:  # a loop of links
@@ -207,7 +182,7 @@ def _is_folder(entry: "os.DirEntry[bytes]") -> bool:
 
 def _leads_nowhere(entry: "os.DirEntry[bytes]") -> bool:
     """Tell a link to what is gone, perhaps on a disk that is not mounted: it may have been a class."""
-    return not hidden(entry.name) and entry.is_symlink() and not os.path.exists(entry.path)
+    return not entry.name.startswith(b".") and entry.is_symlink() and not os.path.exists(entry.path)
 
 
 def _is_file(entry: "os.DirEntry[bytes]") -> bool:

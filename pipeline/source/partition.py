@@ -42,11 +42,11 @@ class Partition:
         ]
 
     def sizes(self) -> list[int]:
-        """Count the candidates of each shard."""
+        """Count the images of each shard."""
         return list(map(int, np.bincount(self._shards, minlength=self.count)))
 
     def shard(self, index: int) -> Manifest:
-        """Return the manifest of the candidates of one shard, in order, with all classes.
+        """Return the manifest of the images of one shard, in order, with all classes.
 
         What was left out of the source, and what a person should know of it, stays with the whole.
         """
@@ -56,6 +56,7 @@ class Partition:
             manifest,
             labels=manifest.labels[rows],
             names=manifest.names.take(rows),
+            paths=manifest.paths.take(rows) if manifest.paths else manifest.paths,
             stats=manifest.stats[rows],
             members=manifest.members[rows] if len(manifest.members) else manifest.members,
             failed=[f for f, shard in zip(manifest.failed, self._shards_of_failed, strict=True) if shard == index],

@@ -4,12 +4,11 @@ import errno
 import hashlib
 import os
 import stat
-import struct
 import time
-import zlib
 from typing import NamedTuple
 
 from pipeline.errors import StorageError
+from pipeline.source.zip import unpack, why_not_unpacked, zip_data_start
 from pipeline.system import files
 from pipeline.text import show_path
 
@@ -37,7 +36,7 @@ UNSETTLED = Stat(-1, -1, -1, -1)
 _SETTLES_NS = 2 * 10**9  # a file changed so shortly ago may change again within one tick of its time stamps
 
 
-TAR, ENCRYPTED, STORED, DEFLATED = -1, -2, 0, 8  # the last two as a zip numbers them
+TAR = -1  # the method of a member of a tar; a zip's methods are numbers from 0, or `zip.ENCRYPTED`
 
 
 class Member(NamedTuple):
@@ -133,7 +132,7 @@ def _read(fd: int, size: int) -> bytes:
 def _read_member(member: Member) -> tuple[bytes, Stat]:
     if max(member.size, member.packed) > MAX_FILE_BYTES:
         raise OSError(errno.EFBIG, f"{member.size} bytes; at most {MAX_FILE_BYTES} are read")
-    fd = open_archive(member.archive, member.archive_stat)
+    fd = reopen_archive(member.archive, member.archive_stat)
     try:
         start = member.offset if member.method == TAR else zip_data_start(fd, member.offset)
         stored = b"" if start is None else files.read_at(fd, member.packed, start)
@@ -143,16 +142,15 @@ def _read_member(member: Member) -> tuple[bytes, Stat]:
     if changed:
         raise _other_archive(member.archive, "it was changed while its images were read")
     found = _settled(member.archive_stat._replace(size=member.size))
-    reason = "" if start is not None and len(stored) == member.packed else "damaged: not where the archive says"
-    data = b"" if reason else _unpack(member, stored)
+    if start is None or len(stored) != member.packed:
+        raise Damaged("damaged: not where the archive says", stored, found)
+    data = stored if member.method == TAR else unpack(stored, member.method, member.size, member.crc)
     if data is None:
-        reason = _why_not_unpacked(member)
-    if reason or data is None:
-        raise Damaged(reason, stored, found)
+        raise Damaged(why_not_unpacked(member.method), stored, found)
     return data, found
 
 
-def open_archive(path: bytes, listed: Stat) -> int:
+def reopen_archive(path: bytes, listed: Stat) -> int:
     """Open an archive for reading, if it is still the one whose members were listed.
 
     Raises:
@@ -174,41 +172,6 @@ def _other_archive(path: bytes, why: str) -> StorageError:
     return StorageError("the archive cannot be read any more", os.fsdecode(path), why, advice)
 
 
-def zip_data_start(fd: int, offset: int) -> int | None:
-    """Return where the bytes behind a zip's local header begin; None where there is no such header."""
-    header = files.read_at(fd, _LOCAL_HEADER.size, offset)
-    if len(header) < _LOCAL_HEADER.size or not header.startswith(b"PK\3\4"):
-        return None
-    _, name, extra = _LOCAL_HEADER.unpack(header)
-    return offset + _LOCAL_HEADER.size + int(name) + int(extra)
-
-
-_LOCAL_HEADER = struct.Struct("<26sHH")
-
-
-def _unpack(member: Member, stored: bytes) -> bytes | None:
-    """Return the image; None where it is packed in another way, or is not what the archive says of it."""
-    if member.method == TAR:
-        return stored
-    data = stored
-    if member.method == DEFLATED:
-        try:
-            data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(stored, member.size + 1)  # never more than declared
-        except zlib.error:
-            return None
-    elif member.method != STORED:
-        return None
-    return data if len(data) == member.size and zlib.crc32(data) == member.crc else None
-
-
-def _why_not_unpacked(member: Member) -> str:
-    if member.method == ENCRYPTED:
-        return "encrypted"
-    if member.method in (STORED, DEFLATED):
-        return "damaged: its size or checksum is not that of the archive"
-    return f"packed by a zip's method {member.method}; only stored and deflated are read"
-
-
 def hash_image(location: Location) -> tuple[bytes, Stat] | None:
     """Return an image's SHA-256 and stat, or None where it cannot be read now.
 
@@ -224,14 +187,15 @@ def hash_image(location: Location) -> tuple[bytes, Stat] | None:
 
 
 def _settled(found: Stat) -> Stat:
-    return found if found.ctime_ns < time.time_ns() - _SETTLES_NS else UNSETTLED
+    return found if 0 <= found.ctime_ns < time.time_ns() - _SETTLES_NS else UNSETTLED
 
 
 def _signed(number: int) -> int:
-    """Fit an unsigned 64-bit number into the signed columns."""
-    return number - 2**64 if number >= 2**63 else number
+    """Fit a number into 64 bits with a sign: inodes may need all 64 without one, nanoseconds from 2262 on more."""
+    return (number + 2**63) % 2**64 - 2**63
 
 
 def stat_of(result: os.stat_result) -> Stat:
-    """Keep what decides whether a file has to be read again."""
-    return Stat(result.st_size, result.st_mtime_ns, result.st_ctime_ns, _signed(result.st_ino))
+    """Return the numbers that decide whether a file has to be read again."""
+    numbers = result.st_size, result.st_mtime_ns, result.st_ctime_ns, result.st_ino
+    return Stat(*map(_signed, numbers))

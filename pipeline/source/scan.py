@@ -1,4 +1,4 @@
-"""From a source to its candidates in the cache's order, without opening an image."""
+"""From a source to the manifest of its images in the cache's order, without opening an image."""
 
 import os
 import stat
@@ -10,147 +10,135 @@ import numpy as np
 
 from pipeline.errors import AccessDenied, SourceError
 from pipeline.format.classes import class_ids_of, class_order
-from pipeline.source.archive import find_in_archives
+from pipeline.source.archive import open_archive
 from pipeline.source.class_names import class_names
-from pipeline.source.collected import NAME_FILES, OUTSIDE, SOLUTION, Found, not_an_image_name
+from pipeline.source.collected import OUTSIDE, Collected
+from pipeline.source.contents import Contents
+from pipeline.source.file_names import SUFFIXES, other_formats
 from pipeline.source.folder import walk_folder
-from pipeline.source.label_table import is_validation, settle_flat
-from pipeline.source.layouts import KAGGLE
-from pipeline.source.manifest import SUFFIXES, Manifest
+from pipeline.source.kinds.class_archives import CLASS_ARCHIVES, ONE_CLASS
+from pipeline.source.kinds.class_folders import CLASS_FOLDERS
+from pipeline.source.kinds.imagenet import KAGGLE, VALIDATION, class_folders_in
+from pipeline.source.kinds.label_table import LABEL_TABLE
+from pipeline.source.kinds.webdataset import CAPTIONED_SAMPLES, LABELLED_SAMPLES
+from pipeline.source.manifest import Manifest
 from pipeline.source.selection import Choice, choose, merge_classes, refuse_missing
-from pipeline.source.splits import all_are_splits
 from pipeline.text import show_path
+
+KINDS = (
+    LABELLED_SAMPLES,
+    CAPTIONED_SAMPLES,
+    KAGGLE,
+    VALIDATION,
+    LABEL_TABLE,
+    ONE_CLASS,
+    CLASS_ARCHIVES,
+    CLASS_FOLDERS,
+)  # the first that fits counts; the last fits everything
+
+_NO_IMAGES = "no images to read"
 
 
 def scan_source(source: Path, output: Path | None = None, choice: Choice | None = None) -> Manifest:
-    """List the images of a source, a class a folder; of an archive, as if it had been unpacked.
+    """List the images of a source, each with its class; of an archive, as if it had been unpacked.
 
     Args:
         source: a folder of class folders; a tar or zip, a folder of them, or a folder within one (photos.zip/train).
-        output: the cache to be built; it and the files beside it are no part of the source.
+        output: the cache to be built; it and the files beside it do not belong to the source.
         choice: of classes and images; None for all.
 
     Raises:
-        SourceError: no such source, no images or not the classes asked for, or folders of folders (train/ and val/).
+        SourceError: no such source, no images, not the classes asked for, or nothing tells what the classes are.
         ArchiveDamaged: an archive that is not whole.
         AccessDenied: a folder that may not be read: a class lost in silence would be worse.
         StorageError: the disk failed.
     """
     choice = choice or Choice()
     root, inside = _find(source)
+    collected = Collected(choice.folders)
     if root.is_dir():
-        found, root = _find_in_folder(root, output, choice)
+        root, collected.around = class_folders_in(root)
+        _collect(walk_folder(os.fsencode(root), output, choice.folders), collected)
+        root /= os.fsdecode(collected.prefix)
     else:
-        found = find_in_archives([os.fsencode(root)], inside, choice.folders)
-        _look_for_tables(found, root.parent)
-    flat = settle_flat(found, choice.folders, source)
-    refuse_missing(found, choice, source)
-    _refuse_nothing(source, found)
-    if not found.labelled:
-        _refuse_folders_of_folders(source, found)
-    merge_classes(found, choice)
-    manifest = Manifest(root, flat=flat, archives=found.archives)
-    manifest.left_out, manifest.left_out_named, manifest.failed = found.left_out, found.left_out_named, found.failed
-    manifest.class_folders = class_order(list(found.files))
-    manifest.class_ids = class_ids_of(manifest.class_folders)
-    manifest.class_names = class_names(found.tables, manifest.class_folders)
-    manifest.class_paths = [b"" if os.fsdecode(f) in dict(choice.merged) else f for f in manifest.class_folders]
-    manifest.warnings = found.warnings
-    _count(manifest.left_out, "class not asked for", len(found.unwanted))
-    _warn_of_classes(manifest, found)
-    _fill_columns(manifest, found, choice)
-    return manifest
+        collected.around = [os.fsencode(root.parent)]
+        with open_archive(os.fsencode(root), inside, os.fsencode(root.stem)) as contents:
+            _collect(contents, collected)
+    refuse_missing(collected, choice, source)
+    _refuse_nothing(source, collected)
+    merge_classes(collected, choice)
+    return _manifest(root, collected, choice)
 
 
 def _find(source: Path) -> tuple[Path, bytes]:
     """Return the folder or archive that a source is or lies in, and the folder within the archive."""
-    what, advice = "no images to read", "Give a folder of class folders, or a tar or zip of them"
+    advice = "Give a folder of class folders, or a tar or zip of them"
     inside: list[str] = []
-    for place in (source, *source.parents):
+    for path in (source, *source.parents):
         try:
-            found = place.stat()
+            mode = path.stat().st_mode
         except (FileNotFoundError, NotADirectoryError):
-            inside.insert(0, place.name)
+            inside.insert(0, path.name)
             continue
         except PermissionError as error:
-            raise AccessDenied(what, source, "permission denied") from error
+            raise AccessDenied(_NO_IMAGES, source, "permission denied") from error
         except OSError as error:
-            raise SourceError(what, source, error.strerror or str(error)) from error
-        if stat.S_ISDIR(found.st_mode) and inside:
+            raise SourceError(_NO_IMAGES, source, error.strerror or str(error)) from error
+        if stat.S_ISDIR(mode) and inside:
             break
-        if not stat.S_ISDIR(found.st_mode) and not stat.S_ISREG(found.st_mode):
-            raise SourceError(what, source, "it is neither a folder nor a regular file", advice)
-        return place, os.fsencode("/".join(inside))
-    raise SourceError(what, source, "there is no such folder or archive", advice)
+        if not stat.S_ISDIR(mode) and not stat.S_ISREG(mode):
+            raise SourceError(_NO_IMAGES, source, "it is neither a folder nor a regular file", advice)
+        return path, os.fsencode("/".join(inside))
+    raise SourceError(_NO_IMAGES, source, "there is no such folder or archive", advice)
 
 
-def _find_in_folder(root: Path, output: Path | None, choice: Choice) -> tuple[Found, Path]:
-    """Walk a folder; where it has no images in folders, look into the archives in it."""
-    folder = root / os.fsdecode(KAGGLE)
-    folder = folder if os.path.isdir(folder) else root
-    found = walk_folder(os.fsencode(folder), output, choice.folders)
-    if _holds_only_archives(found):
-        walked, found = found, find_in_archives(sorted(found.nearby), wanted=choice.folders, part=True)
-        found.tables |= walked.tables
-        found.left_out += walked.left_out
-        found.left_out_named += walked.left_out_named
-        for name in walked.flat.names:
-            found.leave_out(OUTSIDE, name)
-    else:
-        for path in found.nearby:
-            found.left_out[not_an_image_name(os.path.basename(path))] += 1
-    if folder != root:
-        _look_for_tables(found, root)
-    whole = folder.absolute()
-    if whole.parts[-4:-1] == Path(os.fsdecode(KAGGLE)).parts[:-1]:
-        _look_for_tables(found, whole.parents[3])
-    if any(map(is_validation, found.flat.names)):
-        _look_for_tables(found, whole.parent)
-    return found, folder
+def _collect(contents: Contents, collected: Collected) -> None:
+    """Sort the images of a folder or archive, and of the archives in it, into classes."""
+    kind = next(kind for kind in KINDS if kind.fits(contents, collected.wanted))
+    for inner in kind.collect(contents, collected):
+        _collect(inner, collected)
 
 
-def _holds_only_archives(found: Found) -> bool:
-    if found.failed or not found.nearby or any(map(is_validation, found.flat.names)):
-        return False
-    return not any(files.names for files in found.files.values())
-
-
-def _look_for_tables(found: Found, folder: Path) -> None:
-    """Take the tables that lie around a source which has none of their kind."""
-    for kind in (NAME_FILES, (SOLUTION,)):
-        if not any(name in found.tables for name in kind):
-            paths = {name: os.path.join(os.fsencode(folder), name) for name in kind}
-            found.tables |= {name: path for name, path in paths.items() if os.path.isfile(path)}
-
-
-def _refuse_nothing(root: Path, found: Found) -> None:
-    if any(files.names for files in found.files.values()) or found.failed:
+def _refuse_nothing(source: Path, collected: Collected) -> None:
+    if collected.failed or any(images.rows for images in collected.files.values()):
         return
     why = f"no files ending in {', '.join(s.decode() for s in SUFFIXES)} in its class folders"
-    if any(reason == OUTSIDE for _, reason in found.left_out_named):
+    advice = "Put the images of each class into a folder of its own"
+    if others := other_formats(collected.left_out):
+        why += f", but {_counted(others)}"
+        advice = "Convert them: only JPEG and PNG are read"
+    if any(reason == OUTSIDE for _, reason in collected.left_out_named):
         why += "; images lie directly in it"
-    raise SourceError("no images to read", root, why, "Put the images of each class into a folder of its own")
+    raise SourceError(_NO_IMAGES, source, why, advice)
 
 
-def _refuse_folders_of_folders(root: Path, found: Found) -> None:
-    nested = [b"/" in name for files in found.files.values() for name in files.names]
-    splits = all_are_splits(found.files)  # where a stray image does not make it a class
-    if any(nested) and (all(nested) or splits):
-        inside = sorted(folder for folder, files in found.files.items() if files.names)
-        shown = " and ".join(show_path(folder) + "/" for folder in inside[:3])
-        raise SourceError(
-            "no classes to read",
-            root,
-            f"its folders hold only folders of images: it looks like {shown}"
-            if {b"train", b"val"} & set(inside)
-            else f"its folders ({shown}) hold only folders of images; it looks like train/ and val/",
-            f"Build each: build-cache {show_path(os.path.join(os.fsencode(root), inside[0]))}",
-        )
+def _counted(formats: dict[str, int]) -> str:
+    """Return "3 WebP files and 1 BMP file"."""
+    return " and ".join(f"{count} {name} file{'s' if count > 1 else ''}" for name, count in formats.items())
 
 
-def _warn_of_classes(manifest: Manifest, found: Found) -> None:
+def _manifest(root: Path, collected: Collected, choice: Choice) -> Manifest:
+    """Put the images in order, and take those that were chosen of each class."""
+    manifest = Manifest(root, archives=collected.archives)
+    manifest.left_out, manifest.failed = collected.left_out, collected.failed
+    manifest.left_out_named = sorted(collected.left_out_named)
+    manifest.class_folders = class_order(list(collected.files))
+    manifest.class_ids = class_ids_of(manifest.class_folders)
+    manifest.class_names = class_names(collected, manifest.class_folders)
+    merged = {os.fsencode(name) for name, _ in choice.merged}
+    manifest.class_paths = [b"" if folder in merged else folder for folder in manifest.class_folders]
+    manifest.warnings = collected.warnings
+    _count(manifest.left_out, "class not asked for", len(collected.unwanted))
+    _warn_of_classes(manifest, collected)
+    if others := other_formats(manifest.left_out):
+        manifest.warnings.append(f"{_counted(others)} left out; only JPEG and PNG are read")
+    _fill_columns(manifest, collected, choice)
+    return manifest
+
+
+def _warn_of_classes(manifest: Manifest, collected: Collected) -> None:
     for folder in manifest.class_folders:
-        if not found.files[folder].names:
+        if not collected.files[folder].rows:
             manifest.warnings.append(f"class {show_path(folder)} is empty; it keeps its place among the classes")
     written = {folder: unicodedata.normalize("NFC", os.fsdecode(folder)) for folder in manifest.class_folders}
     alike = Counter(map(str.casefold, written.values()))
@@ -163,25 +151,24 @@ def _warn_of_classes(manifest: Manifest, found: Found) -> None:
         manifest.warnings.append(f"classes {' and '.join(shown)} differ {how}; they are kept apart")
 
 
-def _fill_columns(manifest: Manifest, found: Found, choice: Choice) -> None:
-    counts = []
-    stats, members = [], []
+def _fill_columns(manifest: Manifest, collected: Collected, choice: Choice) -> None:
+    counts: list[int] = []
+    rows = [np.empty(0, np.int64)]
     for folder in manifest.class_folders:
-        files = found.files.pop(folder)
-        order = files.in_order()
-        _count(manifest.left_out, "replaced by a later member of the same name", len(files.names) - len(order))
-        chosen = order
+        images = collected.files.pop(folder)
+        chosen = order = images.in_order()
+        _count(manifest.left_out, "replaced by a later member of the same name", len(images.rows) - len(order))
         if choice.per_class is not None:
-            chosen = order[choose(folder, files.names.take(order), choice.per_class)]
+            chosen = order[choose(folder, images.names.take(order), choice.per_class)]
         _count(manifest.left_out, f"not among the {choice.per_class} chosen of its class", len(order) - len(chosen))
         counts.append(len(chosen))
-        manifest.names.extend(map(files.names.__getitem__, chosen.tolist()))
-        class_stats, class_members = files.columns(chosen)
-        stats.append(class_stats)
-        members.append(class_members)
+        manifest.names.extend(map(images.names.__getitem__, chosen.tolist()))
+        rows.append(np.frombuffer(images.rows, np.int64)[chosen])
     manifest.labels = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
-    manifest.stats = np.concatenate(stats) if stats else manifest.stats
-    manifest.members = np.concatenate(members) if members else manifest.members
+    all_rows = np.concatenate(rows)
+    manifest.stats, manifest.members = collected.columns(all_rows)
+    if collected.paths:
+        manifest.paths = collected.paths.take(all_rows)
     ids = {os.fsdecode(f): class_id for f, class_id in zip(manifest.class_folders, manifest.class_ids, strict=True)}
     manifest.failed = [f._replace(class_id=ids.get(str(f.class_id), f.class_id)) for f in manifest.failed]
 

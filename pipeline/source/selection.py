@@ -1,6 +1,7 @@
 """Which classes of a source are cached, how many images of each, and what a person calls them."""
 
 import os
+import shlex
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
@@ -9,7 +10,7 @@ import xxhash
 from numpy.typing import NDArray
 
 from pipeline.errors import SourceError
-from pipeline.source.collected import Files, Found
+from pipeline.source.collected import ClassImages, Collected
 from pipeline.text import shorten, show_path
 
 LONGEST_NAME = 200  # characters of a class's readable name
@@ -60,53 +61,98 @@ class Choice:
 def parse_choice(classes: str | None, merged: Sequence[str], per_class: int | None) -> Choice:
     """Read what was typed: "n03873416,n01728572", and for each class of several "snake=n01728572,n01740131".
 
+    A name that holds a comma, or as a class's name "=", is put in double quotes, or a backslash before the character.
+
     Raises:
         ValueError: it is not of that form.
     """
-    for text in merged:
-        if "=" not in text:
+    several = [_parse(text, ",=") for text in merged]
+    for text, marked in zip(merged, several, strict=True):
+        if ("=", True) not in marked:
             raise ValueError(f"--class takes NAME=FOLDER,FOLDER,…, not {text!r}; for single folders there is --classes")
-    several = [text.partition("=") for text in merged]
+    ends = [marked.index(("=", True)) for marked in several]
     return Choice(
-        classes=tuple(classes.split(",")) if classes is not None else (),
-        merged=tuple((name, tuple(folders.split(","))) for name, _, folders in several),
+        classes=_split(_parse(classes, ",")) if classes is not None else (),
+        merged=tuple((_text(m[:end]), _split(m[end + 1 :])) for m, end in zip(several, ends, strict=True)),
         per_class=per_class,
     )
 
 
-def refuse_missing(found: Found, choice: Choice, where: "str | os.PathLike[str]") -> None:
+_Marked = list[tuple[str, bool]]  # characters, and whether each separates names
+
+
+def _parse(text: str, separators: str) -> _Marked:
+    """Mark the characters that separate names; quotes and backslashes that only protect them are taken away."""
+    marked: _Marked = []
+    quoted, rest = False, iter(text)
+    for character in rest:
+        begins = not marked or marked[-1][1]
+        if quoted and character == '"':
+            quoted = False
+        elif begins and not quoted and character == '"':
+            quoted = True
+        elif character == "\\":
+            following = next(rest, "")
+            marked += [("\\", False)] if following not in tuple(',="\\') else []
+            marked += [(following, False)] if following else []
+        else:
+            marked.append((character, not quoted and character in separators))
+    if quoted:
+        raise ValueError(f"a quote is not closed in {text!r}")
+    return marked
+
+
+def _text(marked: _Marked) -> str:
+    return "".join(character for character, _ in marked)
+
+
+def _split(marked: _Marked) -> tuple[str, ...]:
+    ends = [position for position, mark in enumerate(marked) if mark == (",", True)]
+    return tuple(_text(marked[a:b]) for a, b in zip([0, *(end + 1 for end in ends)], [*ends, None], strict=True))
+
+
+def typed_classes(folders: Collection[bytes]) -> str:
+    """Return how `--classes` is typed for these folders, in a shell."""
+    names = [show_path(folder) for folder in sorted(folders)]
+    quoted = [f'"{name}"' if "," in name or name.startswith('"') else name for name in names[:_SHOWN]]
+    return "--classes " + shlex.quote(",".join(quoted) + (",…" if len(names) > _SHOWN else ""))
+
+
+def refuse_missing(collected: Collected, choice: Choice, where: "str | os.PathLike[str]") -> None:
     """See that every class that was asked for is there.
 
     Raises:
         SourceError: says which are not, and what there is.
     """
-    missing = (choice.folders or frozenset()) - set(found.files)
+    missing = (choice.folders or frozenset()) - set(collected.files)
     if missing:
         what = "class" if len(missing) == 1 else "classes"
-        there = _some(set(found.files) | found.unwanted) or "none"
+        there = _some(set(collected.files) | collected.unwanted) or "none"
         why = f"it has no {what} {_some(missing)}; there are {there}"
-        raise SourceError("no images to read", where, why, "A class is the name of its folder")
+        odd = any(b"," in folder for folder in collected.unwanted)
+        advice = "; put a name with a comma in double quotes" if odd else ""
+        raise SourceError("no images to read", where, why, f"A class is the name of its folder{advice}")
 
 
 def _some(folders: Collection[bytes]) -> str:
     return shorten([show_path(folder) for folder in sorted(folders)], _SHOWN)
 
 
-def merge_classes(found: Found, choice: Choice) -> None:
-    """Leave in `found` the classes that were chosen, under their names; those of several folders put together."""
+def merge_classes(collected: Collected, choice: Choice) -> None:
+    """Leave in `collected` the classes that were chosen, under their names; those of several folders put together."""
     if choice.folders is None:
         return
-    files = {os.fsencode(name): found.files[os.fsencode(name)] for name in choice.classes}
+    files = {os.fsencode(name): collected.files[os.fsencode(name)] for name in choice.classes}
     owners = {folder: name for name, folders in choice.merged for folder in folders}
     for name, folders in choice.merged:
-        merged = files[os.fsencode(name)] = Files()
+        merged = files[os.fsencode(name)] = ClassImages()
         for folder in sorted(map(os.fsencode, folders)):
-            merged.add_all(found.files[folder], folder)
-    found.failed = [
+            merged.add_all(collected.files[folder], folder)
+    collected.failed = [
         f._replace(class_id=owners[str(f.class_id)], name=f"{f.class_id}/{f.name}") if str(f.class_id) in owners else f
-        for f in found.failed
+        for f in collected.failed
     ]
-    found.files = files
+    collected.files = files
 
 
 def choose(folder: bytes, names: Sequence[bytes], count: int) -> NDArray[np.int64]:

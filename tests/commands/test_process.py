@@ -25,6 +25,8 @@ def make_failures(folder: Path, cache_path: Path) -> None:
     (folder / "link.h5").symlink_to("text.h5")
     (folder / "val.h5.building").touch()
     save_jpeg(folder / "others" / "1" / "a.jpg", 40, 40, 99)
+    for split in ("train", "val"):
+        save_jpeg(folder / "tvt" / split / "1" / "a.jpg", 40, 40, 99)
     shutil.copy(cache_path, folder / "kept.h5")
 
 
@@ -36,7 +38,11 @@ FAILURES: list[tuple[tuple[str, ...], int, str]] = [
     ),
     (("build-cache", "text.h5"), 66, r"no images to read: text\.h5: this is a file"),
     (("build-cache", "empty"), 66, r"no images to read: empty: no files ending in \.jpg, \.jpeg"),
-    (("build-cache", "."), 66, r"no classes to read: \.: its folders .* hold only folders of images"),
+    (
+        ("build-cache", "tvt"),
+        66,
+        r"no classes to read: tvt: it looks like train/ and val/\. Build each: build-cache tvt",
+    ),
     (("build-cache", "photos", "--out", "text.h5"), 73, r"text\.h5: there is a file that is no cache"),
     (("build-cache", "photos", "--out", "empty"), 73, r"empty: there is a folder of that name\. Give another --out"),
     (("build-cache", "photos", "--out", "empty", "--shards", "2"), 73, r"empty: there is a folder of that name"),

@@ -25,6 +25,7 @@ NAMES = "id,name\n1,paddle\n2,snake\n"
 
 
 def tar_of(folder: Path, path: Path, top: str = ".") -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
     with tarfile.open(path, "w") as archive:
         archive.add(folder, top)
     return path

@@ -70,16 +70,6 @@ def test_a_source_in_which_nothing_decodes_gives_no_file(tmp_path: Path) -> None
     assert {entry.name for entry in tmp_path.iterdir()} <= {"photos", "c.h5.lock"}
 
 
-@pytest.mark.parametrize("names", [("train", "val"), ("first", "second")])
-def test_folders_of_folders_of_images_are_not_taken_for_classes(names: tuple[str, str], tmp_path: Path) -> None:
-    for name in names:
-        picture(tmp_path / name / "cats" / "a.jpg")
-
-    with pytest.raises(SourceError, match=r"looks like train/ and val/.*Build each: build-cache") as refused:
-        scan_source(tmp_path)
-    assert refused.value.exit_code == 66
-
-
 # --- 3, 5: classes -----------------------------------------------------------------------------------------------
 
 
@@ -483,12 +473,3 @@ def test_a_tree_with_every_trap_is_accounted_for_to_the_last_file(
         for class_id, tensor in by_class.items():
             data = (root / str(class_id) / name).read_bytes()
             assert tensor.numpy().tobytes() == pixels_to_row(decode(data, recipe).pixels_HWC, recipe).tobytes()
-
-
-def test_train_and_val_are_two_sources_even_where_a_stray_image_lies_in_one(tmp_path: Path) -> None:
-    for part in ("train", "Val"):
-        save_jpeg(tmp_path / part / "cats" / "a.jpg", 20, 20, 1)
-    save_jpeg(tmp_path / "train" / "cover.jpg", 20, 20, 2)
-
-    with pytest.raises(SourceError, match=r"looks like .*train/.*Build each: build-cache"):
-        scan_source(tmp_path)

@@ -1,12 +1,14 @@
-"""Archives to train on and to validate on that lie in one folder, or in one archive."""
+"""Training and validation sets that lie together, as folders or as archives, are refused; classes are not."""
 
+import shutil
 from pathlib import Path
 
 import pytest
 
 from pipeline.errors import SourceError
 from pipeline.source.scan import scan_source
-from pipeline.source.splits import refuse_splits
+from pipeline.source.selection import Choice
+from pipeline.source.splits import refuse_split_archives
 from tests.pipeline.source.test_archive import tar_of
 from tests.support.photos import make_photos
 
@@ -40,4 +42,103 @@ def test_images_to_train_on_and_to_validate_on_are_not_put_together(names: tuple
     ],
 )
 def test_parts_of_one_source_and_classes_with_such_names_are_let_through(names: tuple[str, ...]) -> None:
-    refuse_splits([name.encode() for name in names], "in")
+    refuse_split_archives([name.encode() for name in names], "in")
+
+
+# --- folders -----------------------------------------------------------------------------------------------------
+
+JPEG = b"\xff\xd8\xff"
+
+
+def tree(root: Path, *paths: str) -> Path:
+    """Write files at these paths, folders where a path ends in "/"."""
+    for path in paths:
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        if path.endswith("/"):
+            (root / path).mkdir(exist_ok=True)
+        else:
+            (root / path).write_bytes(JPEG)
+    return root
+
+
+def packed(root: Path) -> list[Path]:
+    """Return a folder, and a tar and a zip of it with a folder around."""
+    return [
+        root,
+        tar_of(root, root.parent / f"{root.name}.tar", root.name),
+        Path(shutil.make_archive(str(root), "zip", root.parent, root.name)),
+    ]
+
+
+SPLITS = {
+    "train and val": (["train/cats/a.jpg", "val/cats/a.jpg"], "train/ and val/", "/train"),
+    "upper case, and a stray image": (
+        ["train/cats/a.jpg", "Val/cats/a.jpg", "train/a.jpg"],
+        "train/ and Val/",
+        "/train",
+    ),
+    "an empty one": (["train/cats/a.jpg", "val/"], "train/ and val/", "/train"),
+    "flat ones": (["train/a.jpg", "val/b.jpg", "test/c.jpg"], "train/ and val/ and test/", "/train"),
+    "a stray class": (
+        ["train/cats/a.jpg", "valid/cats/a.jpg", "test/cats/a.jpg", "bus/a.jpg"],
+        "train/ and valid/ and test/",
+        "/train",
+    ),
+    "in one folder": (
+        ["images/train/a.jpg", "images/val/a.jpg"],
+        "images/train/ and images/val/",
+        "/images/train",
+    ),
+    "beside labels": (
+        ["images/train/a.jpg", "images/val/a.jpg", "labels/train/a.txt", "labels/val/a.txt"],
+        "images/train/ and images/val/",
+        "/images/train",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", SPLITS)
+def test_folders_named_as_splits_are_refused_with_what_to_build(kind: str, tmp_path: Path) -> None:
+    paths, shown, _ = SPLITS[kind]
+    for source in packed(tree(tmp_path / "tvt", *paths)):
+        with pytest.raises(SourceError) as refused:
+            scan_source(source)
+        around = "" if source.is_dir() else "tvt/"
+        assert refused.value.exit_code == 66
+        assert refused.value.reason == "it looks like " + " and ".join(f"{around}{p}" for p in shown.split(" and "))
+        assert "--classes " in refused.value.advice
+
+
+@pytest.mark.parametrize("kind", SPLITS)
+def test_the_source_that_the_advice_names_is_there(kind: str, tmp_path: Path) -> None:
+    paths, _, built = SPLITS[kind]
+    for source in packed(tree(tmp_path / "tvt", *paths)):
+        with pytest.raises(SourceError, match="Build each: build-cache ") as refused:
+            scan_source(source)
+        named = Path(refused.value.advice.split()[3].rstrip("."))
+        assert str(named) == f"{source}{'' if source.is_dir() else '/tvt'}{built}"
+        if "cats" in paths[0]:  # otherwise its images lie in no class folder
+            assert scan_source(named).class_folders == [b"cats"]
+
+
+def test_splits_within_classes_are_refused_with_how_to_sort_them(tmp_path: Path) -> None:
+    source = tree(tmp_path / "x", *(f"{c}/{split}/a.jpg" for c in ("cat", "dog") for split in ("train", "test")))
+
+    with pytest.raises(SourceError, match=r"looks like cat/train/ and cat/test/\. Sort the images into train/CLASS/"):
+        scan_source(source)
+    assert scan_source(source, None, Choice(("cat", "dog"))).class_ids == ["cat", "dog"]
+
+
+def test_one_class_named_as_a_split_is_a_class(tmp_path: Path) -> None:
+    for source in packed(tree(tmp_path / "x", "train/a.jpg", "bus/b.jpg", "trains/c.jpg")):
+        assert scan_source(source).class_ids == ["bus", "train", "trains"]
+
+
+def test_classes_that_are_named_as_splits_can_be_asked_for(tmp_path: Path) -> None:
+    for source in packed(tree(tmp_path / "x", "train/a.jpg", "test/b.jpg")):
+        assert scan_source(source, None, Choice(("train", "test"))).class_ids == ["test", "train"]
+    for name in ("train", "test"):
+        tar_of(tmp_path / "x" / name, tmp_path / "tars" / f"{name}.tar")
+    assert scan_source(tmp_path / "tars", None, Choice(("train", "test"))).class_ids == ["test", "train"]
+    with pytest.raises(SourceError, match="archives of several sources"):
+        scan_source(tmp_path / "tars")

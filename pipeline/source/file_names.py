@@ -1,0 +1,74 @@
+"""Tell images, archives, tables and a system's own folders by their names."""
+
+import os
+
+from pipeline.text import show_path
+
+SUFFIXES = (b".jpg", b".jpeg", b".jpe", b".jfif", b".png")
+ARCHIVE_SUFFIXES = (b".tar", b".zip")
+SIDECAR_SUFFIXES = (b".cls", b".json", b".txt")  # files beside an image that may say something about it
+TABLE_SUFFIXES = (b".csv", b".tsv", b".json", b".jsonl", b".parquet")
+NAME_FILES = (b"classes.csv", b"LOC_synset_mapping.txt")
+SOLUTION = b"LOC_val_solution.csv"  # the classes of ImageNet's validation images
+TABLES = (*NAME_FILES, SOLUTION)
+
+_SYSTEM_FOLDERS = {
+    b"@eadir",
+    b"@recycle",
+    b"@recently-snapshot",
+    b"#recycle",
+    b"#snapshot",
+    b"$recycle.bin",
+    b"recycler",
+    b"system volume information",
+    b"lost+found",
+}  # made by network storage, Windows and file systems: thumbnails, deleted files, fragments
+_OTHER_FORMATS = {
+    b".webp": "WebP",
+    b".bmp": "BMP",
+    b".tif": "TIFF",
+    b".tiff": "TIFF",
+    b".gif": "GIF",
+    b".heic": "HEIC",
+    b".heif": "HEIC",
+    b".avif": "AVIF",
+    b".jxl": "JPEG XL",
+    b".jp2": "JPEG 2000",
+    b".ppm": "PPM",
+    b".pgm": "PGM",
+    b".dng": "raw",
+    b".cr2": "raw",
+    b".nef": "raw",
+    b".arw": "raw",
+}
+
+
+def hidden_folder(name: bytes) -> str:
+    """Return why a folder's name says that nobody put images there; empty where it does not."""
+    if name.startswith(b".") or name == b"__MACOSX":
+        return "hidden folder"
+    return f"system folder {show_path(name)}" if name.lower() in _SYSTEM_FOLDERS else ""
+
+
+def not_an_image_name(name: bytes) -> str:
+    """Return why a file's name is not that of an image; empty where it is."""
+    if name.startswith(b"."):
+        return "hidden file"
+    suffix = suffix_of(name)
+    if suffix in SUFFIXES:
+        return ""
+    return f"suffix {show_path(suffix)}" if suffix else "no suffix"
+
+
+def suffix_of(name: bytes) -> bytes:
+    """Return what a file's name ends in, in lower case, with the dot; empty where it has none."""
+    return os.path.splitext(name)[1].lower()
+
+
+def other_formats(left_out: "dict[str, int]") -> dict[str, int]:
+    """Count the images in formats that are not read, by format, of files left out by reason."""
+    counts: dict[str, int] = {}
+    for suffix, name in _OTHER_FORMATS.items():
+        if count := left_out.get(f"suffix {suffix.decode()}", 0):
+            counts[name] = counts.get(name, 0) + count
+    return counts

@@ -1,0 +1,1 @@
+"""The kinds of sources, a file each; `scan` tries them in order."""

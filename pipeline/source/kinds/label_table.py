@@ -1,0 +1,49 @@
+"""Images with a table of labels beside them, as Hugging Face and Kaggle distribute many sets: refused, with advice.
+
+Such a table is not read yet; the folder that the images lie in is no class.
+"""
+
+from collections.abc import Collection, Iterator
+
+from pipeline.errors import SourceError
+from pipeline.source.collected import Collected, Kind
+from pipeline.source.contents import Contents
+from pipeline.source.kinds.class_folders import class_root
+from pipeline.source.selection import typed_classes
+from pipeline.text import show_path
+
+
+def _fits(contents: Contents, wanted: Collection[bytes] | None) -> bool:
+    """Tell whether all images lie in one folder, or in none, and a table beside them or above."""
+    return wanted is None and not contents.part and bool(_tables(contents))
+
+
+def _tables(contents: Contents) -> list[bytes]:
+    """Return the tables that may hold the labels of all images; empty if the images lie in several folders."""
+    prefix = class_root(contents, None)
+    classes = {folder[len(prefix) :].partition(b"/")[0] for folder in contents.image_folders}
+    if len(classes) != 1 or (contents.name and classes == {b""}):
+        return []
+    near = {b"", prefix[:-1], prefix + min(classes)}
+    beside_images = {b".json"}  # of one image each
+    return sorted(
+        path
+        for (folder, suffix), path in contents.other_tables.items()
+        if folder in near and not (folder in contents.image_folders and suffix in beside_images)
+    )
+
+
+def _refuse(contents: Contents, collected: Collected) -> Iterator[Contents]:
+    table = show_path(_tables(contents)[0])
+    folder = class_root(contents, None) + min(contents.image_folders).partition(b"/")[0]
+    where = f"all images lie in {show_path(folder)}/" if folder else "its images lie in no folder"
+    one = f"; if they are one class: {typed_classes([folder.rpartition(b'/')[2]])}" if folder else ""
+    raise SourceError(
+        "no classes to read",
+        contents.where,
+        f"{where}, with a table, {table}, which may hold their labels and is not read",
+        f"Sort the images into a folder for each class{one}",
+    )
+
+
+LABEL_TABLE = Kind("images with a table of labels", _fits, _refuse)

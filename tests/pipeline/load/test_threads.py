@@ -16,9 +16,11 @@ import os, signal, sys
 from pathlib import Path
 import numpy as np
 import torch
-from pipeline import TensorCache, compiled, threads
+from pipeline import TensorCache
+from pipeline.load import threads
+from pipeline.system import native
 
-compiled.compiled.__defaults__ = (Path(sys.argv[1]),)
+native.compiled.__defaults__ = (Path(sys.argv[1]),)
 threads._BYTES_A_THREAD = 1
 torch.set_num_threads(3)
 caches = [TensorCache(path) for path in sys.argv[2:]]

@@ -8,16 +8,16 @@ SMALLEST = 60
 
 
 class ModelNet(nn.Module):
-    """A small image classifier for square images of any size from 60 × 60.
+    """Classifies square images of 60 × 60 pixels or more with a small convolutional network.
 
-    Weights start as PyTorch's layers do by default, drawn from torch's global generator in the order of the layers.
+    Weights start as in PyTorch's layers, drawn from torch's global generator in the order of the layers.
 
     Args:
-        classes: C, the number of classes.
-        size: S, the side of the images in pixels. It decides the width of the first linear layer: 150 for 224.
+        classes: the number of classes C.
+        size: the side S of the images in pixels. It sets the width of the first linear layer: 150 for 224.
 
     Raises:
-        OptionsError: images too small to leave a pixel after the last convolution.
+        OptionsError: the images are too small; no pixel is left after the last convolution.
     """
 
     def __init__(self, classes: int = 2, size: int = 224) -> None:

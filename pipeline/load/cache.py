@@ -1,4 +1,4 @@
-"""TensorCache: a finished cache as PyTorch sees it. A memory map; no handle, no lock, no HDF5 call while reading."""
+"""Read a finished cache as tensors, through a memory map: no lock, no handle, no HDF5 call while reading."""
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -29,23 +29,23 @@ Verify = Literal["first", "always", "off"]
 
 
 class TensorCache(Mapping[str, Mapping[ClassId, Tensor]]):
-    """A cache of images: `cache[file name][class id]` is a checked, normalized (3, S, S) float32 tensor of its own.
+    """Reads a cache. `cache[file_name][class_id]` is a checked, normalized copy, (3, S, S) float32.
 
-    Opening checks header and tables; rows are checked when they are read. It can be pickled, forked and sent to
-    spawned workers: only the path and what to expect there travel.
+    Opening checks the header and the tables; each row is checked when it is read. A cache can be pickled, forked and
+    sent to spawned workers. Only its path and fingerprint are sent.
 
-    A set of shards is read as the one cache that it makes together: rows in the order, labels and fingerprint that a
-    single file would have.
+    Shards are read as one cache, with the row order, labels and fingerprint of a single file.
 
     Args:
-        path: a file that `build_cache` made; or the name of a set (`name.h5` for `name-00000-of-00064.h5` and so on),
-            a pattern (`name-*.h5`), or a list of all its files.
-        verify: check a row's hash the "first" time this process reads it, "always", or never ("off").
+        path: the file; for shards, the name of the whole cache (`name.h5` for `name-00000-of-00064.h5`, ...), a
+            pattern (`name-*.h5`), or a list of all files.
+        verify: when to check the hash of a row: the "first" time that this process reads it, "always", or never
+            ("off").
 
     Raises:
-        CacheMissing, CacheUnsafe, CacheDamaged, CacheError, AccessDenied, StorageError: it cannot be opened.
-        CacheMissing, CacheStale: shards that are not all there, or not of one set.
-        ValueError: another `verify`.
+        CacheMissing, CacheUnsafe, CacheDamaged, CacheError, AccessDenied, StorageError: the cache cannot be opened.
+        CacheMissing, CacheStale: shards are missing, or do not belong together.
+        ValueError: `verify` has another value.
     """
 
     def __init__(self, path: Paths, *, verify: Verify = "first") -> None:
@@ -67,10 +67,10 @@ class TensorCache(Mapping[str, Mapping[ClassId, Tensor]]):
 
     @property
     def images(self) -> Tensor:
-        """(N, 3, S, S) as stored, unchecked: a memory map of this process's own.
+        """(N, 3, S, S) as stored: a private memory map of the file, not checked.
 
         Raises:
-            AttributeError: the rows are in several files, and no array has them in their order; see `read_stored`.
+            AttributeError: the cache consists of shards, so no single array has its rows; use `read_stored`.
         """
         if self._places is not None:
             raise AttributeError(f"{self.path} is a set of shards; read_stored(rows) reads any of its rows")
@@ -78,76 +78,76 @@ class TensorCache(Mapping[str, Mapping[ClassId, Tensor]]):
 
     @property
     def num_images(self) -> int:
-        """N, the number of images; `len(cache)` counts file names, of which two classes may share one."""
+        """N, the number of images. `len(cache)` counts file names, which two classes may share."""
         return self.reader.num_images
 
     @property
     def recipe(self) -> Recipe:
-        """How every image became a tensor."""
+        """How each image became a row."""
         return self.reader.recipe
 
     @property
     def features(self) -> Features | None:
-        """What the rows are where they are no images, but what a network made of them; else None."""
+        """Describes the rows of a cache of features; None for a cache of images."""
         return self.reader.features
 
     @property
     def fingerprint(self) -> str:
-        """64 hexadecimal digits that follow from sources, recipe, decoder and format version."""
+        """64 hexadecimal digits that identify sources, recipe, decoder and format version."""
         return self.reader.fingerprint
 
     @cached_property
     def labels(self) -> Tensor:
-        """(N,) int64, the class position of each row, 0..C-1; a copy for the caller."""
+        """(N,) int64, the label of each row, 0..C-1; a copy."""
         return torch.from_numpy(self._labels.copy())
 
     @property
     def class_ids(self) -> list[ClassId]:
-        """(C,) class ids by label: integers where all are, else strings."""
+        """(C,) class ids by label: all integers, or all strings."""
         return list(self.reader.class_ids)
 
     @property
     def class_names(self) -> list[str]:
-        """(C,) readable names by label, empty where there are none."""
+        """(C,) readable class names by label; an empty string where there is none."""
         return list(self.reader.class_names)
 
     @cached_property
     def filenames(self) -> Sequence[str]:
-        """(N,) path below the class folder, by row."""
+        """(N,) path of each row's image below its class folder."""
         return _Names(self.reader.table("filenames"))
 
     @property
     def failed(self) -> list[Failed]:
-        """Files that gave no image when the cache was built."""
+        """Files that could not be decoded when the cache was built."""
         return self.reader.failed
 
     @property
     def source_sha256(self) -> NDArray[np.uint8]:
-        """(N, 32) uint8, of each image file."""
+        """(N, 32) uint8, the SHA-256 of each image file."""
         return self.reader.table("source_sha256")
 
     def read_batch(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Gather images and labels of rows: `read`, and (B,) int64."""
+        """Read the images and labels of rows: (B, 3, S, S) float32 and (B,) int64."""
         images = self.read(rows)
         return images, self.labels_of(rows)
 
     def labels_of(self, rows: Tensor) -> Tensor:
-        """Return the labels of rows, (B,) int64; of rows that are there."""
+        """Return the labels of existing rows, (B,) int64."""
         return torch.from_numpy(self._labels[rows.numpy()])
 
     def read(self, rows: Tensor) -> Tensor:
-        """Gather rows into a new tensor, checked and normalized.
+        """Read rows into a new tensor, checked and normalized.
 
         Args:
             rows: (B,) int64.
 
         Returns:
-            (B, 3, S, S) float32, owned by the caller; (B, D) of features.
+            (B, 3, S, S) float32, owned by the caller; (B, D) for features.
 
         Raises:
-            CacheDamaged: a row is not what was written; names row, class and file.
-            IndexError: a row that is not there.
-            TypeError, ValueError: rows that are no tensor, or of another shape or dtype.
+            CacheDamaged: a row does not match its hash; the message names row, class and file.
+            IndexError: a row does not exist.
+            TypeError, ValueError: `rows` is not a tensor, or has another shape or dtype.
         """
         if self.stored_dtype == torch.float32:
             return self.read_stored(rows)
@@ -158,7 +158,7 @@ class TensorCache(Mapping[str, Mapping[ClassId, Tensor]]):
         return images_BCHW
 
     def read_stored(self, rows: Tensor, out: Tensor | None = None) -> Tensor:
-        """Gather rows into a tensor of the stored dtype, checked: (B, 3, S, S); into `out` where there is one."""
+        """Read rows as stored, checked: (B, 3, S, S) of the stored dtype; into `out` if it is given."""
         if out is None:
             out = self._memory.empty((len(rows), *self.row_shape), self.stored_dtype)
         if self._has_unchecked(rows):
@@ -168,20 +168,20 @@ class TensorCache(Mapping[str, Mapping[ClassId, Tensor]]):
         return out
 
     def look_again(self) -> None:
-        """Check every row anew, where somebody has written to the file since it was opened; a loader asks every epoch.
+        """Check every row again if the file was written to since it was opened. A loader calls this in each epoch.
 
         Raises:
-            CacheStale, CacheDamaged: what is there now is another cache, or no whole one.
+            CacheStale, CacheDamaged: the path now holds another cache, or a damaged one.
         """
         if self.reader.was_written_to():
             self._unchecked[:] = self.verify != "off"
 
     def in_memory(self, rows: Tensor) -> bool:
-        """Say whether rows, (B,) int64, are in the system's page cache, as far as it tells."""
+        """Say whether rows, (B,) int64, are in the page cache, as far as the system tells."""
         return self.reader.in_memory(rows.numpy())
 
     def will_need(self, rows: Tensor) -> None:
-        """Have the system begin to read rows, (B,) int64, from the disk; this does not wait for them."""
+        """Ask the system to read rows, (B,) int64, from the disk, without waiting."""
         self.reader.will_need(rows.numpy())
 
     def _places_of(self, rows: Tensor) -> Tensor:
@@ -228,7 +228,7 @@ class TensorCache(Mapping[str, Mapping[ClassId, Tensor]]):
         self._unchecked[wanted] = self.verify == "always"
 
     def rows_of(self, name: str) -> list[int]:
-        """Return the rows of a file name, one a class that has it, in the order of the labels."""
+        """Return the rows of a file name, one for each class that has it, in the order of the labels."""
         try:
             key = os.fsencode(name)
         except UnicodeEncodeError:  # half of a surrogate pair: no file has such a name

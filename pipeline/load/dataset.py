@@ -24,21 +24,21 @@ Rows = Sequence[int] | NDArray[np.integer[Any]] | Tensor
 
 
 class CacheDataset(Dataset[Sample]):
-    """The images of a cache as a map-style dataset: index -> ((3, S, S) float32 normalized, label 0..C-1).
+    """Presents a cache as a map-style dataset: index -> (image (3, S, S) float32, normalized; label 0..C-1).
 
-    Works in anybody's DataLoader, with any number of workers and any start method. `collate_fn=collate` takes
-    batches as they are; torch's own gives the same tensors, copied into new memory: that costs more than reading them.
+    It works in any DataLoader, with any number of workers and any start method. Pass `collate_fn=collate`: torch's own
+    function gives the same tensors, but copies each batch into new memory, which costs more than reading it.
 
-    A list of rows, an array or a slice gives a batch, ((B, 3, S, S), (B,) int64), as of a `TensorDataset`.
+    A list, an array or a slice of rows gives a batch, ((B, 3, S, S), (B,) int64), as in a `TensorDataset`.
 
     Args:
-        cache: whose images.
-        stored: give images as they are stored; pixels are left to `pipeline.normalize.normalize`, on a GPU, say.
-        pinned: read them into page-locked memory, which a GPU copies from; only with `stored`.
-        rows: (M,) int64, the part of the cache that this is; None for all of it.
+        cache: the cache to read.
+        stored: give images as stored, to be normalized later by `pipeline.normalize`, for example on a GPU.
+        pinned: read into page-locked memory, for a GPU; only with `stored`.
+        rows: (M,) int64, the rows that form the dataset; None means all.
 
     Raises:
-        TypeError: a path, say, and no cache.
+        TypeError: `cache` is not a TensorCache.
     """
 
     def __init__(
@@ -71,12 +71,12 @@ class CacheDataset(Dataset[Sample]):
         return self._gather([row])[0]
 
     def __getitems__(self, rows: Rows) -> "list[Sample] | Samples":
-        """Gather a whole batch at once; torch's DataLoader asks for this where a dataset has it.
+        """Read a whole batch at once. torch's DataLoader calls this if a dataset has it.
 
         Raises:
-            IndexError: a row that is not there; negative ones count from the end.
-            TypeError: rows that are no whole numbers; a mask, say.
-            CacheDamaged: a row is not what was written.
+            IndexError: a row does not exist; negative rows count from the end.
+            TypeError: `rows` are not integers, but a mask, for example.
+            CacheDamaged: a row does not match its hash.
         """
         if type(self).__getitem__ is not CacheDataset.__getitem__:  # a subclass has its own idea of a sample
             return [self[row] for row in rows]
@@ -106,7 +106,7 @@ class CacheDataset(Dataset[Sample]):
 
 
 class Samples(UserList[Sample]):
-    """The samples of a batch that is one in memory: a list that is made when it is looked at, as `collate` does not.
+    """Holds the samples of a batch, and the batch as a whole; the list is made only when somebody reads it.
 
     Attributes:
         images: (B, 3, S, S) float32, or as stored.
@@ -119,12 +119,12 @@ class Samples(UserList[Sample]):
 
     @cached_property
     def data(self) -> list[Sample]:  # type: ignore[override]  # a UserList's is there from the start
-        """The list, which may be another than that of the batch from now on."""
+        """The list of samples. The caller may change it, so the batch as a whole is not used any more."""
         return list(zip(self.images.unbind(0), self.labels.tolist(), strict=True))
 
     @property
     def are_whole(self) -> bool:
-        """Say whether they are those of the batch, since nobody has had the list in hand."""
+        """Say whether the batch as a whole is still valid, because nobody has read the list."""
         return "data" not in self.__dict__
 
     def __getitem__(self, place: Any) -> Any:
@@ -150,7 +150,7 @@ class Samples(UserList[Sample]):
 
 
 def collate(samples: Sequence[Sample]) -> Batch:
-    """Return (images, labels) without copying where the batch is whole already, else as torch does."""
+    """Return (images, labels): without a copy if the samples are a whole batch, otherwise as torch does."""
     if isinstance(samples, Samples) and samples.are_whole:
         return samples.images, samples.labels
     return cast(Batch, tuple(default_collate(list(samples))))

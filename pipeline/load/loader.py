@@ -1,4 +1,4 @@
-"""Batches from a cache: a Dataset that gathers whole batches, and the DataLoader around it."""
+"""Make the DataLoader of a cache."""
 
 from operator import index
 from typing import Any
@@ -15,9 +15,9 @@ from pipeline.load.sampler import EpochSampler, RankBatchSampler
 
 
 class CacheLoader(DataLoader[Sample]):
-    """A DataLoader that looks before each epoch whether somebody has written to the cache: before workers are started.
+    """Checks before each epoch, and before workers start, whether the cache file was written to.
 
-    (torch asks a sampler for its first places when they run, and leaves them behind if it raises.)
+    A sampler could not do that: torch starts the workers first, and leaves them running if the sampler raises.
     """
 
     dataset: CacheDataset
@@ -41,28 +41,28 @@ def make_loader(
     part: tuple[int, int] = (0, 1),
     **options: Any,
 ) -> DataLoader[Sample]:
-    """Return a torch DataLoader of (images (B, 3, S, S) float32 normalized, labels (B,) int64).
+    """Make a torch DataLoader of images (B, 3, S, S), float32 and normalized, and labels (B,) int64.
 
-    With 0 workers whole batches are gathered in this process; that is the fastest for a cache that is in memory,
-    since a worker's batch has to be copied once more.
+    With 0 workers, this process reads whole batches. That is fastest for a cache in memory, because the batch of a
+    worker has to be copied once more.
 
     Args:
-        cache: what to read.
-        batch_size: B.
-        shuffle: each epoch in a new order, which follows from (seed, epoch); else in the order of the rows.
-        seed: of the order, and of the random numbers that a `collate_fn` draws in workers.
-        workers: processes that read.
+        cache: the cache to read.
+        batch_size: the number B of images in a batch.
+        shuffle: use a new order in each epoch, which follows from seed and epoch; otherwise the order of the rows.
+        seed: sets the order, and the random numbers that a `collate_fn` draws in workers.
+        workers: the number of processes that read.
         drop_last: leave out the last, shorter batch.
-        pin_memory: copy batches into page-locked memory; None where CUDA is there.
-        rows: (M,) int64, the part of the cache that is read; None for all of it.
-        stored: give images as they are stored, those of a uint8 cache as uint8: a quarter of the bytes on the way to a
-            GPU, where `pipeline.normalize.normalize` makes of them what the network sees, to the bit.
-        part: (rank, ranks): each batch of B is divided among so many processes, and this one reads its part of it.
-        options: passed on to the DataLoader (`multiprocessing_context`, `collate_fn`, ...).
+        pin_memory: copy batches into page-locked memory; None means only if CUDA is available.
+        rows: (M,) int64, the rows to read; None means all.
+        stored: give images as stored, so those of a uint8 cache as uint8. A quarter of the bytes go to a GPU, where
+            `pipeline.normalize` gives the same tensors bit for bit.
+        part: (rank, ranks). Each batch of B images is divided among `ranks` processes; this one reads its part.
+        options: further arguments of the DataLoader (`multiprocessing_context`, `collate_fn`, ...).
 
     Raises:
-        IndexError, ValueError: rows or a part that cannot be.
-        TypeError: no cache; or a sampler of the caller's own, for which torch's DataLoader is there.
+        IndexError, ValueError: `rows` or `part` is impossible.
+        TypeError: `cache` is not a TensorCache, or a sampler was given; use torch's DataLoader for that.
     """
     if given := {"sampler", "batch_sampler", "num_workers"} & options.keys():
         instead = "its number of processes is called workers"

@@ -71,7 +71,7 @@ def no_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Train without drawing curves, which takes longer than these trainings."""
-    monkeypatch.setattr("modelnet.training.loop.loss_curves", lambda rows, title: b"")
+    monkeypatch.setattr("modelnet.training.loop.loss_curves", lambda *_: b"")
 
 
 @pytest.fixture

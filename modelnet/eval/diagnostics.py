@@ -8,6 +8,7 @@ import torch
 from modelnet.eval.loss import blind_loss, build_loss, lowest_loss
 from modelnet.nets.registry import LINEAR
 from modelnet.options import TrainOptions
+from modelnet.plots.figures import Guess
 from modelnet.progress import EpochRow
 
 GUESSING_AFTER = 20  # epochs; a ModelNet that converges has often hardly begun to after 10
@@ -39,6 +40,19 @@ def guessing(rows: Sequence[EpochRow], counts: Sequence[int], options: TrainOpti
     if options.init == "zeros" and options.model != LINEAR:
         advice = "Leave out --init zeros: hidden layers never learn from it"
     return f"after {len(rows)} epochs the loss is still {blind:.3f} = {what}: the network is guessing. {advice}"
+
+
+def guess_of(counts: Sequence[int], val_counts: Sequence[int] | None, options: TrainOptions) -> Guess:
+    """Return how good the best answer is that ignores the image: what curves are compared with.
+
+    Args:
+        counts: training images of each class; the loss follows from them.
+        val_counts: validation images of each class, from which the accuracy follows; None without any.
+        options: of the training.
+    """
+    counts_C = torch.tensor(counts)
+    scored = val_counts if val_counts and any(val_counts) else counts
+    return Guess(blind_loss(build_loss(options, counts_C), counts_C)[0], max(scored) / sum(scored))
 
 
 def converged_below(counts: Sequence[int], options: TrainOptions) -> float:

@@ -25,7 +25,8 @@ from modelnet.pages.tables import (
     pair_table,
     percent,
 )
-from modelnet.plots.svg import MEASURES, PARTS, curves_svg, parts_shown
+from modelnet.plots.axes import MEASURES, PARTS, parts_shown
+from modelnet.plots.svg import curves_svg
 from modelnet.runs.history import describe_epochs
 from pipeline.text import show_path
 
@@ -245,7 +246,9 @@ def _curves(report: Report) -> list[Curve]:
     if not groups:
         return []
     curves = []
-    for measure, name in MEASURES.items():
+    guesses = {run.guess for run in report.runs}
+    guess = guesses.pop() if len(guesses) == 1 else None
+    for number, (measure, name) in enumerate(MEASURES.items()):
         said = []
         for label, runs in groups.items():
             for part in parts_shown(groups):
@@ -254,7 +257,8 @@ def _curves(report: Report) -> list[Curve]:
                 said.append(f"{group}{PARTS[part]} from {median(firsts):.3g} to {median(lasts):.3g}")
         alt = f"{name} against the epoch: {'; '.join(said)}"
         several = " (medians; the bands lie between the quartiles)" if max(map(len, groups.values())) > 1 else ""
-        curves.append(Curve(f"{name[0].upper()}{name[1:]}{several}", Markup(curves_svg(groups, measure)), alt))
+        svg = curves_svg(groups, measure, None if guess is None else guess[number])
+        curves.append(Curve(f"{name[0].upper()}{name[1:]}{several}", Markup(svg), alt))
     return curves
 
 

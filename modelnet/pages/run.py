@@ -7,9 +7,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from modelnet.eval.diagnostics import GUESSING_AFTER, converged_below, guessing
+from modelnet.eval.diagnostics import GUESSING_AFTER, converged_below, guess_of, guessing
 from modelnet.eval.scores import Scores, accuracy_interval
 from modelnet.options import TrainOptions
+from modelnet.plots.figures import Guess
 from modelnet.progress import EpochRow
 from modelnet.runs.folder import RunFolder
 from modelnet.runs.history import describe_epochs
@@ -92,6 +93,11 @@ class Run:
     def converged(self) -> bool:
         """Whether the training loss is nearer to the lowest there can be than to that of guessing."""
         return bool(self.rows) and self.rows[-1].train_loss < converged_below(self.counts, self.options)
+
+    @property
+    def guess(self) -> Guess:
+        """How good the best answer is that ignores the image."""
+        return guess_of(self.counts, self.val_counts, self.options)
 
     @property
     def best_epoch(self) -> EpochRow:

@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from modelnet.progress import EpochRow
+from modelnet.progress import EpochRow, Progress
 from modelnet.runs import checkpoint
 from modelnet.runs.config import json_text, parse_config, parse_scores
 from modelnet.runs.publish import keep_previous, publish, storage_errors
@@ -225,9 +225,22 @@ class RunFolder:
         with storage_errors(path):
             path.unlink(missing_ok=True)
 
-    def write_picture(self, name: str, png: bytes) -> None:
-        """Publish a picture."""
-        self._publish(name, png)
+    def draw_picture(self, name: str, draw: Callable[[], bytes], progress: Progress) -> None:
+        """Publish a picture; one that cannot be drawn costs a warning, never the run.
+
+        Args:
+            name: of the file.
+            draw: makes the PNG.
+            progress: hears the warning.
+        """
+        if not self.is_written:
+            return
+        try:
+            png = draw()
+        except Exception as error:  # a font that cannot be read, a broken installation of matplotlib
+            progress.warn(f"{name} cannot be drawn: {type(error).__name__}: {error}")
+        else:
+            self._publish(name, png)
 
     def save_checkpoint(self, content: dict[str, Any], best: bytes | None = None) -> None:
         """Publish last.pt, keeping the one it replaces as previous.pt, and best.pt where there is a new one, encoded.

@@ -220,7 +220,10 @@ class _Group:
         if curves := result.curves():
             title = f"{result.runs[0].name} to {result.runs[-1].name}: {len(result.runs)} networks"
             if self.ranks.is_main:
-                RunFolder(result.runs[0]).write_picture("seeds.png", group_curves(curves, title))
+                guesses = {training.guess() for training in self.trainings.values()}
+                guess = guesses.pop() if len(guesses) == 1 else None
+                first = RunFolder(result.runs[0])
+                first.draw_picture("seeds.png", lambda: group_curves(curves, title, guess), self.progress)
         elif all(result.diverged):
             raise TrainingDiverged("training diverged", result.runs[0], "in every network", "Try a smaller --lr")
         return result.ended(self.stop.signal is not None and not over)

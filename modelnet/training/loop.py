@@ -9,11 +9,13 @@ from typing import Any, NoReturn
 import torch
 
 from modelnet.data.batches import Batches, worker_deaths
-from modelnet.eval.diagnostics import GUESSING_AFTER, guessing, unshuffled
+from modelnet.data.caches import class_counts
+from modelnet.eval.diagnostics import GUESSING_AFTER, guess_of, guessing, unshuffled
 from modelnet.eval.evaluate import PREDICTION_COLUMNS, Outcome, evaluate, prediction_rows
 from modelnet.eval.metrics import Losses
 from modelnet.eval.scores import Scores, score
-from modelnet.plots.figures import confusion_picture, loss_curves
+from modelnet.plots.confusion import confusion_picture
+from modelnet.plots.figures import Guess, loss_curves
 from modelnet.progress import EpochRow, Progress
 from modelnet.runs.checkpoint import encode
 from modelnet.runs.folder import RunFolder
@@ -108,8 +110,9 @@ class TrainingLoop:
             if rows and not self.setup.options.shuffle:
                 trained_accuracy = self.training_images().accuracy
                 self.hint(unshuffled(rows[-1], trained_accuracy))
-        if rows and self.run.is_written:
-            self.run.write_picture("loss.png", loss_curves(rows, self.run.path.name))
+        name = self.run.path.name
+        if rows:
+            self.run.draw_picture("loss.png", lambda: loss_curves(rows, name, self.guess()), self.progress)
         if self.is_finished and self.state.epoch < self.setup.options.epochs:
             self.progress.note(f"stopped: no epoch has been better than epoch {self.state.epoch - self.state.stale}")
         return TrainResult(self.run.path, rows, not self.is_finished, scores, trained_accuracy)
@@ -218,10 +221,16 @@ class TrainingLoop:
         )
         scores = score(outcome, cache.class_ids, cache.class_names)
         self.run.write_scores(scores.to_dict())
-        if self.run.is_written:
-            names = [one.name or str(one.id) for one in scores.classes]
-            self.run.write_picture("confusion.png", confusion_picture(scores.confusion, names, self.run.path.name))
+        names = [one.name or str(one.id) for one in scores.classes]
+        title = self.run.path.name
+        self.run.draw_picture("confusion.png", lambda: confusion_picture(scores.confusion, names, title), self.progress)
         return scores
+
+    def guess(self) -> Guess:
+        """Return how good the best answer is that ignores the image."""
+        val = self.setup.val_batches
+        val_counts = None if val is None else class_counts(val.cache, val.subset).tolist()
+        return guess_of(self.setup.class_counts.tolist(), val_counts, self.setup.options)
 
     def training_images(self) -> Outcome:
         """Run the network, as it is now, over the images that it was trained on, in plain order and unchanged."""

@@ -24,7 +24,7 @@ def seeds(count: Count) -> int:
 def trained(seeds: int, workspace: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[list[Path], list[Path]]:
     """Networks of the same options, and others whose learning rate is a quarter."""
     monkeypatch.chdir(workspace)
-    monkeypatch.setattr("modelnet.training.loop.loss_curves", lambda rows, title: b"")
+    monkeypatch.setattr("modelnet.training.loop.loss_curves", lambda *_: b"")
     build_cache(EXAMPLE, "example.h5", size=64)
     plain = train_many(TrainOptions(Path("example.h5"), name="plain", **LEARNING), range(seeds))
     slow = train_many(TrainOptions(Path("example.h5"), name="slow", **LEARNING | {"lr": 0.005}), range(seeds // 2))

@@ -72,7 +72,7 @@ def run(folder: Path, values: dict[str, Any], moment: Moment) -> None:
     torch.set_num_threads(1)
     os.chdir(folder)
     loop.SECONDS_BETWEEN_SAVES = 0.0  # so that there are many moments to be killed at
-    loop.loss_curves = lambda rows, title: b""  # type: ignore[attr-defined]
+    loop.loss_curves = lambda *_: b""  # type: ignore[attr-defined]
     done = _watch_operations(moment)
     options, name = TrainOptions.from_dict(values), "run"
     with stop_on_signals() as stop:

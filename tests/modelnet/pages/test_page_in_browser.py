@@ -65,7 +65,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     place = tmp_path_factory.mktemp("pages")
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.chdir(place)
-        monkeypatch.setattr("modelnet.training.loop.loss_curves", lambda rows, title: b"")
+        monkeypatch.setattr("modelnet.training.loop.loss_curves", lambda *_: b"")
         folder = HOSTILE.replace("/", "")
         for seed, class_id in enumerate(("snake", folder) * 3):
             save_jpeg(place / "photos" / class_id / f'{seed} "quoted" <i>{"long" * 20}.jpg', 70, 60, seed)

@@ -19,7 +19,7 @@ AUTOCAST = torch.autocast("cpu", torch.bfloat16, enabled=False)
 def compiled(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[list[int]]:
     """Replace torch.compile by what notes the batches that it is given, and computes as the network does."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("modelnet.training.loop.loss_curves", lambda rows, title: b"")
+    monkeypatch.setattr("modelnet.training.loop.loss_curves", lambda *_: b"")
     sizes: list[int] = []
 
     def compile_(network: nn.Module, **_: Any) -> Any:

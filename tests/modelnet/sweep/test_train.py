@@ -28,7 +28,7 @@ from tests.support.listener import Listener
 def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for drawing in ("training.loop.loss_curves", "sweep.train.group_curves"):  # takes longer than training
-        monkeypatch.setattr(f"modelnet.{drawing}", lambda rows, title: b"")
+        monkeypatch.setattr(f"modelnet.{drawing}", lambda *_: b"")
 
 
 def networks(size: int, classes: int, count: int = 3) -> list[ModelNet]:

@@ -10,7 +10,7 @@ from torch import Tensor
 from modelnet.data.caches import present_classes
 from pipeline import TensorCache
 from pipeline.errors import OptionsError
-from pipeline.text import show_path
+from pipeline.text import shorten, show_path
 
 SPLIT_COLUMNS = ["class_id", "file", "sha256", "side"]
 
@@ -45,6 +45,16 @@ def split_by_content(cache: TensorCache, fraction: float) -> Split:
     if len(present_classes(cache, split.train)) < 2:
         raise OptionsError(what, cache.path, "fewer than 2 classes are left to train on", advice)
     return split
+
+
+def split_counts(cache: TensorCache, split: Split) -> str:
+    """Return how many images of each class are kept for validation: "1: 5 of 25, 2: 7 of 25"."""
+    counts, kept = (
+        torch.bincount(labels, minlength=len(cache.class_ids)).tolist()
+        for labels in (cache.labels, cache.labels[split.val])
+    )
+    each = zip(cache.class_ids, kept, counts, strict=True)
+    return shorten([f"{show_path(str(class_id))}: {val} of {count}" for class_id, val, count in each if count])
 
 
 def split_warnings(cache: TensorCache, split: Split) -> list[str]:

@@ -12,7 +12,7 @@ from modelnet.data.batches import Batches
 from modelnet.data.caches import class_counts, find, match_labels, open_to_train, pair_warnings, shard_warnings
 from modelnet.data.mixup import Mixing
 from modelnet.data.preload import check_room
-from modelnet.data.split import split_by_content, split_warnings
+from modelnet.data.split import split_by_content, split_counts, split_warnings
 from modelnet.eval.loss import build_loss
 from modelnet.nets.init import initialize
 from modelnet.nets.modelnet import SMALLEST
@@ -188,6 +188,7 @@ class Setup:
             val = self.cache
             self.label_map = self._match(val)
             progress.note(f"{len(self.split.val)} of {val.num_images} images are kept for validation, by their content")
+            progress.note(f"kept of each class: {split_counts(val, self.split)}")
             warnings += split_warnings(val, self.split)
         for warning in warnings:
             progress.warn(warning)

@@ -102,6 +102,8 @@ def test_training_on_a_part_is_training_on_a_cache_of_that_part(
     assert [row.val_loss for row in split.rows] == [row.val_loss for row in apart.rows]
     assert (split.run / "predictions.csv").read_bytes() == (apart.run / "predictions.csv").read_bytes()
     assert f"{len(val_names)} of 24 images are kept for validation, by their content" in heard.notes
+    odd = sum(int(Path(name).stem) % 2 for name in val_names)  # seeds of class 2
+    assert f"kept of each class: 1: {len(val_names) - odd} of 12, 2: {odd} of 12" in heard.notes
     with (split.run / "split.csv").open() as file:
         lines = list(csv.DictReader(file))
     assert {line["file"] for line in lines if line["side"] == "val"} == val_names

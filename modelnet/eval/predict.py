@@ -12,6 +12,7 @@ from modelnet.eval.trained import BATCH_SIZE, Trained
 from pipeline.decode.decode import Undecodable
 from pipeline.errors import RunError
 from pipeline.source.file_names import SUFFIXES
+from pipeline.source.folder import walk_folder
 from pipeline.source.reader import read_image
 from pipeline.text import show_path
 
@@ -44,22 +45,19 @@ def predict(trained: Trained, paths: Sequence[Path], top_k: int) -> Iterator[Ans
 
 
 def image_files(path: Path) -> list[Path]:
-    """Return the file itself, or what has an image's name below a folder, hidden files and folders left out.
+    """Return the file itself, or the images below a folder, in order: those that a build of the folder would read.
 
     Raises:
         RunError: it is not there, or a folder without images.
+        AccessDenied: a folder that may not be read.
     """
     if not path.exists():
         raise RunError("no image there", path, "no such file or folder")
     if not path.is_dir():
         return [path]
-    found = sorted(
-        file
-        for file in path.rglob("*")
-        if os.fsencode(file.suffix.lower()) in SUFFIXES
-        and not file.is_dir()
-        and not any(part.startswith(".") or part == "__MACOSX" for part in file.relative_to(path).parts)
-    )
+    contents = walk_folder(os.fsencode(path))
+    names = [*contents.images.paths, *(name for name, _ in contents.failed)]  # to be named where they fail
+    found = sorted(path / os.fsdecode(name) for name in names)
     if not found:
         suffixes = " ".join(os.fsdecode(suffix) for suffix in SUFFIXES)
         raise RunError("no images there", path, f"no file below it has a suffix of {suffixes}")

@@ -24,6 +24,7 @@ from pipeline.errors import (
     OptionsError,
     RunError,
 )
+from pipeline.source.scan import scan_source
 from tests.support.photos import save_jpeg
 
 pytestmark = pytest.mark.usefixtures("in_a_folder_of_its_own", "no_pictures")
@@ -187,10 +188,26 @@ def test_the_commands_print_scores_and_predictions(cache_path: Path, shared_phot
 
 
 def test_a_folder_is_searched_by_the_rules_of_a_cache(tmp_path: Path) -> None:
-    save_jpeg(tmp_path / "a" / "one.jpg", 70, 60, 1)
-    for hidden in ("._one.jpg", ".thumbs/two.jpg", "__MACOSX/one.jpg", "notes.txt"):
-        (tmp_path / hidden).parent.mkdir(exist_ok=True)
-        (tmp_path / hidden).write_bytes(b"x")
-    (tmp_path / "nowhere.jpg").symlink_to(tmp_path / "gone.jpg")
+    source = tmp_path / "source"
+    save_jpeg(source / "a" / "one.jpg", 70, 60, 1)
+    for hidden in ("._one.jpg", ".thumbs/two.jpg", "__MACOSX/one.jpg", "a/@eaDir/one.jpg/THUMB.jpg", "notes.txt"):
+        (source / hidden).parent.mkdir(parents=True, exist_ok=True)
+        (source / hidden).write_bytes(b"x")
+    (source / "nowhere.jpg").symlink_to(tmp_path / "gone.jpg")
+    save_jpeg(tmp_path / "elsewhere" / "b" / "two.jpg", 70, 60, 2)
+    (source / "linked").symlink_to(tmp_path / "elsewhere")
+    (source / "linked.jpg").symlink_to(tmp_path / "elsewhere" / "b" / "two.jpg")
+    (source / "a" / "again").symlink_to(source)  # a loop
 
-    assert image_files(tmp_path) == [tmp_path / "a" / "one.jpg", tmp_path / "nowhere.jpg"]
+    found = [str(file.relative_to(source)) for file in image_files(source)]
+
+    assert found == ["a/one.jpg", "linked/b/two.jpg", "linked.jpg", "nowhere.jpg"]
+    assert {*scan_source(source).names} == {b"one.jpg", b"b/two.jpg"}
+
+
+def test_a_folder_of_links_to_folders_is_searched(tmp_path: Path) -> None:
+    save_jpeg(tmp_path / "elsewhere" / "one.jpg", 70, 60, 1)
+    (tmp_path / "links").mkdir()
+    (tmp_path / "links" / "1").symlink_to(tmp_path / "elsewhere")
+
+    assert image_files(tmp_path / "links") == [tmp_path / "links" / "1" / "one.jpg"]

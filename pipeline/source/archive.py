@@ -172,7 +172,8 @@ class _Listing:
         if b".." in path and b".." in path.split(b"/"):
             contents.leave_out("a name with ..", path)
         elif folder and (hidden := _hidden(folder)):
-            contents.left_out[f"in a {hidden}"] += 1
+            if unlike != "folder":
+                contents.left_out[f"in a {hidden}"] += 1
         elif unlike == "folder":
             if base and not hidden_folder(base):
                 contents.folders.add(path)

@@ -18,24 +18,31 @@ def _fits(contents: Contents, wanted: Collection[bytes] | None) -> bool:
     return wanted is None and not contents.part and bool(_tables(contents))
 
 
-def _tables(contents: Contents) -> list[bytes]:
-    """Return the tables that may hold the labels of all images; empty if the images lie in several folders."""
+def _image_folder(contents: Contents) -> bytes | None:
+    """Return the only class folder of all images, empty if they lie in none; None if there are several."""
     prefix = class_root(contents, None)
     classes = {folder[len(prefix) :].partition(b"/")[0] for folder in contents.image_folders}
     if len(classes) != 1 or (contents.name and classes == {b""}):
+        return None
+    return prefix + min(classes)
+
+
+def _tables(contents: Contents) -> list[bytes]:
+    """Return the tables that may hold the labels of all images, in the folder of the images or above it."""
+    images = _image_folder(contents)
+    if images is None:
         return []
-    near = {b"", prefix[:-1], prefix + min(classes)}
-    beside_images = {b".json"}  # of one image each
+    beside_images = {b".json"}  # a file of one image each
     return sorted(
         path
         for (folder, suffix), path in contents.other_tables.items()
-        if folder in near and not (folder in contents.image_folders and suffix in beside_images)
+        if folder in (b"", images, images.rpartition(b"/")[0])
+        and not (folder in contents.image_folders and suffix in beside_images)
     )
 
 
 def _refuse(contents: Contents, collected: Collected) -> Iterator[Contents]:
-    table = show_path(_tables(contents)[0])
-    folder = class_root(contents, None) + min(contents.image_folders).partition(b"/")[0]
+    table, folder = show_path(_tables(contents)[0]), _image_folder(contents)
     where = f"all images lie in {show_path(folder)}/" if folder else "its images lie in no folder"
     one = f"; if they are one class: {typed_classes([folder.rpartition(b'/')[2]])}" if folder else ""
     raise SourceError(

@@ -108,7 +108,7 @@ def _fits(contents: Contents, wanted: Collection[bytes] | None) -> bool:
 def _collect(contents: Contents, collected: Collected) -> Iterator[Contents]:
     suffix = _label_files(contents)
     names = contents.sidecars[suffix].paths
-    samples = _Samples(set(names))
+    samples = _Samples(sorted(set(names)))
     samples.refuse_ambiguous(contents.images.paths, contents.where)
     labels = {samples.key(name): _read_label(contents, suffix, row) for row, name in enumerate(names)}
     collected.take_tables(contents, b"")

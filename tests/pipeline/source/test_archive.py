@@ -1,5 +1,4 @@
 import io
-import json
 import os
 import shutil
 import tarfile
@@ -441,60 +440,3 @@ def test_train_and_val_in_an_archive_are_two_sources(tmp_path: Path, shared_phot
         scan_source(source / "test")
     ended = run_cli("build-cache", source / "val", "--size", "16", "-j", "1", "--dtype", "uint8")
     assert ended.code == 0 and "data/cache/photos-val.h5: 8 images" in ended.stdout, ended.stderr
-
-
-# --- WebDataset --------------------------------------------------------------------------------------------------
-
-
-def test_webdataset_shards_have_the_class_of_a_sample_beside_its_image(tmp_path: Path) -> None:
-    shards = tmp_path / "shards"
-    shards.mkdir()
-    for shard in range(2):
-        samples: dict[str, bytes] = {}
-        for sample in range(3):
-            samples[f"{sample:04d}.jpg"] = jpeg(10 * shard + sample)
-            samples[f"{sample:04d}.cls"] = b"%d\n" % (sample % 2)
-            samples[f"{sample:04d}.json"] = b"{}"
-        samples["alone.png"] = jpeg()
-        write_tar(shards / f"train-{shard:06d}.tar", samples)
-    (shards / "classes.csv").write_text("id,name\n0,paddle\n1,snake\n")
-
-    manifest = scan_source(shards)
-
-    assert (manifest.class_ids, manifest.class_names) == ([0, 1], ["paddle", "snake"])
-    images = list(zip(manifest.labels.tolist(), manifest.names, strict=True))
-    assert images == [
-        (0, b"train-000000/0000.jpg"),
-        (0, b"train-000000/0002.jpg"),
-        (0, b"train-000001/0000.jpg"),
-        (0, b"train-000001/0002.jpg"),
-        (1, b"train-000000/0001.jpg"),
-        (1, b"train-000001/0001.jpg"),
-    ]
-    assert read_image(manifest.location(3))[0] == jpeg(12)
-    assert manifest.left_out == {"no class beside it (.cls)": 2, "suffix .json": 6}
-    assert list(scan_source(shards / "train-000000.tar", None, Choice(("1",))).names) == [b"0001.jpg"]
-
-
-def test_of_a_sample_the_image_is_taken_and_not_its_mask(tmp_path: Path) -> None:
-    source = write_tar(
-        tmp_path / "a.tar",
-        {
-            **{"0.cls": b"1", "0.mask.png": jpeg(), "0.JPG": jpeg(1)},
-            **{"1.cls": b"2", "1.large.jpg": jpeg(2)},  # the only one
-        },
-    )
-
-    manifest = scan_source(source)
-
-    assert list(manifest.names) == [b"0.JPG", b"1.large.jpg"]
-    assert manifest.left_out_named == [("0.mask.png", "of a sample that has another image")]
-
-
-def test_the_class_may_be_the_label_of_a_json_and_other_json_says_nothing(tmp_path: Path) -> None:
-    labelled = {"a.jpg": b"a", "a.json": json.dumps({"label": "cat", "filename": "x"}).encode()}
-    other = {"1/a.jpg": b"a", "1/a.json": json.dumps({"label": "cat"}).encode()}
-
-    assert scan_source(write_tar(tmp_path / "a.tar", labelled)).class_ids == ["cat"]
-    assert scan_source(write_tar(tmp_path / "b.tar", other)).class_ids == [1]
-    assert scan_source(write_tar(tmp_path / "c.tar", {"a.jpg": b"a", "a.json": b"[1]"})).class_ids == ["c"]

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from modelnet.compare.result import Comparison, Flip, Pair, Side, show_seeds, verdict
-from modelnet.compare.statistics import Values, holm, mcnemar, paired_bootstrap, paired_bootstrap_of_two
+from modelnet.compare.statistics import Values, compare_accuracies, compare_losses, holm, too_few
 from modelnet.options import OPTIONS, TrainOptions
 from modelnet.progress import EpochRow
 from modelnet.runs.folder import RunFolder
@@ -212,23 +212,28 @@ def _pairs(sides: list[Side], groups: list[list[_Run]]) -> list[Pair]:
     """Compare each other side with the first."""
     correct = [_correct(group) for group in groups]
     losses = [_losses(group) for group in groups]
-    singles = [len(sides[0].runs) == len(side.runs) == 1 for side in sides]
     same_seeds = [_same_seeds(sides[0], side) for side in sides]
+    tests = sum(not too_few(len(sides[0].runs), len(side.runs)) for side in sides[1:])
     accuracies = [
-        paired_bootstrap_of_two(correct[0][0], other[0]) if single else paired_bootstrap(correct[0], other, same)
-        for other, single, same in zip(correct[1:], singles[1:], same_seeds[1:], strict=True)
+        compare_accuracies(correct[0], other, same, max(1, tests))
+        for other, same in zip(correct[1:], same_seeds[1:], strict=True)
     ]
+    adjusted = iter(holm([accuracy.p for accuracy in accuracies if accuracy.p is not None]))
     pairs = []
-    for i, (accuracy, p) in enumerate(zip(accuracies, holm([a.p for a in accuracies]), strict=True), 1):
-        better = None
-        if p < 0.05 and not accuracy.low <= 0 <= accuracy.high:
-            better = sides[i if accuracy.value > 0 else 0].label
-        words = verdict(sides[0], sides[i], correct[0].shape[1], accuracy, better, len(accuracies))
-        test = mcnemar(correct[0][0], correct[i][0]) if singles[i] else None
+    for i, accuracy in enumerate(accuracies, 1):
+        p = None if accuracy.p is None else next(adjusted)
+        better = sides[i if accuracy.value > 0 else 0].label if p is not None and p < 0.05 else None
+        words = verdict(sides[0], sides[i], correct[0].shape[1], accuracy, better, tests)
+        alone = _alone(correct[0][0], correct[i][0]) if len(correct[0]) == len(correct[i]) == 1 else None
         flips = _flips(groups[0][0].predictions, correct[0], correct[i])
-        loss = paired_bootstrap(losses[0], losses[i], same_seeds[i])
-        pairs.append(Pair(sides[0].label, sides[i].label, accuracy, loss, test, p, better, flips, words))
+        loss = compare_losses(losses[0], losses[i], same_seeds[i])
+        pairs.append(Pair(sides[0].label, sides[i].label, accuracy, loss, alone, p, better, flips, words))
     return pairs
+
+
+def _alone(first_N: Values, second_N: Values) -> tuple[int, int]:
+    """Count the images that only the first, and only the second of two networks gets right."""
+    return int((first_N > second_N).sum()), int((first_N < second_N).sum())
 
 
 def _same_seeds(first: Side, second: Side) -> bool:
@@ -264,7 +269,7 @@ def _notes(sides: list[Side], groups: list[list[_Run]]) -> list[str]:
     if chosen:
         notes.append("--patience and --sched plateau decided by these images: they flatter a little")
     if len(sides) > 2:
-        notes.append(f"p-values are Holm's for {len(sides) - 1} comparisons; an interval is for one by itself")
+        notes.append("p-values by Holm's rule count all comparisons; an interval is for one by itself")
     return notes
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from modelnet.compare.statistics import CONFIDENCE, Difference, McNemar
+from modelnet.compare.statistics import CONFIDENCE, FEWEST_RUNS, Difference, too_few
 from pipeline.text import align, first_lines, show_path
 
 FLIPS_SHOWN = 10
@@ -63,8 +63,8 @@ class Pair:
     Attributes:
         first, second: their labels.
         accuracy, loss: of the second less the first; of several runs, of their means.
-        mcnemar: of two single runs.
-        p_adjusted: that of the accuracy, by Holm's rule where there are several pairs.
+        alone: images that only the first, and only the second of two single runs gets right.
+        p_adjusted: that of the accuracy, by Holm's rule where there are several pairs; None with too few runs.
         better: label of the side whose accuracy is higher beyond chance, or None.
         flips: images that change sides, the clearest first.
         verdict: all this in a sentence.
@@ -74,8 +74,8 @@ class Pair:
     second: str
     accuracy: Difference
     loss: Difference
-    mcnemar: McNemar | None
-    p_adjusted: float
+    alone: tuple[int, int] | None
+    p_adjusted: float | None
     better: str | None
     flips: list[Flip]
     verdict: str
@@ -121,27 +121,24 @@ class Comparison:
         if all(len(side.runs) == 1 for side in self.sides):
             rows = [[s.label, f"{s.accuracies[0]:.1%}", f"{s.losses[0]:.4f}"] for s in self.sides]
             return _columns([["", "accuracy", "loss"], *rows])
-        header = ["", "runs", "accuracy: median", "quartiles", "best", "loss: median", "quartiles", "best"]
+        header = ["", "runs", "accuracy: mean", "quartiles", "best", "loss: mean", "quartiles", "best"]
         return _columns([header, *([s.label, str(len(s.runs)), *_spread(s)] for s in self.sides)])
 
     def _pair_text(self, pair: Pair) -> str:
         lines = [
             f"{pair.second} against {pair.first}",
             f"  accuracy  {_points(pair)}",
-            f"  loss      {_signed(pair.loss, 1, 4)}",
+            f"  loss      {_loss(pair.loss)}",
         ]
-        if pair.mcnemar is not None:
-            test = pair.mcnemar
-            lines.append(
-                f"  only {pair.first} is right: {_images(test.only_first)}; only {pair.second}: "
-                f"{_images(test.only_second)}; McNemar's exact test: p = {show_p(test.p)}"
-            )
+        if pair.alone is not None:
+            first, second = map(_images, pair.alone)
+            lines.append(f"  only {pair.first} is right: {first}; only {pair.second}: {second}")
         if pair.flips and len(self.pairs) == 1:
             lines += self._flip_lines(pair)
         return "\n".join([*lines, pair.verdict])
 
     def _flip_lines(self, pair: Pair) -> list[str]:
-        several = pair.mcnemar is None
+        several = pair.alone is None
         what = "that more than half of the runs get right on one side alone" if several else "that flip"
         lines = [f"  images {what}: {len(pair.flips)}"]
         flips = []
@@ -161,28 +158,43 @@ def verdict(first: Side, second: Side, images: int, accuracy: Difference, better
         better: the label of the side that is, beyond chance.
         pairs: compared at once.
     """
-    single = len(first.runs) == len(second.runs) == 1
-    low, high = accuracy.low, accuracy.high
+    low, high, single = accuracy.low, accuracy.high, len(first.runs) == len(second.runs) == 1
+    if low is None or high is None:
+        few = " and ".join(f"{side.label} has {len(side.runs)}" for side in (first, second) if too_few(len(side.runs)))
+        return f"too few runs: {few}; at least {FEWEST_RUNS} runs of a side show how far its seeds lead"
     if better is not None:
-        if better == first.label:
-            low, high = -high, -low
-        what = f"the network of {better}" if single else better
-        interval = f"95 % interval {100 * low:.1f} to {100 * high:.1f}"
-        return f"{what} is better by {100 * abs(accuracy.value):.1f} points ({interval})"
+        winner, other = (second, first) if better == second.label else (first, second)
+        than = f" than {_as_one(other, single)}" if len(other.runs) == 1 < len(winner.runs) else ""
+        than = f" than {other.label}" if len(winner.runs) == 1 < len(other.runs) else than
+        ends = (low, high) if winner is second else (-high, -low)
+        return (
+            f"{_as_one(winner, single)} is better{than} by {100 * abs(accuracy.value):.1f} points "
+            f"(95 % interval {show_points(*ends)})"
+        )
     text = f"not distinguishable with {_images(images)}"
     if not single:
         text += f" and {len(first.runs)} + {len(second.runs)} runs"
     if pairs > 1 and not low <= 0 <= high:
         text += f" among {pairs} comparisons"
-    if accuracy.value == 0:
-        return f"{text}: no difference"
-    needed = []
+    return f"{text}; {_needed(accuracy, single)}" if accuracy.value else f"{text}: no difference"
+
+
+def _as_one(side: Side, single: bool) -> str:
+    """Return what of a side is spoken of: options, by several runs, or a network."""
+    if len(side.runs) > 1:
+        return side.label
+    return f"the network of {side.label}" if single else f"this network of {side.label}"
+
+
+def _needed(accuracy: Difference, single: bool) -> str:
+    size = f"to see a difference of {100 * abs(accuracy.value):.1f} points"
     if accuracy.images_needed is not None:
-        needed.append(f"{_about(max(accuracy.images_needed, images + 1))} images")
-    if accuracy.runs_needed is not None:
-        needed.append(f"{_about(accuracy.runs_needed)} runs a side")
-    wanted = f"{' or '.join(needed)} would be needed" if needed else "more images and more runs would be needed"
-    return f"{text}; {wanted} to see a difference of {100 * abs(accuracy.value):.1f} points"
+        what = f"{_about(accuracy.images_needed)} images"
+    elif accuracy.runs_needed is not None:
+        what = f"{_about(accuracy.runs_needed)} runs a side"
+    else:
+        return f"more images{'' if single else ' and more runs'} would be needed {size}"
+    return f"{what} would be needed {size} four times in five"
 
 
 def show_p(p: float) -> str:
@@ -204,7 +216,7 @@ def show_seeds(seeds: Sequence[int]) -> str:
 def _about(count: int) -> str:
     if count > MOST_NEEDED:
         return f"more than {MOST_NEEDED:,}"
-    return f"about {float(f'{count:.2g}'):,.0f}"
+    return f"about {count:,}"
 
 
 def _images(count: int) -> str:
@@ -216,22 +228,31 @@ def _right(right: float) -> str:
 
 
 def _points(pair: Pair) -> str:
-    difference = _signed(pair.accuracy, 100, 1).replace(" (", " points (", 1)
-    holm = f" ({show_p(pair.p_adjusted)} by Holm's rule)" if pair.p_adjusted != pair.accuracy.p else ""
-    return f"{difference}, p = {show_p(pair.accuracy.p)}{holm}"
+    value, p = f"{100 * pair.accuracy.value:+z.1f} points", pair.accuracy.p  # z: no -0.0
+    if pair.accuracy.low is None or pair.accuracy.high is None or p is None or pair.p_adjusted is None:
+        return f"{value} (too few runs for an interval)"
+    holm = f" ({show_p(pair.p_adjusted)} by Holm's rule)" if pair.p_adjusted != p else ""
+    return f"{value} (95 % interval {show_points(pair.accuracy.low, pair.accuracy.high, '+')}), p = {show_p(p)}{holm}"
 
 
-def _signed(difference: Difference, scale: int, digits: int) -> str:
-    value, low, high = (scale * x for x in (difference.value, difference.low, difference.high))
-    shape = f"+z.{digits}f"  # z: no -0.0
-    return f"{value:{shape}} (95 % interval {low:{shape}} to {high:{shape}})"
+def _loss(loss: Difference) -> str:
+    interval = "" if loss.low is None else f" (95 % interval {loss.low:+z.4f} to {loss.high:+z.4f})"
+    return f"{loss.value:+z.4f}{interval}"
+
+
+def show_points(low: float, high: float, sign: str = "") -> str:
+    """Return both ends of an interval of accuracies, with so many digits that an end beside 0 is not shown as 0."""
+    low, high, digits = 100 * low, 100 * high, 1
+    while low * high > 0 and digits < 9 and not round(min(abs(low), abs(high)), digits):
+        digits += 1
+    return f"{low:{sign}z.{digits}f} to {high:{sign}z.{digits}f}"
 
 
 def _spread(side: Side) -> list[str]:
     texts = []
     for values, best, shape in ((side.accuracies, max(side.accuracies), ".1%"), (side.losses, min(side.losses), ".4f")):
-        low, middle, high = np.quantile(values, (0.25, 0.5, 0.75))
-        texts += [format(middle, shape), f"{low:{shape}} to {high:{shape}}", format(best, shape)]
+        low, high = np.quantile(values, (0.25, 0.75))
+        texts += [format(np.mean(values), shape), f"{low:{shape}} to {high:{shape}}", format(best, shape)]
     return texts
 
 

@@ -1,212 +1,219 @@
-"""What chance alone may do to a difference: intervals over images and seeds, McNemar's test, how much would be needed.
+"""Say how far chance may reach in a difference of two sides, and how many runs or images would show it.
 
-In the arrays a row is a run (a seed) and a column an image, the same images in all.
+In the arrays a row is a run (a seed) and a column an image, the same images in all. `estimate` also takes stacks of
+such arrays, with leading axes of their own: a simulation needs them. docs/comparing.md gives the reasons.
 """
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import chdtri, ndtri, stdtrit
 
 Values = NDArray[np.float64]
 
 CONFIDENCE, POWER = 0.95, 0.8
-RESAMPLES = 10_000
-_NUMBERS_AT_ONCE = 4_000_000
-_NOTHING = 1e-12  # of a standard error: rounding
+FEWEST_RUNS = 3  # of a side that stands for its options: two hardly show how far seeds scatter
+MOST_RUNS, MOST_IMAGES = 10_000, 1e12  # larger numbers are not looked for
+_LEAST_P = 1e-16
+_IMAGES_LIMITS = 0.9, 0.1  # confidence of the limits between which the variance between images is believed to lie
+_MOST_DOUBT = 2  # ratio of the numbers of runs that these two limits give: beyond it no number is named
+_NO_DIFFERENCE = 1e-9
 
 
 @dataclass(frozen=True)
 class Difference:
-    """How far the second of two is above the first, and how far chance reaches.
+    """How far the second of two sides is above the first, and how far chance reaches.
 
     Attributes:
         value: mean of the second less mean of the first.
-        low, high: its 95 % interval.
-        p: how probable a difference as large is where there is none.
-        images_needed: to show a difference of this size four times in five, with as many runs; None where no number of
-            images would do.
-        runs_needed: likewise, runs a side, with as many images; None also where a side has one run.
+        low, high: its 95 % interval; None where a side has too few runs.
+        p: how probable a difference as large is where there is none; below 0.05 exactly where the interval excludes 0.
+        images_needed: to show a difference of this size four times in five, for two networks; else None.
+        runs_needed: likewise, runs a side with as many images, for two groups; None where it cannot be told.
     """
 
     value: float
-    low: float
-    high: float
-    p: float
-    images_needed: int | None
-    runs_needed: int | None
+    low: float | None
+    high: float | None
+    p: float | None
+    images_needed: int | None = None
+    runs_needed: int | None = None
 
 
 @dataclass(frozen=True)
-class McNemar:
-    """Of the images that only one of two networks gets right, has each its half?
+class Estimate:
+    """A difference of two sides, and what makes it vary. Every value may be a stack.
 
     Attributes:
-        only_first, only_second: images that this one alone gets right.
-        p: two-sided and exact, from the binomial distribution.
+        value: mean of the second side less mean of the first.
+        center: what the interval lies around.
+        images: variance of `center` that comes of the images, with the runs' noise in it.
+        freedom: degrees of freedom with which `images` is known.
+        seeds_T: variance that comes of the runs, with their noise in it; a value for each side with several runs, or
+            one for the pairs of runs.
+        noise_T: the part of both that is what a run makes of a single image.
+        runs_T: how many runs these are of.
+        count: of images.
+        differing: of images whose results differ.
+        square: mean square of the differences of the images.
     """
 
-    only_first: int
-    only_second: int
-    p: float
-
-
-def mcnemar(first_N: Values, second_N: Values) -> McNemar:
-    """Test whether two networks are right equally often.
-
-    Args:
-        first_N, second_N: 1 where the network is right about an image, else 0.
-    """
-    from scipy.stats import binomtest
-
-    only_first, only_second = int((first_N > second_N).sum()), int((first_N < second_N).sum())
-    differ = only_first + only_second
-    return McNemar(only_first, only_second, float(binomtest(only_first, differ).pvalue) if differ else 1.0)
-
-
-def paired_bootstrap(
-    first_KN: Values, second_LN: Values, same_seeds: bool = False, resamples: int = RESAMPLES
-) -> Difference:
-    """Compare two sides that were measured on the same images, by drawing images, and runs where there are several.
-
-    Drawn at once, images and runs scatter too much: what a run makes of an image counts three times, and on real
-    photographs it is the largest part (Owen 2007, "The pigeonhole bootstrap"). Drawn from few, runs scatter too
-    little. So the drawn differences give the interval its shape, and `variance_of_sum` with Student's t its width.
-
-    Args:
-        first_KN, second_LN: a value a run and image: 1 for right and 0 for wrong, or a loss.
-        same_seeds: whether the runs of both sides are in the same order of the same seeds: then two that began alike
-            are drawn together, which takes away the luck that they share.
-        resamples: how often to draw. The same values give the same interval.
-    """
-    from scipy.stats import norm, t
-
-    terms = [second_LN - first_KN] if same_seeds else [-first_KN, second_LN]
-    value = float(second_LN.mean() - first_KN.mean())
-    variance = variance_of_sum(terms)
-    error = math.sqrt(variance.total)
-    if error < _NOTHING:
-        return Difference(value, value, value, 1.0 if abs(value) < _NOTHING else 0.0, None, None)
-    tail = (1 - CONFIDENCE) / 2
-    drawn_R = _drawn_sums(terms, resamples) - value
-    width = error / drawn_R.std() * t.isf(tail, variance.freedom) / norm.isf(tail)
-    low, high = (float(value + width * q) for q in np.quantile(drawn_R, (tail, 1 - tail)))
-    p = float(2 * t.sf(abs(value) / error, variance.freedom))
-    return Difference(value, low, high, p, *variance.needed(value))
-
-
-def paired_bootstrap_of_two(first_N: Values, second_N: Values, resamples: int = RESAMPLES) -> Difference:
-    """Compare how often two networks are right, by drawing images.
-
-    Where few images flip, drawing among them is too sure: no flip among 20 images would give an interval without
-    width. So two images are added, one that only the first gets right and one that only the second does (Bonett and
-    Price 2012); interval and McNemar's test agree then. `value` and `p` are those of the images alone.
-
-    Args:
-        first_N, second_N: 1 where the network is right about an image, else 0.
-    """
-    added = paired_bootstrap(np.append(first_N, [1, 0])[None], np.append(second_N, [0, 1])[None], resamples=resamples)
-    value = float(second_N.mean() - first_N.mean())
-    needed = variance_of_sum([(second_N - first_N)[None]]).needed(value)
-    return Difference(value, added.low, added.high, mcnemar(first_N, second_N).p, *needed)
-
-
-def _drawn_sums(terms: Sequence[Values], resamples: int) -> Values:
-    """Return (resamples,) sums of the terms' means: each time of other images, and in each term of other runs."""
-    rng = np.random.default_rng(0)
-    images = terms[0].shape[1]
-    drawn: list[Values] = []
-    for start in range(0, resamples, at_once := max(1, _NUMBERS_AT_ONCE // images)):
-        count = min(at_once, resamples - start)
-        places = rng.integers(0, images, (count, images)) + np.arange(count)[:, None] * images
-        times_RN = np.bincount(places.ravel(), minlength=count * images).reshape(count, images) / images
-        sums_R = np.zeros(count)
-        for term_KN in terms:
-            runs = len(term_KN)
-            times_RK = rng.multinomial(runs, [1 / runs] * runs, count) / runs
-            sums_R += (times_RK * (times_RN @ term_KN.T)).sum(1)
-        drawn.append(sums_R)
-    return np.concatenate(drawn)
-
-
-@dataclass(frozen=True)
-class Variance:
-    """What makes the difference of two sides vary.
-
-    Attributes:
-        seeds: scatter of the runs' means; 0 for a side of one run, where it is unknown.
-        images: scatter of the images' differences.
-        both: what a run makes of a single image, which is part of the two others.
-        freedom: degrees of freedom with which their sum is known.
-        runs: a side (their harmonic mean) that these are for; 0 where a side has one alone.
-        count: of images, likewise.
-    """
-
-    seeds: float
-    images: float
-    both: float
+    value: Values
+    center: Values
+    images: Values
     freedom: float
-    runs: float
+    seeds_T: Values
+    noise_T: Values
+    runs_T: Values
     count: int
+    differing: Values
+    square: Values
 
-    @property
-    def total(self) -> float:
-        """Variance of the difference, if other images and other seeds had been."""
-        return max(0.0, self.seeds - self.both) + max(0.0, self.images - self.both) + self.both
+    def margin(self, level: float | Values = 1 - CONFIDENCE) -> Values:
+        """Return half of the interval's width."""
+        return self._margin(self._images_alone(1.0), self.seeds_T, self.runs_T, level)
 
-    def needed(self, value: float) -> tuple[int | None, int | None]:
-        """Return how many images, or else how many runs a side, would show a difference of `value` with `POWER`."""
-        of_images, of_seeds = max(self.images, self.both), max(self.seeds, self.both)
-        left = _enough(value, self.freedom) - (of_seeds - self.both)
-        images = math.ceil(self.count * of_images / left) if left > 0 else None
-        if self.runs == 0:
-            return images, None
-        runs, freedom = self.runs, self.freedom
-        for _ in range(20):  # with more runs their scatter is known better: settles within a few rounds
-            left = _enough(value, freedom) - (of_images - self.both)
-            if left <= 0:
-                return images, None
-            runs = max(2.0, self.runs * of_seeds / left)
-            freedom = self.freedom * (runs - 1) / (self.runs - 1)
-        return images, math.ceil(runs)
+    def p(self) -> Values:
+        """Return the level at which the interval ends at 0."""
+        size = np.abs(self.center)
+        p = _least(lambda level: self.margin(level) <= size, _LEAST_P, 1.0, self.value.shape)
+        return np.where(size < _NO_DIFFERENCE, 1.0, p)
+
+    def images_needed(self, level: float) -> Values:
+        """Return how many images would show the difference of two networks at a level.
+
+        Returns:
+            inf where fewer than two images differ: that says too little.
+        """
+        size, square = np.abs(self.value), self.square
+        spread = np.maximum(square - size**2, _NO_DIFFERENCE)
+
+        def enough(count: Values) -> Any:
+            missed = ndtri(POWER) * np.sqrt(spread / count)  # by how much the difference comes out too low, at most
+            fewer = np.maximum(square - missed * size * (1 - square) / spread, 0)  # images that differ then
+            center, images = _with_two_added(np.maximum(size - missed, 0), fewer, count, np.ones_like(size))
+            return (center > 0) & (center >= -ndtri(level / 2) * np.sqrt(images))
+
+        needed = _least(enough, self.count + 1.0, MOST_IMAGES, size.shape)
+        return round_up(np.where(self.differing < 2, np.inf, needed))
+
+    def runs_needed(self, level: float) -> Values:
+        """Return how many runs a side would show the difference of two groups at a level.
+
+        Returns:
+            inf where no number would, and where the images' part of the variance is too uncertain to tell.
+        """
+        known = np.maximum(self.differing, 1.0)  # few images that differ say little about how much images differ
+        most, least = (
+            self._runs_needed(level, self._images_alone(known / chdtri(known, part))) for part in _IMAGES_LIMITS
+        )
+        return round_up(np.where(most <= _MOST_DOUBT * least, np.sqrt(most * least), np.inf))
+
+    def _runs_needed(self, level: float, images: Values) -> Values:
+        freedom = _freedom(self.seeds_T, self.runs_T)
+        raised = freedom / chdtri(freedom, 0.5)  # from few runs, more often than not, the variance comes out too low
+        of_one_run_T = self.seeds_T * _as_column(self.runs_T, self.seeds_T) * raised
+        size = np.abs(self.value)
+
+        def enough(runs: Values) -> Any:
+            seeds_T = of_one_run_T / runs
+            margin = self._margin(images, seeds_T, np.broadcast_to(runs, seeds_T.shape), level)
+            return size >= margin + ndtri(POWER) * np.sqrt(images + seeds_T.sum(0))
+
+        return _least(enough, float(self.runs_T.max()) + 1, MOST_RUNS, self.value.shape)
+
+    def _images_alone(self, factor: float | Values) -> Values:
+        """Return the variance that comes of the images, without the noise of the runs."""
+        alone: Values = np.maximum(self.images * factor - self.noise_T.sum(0), 0)
+        return alone
+
+    def _margin(self, images: Values, seeds_T: Values, runs_T: Values, level: float | Values) -> Values:
+        """Combine quantiles of Student's t as Banerjee (1960) does: never too narrow, whatever share each part has."""
+        squares = stdtrit(self.freedom, level / 2) ** 2 * images
+        if len(seeds_T):
+            squares = squares + stdtrit(_freedom(seeds_T, runs_T), level / 2) ** 2 * seeds_T.sum(0)
+        width: Values = np.sqrt(squares)
+        return width
 
 
-def _enough(value: float, freedom: float) -> float:
-    """Return the variance with which a difference of `value` is shown with the wanted power."""
-    from scipy.stats import t
-
-    return float((value / (t.isf((1 - CONFIDENCE) / 2, freedom) + t.isf(1 - POWER, freedom))) ** 2)
-
-
-def variance_of_sum(terms: Sequence[Values]) -> Variance:
-    """Estimate what makes a sum of means vary, where every run has seen every image.
+def estimate(first_KN: Values, second_LN: Values, same_seeds: bool = False, rights: bool = True) -> Estimate:
+    """Measure a difference and what makes it vary, where every run has seen every image.
 
     Args:
-        terms: (runs, images) each, independent in their runs.
+        first_KN, second_LN: a value a run and image.
+        same_seeds: whether the runs of both sides are in the same order of the same seeds: then two that began alike
+            are compared with each other, which takes away the luck that they share.
+        rights: whether the values are 1 for right and 0 for wrong. Then images may differ that none of these few
+            happened to be, and two are added, as Bonett and Price (2012) do for two networks.
     """
-    per_image_N = sum((term_KN.mean(0) for term_KN in terms), np.zeros(terms[0].shape[1]))
-    count = len(per_image_N)
-    images = float(per_image_N.var(ddof=1)) / count
-    of_terms = [(len(term_KN), *_of_seeds(term_KN)) for term_KN in terms]
-    seeds, both = sum(term[1] for term in of_terms), sum(term[2] for term in of_terms)
-    runs = len(terms) / sum(1 / term[0] for term in of_terms) if min(term[0] for term in of_terms) > 1 else 0.0
-    variance = Variance(seeds, images, both, count - 1, runs, count)
-    doubt = images**2 / (count - 1) + sum(seed**2 / (runs - 1) for runs, seed, _ in of_terms if runs > 1)
-    if doubt == 0:
-        return variance
-    return replace(variance, freedom=variance.total**2 / doubt)  # Satterthwaite's approximation
+    terms = [second_LN - first_KN] if same_seeds else [-first_KN, second_LN]
+    per_image_N = sum((term_KN.mean(-2, dtype=float) for term_KN in terms), np.zeros(()))
+    count = int(first_KN.shape[-1])
+    value, square = per_image_N.mean(-1), (per_image_N**2).mean(-1)
+    differing = (np.abs(per_image_N) > _NO_DIFFERENCE).sum(-1).astype(float)
+    if rights:  # they weigh what an image that differs weighs here, half an image counted in that all runs disagree on
+        weight = (0.5 + count * square) / (0.5 + differing)
+        center, images = _with_two_added(value, square, float(count), weight)
+    else:
+        weight, center = np.zeros_like(value), value
+        images = np.maximum(square - value**2, 0) / (count - 1)
+    of_terms = [(*_of_runs(term_KN), term_KN.shape[-2]) for term_KN in terms if term_KN.shape[-2] > 1]
+    none = np.zeros((0, *value.shape))
+    shrunk = (count / (count + 2 * weight)) ** 2
+    return Estimate(
+        value,
+        center,
+        images,
+        math.inf if rights else count - 1,
+        np.stack([term[0] * shrunk for term in of_terms]) if of_terms else none,
+        np.stack([term[1] * shrunk for term in of_terms]) if of_terms else none,
+        np.array([term[2] for term in of_terms], float),
+        count,
+        differing,
+        square,
+    )
 
 
-def _of_seeds(values_KN: Values) -> tuple[float, float]:
-    """Return the variance of a mean over runs, and the part of it that is what a run makes of single images."""
-    runs, images = values_KN.shape
-    if runs == 1:
-        return 0.0, 0.0
-    means_K = values_KN.mean(1)
-    rest_KN = values_KN - means_K[:, None] - values_KN.mean(0) + values_KN.mean()
-    return float(means_K.var(ddof=1)) / runs, float((rest_KN**2).sum()) / ((runs - 1) * (images - 1)) / (runs * images)
+def compare_accuracies(
+    first_KN: Values, second_LN: Values, same_seeds: bool = False, comparisons: int = 1
+) -> Difference:
+    """Compare how often two sides are right.
+
+    Args:
+        first_KN, second_LN, same_seeds: as for `estimate`.
+        comparisons: made at once: what is needed is for the level that the least p-value of so many is held against.
+    """
+    if too_few(len(first_KN), len(second_LN)):
+        return _unknown(first_KN, second_LN)
+    found = estimate(first_KN, second_LN, same_seeds)
+    margin, level = found.margin(), (1 - CONFIDENCE) / comparisons
+    low, high = max(-1.0, float(found.center - margin)), min(1.0, float(found.center + margin))
+    images = runs = math.inf
+    value = float(found.value) if abs(found.value) > _NO_DIFFERENCE else 0.0
+    if value:
+        if not len(found.runs_T):
+            images = float(found.images_needed(level))
+        elif len(first_KN) > 1 < len(second_LN):
+            runs = float(found.runs_needed(level))
+    return Difference(value, low, high, float(found.p()), _whole(images), _whole(runs))
+
+
+def compare_losses(first_KN: Values, second_LN: Values, same_seeds: bool = False) -> Difference:
+    """Compare the losses of two sides; arguments as for `estimate`."""
+    if too_few(len(first_KN), len(second_LN)):
+        return _unknown(first_KN, second_LN)
+    found = estimate(first_KN, second_LN, same_seeds, rights=False)
+    margin = found.margin()
+    return Difference(float(found.value), float(found.center - margin), float(found.center + margin), float(found.p()))
+
+
+def too_few(*runs: int) -> bool:
+    """Say whether a side has too few runs to stand for its options; one run stands for its network alone."""
+    return any(1 < count < FEWEST_RUNS for count in runs)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -216,3 +223,66 @@ def holm(p_values: Sequence[float]) -> list[float]:
         least = max(least, min(1.0, (len(p_values) - place) * p_values[index]))
         adjusted[index] = least
     return adjusted
+
+
+def round_up(values: Values) -> Values:
+    """Round numbers up to whole ones of two digits."""
+    unit = 10 ** np.maximum(np.floor(np.log10(values)) - 1, 0)
+    with np.errstate(invalid="ignore"):
+        return np.where(np.isfinite(values), np.ceil(values / unit - _NO_DIFFERENCE) * unit, np.inf)
+
+
+def _unknown(first_KN: Values, second_LN: Values) -> Difference:
+    return Difference(float(second_LN.mean() - first_KN.mean()), None, None, None)
+
+
+def _whole(number: float) -> int | None:
+    return int(number) if math.isfinite(number) else None
+
+
+def _with_two_added(value: Values, square: Values, count: float | Values, weight: Values) -> tuple[Values, Values]:
+    """Return mean and its variance with two more images of a weight, one for each side, that only this gets right."""
+    total = count + 2 * weight
+    center = value * count / total
+    return center, np.maximum((count * square + 2 * weight) / total - center**2, 0) / total
+
+
+def _of_runs(values_KN: Values) -> tuple[Values, Values]:
+    """Return the variance of a mean over runs, and the part of it that is what a run makes of single images."""
+    runs, images = values_KN.shape[-2:]
+    means_K, means_N = values_KN.mean(-1, dtype=float), values_KN.mean(-2, dtype=float)
+    squares = np.einsum("...kn,...kn->...", values_KN, values_KN)
+    rest = squares - images * (means_K**2).sum(-1) - runs * (means_N**2).sum(-1) + runs * images * means_K.mean(-1) ** 2
+    return means_K.var(-1, ddof=1) / runs, np.maximum(rest, 0) / ((runs - 1) * (images - 1) * runs * images)
+
+
+def _freedom(seeds_T: Values, runs_T: Values) -> Values:
+    """Return the degrees of freedom of the sum of the runs' variances.
+
+    They are Welch's (1947), which in the mean are neither too many nor too few. Where the smaller side seems to scatter
+    little, that is likely its luck: they are never more than for equal scatter, so that 3 runs against 16 are not too
+    sure. Of one term they are its own.
+    """
+    runs_T = _as_column(runs_T, seeds_T)
+    equal = (1 / runs_T).sum(0) ** 2 / (1 / (runs_T**2 * (runs_T - 1))).sum(0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        welch = seeds_T.sum(0) ** 2 / (seeds_T**2 / (runs_T + 1)).sum(0) - 2
+    least: Values = runs_T.min(0) - 1
+    freedom: Values = np.clip(np.nan_to_num(welch, nan=0.0), least, equal)
+    return freedom
+
+
+def _as_column(runs_T: Values, like_T: Values) -> Values:
+    """Give numbers, one a term, the axes of a stack."""
+    return runs_T.reshape(-1, *[1] * (like_T.ndim - 1)) if runs_T.ndim == 1 else runs_T
+
+
+def _least(enough: Callable[[Values], Any], low: float, high: float, shape: tuple[int, ...]) -> Values:
+    """Return the least number between two for which it is enough, for each of a stack; inf where none is."""
+    lows, highs = np.full(shape, low), np.full(shape, high)
+    never = ~enough(highs)
+    for _ in range(45):
+        middles = np.sqrt(lows * highs)
+        good = enough(middles)
+        lows, highs = np.where(good, lows, middles), np.where(good, middles, highs)
+    return np.where(never, np.inf, highs)

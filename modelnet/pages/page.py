@@ -9,7 +9,7 @@ from typing import NamedTuple
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from modelnet.compare.result import Flip, show_p
+from modelnet.compare.result import Flip
 from modelnet.eval.scores import accuracy_interval
 from modelnet.pages.collect import Group, Report, flips_shown, gather
 from modelnet.pages.mistakes import ImageKey, Mistake
@@ -78,7 +78,6 @@ def render(report: Report) -> bytes:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["p_value"] = show_p
     page = environment.get_template("page.html.jinja").render(
         title=_title(report),
         about=_about(report),

@@ -5,8 +5,7 @@ from dataclasses import MISSING, dataclass, fields
 from statistics import median
 from typing import Any, NamedTuple
 
-from modelnet.compare.result import Comparison, show_p
-from modelnet.compare.statistics import Difference
+from modelnet.compare.result import Comparison, show_p, show_points
 from modelnet.options import OPTIONS, TrainOptions
 from modelnet.pages.collect import Group
 from modelnet.pages.run import Run
@@ -81,22 +80,17 @@ def confused_pairs(group: Group) -> Table | None:
 
 def pair_table(comparison: Comparison) -> Table:
     """Return how far each other side is above the first, and how far chance reaches."""
-    rows = [
-        [
-            f"{pair.second} against {pair.first}",
-            *_difference(pair.accuracy, 100, ".1f"),
-            show_p(pair.p_adjusted),
-            *_difference(pair.loss, 1, ".4f"),
-        ]
-        for pair in comparison.pairs
-    ]
+    rows = []
+    for pair in comparison.pairs:
+        accuracy, loss = pair.accuracy, pair.loss
+        row = [f"{pair.second} against {pair.first}", f"{100 * accuracy.value:+z.1f}"]
+        if accuracy.low is None or accuracy.high is None or pair.p_adjusted is None:
+            rows.append([*row, "too few runs", "–", f"{loss.value:+z.4f}", "too few runs"])
+        else:
+            ends = show_points(accuracy.low, accuracy.high, "+"), f"{loss.low:+z.4f} to {loss.high:+z.4f}"
+            rows.append([*row, ends[0], show_p(pair.p_adjusted), f"{loss.value:+z.4f}", ends[1]])
     header = ["", "accuracy, points", "95 % interval", "p", "loss", "95 % interval"]
     return Table(f"Differences on the {comparison.images:,} validation images", header, rows)
-
-
-def _difference(difference: Difference, scale: int, shape: str) -> list[str]:
-    value, low, high = (f"{scale * x:+z{shape}}" for x in (difference.value, difference.low, difference.high))
-    return [value, f"{low} to {high}"]
 
 
 def class_tables(group: Group) -> tuple[str, list[Table], Table | None]:

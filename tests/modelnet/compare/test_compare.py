@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy.stats import norm
 
 from modelnet import TrainOptions, compare_groups, compare_runs, train_many
-from modelnet.compare.result import show_seeds
+from modelnet.compare.result import show_points, show_seeds
 from modelnet.eval.evaluate import PREDICTION_COLUMNS
 from modelnet.progress import EpochRow
 from modelnet.runs.folder import RunFolder
@@ -80,7 +81,8 @@ def test_two_runs_are_two_networks_and_the_better_one_is_named() -> None:
     (pair,) = found.pairs
     assert found.images == 100 and pair.better == "B"
     assert pair.accuracy.value == pytest.approx(0.2)
-    assert pair.mcnemar is not None and (pair.mcnemar.only_first, pair.mcnemar.only_second) == (0, 20)
+    assert pair.alone == (0, 20)
+    assert "only A is right: 0 images; only B: 20 images" in str(found)
     assert found.differs == {"lr": ["0.008", "0.1"]}
     assert {(flip.file, flip.right_1, flip.right_2) for flip in pair.flips} == {
         (f"{i}.jpg", 0, 1) for i in range(60, 80)
@@ -91,21 +93,21 @@ def test_two_runs_are_two_networks_and_the_better_one_is_named() -> None:
     assert turned.better == "A" and turned.verdict.startswith(
         "the network of A is better by 20.0 points (95 % interval 1"
     )
-    assert [turned.accuracy.low, turned.accuracy.high] == pytest.approx(
-        [-pair.accuracy.high, -pair.accuracy.low], abs=0.02
-    )
+    ends = [-turned.accuracy.high, -turned.accuracy.low]  # type: ignore[operator]
+    assert ends == pytest.approx([pair.accuracy.low, pair.accuracy.high])
 
 
 def test_what_is_not_distinguishable_says_how_many_images_would_do() -> None:
     a, b = write_run("a", bits(153, 100)), write_run("b", bits(153, 100, start=5)[:-4] + [1] * 4, seed=1)
     pair = compare_runs([a, b]).pairs[0]
-    test = pair.mcnemar
-    assert pair.better is None and test is not None
-    part = (test.only_first + test.only_second) / 153
+    assert pair.better is None and pair.alone is not None
+    part = sum(pair.alone) / 153
     expected = (1.96 + 0.84) ** 2 * (part - pair.accuracy.value**2) / pair.accuracy.value**2
-    assert pair.accuracy.images_needed == pytest.approx(expected, rel=0.05)
+    assert pair.accuracy.images_needed is not None
+    assert expected < pair.accuracy.images_needed < 1.1 * expected
     assert pair.verdict.startswith("not distinguishable with 153 images; about ")
-    assert pair.verdict.endswith(f"would be needed to see a difference of {100 * abs(pair.accuracy.value):.1f} points")
+    size = f"{100 * abs(pair.accuracy.value):.1f} points"
+    assert pair.verdict.endswith(f"would be needed to see a difference of {size} four times in five")
 
 
 def test_runs_that_differ_in_their_seeds_alone_are_a_side_together_whatever_computed_them() -> None:
@@ -120,7 +122,7 @@ def test_runs_that_differ_in_their_seeds_alone_are_a_side_together_whatever_comp
         [f"{lr}-{seed}" for seed in range(4)] for lr in (0.1, 0.2)
     ]
     assert found.differs == {"lr": ["0.1", "0.2"], "seed": ["0-3", "0-3"], "threads": ["1, 2, 3, 4"] * 2}
-    assert found.pairs[0].better == "B" and found.pairs[0].mcnemar is None
+    assert found.pairs[0].better == "B" and found.pairs[0].alone is None
     assert found.pairs[0].verdict.startswith("B is better by 25.0 points")
     assert "runs of B are paired with those of A that have the same seeds" in found.notes
     assert "seed varied in A, B: luck with initial weights is in the interval" in found.notes
@@ -131,7 +133,7 @@ def test_runs_of_one_kind_show_how_far_seeds_lead_and_groups_of_them_are_compare
     runs = [write_run(f"r{seed}", bits(40, 20 + seed, seed), seed=seed, data_seed=seed) for seed in range(4)]
     together = compare_runs(runs)
     assert together.pairs == [] and together.sides[0].accuracies == [0.5, 0.525, 0.55, 0.575]
-    assert "A  4     53.8%             51.9% to 55.6%  57.5%" in str(together)
+    assert "A  4     53.8%           51.9% to 55.6%  57.5%" in str(together)
     apart = compare_groups([runs[:2], runs[2:]])
     assert [side.seeds for side in apart.sides] == [[0, 1], [2, 3]] and len(apart.pairs) == 1
     assert not any("paired" in note for note in apart.notes)
@@ -143,11 +145,50 @@ def test_several_sides_are_each_held_against_the_first_with_holms_p() -> None:
     found = compare_runs(runs)
     p_values = [pair.accuracy.p for pair in found.pairs]
     assert [(pair.first, pair.second) for pair in found.pairs] == [("A", "B"), ("A", "C"), ("A", "D")]
-    assert p_values == pytest.approx([2 / 2**7, 2 / 2**12, 2 / 2**5])
-    assert [pair.p_adjusted for pair in found.pairs] == pytest.approx([4 / 2**7, 6 / 2**12, 2 / 2**5])
+    more = np.array([7, 12, 5])
+    expected = 2 * norm.sf(more / np.sqrt(more + 2 - more**2 / 102))  # Bonett and Price
+    assert p_values == pytest.approx(expected)
+    assert [pair.p_adjusted for pair in found.pairs] == pytest.approx(expected * [2, 3, 1])
     assert [pair.better for pair in found.pairs] == ["B", "C", None]
-    assert "p = 0.062\n" in str(found)
-    assert "p = 0.016 (0.031 by Holm's rule)" in str(found)
+    assert "p = 0.054\n" in str(found)
+    assert "p = 0.016 (0.033 by Holm's rule)" in str(found)
+    assert found.pairs[2].verdict.startswith("not distinguishable with 100 images; about 200 images would be needed")
+
+
+def test_one_network_is_better_than_options_or_worse_and_nothing_more() -> None:
+    rng = np.random.default_rng(0)
+    many = [write_run(f"m{seed}", rng.permutation(bits(80, 56)).tolist(), lr=0.1, seed=seed) for seed in range(8)]
+    bad, good = write_run("bad", bits(80, 20)), write_run("good", bits(80, 80))
+    assert _verdict([bad], many).startswith("B is better than this network of A by 45.0 points (95 % interval ")
+    assert _verdict([good], many).startswith("this network of A is better than B by 30.0 points (95 % interval ")
+    assert _verdict(many, [good]).startswith("this network of B is better than A by 30.0 points (95 % interval ")
+    same = write_run("same", rng.permutation(bits(80, 55)).tolist())
+    assert _verdict([same], many).startswith("not distinguishable with 80 images and 1 + 8 runs; more images and")
+
+
+def _verdict(*groups: Sequence[Path]) -> str:
+    return compare_groups(groups).pairs[0].verdict
+
+
+def test_too_few_runs_are_said_to_be_too_few_and_leave_the_others_alone() -> None:
+    rng = np.random.default_rng(0)
+    a, b, c = (
+        [write_run(f"{lr}-{seed}", rng.permutation(bits(60, right)).tolist(), lr=lr, seed=seed) for seed in range(runs)]
+        for lr, right, runs in ((0.1, 30, 3), (0.2, 50, 2), (0.3, 45, 3))
+    )
+    found = compare_groups([a, b, c])
+    few, enough = found.pairs
+    assert (few.accuracy.low, few.accuracy.p, few.p_adjusted, few.better) == (None, None, None, None)
+    assert few.verdict == "too few runs: B has 2; at least 3 runs of a side show how far its seeds lead"
+    assert "accuracy  +33.3 points (too few runs for an interval)\n" in str(found)
+    assert enough.better == "C" and enough.p_adjusted == enough.accuracy.p
+    assert json.loads(json.dumps(found.to_dict()))["pairs"][0]["accuracy"]["low"] is None
+
+
+def test_an_interval_that_excludes_0_does_not_seem_to_hold_it() -> None:
+    assert show_points(0.0001, 0.09) == "0.01 to 9.00"
+    assert show_points(-0.09, -0.00001, "+") == "-9.000 to -0.001"
+    assert show_points(-0.0001, 0.09, "+") == "+0.0 to +9.0"
 
 
 def test_one_photograph_under_two_names_and_in_another_order_is_the_same_image() -> None:

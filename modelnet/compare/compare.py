@@ -1,6 +1,5 @@
 """Compare runs on the same validation images: what differs in their options, and can chance alone explain the rest?"""
 
-import json
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,10 +10,10 @@ import numpy as np
 
 from modelnet.compare.result import Comparison, Flip, Pair, Side, show_seeds, verdict
 from modelnet.compare.statistics import Values, compare_accuracies, compare_losses, holm, too_few
-from modelnet.options import OPTIONS, TrainOptions
+from modelnet.options import TrainOptions
 from modelnet.progress import EpochRow
 from modelnet.runs.folder import RunFolder
-from modelnet.runs.history import describe_epochs
+from modelnet.runs.kind import facts_of, kind_of
 from modelnet.runs.tables import Prediction
 from pipeline.errors import OptionsError, RunError
 from pipeline.text import show_path
@@ -34,8 +33,7 @@ class _Run:
     @property
     def kind(self) -> str:
         """What two runs have in common that differ in their seeds alone."""
-        left_out = [name for name, option in OPTIONS.items() if not option.compared] + ["commit", "torch"]
-        return json.dumps({name: value for name, value in self.facts.items() if name not in left_out})
+        return kind_of(self.facts)
 
 
 def compare_runs(runs: Sequence[Path]) -> Comparison:
@@ -89,11 +87,7 @@ def _load(path: Path) -> _Run:
     """
     folder = RunFolder(path)
     config = folder.read_config()
-    try:
-        options = TrainOptions.from_dict(config["options"])
-        facts = _facts(options, config)
-    except (ValueError, KeyError, TypeError) as error:
-        raise RunError("the run cannot be read", path / "config.json", str(error)) from error
+    options = TrainOptions.from_dict(config["options"])
     if config["val"] is None:
         advice = "Train it again with --val or --val-fraction"
         raise RunError("the run cannot be compared", path, "it was trained without validation images", advice)
@@ -103,7 +97,7 @@ def _load(path: Path) -> _Run:
     if len(predictions) < 2:
         raise RunError("the run cannot be compared", path, "one validation image says nothing", "Validate on more")
     predictions.sort(key=lambda p: (p.class_id, p.sha256, p.file))
-    return _Run(path, options.to_dict(), facts, predictions)
+    return _Run(path, options.to_dict(), facts_of(config), predictions)
 
 
 def _why_not(folder: RunFolder, rows: list[EpochRow], epochs: int) -> tuple[str, str]:
@@ -119,17 +113,6 @@ def _are_of_the_end(predictions: list[Prediction], rows: list[EpochRow]) -> bool
     """Say whether predictions are those after the last epoch; a run that is gone on with keeps the old ones so long."""
     loss = float(np.mean([prediction.loss for prediction in predictions]))
     return bool(rows) and rows[-1].val_loss is not None and bool(np.isclose(loss, rows[-1].val_loss, rtol=1e-4))
-
-
-def _facts(options: TrainOptions, config: dict[str, Any]) -> dict[str, str]:
-    """Return what results depend on, as text."""
-    values = {name: value for name, value in options.resolved().items() if not OPTIONS[name].recorded_only}
-    facts = {name: "-" if value in (None, "") else str(value) for name, value in values.items()}
-    facts["epochs"] = describe_epochs(config)
-    cache = config["cache"]
-    facts["training images"] = f"{cache['images']} of {cache['fingerprint'][:8]}"
-    facts |= {name: str(value) for name, value in cache["recipe"].items()}
-    return facts | {"commit": str(config["git_commit"])[:12], "torch": str(config["versions"]["torch"])}
 
 
 def _check_same_images(first: _Run, other: _Run) -> None:

@@ -1,6 +1,5 @@
 """A run as its folder tells of it, and what a person should know before its numbers are believed."""
 
-import json
 from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,7 +12,7 @@ from modelnet.options import TrainOptions
 from modelnet.plots.figures import Guess
 from modelnet.progress import EpochRow
 from modelnet.runs.folder import RunFolder
-from modelnet.runs.history import describe_epochs
+from modelnet.runs.kind import facts_of, kind_of
 from modelnet.runs.tables import Prediction
 from pipeline.errors import RunDamaged
 from pipeline.text import show_path
@@ -131,8 +130,7 @@ class Run:
     @property
     def group_key(self) -> str:
         """What runs share that differ in their seeds alone."""
-        images = [None if side is None else side["fingerprint"] for side in (self.config["cache"], self.config["val"])]
-        return json.dumps([self.options.compared(), describe_epochs(self.config), images], sort_keys=True)
+        return f"{kind_of(facts_of(self.config))} {self.images_validated}"
 
     def notes(self) -> list[str]:
         """Say what a person should know before the numbers are believed."""

@@ -197,6 +197,8 @@ def _environment(run: Run) -> dict[str, str]:
     threads = f", threads: {config['threads']}" if "threads" in config else ""
     shown = {"device": f"{config.get('device', '–')} ({config.get('device_name', '–')}){threads}"}
     shown |= {name: str(version) for name, version in config.get("versions", {}).items() if version}
+    if weights := config.get("weights"):
+        shown["initial weights"] = f"{show_path(run.options.weights or '')}, SHA-256 {weights['sha256']}"
     shown["git commit"] = config.get("git_commit") or "none: not run from a checkout"
     sides = {"training images": (config["cache"], run.options.cache)}
     if config["val"] is not None:

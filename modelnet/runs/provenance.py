@@ -1,7 +1,9 @@
 """What config.json records besides the options: enough to know, a year later, what made the numbers."""
 
+import hashlib
 import platform
 import subprocess
+from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -10,10 +12,11 @@ import torch
 
 from modelnet.data.batches import Batches
 from modelnet.data.caches import class_counts
+from modelnet.nets.registry import TIMM
 from modelnet.options import TrainOptions
 from modelnet.runtime.ranks import Ranks
 
-_PACKAGES = ("modelnet-cache", "torch", "numpy", "pillow")
+_PACKAGES = ("modelnet-cache", "torch", "torchvision", "numpy", "pillow", "simplejpeg")
 
 
 def describe_run(options: TrainOptions, train: Batches, val: Batches | None, device: torch.device) -> dict[str, Any]:
@@ -29,9 +32,34 @@ def describe_run(options: TrainOptions, train: Batches, val: Batches | None, dev
         "threads": torch.get_num_threads(),
         "cache": describe_images(train),
         "val": None if val is None else describe_images(val),
-        "versions": {"python": platform.python_version()} | {name: _version(name) for name in _PACKAGES},
+        "weights": None if options.weights is None else {"sha256": digest_of(options.weights)},
+        "versions": versions(options.model, device),
         "git_commit": git_commit(),
     }
+
+
+def versions(model: str, device: torch.device) -> dict[str, str | None]:
+    """Return the versions of all that computes or decodes: None of a package that is not installed.
+
+    Args:
+        model: whose package is among them.
+        device: with CUDA, that version too.
+    """
+    packages = [*_PACKAGES, *(["timm"] if model.startswith(TIMM) else [])]
+    found = {"python": platform.python_version()} | {name: _version(name) for name in packages}
+    return found | ({"cuda": torch.version.cuda} if device.type == "cuda" else {})
+
+
+def digest_of(file: Path) -> str:
+    """Return the SHA-256 of a file, 64 hexadecimal digits."""
+    found = file.stat()
+    return _digest_of(file, found.st_size, found.st_mtime_ns)
+
+
+@lru_cache(maxsize=1)  # many networks begin with the same weights
+def _digest_of(file: Path, _size: int, _mtime: int) -> str:
+    with file.open("rb") as data:
+        return hashlib.file_digest(data, "sha256").hexdigest()
 
 
 def command(options: TrainOptions, ranks: Ranks) -> str:

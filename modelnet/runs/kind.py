@@ -1,0 +1,36 @@
+"""Say what the results of a run depend on, and which runs differ in their seeds alone."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from modelnet.options import OPTIONS, TrainOptions
+from modelnet.runs.history import describe_epochs
+
+
+def facts_of(config: dict[str, Any]) -> dict[str, str]:
+    """Return what results depend on, as text: options as they were used, weights, images, recipe, program.
+
+    A weights file is its digest: other weights under the same path are others, and a moved file is the same. Runs of
+    earlier versions have no digest, so that their path counts.
+
+    Args:
+        config: of config.json.
+    """
+    options = TrainOptions.from_dict(config["options"])
+    values = {name: value for name, value in options.resolved().items() if not OPTIONS[name].recorded_only}
+    facts = {name: "-" if value in (None, "") else str(value) for name, value in values.items()}
+    facts["epochs"] = describe_epochs(config)
+    if weights := config.get("weights"):
+        facts["weights"] = f"SHA-256 {weights['sha256'][:12]}"
+    cache = config["cache"]
+    facts["training images"] = f"{cache['images']} of {cache['fingerprint'][:8]}"
+    facts |= {name: str(value) for name, value in cache["recipe"].items()}
+    torch = config.get("versions", {}).get("torch") or "-"
+    return facts | {"commit": str(config.get("git_commit"))[:12], "torch": torch}
+
+
+def kind_of(facts: Mapping[str, str]) -> str:
+    """Return what two runs share that differ in their seeds alone, whatever computed them."""
+    left_out = [name for name, option in OPTIONS.items() if not option.compared] + ["commit", "torch"]
+    return json.dumps({name: value for name, value in facts.items() if name not in left_out})

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile
 
+from pipeline.decode.faults import JPEG, PNG, fault_of_header
 from pipeline.decode.jpeg import decode_jpeg
 from pipeline.decode.resize import resize
 from pipeline.recipe import Recipe
@@ -23,7 +24,6 @@ BLANK_RANGE = 8  # levels; JPEG noise on an empty page stays within
 
 _SCALED = 2  # times as large as S are the sides of what a scaled decode gives, or more: as Pillow's thumbnails are made
 
-_JPEG, _PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
 _OTHER_FORMATS = {
     b"GIF8": "a GIF",
     b"BM": "a BMP",
@@ -77,10 +77,10 @@ def decode(data: bytes, recipe: Recipe) -> Decoded:
             notes.append(f"tiny: {image.width} × {image.height} pixels")
         if image.format == "PNG" and getattr(image, "is_animated", False):
             notes.append("animated: the first frame is used")
-        orientation = _orientation(image) if recipe.exif_rotate else 1
+        orientation = _orientation(image, data) if recipe.exif_rotate else 1
         scaled = recipe.scaled_decode and _scale(image, recipe.size)
         decoded_HWC = None if scaled or orientation in _ORIENTATIONS else decode_jpeg(data, image)
-        pixels_HWC = resize(_rgb(image, orientation) if decoded_HWC is None else decoded_HWC, recipe.size)
+        pixels_HWC = resize(_rgb(image, orientation, data) if decoded_HWC is None else decoded_HWC, recipe.size)
     if _is_blank(pixels_HWC):
         notes.append("blank: nearly one color all over")
     return Decoded(pixels_HWC, tuple(notes))
@@ -114,11 +114,11 @@ def _is_blank(pixels_HWC: NDArray[np.uint8]) -> bool:
 
 
 def _check_format(data: bytes) -> None:
-    if data.startswith(_PNG):
+    if data.startswith(PNG):
         if data[24:25] == b"\x10":  # IHDR's bit depth
             raise Undecodable("a 16-bit PNG, which convert('RGB') clips; convert it to 8 bits a channel first")
         return
-    if data.startswith(_JPEG):
+    if data.startswith(JPEG):
         return
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         raise Undecodable("a WebP, not a JPEG or PNG")
@@ -138,9 +138,9 @@ def _open(data: bytes, recipe: Recipe) -> Image.Image:
     except MemoryError:
         raise
     except ValueError as error:  # an image that Pillow will not open, as for texts that unpack to megabytes
-        raise Undecodable(_why_not(error)) from error
+        raise Undecodable(_why_not(error, data)) from error
     except Exception as error:  # a header may make it raise nearly any type
-        raise Undecodable("not an image") from error
+        raise Undecodable(fault_of_header(data) or "not an image") from error
     if image.mode.startswith(("I", "F")):  # of a PNG whose header is not where it belongs
         raise Undecodable(f"more than 8 bits a channel (Pillow's mode {image.mode})")
     if image.width * image.height > limit * 1_000_000:
@@ -148,7 +148,9 @@ def _open(data: bytes, recipe: Recipe) -> Image.Image:
     return image
 
 
-def _orientation(image: Image.Image) -> int:
+def _orientation(image: Image.Image, data: bytes) -> int:
+    if image.format == "PNG":  # its EXIF may stand behind the pixels: `getexif` decodes them, and must not fail unheard
+        _rgb(image, 1, data)
     try:
         return int(image.getexif().get(0x0112, 1))
     except Exception:  # broken EXIF is common in the wild and says nothing about the pixels
@@ -162,22 +164,22 @@ def _scale(image: Image.Image, size: int) -> bool:
     return image.size != before
 
 
-def _rgb(image: Image.Image, orientation: int) -> Image.Image:
+def _rgb(image: Image.Image, orientation: int, data: bytes) -> Image.Image:
     """Have Pillow decode the pixels, in the orientation that EXIF's number stands for."""
     try:
         rgb = image.convert("RGB")
     except MemoryError:
         raise
     except Exception as error:  # a decoder fed with damaged bytes raises nearly any type
-        raise Undecodable(_why_not(error)) from error
+        raise Undecodable(_why_not(error, data)) from error
     return rgb.transpose(_ORIENTATIONS[orientation]) if orientation in _ORIENTATIONS else rgb
 
 
-def _why_not(error: Exception) -> str:
+def _why_not(error: Exception, data: bytes) -> str:
     text = str(error)
     if "truncated" in text or "Truncated" in text or isinstance(error, EOFError):
         return "truncated"
-    return f"damaged: {text or type(error).__name__}"
+    return fault_of_header(data) or f"damaged: {text or type(error).__name__}"
 
 
 @contextmanager

@@ -5,11 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline import TensorCache
 from pipeline.errors import CacheMissing, CacheStale, OptionsError, SourceError
 from pipeline.format.classes import ClassId
+from pipeline.format.duplicates import near_rows_across
 from pipeline.format.features import Features
 from pipeline.format.header import describe_shard
 from pipeline.format.paths import base_path, cache_exists
@@ -135,13 +137,52 @@ def pair_warnings(train: TensorCache, val: TensorCache) -> list[str]:
         warnings.append(f"the validation set has no images of class {_shown(missing)}")
     if other := _named_otherwise(train, val):
         warnings.append(f"classes are matched by their ids, and some have other names in the validation set: {other}")
-    shared = count_shared(train, val)
-    if shared:
+    sides = np.arange(train.num_images), np.arange(val.num_images)
+    if shared := int(_shared(train, val, *sides).sum()):
         warnings.append(
             f"{shared} of {val.num_images} validation images are in the training set too (the same content): "
             "the validation will look better than it is"
         )
-    return warnings
+    return warnings + near_warnings(train, val, *sides)
+
+
+def near_warnings(
+    train: TensorCache, val: TensorCache, trained: NDArray[np.int64], kept: NDArray[np.int64]
+) -> list[str]:
+    """Count the validation images that look nearly like a training image of another content.
+
+    Args:
+        train, val: the caches, perhaps the same.
+        trained, kept: rows of theirs that are trained and validated on.
+    """
+    rest = kept[~_shared(train, val, trained, kept) & ~_blank(val)[kept]]
+    others = trained[~_blank(train)[trained]]
+    near = near_rows_across(val.reader.table("image_hash")[rest], train.reader.table("image_hash")[others]).sum()
+    if not near:
+        return []
+    return [
+        f"{near} of {len(kept)} validation images look nearly like training images (copies that were scaled or "
+        "compressed again): the validation will look better than it is"
+    ]
+
+
+def _shared(
+    train: TensorCache, val: TensorCache, trained: NDArray[np.int64], kept: NDArray[np.int64]
+) -> NDArray[np.bool_]:
+    """Tell which validation images have the file content of a training image: (len(kept),) bool."""
+    row = np.dtype((np.void, 32))
+    ours, theirs = (
+        np.ascontiguousarray(cache.source_sha256[rows]).view(row).ravel()
+        for cache, rows in ((train, trained), (val, kept))
+    )
+    return np.isin(theirs, ours)
+
+
+def _blank(cache: TensorCache) -> NDArray[np.bool_]:
+    """(N,) bool, images of nearly one color: they all look alike."""
+    blank = np.zeros(cache.num_images, bool)
+    blank[[row for row, note in cache.reader.notes if note.startswith("blank")]] = True
+    return blank
 
 
 def _named_otherwise(train: TensorCache, val: TensorCache) -> str:
@@ -153,13 +194,6 @@ def _named_otherwise(train: TensorCache, val: TensorCache) -> str:
         if name and ours.get(str(class_id)) and ours[str(class_id)] != name
     ]
     return shorten(found, NAMES_SHOWN)
-
-
-def count_shared(train: TensorCache, val: TensorCache) -> int:
-    """Count the images of `val` whose file content is that of some image of `train`."""
-    row = np.dtype((np.void, 32))
-    ours, theirs = (np.ascontiguousarray(cache.source_sha256).view(row).ravel() for cache in (train, val))
-    return int(np.isin(theirs, ours).sum())
 
 
 def _shown(class_ids: list[ClassId]) -> str:

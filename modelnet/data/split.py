@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from modelnet.data.caches import present_classes
+from modelnet.data.caches import near_warnings, present_classes
 from pipeline import TensorCache
 from pipeline.errors import OptionsError
 from pipeline.text import shorten, show_path
@@ -58,14 +58,14 @@ def split_counts(cache: TensorCache, split: Split) -> str:
 
 
 def split_warnings(cache: TensorCache, split: Split) -> list[str]:
-    """Name the classes that have images and none on one of the sides."""
+    """Name the classes that have images and none on one of the sides; count near copies across the sides."""
     warnings = []
     for rows, purpose in ((split.train, "train"), (split.val, "validate")):
         there = set(present_classes(cache, rows))
         missing = [show_path(str(class_id)) for class_id in present_classes(cache) if class_id not in there]
         if missing:
             warnings.append(f"--val-fraction leaves no images of class {', '.join(missing)} to {purpose} on")
-    return warnings
+    return warnings + near_warnings(cache, cache, split.train.numpy(), split.val.numpy())
 
 
 def split_rows(cache: TensorCache, split: Split) -> Iterator[list[Any]]:

@@ -16,7 +16,7 @@ from pipeline.build import stat_cache
 from pipeline.build.assess import assess
 from pipeline.build.image_table import DONE, FAILED, TODO, TRANSIENT
 from pipeline.build.lock import build_lock
-from pipeline.build.output import identity, make_folder, refuse_beside_shards, refuse_place, storage_errors
+from pipeline.build.output import identity, made_folder, refuse_beside_shards, refuse_place, storage_errors
 from pipeline.build.partial import PartialBuild
 from pipeline.build.pool import run_items
 from pipeline.build.report import BuildReport
@@ -108,8 +108,7 @@ def build_file(
         executor, wait, progress: as `build_cache` has them.
     """
     refuse_place(task.path)
-    make_folder(task.path.parent)
-    with storage_errors(task.path), build_lock(task.path, wait):
+    with made_folder(task.path.parent), storage_errors(task.path), build_lock(task.path, wait):
         if identity(task.path) != task.before:
             task = task.again()
         return _Build(task).run(executor, progress)

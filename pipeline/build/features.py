@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from pipeline.build.lock import build_lock
 from pipeline.build.output import (
-    make_folder,
+    made_folder,
     open_old_cache,
     refuse_other_content,
     refuse_other_photographs,
@@ -105,8 +105,7 @@ def write_features(
     """
     start = time.monotonic()
     refuse_place(path)
-    make_folder(path.parent)
-    with storage_errors(path), build_lock(path, wait):
+    with made_folder(path.parent), storage_errors(path), build_lock(path, wait):
         old, why = open_old_cache(path, rebuild)
         if old is not None:
             why = _why_stale(old, images, features, rebuild)

@@ -44,17 +44,14 @@ def build_lock(cache: Path, wait: bool = False) -> Iterator[int]:
         why = error.strerror or str(error)
         raise OutputError("the cache cannot be created", cache, why, "Give another --out") from error
     try:
-        holder = {
-            "pid": os.getpid(),
-            "host": socket.gethostname(),
-            "since": time.strftime("%Y-%m-%d %H:%M:%S"),
-        }
-        os.ftruncate(fd, 0)
-        files.write_all(fd, json.dumps(holder).encode(), 0)
         try:
+            with suppress(OSError):  # a full disk: who holds the lock is said as a courtesy
+                os.ftruncate(fd, 0)
+                files.write_all(fd, _ourselves(), 0)
             yield fd
         finally:
-            os.ftruncate(fd, 0)
+            with suppress(OSError):
+                os.ftruncate(fd, 0)
             if not any(os.access(cache.with_name(cache.name + suffix), os.F_OK) for suffix in ("", ".building")):
                 files.remove(path)
     finally:
@@ -87,6 +84,11 @@ def _lock(fd: int, cache: Path, wait: bool) -> None:
             raise
         advice = "Build on a local disk and copy the cache"
         raise OutputError("the cache cannot be built there", cache, "its file system has no locks", advice) from error
+
+
+def _ourselves() -> bytes:
+    since = time.strftime("%Y-%m-%d %H:%M:%S")
+    return json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": since}).encode()
 
 
 def _holder(fd: int) -> str:

@@ -61,16 +61,25 @@ def refuse_place(path: Path) -> None:
         raise OutputError("the cache cannot be created", path, f"there is {kind} of that name", "Give another --out")
 
 
-def make_folder(path: Path) -> None:
-    """Make the folder that a cache is to be in.
+@contextmanager
+def made_folder(path: Path) -> Iterator[None]:
+    """Make the folder that a cache is to be in; where the work fails, remove what was made and is still empty.
 
     Raises:
         OutputError, AccessDenied: it cannot be made.
     """
+    made = [folder for folder in (path, *path.parents) if not os.path.lexists(folder)]
     try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise _no_place(path, error) from error
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise _no_place(path, error) from error
+        yield
+    except BaseException:
+        with suppress(OSError):
+            for folder in made:
+                folder.rmdir()
+        raise
 
 
 def _no_place(path: Path, error: OSError) -> AccessDenied | OutputError:

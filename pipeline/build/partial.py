@@ -2,6 +2,7 @@
 
 import bisect
 import errno
+import mmap
 import os
 from dataclasses import replace
 from itertools import pairwise
@@ -84,6 +85,7 @@ class PartialBuild:
             if not resumed:
                 self._begin()
             files.reserve(self.fd, size)
+            self._check_map()
             if not resumed:
                 files.rename(self._aside, self.building)
         except BaseException as error:
@@ -177,6 +179,16 @@ class PartialBuild:
             why = f"needs {show_bytes(size)}, {show_bytes(free)} free"
             raise OutputError("the cache cannot be created", self.cache, why, _ELSEWHERE)
 
+    def _check_map(self) -> None:
+        """Refuse a file system whose files cannot be mapped: no reader could open the cache."""
+        try:
+            mmap.mmap(self.fd, mmap.PAGESIZE, mmap.MAP_PRIVATE, mmap.PROT_READ | mmap.PROT_WRITE).close()
+        except OSError as error:
+            if error.errno != errno.ENODEV:
+                raise
+            why, advice = "its file system cannot map files into memory", "Give --out on another file system"
+            raise OutputError("the cache cannot be created", self.cache, why, advice) from error
+
     def _resume(self, images: ImageTable) -> bool:
         """Find the rows that the journal promises; mark their candidates DONE, and known failures FAILED."""
         if begun_build(self.journal_path) != self.build:
@@ -185,7 +197,7 @@ class PartialBuild:
             self.fd = files.open_for_writing(self.building)
         except FileNotFoundError:
             return False
-        if os.fstat(self.fd).st_nlink != 1:  # half a rename: the same file is the published cache
+        if os.fstat(self.fd).st_nlink > 1:  # half a rename: the same file is the published cache
             return False
         files.write_all(self.fd, bytes(USER_BLOCK), 0)  # no header before the end
         moved: dict[bytes, Entry] = {}

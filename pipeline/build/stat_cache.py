@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from pipeline.format.header import Header
 from pipeline.format.reader import CacheReader
-from pipeline.source.reader import Stat
+from pipeline.source.reader import Stat, stat_of
 from pipeline.system import files
 
 _MAGIC = b"MNSTAT2\n"
@@ -82,12 +82,8 @@ def _place(path: Path) -> Path:
 
 
 def _start(path: Path, header: Header) -> bytes:
-    found = path.stat()
-    return (
-        _MAGIC
-        + bytes.fromhex(header.fingerprint)
-        + struct.pack("<4q", found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
-    )
+    now = stat_of(path.stat())
+    return _MAGIC + bytes.fromhex(header.fingerprint) + struct.pack("<4q", now.inode, *now[:3])
 
 
 def _let_the_clock_tick(path: Path) -> None:

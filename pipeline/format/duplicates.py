@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 MOST_PAIRS = 10_000  # enough for a person; of images that all look alike there are millions
 _CROWD = 256  # keys that share a band before the rest of their bits is looked at
 _FEWEST_BITS = 16
+_MOST_COMPARED = 10**8  # pairs: a few seconds
 NEAR_BITS = 3  # hashes that differ in at most so many of 64 bits are near duplicates
 
 
@@ -50,6 +51,31 @@ def near_pairs(hashes: NDArray[np.uint64], skip: NDArray[np.bool_]) -> list[tupl
         if len(found) >= MOST_PAIRS:
             break
     return sorted(found)[:MOST_PAIRS]
+
+
+def near_rows_across(hashes: NDArray[np.uint64], others: NDArray[np.uint64]) -> NDArray[np.bool_]:
+    """Tell which images look nearly like one of another set.
+
+    Args:
+        hashes: (N,) uint64, from `image_hash`.
+        others: (M,) uint64, of the other set. Leave blank images out: they all look alike.
+
+    Returns:
+        (N,) bool. Of more than `_MOST_COMPARED` pairs that share a band of bits, the rest is not looked at.
+    """
+    ours, inverse = np.unique(hashes, return_inverse=True)
+    theirs = np.unique(others)
+    near = np.isin(ours, theirs)
+    keys = np.concatenate([ours, theirs])
+    compared = 0
+    for a, b in _candidates(keys, 64):  # a < b, and ours stand before theirs
+        across = (a < len(ours)) & (b >= len(ours))
+        a, b = a[across], b[across]
+        near[a[np.bitwise_count(keys[a] ^ keys[b]) <= NEAR_BITS]] = True
+        compared += len(across)
+        if compared > _MOST_COMPARED:
+            break
+    return near[inverse]
 
 
 def _candidates(keys: NDArray[np.uint64], bits: int) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:

@@ -19,7 +19,7 @@ from pipeline.errors import CacheDamaged, CacheStale, CacheUnsafe, StorageError,
 from pipeline.format.checks import open_cache, read_header
 from pipeline.format.classes import ClassId, class_ids_of, class_order
 from pipeline.format.features import Features
-from pipeline.format.header import Extent, Header
+from pipeline.format.header import OPEN_FLAG, Extent, Header
 from pipeline.format.tables import Failed, is_earlier_failure, read_failure
 from pipeline.recipe import Recipe
 from pipeline.system import files
@@ -60,6 +60,9 @@ class CacheReader:
                     raise WorkerDied(what, path, why, "Raise the limit (ulimit -n)") from error
                 if error.errno == errno.ENOMEM:  # a map takes addresses, not memory: only a limit can refuse them
                     raise WorkerDied(what, path, why, "Raise the limit of addresses (ulimit -v)") from error
+                if error.errno == errno.ENODEV:
+                    why, advice = "its file system cannot map files into memory", "Copy the cache to another one"
+                    raise StorageError(what, path, why, advice) from error
                 raise StorageError(what, path, why) from error
             raise
 
@@ -270,10 +273,17 @@ def row_hash(row: NDArray[Any]) -> int:
 
 
 def outside_digest(fd: int, header: Header) -> str:
-    """Digest every byte outside header and images: from the header's end to the rows, and behind them."""
+    """Digest every byte outside header and images: from the header's end to the rows, and behind them.
+
+    The HDF5 library sets a bit while a program has the file open for writing, whether or not it writes: it counts as 0.
+    """
     digest = xxhash.xxh3_128()
     images = header.extents["images"]
     for start, end in ((header.encoded_size, images.offset), (images.end, header.file_size)):
         for offset in range(start, end, files.BLOCK):
-            digest.update(files.read_at(fd, min(files.BLOCK, end - offset), offset))
+            block = files.read_at(fd, min(files.BLOCK, end - offset), offset)
+            if offset <= OPEN_FLAG < offset + len(block):
+                at = OPEN_FLAG - offset
+                block = block[:at] + bytes([block[at] & ~1]) + block[at + 1 :]
+            digest.update(block)
     return digest.hexdigest()

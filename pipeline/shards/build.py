@@ -17,7 +17,7 @@ from pipeline.build.build import build_file, nothing_decoded
 from pipeline.build.image_table import ImageTable
 from pipeline.build.output import (
     identity,
-    make_folder,
+    made_folder,
     open_old_cache,
     refuse_other_content,
     refuse_other_photographs,
@@ -113,9 +113,11 @@ def build_shards(
     before = {file: identity(file) for shards_there in shards_at(path).values() for file in shards_there}
     manifest = scan_source(source, path, choice)
     build = ShardsBuild(source, manifest, path, recipe, chosen, choice, rebuild, wait, workers, before)
-    build.check()
-    done = list(build.here(progress) if executor is None else build.elsewhere(executor, progress))
-    report = build.report(done)
+    build.refuse()
+    with made_folder(path.parent):
+        build.check_room()
+        done = list(build.here(progress) if executor is None else build.elsewhere(executor, progress))
+        report = build.report(done)
     report.inherited = inherited
     report.seconds = time.monotonic() - start
     return report
@@ -187,12 +189,6 @@ class ShardsBuild:
         if not self.rebuild:
             self._refuse_other_photographs()
 
-    def check(self) -> None:
-        """Refuse what cannot work, before any image is decoded."""
-        self.refuse()
-        make_folder(self.path.parent)
-        self._check_room()
-
     def _refuse_other_photographs(self) -> None:
         """Refuse where the source has less than half of the images of all shards; no shard alone can tell."""
         counts = {}
@@ -208,7 +204,7 @@ class ShardsBuild:
             shared += assess(self.task(index)).staleness.held
         refuse_other_photographs(shards_pattern(self.path, self.count), shared, total)
 
-    def _check_room(self) -> None:
+    def check_room(self) -> None:
         """Refuse a disk that is too small for the shards that are not there."""
         missing = [i for i in self.chosen if not self.file(i).exists()]
         if not missing:

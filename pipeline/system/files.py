@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 BLOCK = 1 << 20
+NOT_POSSIBLE = (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS)  # what a file system answers that cannot do it
 
 _begin_writing = getattr(ctypes.CDLL(None), "sync_file_range", None) if sys.platform == "linux" else None
 
@@ -54,10 +55,18 @@ def read_at(fd: int, count: int, offset: int) -> bytes:
 
 
 def reserve(fd: int, size: int) -> None:
-    """Give the file `size` bytes that the disk really has, so that a full disk is known at once."""
+    """Give the file `size` bytes that the disk really has, so that a full disk is known at once.
+
+    Where the system cannot, the file only has that size.
+    """
     if hasattr(os, "posix_fallocate"):
-        os.posix_fallocate(fd, 0, size)
-    else:  # macOS
+        try:
+            os.posix_fallocate(fd, 0, size)
+            return
+        except OSError as error:
+            if error.errno not in NOT_POSSIBLE:
+                raise
+    if os.fstat(fd).st_size < size:  # as on macOS
         os.truncate(fd, size)
 
 
@@ -74,8 +83,12 @@ def begin_writing(fd: int, count: int, offset: int) -> None:
 
 
 def sync(fd: int) -> None:
-    """Wait until the file's bytes are on the disk."""
-    os.fsync(fd)
+    """Wait until the file's bytes are on the disk; where the file system cannot do that, it is not asked for."""
+    try:
+        os.fsync(fd)
+    except OSError as error:
+        if error.errno not in NOT_POSSIBLE:
+            raise
 
 
 def rename(source: Path, target: Path) -> None:
@@ -84,10 +97,10 @@ def rename(source: Path, target: Path) -> None:
 
 
 def sync_folder(path: Path) -> None:
-    """Wait until the names in a folder are on the disk."""
+    """Wait until the names in a folder are on the disk; not all file systems can."""
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        os.fsync(fd)
+        sync(fd)
     finally:
         os.close(fd)
 

@@ -4,8 +4,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
-from modelnet.data.caches import count_shared, find_cache, match_labels, open_to_train, pair_warnings, shard_warnings
+from modelnet.data.caches import find_cache, match_labels, open_to_train, pair_warnings, shard_warnings
 from pipeline import TensorCache, build_shards
 from pipeline.build.build import build_cache
 from pipeline.errors import CacheMissing, CacheStale, OptionsError, SourceError
@@ -93,9 +94,26 @@ def test_images_in_both_sets_are_counted_by_content_whatever_their_names(tmp_pat
     for name in ("copy.jpg", "again.jpg"):
         (tmp_path / "val" / "1" / name).write_bytes(copied)
     val = cache_of(tmp_path / "val", {"2": 0})
-    assert count_shared(train, val) == 2
     assert pair_warnings(train, val)[-1].startswith("2 of 3 validation images are in the training set too")
-    assert count_shared(train, train) == 5
+    assert pair_warnings(train, train)[-1].startswith("5 of 5 validation images are in the training set too")
+
+
+def test_near_copies_in_both_sets_are_counted_and_blank_images_are_not(tmp_path: Path) -> None:
+    """Case 53: training images that were compressed again, under other labels, as validation images."""
+    for side in ("train", "val"):
+        for class_id in ("1", "2"):
+            (tmp_path / side / class_id).mkdir(parents=True)
+            Image.new("RGB", (40, 40)).save(tmp_path / side / class_id / f"blank-{side}.png")
+    train = cache_of(tmp_path / "train", {"1": 3, "2": 3})
+    for number, photo in enumerate(sorted((tmp_path / "train" / "1").glob("*.jpg"))):
+        Image.open(photo).save(tmp_path / "val" / "2" / f"{number}.jpg", quality=40)
+    save_jpeg(tmp_path / "val" / "1" / "new.jpg", 80, 80, seed=50)
+    val = cache_of(tmp_path / "val", {"2": 0})
+
+    assert pair_warnings(train, val)[-1] == (
+        "3 of 6 validation images look nearly like training images (copies that were scaled or compressed again): "
+        "the validation will look better than it is"
+    )
 
 
 def test_one_class_is_nothing_to_train_on(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from modelnet import TrainOptions, resume, train
 from modelnet.data.split import split_by_content, split_warnings
@@ -15,6 +16,8 @@ from pipeline import TensorCache, build_cache
 from pipeline.errors import OptionsError
 from tests.support.listener import Listener
 from tests.support.photos import save_jpeg
+
+SIDES = [("train", "val"), ("val", "train")]
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
 
@@ -127,3 +130,22 @@ def test_a_run_on_a_part_resumes_to_the_same_bits(
         assert (cut / name).read_bytes() == (whole / name).read_bytes()
     weights = [torch.load(run / "checkpoints/last.pt", weights_only=True)["weights"] for run in (whole, cut)]
     assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
+
+
+def test_near_copies_on_both_sides_of_a_split_are_counted(tmp_path: Path) -> None:
+    """Case 53, with --val-fraction: exact copies stay together, near copies need not."""
+    for seed in range(12):
+        folder = tmp_path / "photos" / str(seed % 2)
+        save_jpeg(folder / f"{seed}.jpg", 70, 60, seed)
+        Image.open(folder / f"{seed}.jpg").save(folder / f"{seed}-again.png")
+    build_cache(tmp_path / "photos", tmp_path / "c.h5", size=64, workers=1)
+    cache = TensorCache(tmp_path / "c.h5")
+    split = split_by_content(cache, 0.5)
+    names = {side: {cache.filenames[row] for row in rows.tolist()} for side, rows in split._asdict().items()}
+    torn = sum(f"{seed}.jpg" in names[a] and f"{seed}-again.png" in names[b] for seed in range(12) for a, b in SIDES)
+
+    assert 0 < torn < 12
+    assert split_warnings(cache, split) == [
+        f"{torn} of {len(split.val)} validation images look nearly like training images "
+        "(copies that were scaled or compressed again): the validation will look better than it is"
+    ]

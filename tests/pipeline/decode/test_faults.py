@@ -22,7 +22,7 @@ from pipeline.recipe import Recipe
 from tests.support.photos import textured
 
 PROBES = {entry.name: entry.read_bytes() for entry in files("pipeline.decode").joinpath("probes").iterdir()}
-RECIPES = [
+RECIPES: list[dict[str, Any]] = [
     {},
     {"exif_rotate": True},
     {"scaled_decode": True},
@@ -113,11 +113,10 @@ def test_build_archive_and_predict_judge_an_image_alike(tmp_path: Path) -> None:
         assert {failed.name: failed.reason for failed in report.failed} == expected
 
     predicted = {}
+    trained: Any = SimpleNamespace(recipe=Recipe(16, exif_rotate=True), options=SimpleNamespace(crop_size=None))
     for name, data in DAMAGED.items():
         try:
-            Trained.prepare(
-                SimpleNamespace(recipe=Recipe(16, exif_rotate=True), options=SimpleNamespace(crop_size=None)), data
-            )  # type: ignore[arg-type]
+            Trained.prepare(trained, data)
         except Undecodable as error:
             predicted[name] = str(error)
     assert predicted == expected

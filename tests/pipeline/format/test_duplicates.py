@@ -10,7 +10,7 @@ from PIL import Image, ImageEnhance
 from pipeline.build.build import build_cache
 from pipeline.decode.decode import decode
 from pipeline.decode.image_hash import image_hash
-from pipeline.format.duplicates import MOST_PAIRS, NEAR_BITS, exact_groups, near_pairs
+from pipeline.format.duplicates import MOST_PAIRS, NEAR_BITS, exact_groups, near_pairs, near_rows_across
 from pipeline.inspect.info import describe_cache
 from pipeline.recipe import Recipe
 from tests.support.builds import InThisProcess
@@ -188,3 +188,19 @@ def test_a_crowd_that_shares_a_band_is_searched_as_completely_as_the_rest() -> N
 
     assert {(10, 11), (500, 501), (900, 901)} <= set(expected)
     assert near_pairs(hashes, np.zeros(len(hashes), bool)) == sorted(expected)
+
+
+def test_near_copies_across_two_sets_are_those_of_a_plain_loop() -> None:
+    rng = np.random.default_rng(7)
+    others = rng.integers(0, 2**64, 200, np.uint64)
+    hashes = np.concatenate([rng.integers(0, 2**64, 100, np.uint64), others[:60]])
+    for row in range(100, 160):  # none to five bits away, and some twice
+        for bit in rng.choice(64, row % 6, replace=False).tolist():
+            hashes[row] ^= np.uint64(1 << bit)
+    hashes = np.concatenate([hashes, hashes[150:]])
+
+    near = near_rows_across(hashes, others)
+
+    plain = [min(int(a ^ b).bit_count() for b in others.tolist()) <= NEAR_BITS for a in hashes.tolist()]
+    assert near.tolist() == plain and 30 < sum(plain) < 60
+    assert not near_rows_across(hashes, others[:0]).any() and near_rows_across(hashes[:0], others).shape == (0,)

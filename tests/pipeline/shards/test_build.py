@@ -314,7 +314,7 @@ def test_what_a_worker_meets_is_told_with_its_name(photos: Path, out: Path) -> N
 
 def _built_elsewhere(photos: Path, out: Path, **changed: Any) -> None:
     started = build.ShardsBuild(photos, scan_source(photos), out, Recipe(size=SIZE), ShardChoice(2))
-    started.check()
+    started.refuse()
     task = started.task(1)
     for name, value in changed.items():
         object.__setattr__(task, name, value)

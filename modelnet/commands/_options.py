@@ -28,7 +28,7 @@ DEVICE = click.option("--device", default="auto", help="auto, cpu, cuda or cuda:
 
 
 def choice_options(command: Any) -> Any:
-    """Add the options that say which part of a source is meant."""
+    """Add the options that choose classes and images of a source."""
     for option in (
         click.option("--per-class", type=click.IntRange(1), metavar="N", help="Images of each class at most."),
         click.option(
@@ -36,9 +36,13 @@ def choice_options(command: Any) -> Any:
             "merged",
             multiple=True,
             metavar="NAME=FOLDER,...",
-            help="A class made of several folders; may be given again for another class.",
+            help="A class made of several folders; may be given again for another class. Quotes as in --classes.",
         ),
-        click.option("--classes", metavar="FOLDER,...", help="Only these class folders.  [default: all]"),
+        click.option(
+            "--classes",
+            metavar="FOLDER,...",
+            help="Only these class folders; a name with a comma in quotes: '\"cat, tabby\",dog'.  [default: all]",
+        ),
     ):
         command = option(command)
     return command

@@ -1,6 +1,7 @@
 """Which classes of a source are cached, how many images of each, and what a person calls them."""
 
 import os
+import re
 import shlex
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -114,7 +115,9 @@ def _split(marked: _Marked) -> tuple[str, ...]:
 def typed_classes(folders: Collection[bytes]) -> str:
     """Return how `--classes` is typed for these folders, in a shell."""
     names = [show_path(folder) for folder in sorted(folders)]
-    quoted = [f'"{name}"' if "," in name or name.startswith('"') else name for name in names[:_SHOWN]]
+    quoted = [f'"{name}"' if "," in name else name for name in names[:_SHOWN]]
+    if any('"' in name or "\\" in name for name in names):
+        quoted = [re.sub(r'([,"\\])', r"\\\1", name) for name in names[:_SHOWN]]
     return "--classes " + shlex.quote(",".join(quoted) + (",…" if len(names) > _SHOWN else ""))
 
 

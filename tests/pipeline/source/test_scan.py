@@ -1,6 +1,5 @@
 import os
 import socket
-import time
 import unicodedata
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from pipeline.decode.decode import decode
 from pipeline.errors import AccessDenied, SourceError
 from pipeline.load.cache import TensorCache
 from pipeline.recipe import Recipe, pixels_to_row
-from pipeline.source.reader import UNSETTLED, ChangedWhileReading, read_image, stat_of
+from pipeline.source.reader import read_image
 from pipeline.source.scan import scan_source
 from tests.support.photos import save_jpeg
 
@@ -114,31 +113,6 @@ def test_a_folder_that_holds_our_own_caches_is_no_class(photos: Path) -> None:
 
     assert scan_source(photos, photos / "caches" / "c.h5").class_ids == [1, 2]
     assert scan_source(photos, photos / "caches" / "d.h5").class_ids == [1, 2]  # whatever cache is being built
-
-
-@pytest.mark.parametrize(
-    ("name", "text"),
-    [
-        ("classes.csv", "id,name\n1,paddle\n2,snake\n3,unused\n"),
-        ("classes.csv", "\ufeffname,id\r\npaddle,1\r\n snake , 2 \r\n"),
-        ("LOC_synset_mapping.txt", "1 paddle, boat paddle\n2 snake\n"),
-    ],
-)
-def test_readable_names_come_from_a_table_in_the_source(name: str, text: str, photos: Path) -> None:
-    (photos / name).write_text(text, encoding="utf-8", newline="")
-
-    manifest = scan_source(photos)
-
-    assert manifest.class_names == ["paddle", "snake"]
-    assert manifest.left_out.total() == 0
-
-
-@pytest.mark.parametrize("data", [b"a,b\n1,2\n", b"", b"id,name\n1,\xff\n"])
-def test_a_table_of_names_that_cannot_be_read_is_refused_rather_than_ignored(data: bytes, photos: Path) -> None:
-    (photos / "classes.csv").write_bytes(data)
-
-    with pytest.raises(SourceError, match="class names cannot be read"):
-        scan_source(photos)
 
 
 # --- 12 to 16: what is no image ----------------------------------------------------------------------------------
@@ -261,9 +235,6 @@ def test_classes_that_a_person_cannot_tell_apart_are_pointed_out(photos: Path) -
     )
 
 
-# --- 17: reading -------------------------------------------------------------------------------------------------
-
-
 def appending_read(times: int) -> Any:
     """An `os.read` in whose course somebody appends to `changing.jpg`, so many times."""
     real, left = os.read, [times]
@@ -278,68 +249,6 @@ def appending_read(times: int) -> Any:
         return data
 
     return read
-
-
-def test_a_file_that_changes_while_it_is_read_is_read_once_more(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / "changing.jpg"
-    path.write_bytes(b"abc")
-    monkeypatch.setattr(os, "read", appending_read(1))
-
-    data, _ = read_image(os.fsencode(path))
-
-    assert data == b"abc!"
-
-
-def test_a_file_that_is_overwritten_in_place_while_it_is_read_is_read_once_more(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / "a.jpg"
-    path.write_bytes(b"abc")
-    real, before = os.read, [b"abc", b"xyz"]
-
-    def read(fd: int, count: int) -> bytes:
-        data = real(fd, count)
-        if data == before[0]:
-            time.sleep(0.02)  # until a change shows in the time stamps
-            path.write_bytes(before[1])
-        return data
-
-    monkeypatch.setattr(os, "read", read)
-
-    assert read_image(os.fsencode(path))[0] == b"xyz"
-
-
-def test_a_file_that_changes_again_and_again_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "changing.jpg"
-    path.write_bytes(b"abc")
-    monkeypatch.setattr(os, "read", appending_read(1000))
-
-    with pytest.raises(ChangedWhileReading, match="changed while reading"):
-        read_image(os.fsencode(path))
-
-
-def test_the_stat_of_a_file_counts_only_once_it_has_settled(tmp_path: Path) -> None:
-    path = picture(tmp_path / "a.jpg")
-
-    assert read_image(os.fsencode(path)) == (path.read_bytes(), UNSETTLED)
-
-    time.sleep(2.1)
-    assert read_image(os.fsencode(path)) == (path.read_bytes(), stat_of(path.stat()))
-
-
-def test_reading_never_blocks_on_what_is_no_regular_file(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "fifo.jpg")
-    (tmp_path / "huge.jpg").touch()
-    os.truncate(tmp_path / "huge.jpg", 2**29 + 1)
-
-    with pytest.raises(OSError, match="not a regular file"):
-        read_image(os.fsencode(tmp_path / "fifo.jpg"))
-    with pytest.raises(OSError, match="not a regular file"):
-        read_image(os.fsencode(tmp_path))
-    with pytest.raises(OSError, match="at most 536870912 are read"):
-        read_image(os.fsencode(tmp_path / "huge.jpg"))
 
 
 # --- all of them -------------------------------------------------------------------------------------------------

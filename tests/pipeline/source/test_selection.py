@@ -1,4 +1,5 @@
 import os
+import shlex
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ from pipeline.errors import SourceError
 from pipeline.inspect.info import check_source
 from pipeline.load.cache import TensorCache
 from pipeline.source.scan import scan_source
-from pipeline.source.selection import Choice, choose, parse_choice
+from pipeline.source.selection import Choice, choose, parse_choice, typed_classes
 from tests.support.builds import InThisProcess
 from tests.support.command_line import RunCli
 from tests.support.photos import save_jpeg, settle
@@ -103,6 +104,46 @@ def test_a_class_that_is_not_there_is_named_with_those_that_are(tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
+    ("classes", "merged", "expected"),
+    [
+        ("a,b", [], Choice(("a", "b"))),
+        ('"cat, tabby",dog', [], Choice(("cat, tabby", "dog"))),
+        (r"cat\, tabby,dog", [], Choice(("cat, tabby", "dog"))),
+        ("dog=small", [], Choice(("dog=small",))),
+        (r'a\b,say "x",\"y', [], Choice((r"a\b", 'say "x"', '"y'))),
+        (r"a\\", [], Choice(("a\\",))),
+        (None, ["x=a,b"], Choice(merged=(("x", ("a", "b")),))),
+        (None, ["x=a=b,c"], Choice(merged=(("x", ("a=b", "c")),))),
+        (None, ['"dog=small"="cat, tabby",b'], Choice(merged=(("dog=small", ("cat, tabby", "b")),))),
+        (None, [r"dog\=small=cat\, tabby,b"], Choice(merged=(("dog=small", ("cat, tabby", "b")),))),
+    ],
+)
+def test_names_with_commas_and_equal_signs_can_be_typed(
+    classes: str | None, merged: list[str], expected: Choice
+) -> None:
+    assert parse_choice(classes, merged, None) == expected
+
+
+def test_what_an_error_says_to_type_can_be_typed() -> None:
+    folders = [b"cat, tabby", b"dog=small", b"bus", b"it's", b'"quoted"']
+
+    option, typed = shlex.split(typed_classes(folders))
+
+    assert option == "--classes"
+    assert parse_choice(typed, [], None).folders == frozenset(folders)
+
+
+def test_a_missing_class_says_how_a_name_with_a_comma_is_typed(tmp_path: Path) -> None:
+    save_jpeg(tmp_path / "x" / "cat, tabby" / "a.jpg", 20, 20, 1)
+    save_jpeg(tmp_path / "x" / "dog" / "a.jpg", 20, 20, 2)
+
+    with pytest.raises(SourceError, match=r"has no classes  tabby, cat; .*put a name with a comma in double quotes"):
+        scan_source(tmp_path / "x", None, parse_choice("cat, tabby,dog", [], None))
+    choice = parse_choice('"cat, tabby"', [], None)
+    assert scan_source(tmp_path / "x", None, choice).class_ids == ["cat, tabby"]
+
+
+@pytest.mark.parametrize(
     ("classes", "merged", "per_class", "why"),
     [
         ("a,b,a", [], None, "class a is asked for twice"),
@@ -110,6 +151,7 @@ def test_a_class_that_is_not_there_is_named_with_those_that_are(tmp_path: Path) 
         ("a", ["a=b"], None, "class a is asked for twice"),
         ("a,", [], None, "without a name"),
         ("", [], None, "without a name"),
+        ('"a,b', [], None, "a quote is not closed"),
         (None, ["snake"], None, "--class takes NAME=FOLDER"),
         (None, ["=a"], None, "without a name"),
         ("../a", [], None, "is no name of a folder"),

@@ -1,5 +1,6 @@
 """What a checkpoint holds, as a schema that is checked before any of it is used: a right digest proves no content."""
 
+import inspect
 from typing import Any
 
 import torch
@@ -177,6 +178,8 @@ def _state_of_one(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
     """Return what an optimizer of this kind keeps of a parameter after a step."""
     parameter = torch.nn.Parameter(torch.zeros(1))
     parameter.grad = torch.zeros(1)
-    probe = type(optimizer)([parameter], **optimizer.defaults)
+    known = inspect.signature(type(optimizer).__init__).parameters  # defaults has more of AdamW than it takes
+    settings = {name: value for name, value in optimizer.defaults.items() if name in known}
+    probe = type(optimizer)([parameter], **settings)
     probe.step()
     return dict(probe.state[parameter])

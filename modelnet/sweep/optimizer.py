@@ -7,13 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from modelnet.options import TrainOptions
+from modelnet.options import OPTIONS, TrainOptions
 from modelnet.sweep.network import StackedModelNet
 from modelnet.training.optimizer import build_optimizer
 from modelnet.training.schedule import Schedule
-
-_SAME = ("opt", "lr", "momentum", "weight_decay", "epochs", "batch_size", "accumulate", "sched", "warmup_epochs")
-_SAME_DECAY = ("decay_rate", "decay_epochs", "plateau_epochs")
 
 
 class _Slice:
@@ -125,7 +122,7 @@ class StackedOptimizer:
 def _setting(options: TrainOptions, k: int) -> tuple[Any, ...]:
     """Return what networks must share to have one optimizer; where each meets its own plateaus, none do."""
     alone = k if options.sched == "plateau" else None
-    return (*(getattr(options, name) for name in (*_SAME, *_SAME_DECAY)), alone)
+    return (*(getattr(options, option.name) for option in OPTIONS.values() if option.compared), alone)
 
 
 def _state(optimizer: torch.optim.Optimizer, index: int) -> dict[str, Any]:

@@ -5,7 +5,6 @@ Only the names and numbers of the table are taken from `zipfile`, which would un
 
 import errno
 import io
-import os
 import stat
 import struct
 import zipfile
@@ -57,7 +56,7 @@ def zip_members(fd: int, start: int, end: int, where: str) -> Iterator[ZipMember
         ArchiveDamaged: the table of contents is not whole, or names bytes beyond the end.
     """
     try:
-        with zipfile.ZipFile(io.BufferedReader(_Range(fd, start, end))) as archive:
+        with zipfile.ZipFile(io.BufferedReader(files.FileRange(fd, start, end))) as archive:
             entries = archive.infolist()
     except Exception as error:  # a damaged one raises nearly any type
         if isinstance(error, OSError) and error.errno != errno.EINVAL:
@@ -134,29 +133,3 @@ def why_not_unpacked(method: int) -> str:
     if method in (STORED, DEFLATED):
         return "damaged: its size or checksum is not that of the archive"
     return f"packed by a zip's method {method}; only stored and deflated are read"
-
-
-class _Range(io.RawIOBase):
-    """Bytes `start` to `end` of a file, as a file of their own."""
-
-    def __init__(self, fd: int, start: int, end: int) -> None:
-        self.fd, self.start, self.end, self.position = fd, start, end, start
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        base = (self.start, self.position, self.end)[whence]
-        if base + offset < self.start:
-            raise OSError(errno.EINVAL, "a position before the beginning")
-        self.position = base + offset
-        return self.position - self.start
-
-    def readinto(self, buffer: "memoryview | bytearray") -> int:  # type: ignore[override]  # typeshed asks for any buffer; io gives these
-        data = os.pread(self.fd, max(0, min(len(buffer), self.end - self.position)), self.position)
-        buffer[: len(data)] = data
-        self.position += len(data)
-        return len(data)

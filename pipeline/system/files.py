@@ -2,6 +2,7 @@
 
 import ctypes
 import errno
+import io
 import os
 import sys
 from contextlib import suppress
@@ -52,6 +53,36 @@ def read_at(fd: int, count: int, offset: int) -> bytes:
         parts.append(part)
         count, offset = count - len(part), offset + len(part)
     return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+class FileRange(io.RawIOBase):
+    """Bytes `start` to `end` of an open file as a file of their own, for `zipfile` and `tarfile`."""
+
+    def __init__(self, fd: int, start: int, end: int) -> None:
+        self.fd, self.start, self.end, self.position = fd, start, end, start
+
+    def readable(self) -> bool:
+        """True."""
+        return True
+
+    def seekable(self) -> bool:
+        """True."""
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Move, as `io.RawIOBase.seek`."""
+        base = (self.start, self.position, self.end)[whence]
+        if base + offset < self.start:
+            raise OSError(errno.EINVAL, "a position before the beginning")
+        self.position = base + offset
+        return self.position - self.start
+
+    def readinto(self, buffer: "memoryview | bytearray") -> int:  # type: ignore[override]  # typeshed asks for any buffer; io gives these
+        """Read, as `io.RawIOBase.readinto`."""
+        data = os.pread(self.fd, max(0, min(len(buffer), self.end - self.position)), self.position)
+        buffer[: len(data)] = data
+        self.position += len(data)
+        return len(data)
 
 
 def reserve(fd: int, size: int) -> None:

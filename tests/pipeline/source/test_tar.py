@@ -2,6 +2,7 @@ import io
 import os
 import subprocess
 import tarfile
+import time
 from pathlib import Path
 from typing import Literal
 
@@ -143,6 +144,28 @@ def test_sizes_beyond_the_archive_are_refused_however_they_are_written(tmp_path:
         (tmp_path / "a.tar").write_bytes(member.tobuf(form) + bytes(2048))
         with pytest.raises(ArchiveDamaged, match=r"it ends within 'a\.jpg'"):
             members(tmp_path / "a.tar")
+
+
+@pytest.mark.parametrize(
+    ("kind", "size", "body"),
+    [
+        (b"0", -1, b""),
+        (b"0", -512, b""),
+        (b"L", -512, b""),
+        (b"L", 2**40, b""),
+        (b"x", 2**21, bytes(2**21)),
+        (b"x", 2**20, b"1" * 2**20),
+    ],
+)
+def test_hostile_sizes_are_refused_at_once(kind: bytes, size: int, body: bytes, tmp_path: Path) -> None:
+    member = tarfile.TarInfo("a.jpg")
+    member.type, member.size = kind, size
+    (tmp_path / "a.tar").write_bytes(member.tobuf(tarfile.GNU_FORMAT) + body + tarfile.TarInfo("b").tobuf())
+
+    start = time.monotonic()
+    with pytest.raises(ArchiveDamaged, match="no tar header at byte 0"):
+        members(tmp_path / "a.tar")
+    assert time.monotonic() - start < 5
 
 
 def test_what_is_no_tar_is_told_from_its_first_block() -> None:

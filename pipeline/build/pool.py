@@ -1,11 +1,14 @@
 """Runs the work on many images through an executor, and survives what a decoder can do to its process."""
 
 import math
+import os
+import signal
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import islice
+from typing import Any
 
 from pipeline.build.worker import Item, Job, Result, fill_rows
 from pipeline.errors import WorkerDied
@@ -17,6 +20,8 @@ LARGEST_CHUNK = 8  # images; what a worker has finished of a chunk when it is ki
 CRASHES_IN_A_ROW = 3
 _AHEAD = 3  # chunks a worker, so that none waits for the parent
 _SIGNALS_WAIT = 0.2  # seconds until Ctrl-C is answered, at most
+_SILENT_SECONDS = SECONDS_AN_IMAGE * LARGEST_CHUNK + 20  # without a finished chunk: some worker will never answer
+_GRACE_SECONDS = 10  # for workers to end after a stop
 
 
 def run_items(
@@ -75,6 +80,7 @@ def _run(
     """
     in_work: dict[Future[list[Result]], Sequence[Item]] = {}
     chunk: Sequence[Item] = ()
+    answered = time.monotonic()
     try:
         while True:
             while len(in_work) < ahead and (chunk := next(chunks, ())):
@@ -84,6 +90,11 @@ def _run(
                 return
             done = wait(in_work, _SIGNALS_WAIT, FIRST_COMPLETED).done
             answer_signals()
+            if done:
+                answered = time.monotonic()
+            elif isinstance(executor, LocalPool) and time.monotonic() - answered > _SILENT_SECONDS:
+                kill_workers(executor)  # stopped, or waiting for a dead disk: no limit of its own reaches it
+                answered = time.monotonic()
             for future in done:
                 results = future.result()
                 del in_work[future]
@@ -148,10 +159,29 @@ def _pool(workers: int) -> Iterator[LocalPool]:
 
 
 def shut_down(pool: LocalPool) -> None:
-    """End a pool's processes, each after the chunk that it works on; a second Ctrl-C is answered after that.
+    """End a pool's processes, each after the chunk that it works on, or after `_GRACE_SECONDS`.
 
-    Were it answered by an exception in `shutdown`, the thread that manages the pool would count as ended and lose its
-    pipes under its hands, and its chunks would never end.
+    A second Ctrl-C is answered after that. Were it answered by an exception in `shutdown`, the thread that manages the
+    pool would count as ended and lose its pipes, and its chunks would never end.
     """
     with held_signals():
-        pool.shutdown(wait=True, cancel_futures=True)
+        manager: Any = pool._executor_manager_thread  # a thread, or None
+        workers = dict(pool._processes or {})
+        pool.shutdown(wait=False, cancel_futures=True)
+        if manager is None:
+            return
+        manager.join(_GRACE_SECONDS)
+        if manager.is_alive():
+            _kill(workers)
+            manager.join(_GRACE_SECONDS)
+
+
+def kill_workers(pool: LocalPool) -> None:
+    """Kill a pool's processes, which breaks the pool; Python has a method for it only from 3.14 on."""
+    _kill(dict(pool._processes or {}))
+
+
+def _kill(processes: Iterable[int]) -> None:
+    for process in processes:
+        with suppress(ProcessLookupError):
+            os.kill(process, signal.SIGKILL)

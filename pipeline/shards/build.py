@@ -34,7 +34,7 @@ from pipeline.format.paths import shard_path, shard_paths, shards_at, shards_pat
 from pipeline.format.sharded import open_reader
 from pipeline.recipe import RGB, Recipe, StoredType
 from pipeline.shards.choice import ShardChoice, choose_count
-from pipeline.shards.remote import Done, run_tasks
+from pipeline.shards.remote import BuiltShard, run_tasks
 from pipeline.shards.report import ShardsReport, add_up, worker_rates
 from pipeline.source.manifest import Manifest
 from pipeline.source.partition import Partition
@@ -220,7 +220,7 @@ class ShardsBuild:
             why = f"needs {show_bytes(needed)}, {show_bytes(free)} free"
             raise OutputError(_NO, self.path, why, "Make room, or give another --out")
 
-    def here(self, progress: Progress | None) -> Iterator[Done]:
+    def here(self, progress: Progress | None) -> Iterator[BuiltShard]:
         """Build shards one after another, each with all workers."""
         total, before = sum(self.sizes[index] for index in self.chosen), 0
         for index in self.chosen:
@@ -228,14 +228,14 @@ class ShardsBuild:
             start = time.monotonic()
             report = build_file(task, wait=self.wait, progress=_shifted(progress, before, total))
             before += self.sizes[index]
-            yield Done(index, report, "", time.monotonic() - start)
+            yield BuiltShard(index, report, "", time.monotonic() - start)
 
-    def elsewhere(self, executor: Executor, progress: Progress | None) -> Iterator[Done]:
+    def elsewhere(self, executor: Executor, progress: Progress | None) -> Iterator[BuiltShard]:
         """Have shards built by the workers of an executor."""
         tasks = [self.task(index) for index in self.chosen]
         return run_tasks(executor, [replace(task, path=task.path.absolute()) for task in tasks], progress)
 
-    def report(self, done: Sequence[Done]) -> ShardsReport:
+    def report(self, done: Sequence[BuiltShard]) -> ShardsReport:
         """Sum up; look at the whole set, where it is there."""
         reports = [one.report for one in sorted(done, key=lambda one: one.index)]
         report = add_up(reports, self.manifest)

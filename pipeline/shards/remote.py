@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -38,7 +38,7 @@ _MAIN = "from pipeline.shards.remote import main; main()"
 
 
 @dataclass(frozen=True)
-class Done:
+class BuiltShard:
     """A shard that is there: what became of its images, who built it (empty: this process), and how long it took."""
 
     index: int
@@ -47,7 +47,7 @@ class Done:
     seconds: float
 
 
-def run_tasks(executor: Executor, tasks: Sequence[Task], progress: Progress | None) -> Iterator[Done]:
+def run_tasks(executor: Executor, tasks: Sequence[Task], progress: Progress | None) -> Iterator[BuiltShard]:
     """Have shards built by an executor, in any order.
 
     Raises:
@@ -55,7 +55,7 @@ def run_tasks(executor: Executor, tasks: Sequence[Task], progress: Progress | No
         PipelineError: what a worker met.
     """
     far = _Progress(tasks, progress)
-    futures: dict[Future[Done], Task] = {}
+    futures: dict[Future[BuiltShard], Task] = {}
     with held_signals() as answer_signals:
         try:
             for task in tasks:
@@ -65,7 +65,7 @@ def run_tasks(executor: Executor, tasks: Sequence[Task], progress: Progress | No
                 answer_signals()
                 for future in done:
                     task = futures.pop(future)
-                    finished = _result(future, task)
+                    finished = _result(future, task, answer_signals)
                     far.finished(task)
                     yield finished
                 far.look()
@@ -74,7 +74,7 @@ def run_tasks(executor: Executor, tasks: Sequence[Task], progress: Progress | No
                 future.cancel()
 
 
-def _result(future: "Future[Done]", task: Task) -> Done:
+def _result(future: "Future[BuiltShard]", task: Task, answer_signals: Callable[[], None]) -> BuiltShard:
     try:
         done = future.result()
     except PipelineError:
@@ -84,11 +84,11 @@ def _result(future: "Future[Done]", task: Task) -> Done:
     except Exception as error:
         why = f"a worker failed: {type(error).__name__}: {error}"
         raise WorkerDied("the build stopped", task.path, why, _GO_ON) from error
-    _wait_until_seen(task, done)
+    _wait_until_seen(task, done, answer_signals)
     return done
 
 
-def _wait_until_seen(task: Task, done: Done) -> None:
+def _wait_until_seen(task: Task, done: BuiltShard, answer_signals: Callable[[], None]) -> None:
     """Make sure that what a worker says it has published is what stands here."""
     deadline = time.monotonic() + _SEEN_SECONDS
     while True:
@@ -99,6 +99,7 @@ def _wait_until_seen(task: Task, done: Done) -> None:
             why = f"worker {done.worker} has published it, and it is not seen here"
             raise OutputError("the build stopped", task.path, why, "Workers need the same folder under the same path")
         time.sleep(0.2)
+        answer_signals()
 
 
 class _Progress:
@@ -131,7 +132,7 @@ class _Progress:
         return min(lines, self.sizes[path])
 
 
-def build_shard(task: Task) -> Done:
+def build_shard(task: Task) -> BuiltShard:
     """Build one shard, in a process of its own; this is what an executor's worker runs.
 
     Raises:
@@ -147,7 +148,7 @@ def build_shard(task: Task) -> Done:
         why = f"{error.reason} (worker {worker})"
         raise type(error)(error.what, error.path, why, error.advice) from error
     assert task.shard is not None
-    return Done(task.shard.index, report, worker, time.monotonic() - start)
+    return BuiltShard(task.shard.index, report, worker, time.monotonic() - start)
 
 
 def _check_worker(task: Task) -> None:

@@ -22,7 +22,9 @@ CACHES = click.argument("cache", nargs=-1, required=True, type=PATH, metavar="CA
 
 RUN = click.argument("run", type=PATH)
 CHECKPOINT = click.option(
-    "--checkpoint", type=click.Choice(["last", "best"]), default="last", help="The weights at the end, or the best."
+    "--checkpoint",
+    type=click.Choice(["last", "best"]),
+    help="Weights of the last or of the best epoch.  [default: last; best where RUN had --patience]",
 )
 DEVICE = click.option("--device", default="auto", help="auto, cpu, cuda or cuda:1.")
 

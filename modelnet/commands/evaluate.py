@@ -17,11 +17,14 @@ from modelnet.commands._options import CHECKPOINT, DEVICE, PATH, RUN, example
 @DEVICE
 @click.option("-j", "--workers", type=click.IntRange(0), default=0, help="Reading processes.")
 @click.option("--json", "as_json", is_flag=True, help="For scripts.")
-def command(run: Path, cache: Path | None, checkpoint: str, device: str, workers: int, as_json: bool) -> None:
+def command(run: Path, cache: Path | None, checkpoint: str | None, device: str, workers: int, as_json: bool) -> None:
     """Show how good the network of RUN is: on its validation images, or on those of another cache."""
     import json
 
     from modelnet.eval.trained import Trained
 
-    scores = Trained.load(run, checkpoint, device).evaluate(cache, workers, Remarks())
+    trained = Trained.load(run, checkpoint, device)
+    scores = trained.evaluate(cache, workers, notes := Remarks())
+    if trained.note:
+        notes.note(f"note: {trained.note}")
     click.echo(json.dumps(scores.to_dict(), indent=2) if as_json else scores)

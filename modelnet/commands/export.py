@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from modelnet.commands._console import output_errors
+from modelnet.commands._console import Remarks, output_errors
 from modelnet.commands._options import CHECKPOINT, PATH, RUN, example
 
 
@@ -16,7 +16,7 @@ from modelnet.commands._options import CHECKPOINT, PATH, RUN, example
 @click.option("--out", type=PATH, help="The file.  [default: RUN/model.onnx or RUN/model.pt2]")
 @CHECKPOINT
 @click.option("--weights", type=PATH, help="Of the frozen network, where RUN is of features.")
-def command(run: Path, form: str, out: Path | None, checkpoint: str, weights: Path | None) -> None:
+def command(run: Path, form: str, out: Path | None, checkpoint: str | None, weights: Path | None) -> None:
     """Write the network of RUN for other programs, with how its images are prepared and what its classes are.
 
     It takes any number of images. What was written is read again, and has to give the network's logits within 1e-5.
@@ -26,6 +26,8 @@ def command(run: Path, form: str, out: Path | None, checkpoint: str, weights: Pa
     from pipeline.system.files import check_can_publish, publish
 
     trained = Trained.load(run, checkpoint, "cpu").on_images(weights)
+    if trained.note:
+        Remarks().note(f"note: {trained.note}")
     path = out or run / f"model{SUFFIXES[form]}"
     with output_errors(path):
         check_can_publish(path)

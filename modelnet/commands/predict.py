@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from modelnet.commands._console import Remarks
 from modelnet.commands._options import CHECKPOINT, DEVICE, DONE_WITH_FAILURES, PATH, RUN, example
 from pipeline.text import show_path
 
@@ -20,7 +21,7 @@ def command(
     run: Path,
     images: tuple[Path, ...],
     top_k: int,
-    checkpoint: str,
+    checkpoint: str | None,
     device: str,
     weights: Path | None,
     as_json: bool,
@@ -35,6 +36,8 @@ def command(
     from modelnet.eval.trained import Trained
 
     trained = Trained.load(run, checkpoint, device).on_images(weights)
+    if trained.note:
+        Remarks().note(f"note: {trained.note}")
     failed = False
     for answer in predict(trained, images, top_k):
         failed |= bool(answer.error)

@@ -14,7 +14,7 @@ from modelnet.options import TrainOptions
 from modelnet.progress import EpochRow
 from modelnet.runs.folder import RunFolder
 from modelnet.runs.kind import facts_of, kind_of
-from modelnet.runs.tables import Prediction
+from modelnet.runs.tables import Prediction, result_row
 from pipeline.errors import OptionsError, RunError
 from pipeline.text import show_path
 
@@ -92,7 +92,7 @@ def _load(path: Path) -> _Run:
         advice = "Train it again with --val or --val-fraction"
         raise RunError("the run cannot be compared", path, "it was trained without validation images", advice)
     rows, predictions = folder.read_metrics(), folder.read_predictions()
-    if not predictions or not _are_of_the_end(predictions, rows):
+    if not predictions or not _are_of_the_end(predictions, rows, config.get("result", "last")):
         raise RunError("the run cannot be compared", path, *_why_not(folder, rows, options.epochs))
     if len(predictions) < 2:
         raise RunError("the run cannot be compared", path, "one validation image says nothing", "Validate on more")
@@ -109,10 +109,11 @@ def _why_not(folder: RunFolder, rows: list[EpochRow], epochs: int) -> tuple[str,
     return f"it has not ended: {reason}", f"Go on with: python cli.py train --resume {shlex.quote(str(folder.path))}"
 
 
-def _are_of_the_end(predictions: list[Prediction], rows: list[EpochRow]) -> bool:
-    """Say whether predictions are those after the last epoch; a run that is gone on with keeps the old ones so long."""
+def _are_of_the_end(predictions: list[Prediction], rows: list[EpochRow], result: str) -> bool:
+    """Say whether predictions are those of the result; a run that goes on keeps the old ones until it ends."""
     loss = float(np.mean([prediction.loss for prediction in predictions]))
-    return bool(rows) and rows[-1].val_loss is not None and bool(np.isclose(loss, rows[-1].val_loss, rtol=1e-4))
+    row = result_row(rows, result) if rows else None
+    return row is not None and row.val_loss is not None and bool(np.isclose(loss, row.val_loss, rtol=1e-4))
 
 
 def _check_same_images(first: _Run, other: _Run) -> None:

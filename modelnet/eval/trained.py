@@ -15,9 +15,10 @@ from modelnet.eval.scores import Scores, score
 from modelnet.nets.backbone import Backbone
 from modelnet.nets.registry import build_network
 from modelnet.options import TrainOptions
-from modelnet.progress import Progress
+from modelnet.progress import EpochRow, Progress
 from modelnet.runs.content import check_content, evaluated_weights, features_of
 from modelnet.runs.folder import RunFolder
+from modelnet.runs.tables import criterion
 from modelnet.runtime.device import autocast, choose_device, memory_errors
 from pipeline import TensorCache
 from pipeline.decode.decode import decode
@@ -44,6 +45,7 @@ class Trained:
         features: what the network takes instead of images, or None.
         options: of the run.
         device: of the network.
+        picked: the epoch of the weights where these are the best ones; None where they are the last.
     """
 
     run: Path
@@ -54,14 +56,28 @@ class Trained:
     options: TrainOptions
     device: torch.device
     features: Features | None = None
+    picked: EpochRow | None = None
+
+    @property
+    def note(self) -> str:
+        """Which weights these are where they are not the last, and what a person should know of that; else ""."""
+        if self.picked is None:
+            return ""
+        by = criterion(self.picked)
+        images = "training" if self.picked.val_loss is None else "validation"
+        return (
+            f"the weights are those of epoch {self.picked.epoch}, picked by its {by}: "
+            f"on the {images} images of the run they look better than they are"
+        )
 
     @classmethod
-    def load(cls, run: Path, checkpoint: str = "last", device: str = "auto") -> "Trained":
+    def load(cls, run: Path, checkpoint: str | None = None, device: str = "auto") -> "Trained":
         """Load the network of a run.
 
         Args:
             run: its folder.
-            checkpoint: "last", or the "best" epoch's.
+            checkpoint: "last", or "best" for that of the best epoch; None is the result of the
+                run: "best" where its `patience` chose that epoch, else "last".
             device: "auto", "cpu", "cuda" or "cuda:1".
 
         Raises:
@@ -69,8 +85,9 @@ class Trained:
             CheckpointError: the checkpoint is damaged, unsafe, or of another format.
             DeviceError: the device is not there.
         """
-        folder, name = RunFolder(run), f"{checkpoint}.pt"
-        folder.read_config()
+        folder = RunFolder(run)
+        checkpoint = checkpoint or folder.read_config().get("result", "last")
+        name = f"{checkpoint}.pt"
         content = folder.load_checkpoint(name)
         path = os.fspath(folder.checkpoints / name)
         check_content(content, path)
@@ -84,7 +101,10 @@ class Trained:
             raise CheckpointError("the checkpoint cannot be used", path, str(error)) from error
         with memory_errors(chosen):
             network.to(chosen).eval()
-        return cls(run, network, content["class_ids"], content["class_names"], recipe, options, chosen, features)
+        picked = folder.best_epoch if checkpoint == "best" else None
+        return cls(
+            run, network, content["class_ids"], content["class_names"], recipe, options, chosen, features, picked
+        )
 
     def on_images(self, weights: Path | None) -> "Trained":
         """Return the network behind the frozen one whose features it was trained on; itself where there is none.

@@ -11,7 +11,7 @@ from modelnet.eval.scores import ClassScore, class_scores
 from modelnet.pages.mistakes import ImageKey, Mistake, Pictures, find_mistakes, read_pictures
 from modelnet.pages.run import Run, class_after_class
 from pipeline.errors import OptionsError, RunError
-from pipeline.text import show_path
+from pipeline.text import shorten, show_path
 
 MISTAKES = 12  # shown of each kind
 
@@ -91,15 +91,9 @@ def gather(paths: Sequence[Path]) -> Report:
         RunError: one of them is no run, or cannot be read.
     """
     runs = list({path.resolve(): Run.read(path) for path in paths}.values())  # a folder given twice counts once
+    _refuse_repeats(runs)
     notes = runs[0].notes() if len(runs) == 1 else _notes_on_many(runs)
-    groups, comparison = group_runs(runs), None
-    if len(groups) > 1:
-        try:
-            found = compare_runs([run.path for run in runs])
-        except (RunError, OptionsError) as error:
-            notes.append(f"No comparison: {error}.")
-        else:
-            groups, comparison = _sides(runs, found), found if found.pairs else None
+    groups, comparison = _compared(runs, notes)
     galleries = _galleries(runs)
     wanted = {mistake.image for gallery in galleries for mistake in gallery.mistakes}
     wanted |= {ImageKey(flip.class_id, flip.file) for flip in flips_shown(comparison)}
@@ -110,10 +104,39 @@ def gather(paths: Sequence[Path]) -> Report:
     return Report(groups, comparison, galleries, pictures, notes)
 
 
-def _sides(runs: Sequence[Run], comparison: Comparison) -> list[Group]:
-    by_path = {run.path: run for run in runs}
-    sides = comparison.sides
-    return [Group(side.label if len(sides) > 1 else "", [by_path[path] for path in side.runs]) for side in sides]
+def _refuse_repeats(runs: Sequence[Run]) -> None:
+    """Refuse a run beside its repetition: one network would count twice.
+
+    Raises:
+        RunError: names both.
+    """
+    seen: dict[tuple[object, ...], Run] = {}
+    for run in runs:
+        key = (run.group_key, run.options.seed, run.options.data_seed, run.epochs_done)
+        if (first := seen.setdefault(key, run)) is not run:
+            reason = f"it repeats {show_path(first.path)}: the same options, seed and data seed"
+            raise RunError("the runs cannot be shown together", run.path, reason, "Leave one of them out")
+
+
+def _compared(runs: Sequence[Run], notes: list[str]) -> tuple[list[Group], Comparison | None]:
+    """Compare the runs that can be compared; name the others in the notes, and show them in groups of their own."""
+    groups, compared = group_runs(runs), [run for run in runs if run.is_comparable]
+    left_out = [run for run in runs if not run.is_comparable]
+    if len(groups) < 2:
+        return groups, None
+    try:
+        comparison = compare_runs([run.path for run in (compared if len(group_runs(compared)) > 1 else runs)])
+    except (RunError, OptionsError) as error:
+        notes.append(f"No comparison: {error}.")
+        return groups, None
+    if left_out:
+        names = shorten([show_path(run.path.name) for run in left_out])
+        notes.append(f"Left out of the comparison, without validation images or before their end: {names}.")
+    by_path = {run.path: run for run in compared}
+    shown = [[by_path[path] for path in side.runs] for side in comparison.sides]
+    shown += [group.runs for group in group_runs(left_out)]
+    labels = _labels(len(shown))
+    return [*map(Group, labels, shown)], comparison if comparison.pairs else None
 
 
 def flips_shown(comparison: Comparison | None) -> list[Flip]:
@@ -126,8 +149,12 @@ def group_runs(runs: Sequence[Run]) -> list[Group]:
     grouped: dict[str, list[Run]] = {}
     for run in runs:
         grouped.setdefault(run.group_key, []).append(run)
-    labels = [""] if len(grouped) == 1 else [_letters(number) for number in range(len(grouped))]
-    return [Group(label, group) for label, group in zip(labels, grouped.values(), strict=True)]
+    return [Group(label, group) for label, group in zip(_labels(len(grouped)), grouped.values(), strict=True)]
+
+
+def _labels(count: int) -> list[str]:
+    """Return a label for each of so many groups; empty for a single one."""
+    return [""] if count == 1 else [_letters(number) for number in range(count)]
 
 
 def _letters(number: int) -> str:
@@ -153,7 +180,11 @@ def _galleries(runs: Sequence[Run]) -> list[Gallery]:
         Gallery(
             "Surest mistakes", f"Of {len(mistakes)} of {images} images, those it was surest of.", mistakes[:MISTAKES]
         ),
-        Gallery("Least sure mistakes", "Those that were nearly right.", mistakes[: -MISTAKES - 1 : -1]),
+        Gallery(
+            "Nearly right",
+            "Mistakes in which the true class was hardly less probable than the predicted one.",
+            sorted(mistakes, key=lambda m: (m.p_predicted - m.p_true, m.image))[:MISTAKES],
+        ),
     ]
 
 
@@ -163,9 +194,8 @@ def _notes_on_many(runs: Sequence[Run]) -> list[str]:
     unfinished = [run for run in runs if not run.divergence and not run.has_ended]
     for some, what in ((diverged, "diverged"), (unfinished, "were stopped before their last epoch, or still train")):
         if some:
-            names = [show_path(run.path.name) for run in some[:5]]
-            more = " ..." if len(some) > 5 else ""
-            notes.append(f"{len(some)} of {len(runs)} runs {what}: {', '.join(names)}{more}.")
+            names = shorten([show_path(run.path.name) for run in some])
+            notes.append(f"{len(some)} of {len(runs)} runs {what}: {names}.")
     if in_order := sum(bool(run.rows) and not run.options.shuffle for run in runs):
         notes.append(
             class_after_class("The order" if in_order == len(runs) else f"In {in_order} of {len(runs)} runs the order")

@@ -1,42 +1,31 @@
 """A report as one HTML page that needs nothing outside itself: no network, no server, no JavaScript."""
 
 from base64 import b64encode
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from statistics import median, quantiles
+from statistics import median
 from typing import NamedTuple
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from modelnet.compare.result import Flip
-from modelnet.eval.scores import accuracy_interval
-from modelnet.pages.collect import Group, Report, flips_shown, gather
+from modelnet.pages.collect import Report, flips_shown, gather
 from modelnet.pages.mistakes import ImageKey, Mistake
+from modelnet.pages.results import facts_of, group_table, run_table
 from modelnet.pages.run import Run
 from modelnet.pages.tables import (
-    Table,
     class_tables,
-    confused_pairs,
-    differing_options,
     environment_table,
     matrix,
     option_tables,
     pair_table,
-    percent,
+    pairs_table,
 )
-from modelnet.plots.axes import MEASURES, PARTS, parts_shown
+from modelnet.plots.axes import MEASURES, PARTS, parts_shown, value_of
 from modelnet.plots.svg import curves_svg
 from modelnet.runs.history import describe_epochs
 from pipeline.text import show_path
-
-
-class Fact(NamedTuple):
-    """A number at the head of the page, with what it is called and what has to be known of it."""
-
-    label: str
-    value: str
-    detail: str = ""
 
 
 class Curve(NamedTuple):
@@ -82,8 +71,8 @@ def render(report: Report) -> bytes:
         title=_title(report),
         about=_about(report),
         notes=report.notes,
-        facts=_facts(report.groups[0]) if len(report.groups) == 1 else [],
-        group_table=_group_table(report.groups) if len(report.groups) > 1 else None,
+        facts=facts_of(report.groups[0]) if len(report.groups) == 1 else [],
+        group_table=group_table(report.groups) if len(report.groups) > 1 else None,
         curves=_curves(report),
         galleries=[(one, [_picture(report, mistake) for mistake in one.mistakes]) for one in report.galleries],
         comparison=report.comparison,
@@ -92,9 +81,9 @@ def render(report: Report) -> bytes:
         missing=report.pictures.missing,
         groups_have_several=any(len(group.runs) > 1 for group in report.groups),
         some_pictures=bool(report.pictures.jpegs),
-        confusions=[(group.label, matrix(group), confused_pairs(group)) for group in report.groups if group.confusion],
+        confusions=[(group.label, matrix(group), pairs_table(group)) for group in report.groups if group.confusion],
         classes=[(group.label, *class_tables(group)) for group in report.groups],
-        run_table=_run_table(report) if len(report.runs) > 1 else None,
+        run_table=run_table(report) if len(report.runs) > 1 else None,
         options=option_tables(report.groups),
         environment=environment_table(report.runs),
         commands=[(show_path(run.path.name), _command(run)) for run in report.runs],
@@ -130,116 +119,6 @@ def _about(report: Report) -> str:
     return f"{many} of {show_path(run.options.model)}{seeds}, trained on {images}{validated}."
 
 
-def _facts(group: Group) -> list[Fact]:
-    if not group.started:
-        return []
-    return _facts_of_one(group.started[0]) if len(group.runs) == 1 else _facts_of_many(group)
-
-
-def _facts_of_one(run: Run) -> list[Fact]:
-    last, best, facts = run.rows[-1], run.best_epoch, []
-    if run.scores is not None:
-        right = round(run.scores.accuracy * run.scores.images)
-        low, high = accuracy_interval(right, run.scores.images)
-        detail = f"{right:,} of {run.scores.images:,} images; 95 % interval {low:.1%} to {high:.1%}"
-        facts.append(Fact("Validation accuracy", percent(run.scores.accuracy), detail))
-        if run.scores.top5 is not None:
-            facts.append(
-                Fact("Top-5 accuracy", percent(run.scores.top5), "the right class is among the five likeliest")
-            )
-        facts.append(Fact("Validation loss", f"{run.scores.loss:.4f}"))
-    elif last.val_loss is not None:
-        facts.append(Fact("Validation accuracy", percent(last.val_acc), f"loss {last.val_loss:.4f}"))
-    facts.append(Fact("Training loss", f"{last.train_loss:.4f}", f"running mean; accuracy {percent(last.train_acc)}"))
-    by = f"loss {best.train_loss:.4f}" if best.val_acc is None else f"validation accuracy {percent(best.val_acc)}"
-    facts.append(Fact("Best epoch", str(best.epoch), by))
-    speed = f"{_seconds(run)}; {median(row.images_per_s for row in run.rows):,.0f} images/s"
-    return [*facts, Fact("Epochs", f"{run.epochs_done} of {run.options.epochs}", speed)]
-
-
-def _facts_of_many(group: Group) -> list[Fact]:
-    ends = [run.rows[-1] for run in group.started]
-    facts = [Fact("Converged", f"{sum(run.converged for run in group.runs)} of {len(group.runs)} starts", CONVERGED)]
-    for label, values, text in (
-        ("Validation accuracy, median", [row.val_acc for row in ends if row.val_acc is not None], percent),
-        ("Validation loss, median", [row.val_loss for row in ends if row.val_loss is not None], _four),
-        ("Training loss, median", [row.train_loss for row in ends], _four),
-    ):
-        if values:
-            facts.append(Fact(label, text(median(values)), _spread(values, text)))
-    return facts
-
-
-CONVERGED = "training loss nearer to the lowest than to that of guessing"
-
-
-def _spread(values: Sequence[float], text: Callable[[float], str]) -> str:
-    """Say where the middle half lies, and the extremes: "58.8 to 61.2 %, all 53.6 to 68.0 %"."""
-    if len(values) < 2:
-        return ""
-    low, _, high = quantiles(values, n=4, method="inclusive")
-    return f"middle half {text(low)} to {text(high)}; all {text(min(values))} to {text(max(values))}"
-
-
-def _four(value: float) -> str:
-    return f"{value:.4f}"
-
-
-def _seconds(run: Run) -> str:
-    seconds = round(sum(row.epoch_s for row in run.rows))
-    if seconds < 60:
-        return f"{seconds} s"
-    return f"{seconds // 60} min" if seconds < 3600 else f"{seconds // 3600} h {seconds % 3600 // 60} min"
-
-
-def _group_table(groups: Sequence[Group]) -> Table:
-    rows, options = [], differing_options(groups)
-    for number, group in enumerate(groups):
-        ends = [run.rows[-1] for run in group.started]
-        accuracies = [row.val_acc for row in ends if row.val_acc is not None]
-        rows.append(
-            [
-                group.label,
-                *(values[number] for values in options.values()),
-                show_path(group.runs[0].path.name) if len(group.runs) == 1 else f"{len(group.runs)} runs",
-                percent(median(accuracies)) if accuracies else "–",
-                f"{percent(min(accuracies))} to {percent(max(accuracies))}" if len(accuracies) > 1 else "–",
-                _four(median(row.train_loss for row in ends)) if ends else "–",
-                f"{sum(run.converged for run in group.runs)} of {len(group.runs)}",
-            ]
-        )
-    header = [
-        "group",
-        *(flag.removeprefix("--") for flag in options),
-        "of",
-        "validation accuracy, median",
-        "lowest to highest",
-        "training loss, median",
-        "converged",
-    ]
-    return Table("The groups at their last epochs", header, rows)
-
-
-def _run_table(report: Report) -> Table:
-    several = len(report.groups) > 1
-    header = ["run", *(["group"] if several else []), "seed", "data seed", "epochs", "training loss", "accuracy"]
-    rows = []
-    for group in report.groups:
-        for run in group.runs:
-            place = [show_path(run.path.name), *([group.label] if several else [])]
-            seeds = [str(run.options.seed), str(run.options.data_seed), str(run.epochs_done)]
-            rows.append([*place, *seeds, *_ends(run)])
-    return Table("Every run at its last epoch", [*header, "validation loss", "accuracy", "best epoch"], rows)
-
-
-def _ends(run: Run) -> list[str]:
-    if not run.rows:
-        return ["–"] * 5
-    last = run.rows[-1]
-    val = ["–", "–"] if last.val_loss is None else [_four(last.val_loss), percent(last.val_acc)]
-    return [_four(last.train_loss), percent(last.train_acc), *val, str(run.best_epoch.epoch)]
-
-
 def _curves(report: Report) -> list[Curve]:
     groups = {group.label: [run.rows for run in group.started] for group in report.groups if group.started}
     if not groups:
@@ -251,7 +130,7 @@ def _curves(report: Report) -> list[Curve]:
         said = []
         for label, runs in groups.items():
             for part in parts_shown(groups):
-                firsts, lasts = ([getattr(rows[i], f"{part}_{measure}") for rows in runs] for i in (0, -1))
+                firsts, lasts = ([value_of(rows[i], f"{part}_{measure}") for rows in runs] for i in (0, -1))
                 group = f"group {label}, " if label else ""
                 said.append(f"{group}{PARTS[part]} from {median(firsts):.3g} to {median(lasts):.3g}")
         alt = f"{name} against the epoch: {'; '.join(said)}"

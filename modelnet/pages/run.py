@@ -3,6 +3,7 @@
 from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
+from math import isclose
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from modelnet.plots.figures import Guess
 from modelnet.progress import EpochRow
 from modelnet.runs.folder import RunFolder
 from modelnet.runs.kind import facts_of, kind_of
-from modelnet.runs.tables import Prediction
+from modelnet.runs.tables import Prediction, best_row, result_row
 from pipeline.errors import RunDamaged
 from pipeline.text import show_path
 
@@ -101,14 +102,21 @@ class Run:
     @property
     def best_epoch(self) -> EpochRow:
         """The epoch of checkpoints/best.pt; there is one at least."""
-        return max(self.rows, key=lambda r: (-r.train_loss,) if r.val_loss is None else (r.val_acc or 0, -r.val_loss))
+        return best_row(self.rows)
+
+    @property
+    def result(self) -> EpochRow:
+        """The epoch whose weights are the result: the best where patience chose it, else the last; there is one."""
+        return result_row(self.rows, self.config.get("result", "last"))
 
     @property
     def scored_epoch(self) -> int | None:
-        """The epoch of the scores, the last one unless the run went on and was stopped; None where nothing tells."""
+        """The epoch of the scores, that of the result unless the run went on and was stopped; None if nothing tells."""
         if self.scores is None:
             return None
-        return max((row.epoch for row in self.rows if row.val_loss == self.scores.loss), default=None)
+        loss = self.scores.loss
+        fitting = [row for row in self.rows if row.val_loss is not None and isclose(row.val_loss, loss, rel_tol=1e-4)]
+        return self.result.epoch if self.result in fitting else max((row.epoch for row in fitting), default=None)
 
     @property
     def epochs_done(self) -> int:
@@ -118,8 +126,14 @@ class Run:
     @property
     def has_ended(self) -> bool:
         """Whether it came to its last epoch, or seems to have run out of patience."""
-        epochs = self.epochs_done
-        return epochs >= self.options.epochs or (self.options.patience is not None and self.scored_epoch == epochs)
+        if self.epochs_done >= self.options.epochs or self.options.patience is None:
+            return self.epochs_done >= self.options.epochs
+        return bool(self.rows) and self.scored_epoch == self.result.epoch
+
+    @property
+    def is_comparable(self) -> bool:
+        """Whether it ended with predictions of validation images."""
+        return bool(self.rows and self.predictions) and self.scored_epoch == self.result.epoch
 
     @property
     def images_validated(self) -> tuple[str, float | None] | None:
@@ -142,7 +156,7 @@ class Run:
             notes.append(f"{done}: the run was stopped, or still trains.")
         if self.config["val"] is None:
             notes.append("No validation images: nothing here says how good the network is on images it has not seen.")
-        if self.scored_epoch is not None and self.scored_epoch < self.epochs_done:
+        if self.scored_epoch is not None and self.scored_epoch < self.result.epoch:
             notes.append(f"Scores and mistakes are those after epoch {self.scored_epoch}; the run has gone on since.")
         if self.rows and not self.options.shuffle:
             notes.append(class_after_class("The order"))

@@ -9,11 +9,12 @@ from modelnet.compare.result import Comparison, show_p, show_points
 from modelnet.options import OPTIONS, TrainOptions
 from modelnet.pages.collect import Group
 from modelnet.pages.run import Run
+from modelnet.plots.confusion import confused_pairs
 from pipeline.format.features import Features
 from pipeline.text import show_path
 
 MATRIX_UP_TO = 20  # classes; with more, the pairs that are most often confused are shown instead
-PAIRS = 20
+PAIRS, CONFUSED = 20, 12  # pairs, and classes in the matrix of many
 CLASSES_UP_TO = 30  # classes; with more, the extremes are shown, and all behind a click
 EXTREMES = 10
 
@@ -47,29 +48,46 @@ class MatrixRow(NamedTuple):
     cells: list[tuple[int, float]]
 
 
-def matrix(group: Group) -> list[MatrixRow] | None:
-    """Return the confusion matrix; None without one, or where it is too large to be read."""
-    names = list(group.runs[0].classes.values())
-    if group.confusion is None or len(names) > MATRIX_UP_TO:
+class Matrix(NamedTuple):
+    """The confusion matrix, or the part of a large one with the classes that are most often confused."""
+
+    caption: str
+    rows: list[MatrixRow]
+
+
+def matrix(group: Group) -> Matrix | None:
+    """Return the confusion matrix of up to 20 classes, else that of the 12 most often confused; None without one."""
+    names, confusion = list(group.runs[0].classes.values()), group.confusion
+    if confusion is None:
         return None
-    return [
-        MatrixRow(name, [(count, count / max(sum(counts), 1)) for count in counts])
-        for name, counts in zip(names, group.confusion, strict=True)
-    ]
+    chosen = list(range(len(names)))
+    caption = "Confusion matrix"
+    if len(names) > MATRIX_UP_TO:
+        chosen = _most_confused(confusion)
+        caption = f"Confusion matrix of the {len(chosen)} classes most often confused; other classes are left out"
+    rows = []
+    for true in chosen:
+        counts, images = confusion[true], max(sum(confusion[true]), 1)
+        rows.append(MatrixRow(names[true], [(counts[said], counts[said] / images) for said in chosen]))
+    return Matrix(caption, rows) if rows else None
 
 
-def confused_pairs(group: Group) -> Table | None:
+def _most_confused(confusion: Sequence[Sequence[int]]) -> list[int]:
+    """Return the labels of the pairs that are most often confused, those of a pair side by side."""
+    labels: dict[int, None] = {}
+    for _, true, said in confused_pairs(confusion):
+        wanted = [label for label in (true, said) if label not in labels]
+        if len(labels) + len(wanted) <= CONFUSED:
+            labels |= dict.fromkeys(wanted)
+    return list(labels)
+
+
+def pairs_table(group: Group) -> Table | None:
     """Return the pairs of classes that are most often confused, where there are too many for a matrix."""
     names = list(group.runs[0].classes.values())
     if group.confusion is None or len(names) <= MATRIX_UP_TO:
         return None
-    pairs = [
-        (count, true, said)
-        for true, counts in enumerate(group.confusion)
-        for said, count in enumerate(counts)
-        if count and true != said
-    ]
-    pairs.sort(key=lambda pair: (-pair[0], pair[1:]))
+    pairs = confused_pairs(group.confusion)
     rows = [
         [names[true], names[said], f"{count:,}", percent(count / sum(group.confusion[true]))]
         for count, true, said in pairs[:PAIRS]

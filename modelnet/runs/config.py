@@ -6,7 +6,7 @@ from typing import Any, get_args, get_type_hints
 
 from modelnet.options import TrainOptions
 from modelnet.runs import schema
-from modelnet.runs.schema import Check, list_of, mapping, number, optional, parsed, record, refused, text, whole
+from modelnet.runs.schema import Check, list_of, mapping, number, one_of, optional, parsed, record, refused, text, whole
 from pipeline.format.features import Features
 from pipeline.recipe import Recipe
 
@@ -56,6 +56,7 @@ _config = record(
         "device": text,
         "device_name": text,
         "threads": whole(1),
+        "result": one_of("last", "best"),
         "weights": optional(record({"sha256": text})),
         "versions": mapping(optional(text)),
         "git_commit": optional(text),

@@ -26,7 +26,15 @@ from modelnet.progress import EpochRow, Progress
 from modelnet.runs import checkpoint
 from modelnet.runs.config import json_text, parse_config, parse_scores
 from modelnet.runs.publish import keep_previous, publish, storage_errors
-from modelnet.runs.tables import Prediction, csv_text, epochs_text, parse_epochs, parse_group, parse_predictions
+from modelnet.runs.tables import (
+    Prediction,
+    best_row,
+    csv_text,
+    epochs_text,
+    parse_epochs,
+    parse_group,
+    parse_predictions,
+)
 from pipeline.errors import (
     AccessDenied,
     CheckpointError,
@@ -156,6 +164,12 @@ class RunFolder:
         """
         path = self.path / "metrics.csv"
         return read(path, parse_epochs) if path.exists() else []
+
+    @property
+    def best_epoch(self) -> EpochRow | None:
+        """The epoch of checkpoints/best.pt; None where metrics.csv is lost."""
+        rows = self.read_metrics()
+        return best_row(rows) if rows else None
 
     def keep_metrics(self, epochs: int) -> list[EpochRow]:
         """Drop the lines after `epochs`, which training will write again, and return the others."""

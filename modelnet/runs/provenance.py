@@ -32,10 +32,16 @@ def describe_run(options: TrainOptions, train: Batches, val: Batches | None, dev
         "threads": torch.get_num_threads(),
         "cache": describe_images(train),
         "val": None if val is None else describe_images(val),
+        "result": result_of(options),
         "weights": None if options.weights is None else {"sha256": digest_of(options.weights)},
         "versions": versions(options.model, device),
         "git_commit": git_commit(),
     }
+
+
+def result_of(options: TrainOptions) -> str:
+    """Return the checkpoint that is the result of a run: "best" where `--patience` chooses it, else "last"."""
+    return "last" if options.patience is None else "best"
 
 
 def versions(model: str, device: torch.device) -> dict[str, str | None]:

@@ -140,6 +140,16 @@ def parsed(parse: Callable[[Any], Any]) -> Check:
     return check
 
 
+def one_of(*texts: str) -> Check:
+    """Accept one of these texts."""
+
+    def check(value: Any, key: str) -> None:
+        if value not in texts:
+            raise refused(key, " or ".join(texts), value)
+
+    return check
+
+
 def both(first: Check, second: Check) -> Check:
     """Accept what two checks accept."""
 

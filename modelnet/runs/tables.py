@@ -99,6 +99,26 @@ def _float(cell: str) -> Any:
         return cell
 
 
+def best_row(rows: Sequence[EpochRow]) -> EpochRow:
+    """Return the best epoch: of the highest validation accuracy, then the lowest loss; without these, training loss."""
+    return max(rows, key=lambda r: (-r.train_loss,) if r.val_loss is None else (r.val_acc or 0, -r.val_loss))
+
+
+def result_row(rows: Sequence[EpochRow], result: str) -> EpochRow:
+    """Return the epoch whose weights are the result of a run.
+
+    Args:
+        rows: at least one.
+        result: "last", or "best" where `--patience` chose that epoch; config.json says which.
+    """
+    return best_row(rows) if result == "best" else rows[-1]
+
+
+def criterion(row: EpochRow) -> str:
+    """Return by what the best epoch was picked."""
+    return "training loss" if row.val_loss is None else "validation accuracy"
+
+
 def parse_predictions(data: bytes) -> list[Prediction]:
     """Return the lines of predictions.csv.
 

@@ -12,7 +12,8 @@ from modelnet.eval.diagnostics import unshuffled
 from modelnet.options import TrainOptions
 from modelnet.progress import EpochRow
 from modelnet.runs.folder import RunFolder
-from modelnet.runs.tables import _MEASURES, median_row
+from modelnet.runs.provenance import result_of
+from modelnet.runs.tables import _MEASURES, median_row, result_row
 from modelnet.sweep.grid import label, shown, varied
 from pipeline.text import align
 
@@ -91,7 +92,7 @@ class SweepResult:
         header = ["run", *names, "seed", "data_seed", "epochs", *_MEASURES, "converged"]
         lines: list[list[Any]] = []
         for i, (options, run, rows) in enumerate(zip(self.members, self.runs, self.rows, strict=True)):
-            values = [getattr(rows[-1], column) for column in _MEASURES] if rows else [None] * len(_MEASURES)
+            values = [getattr(self._end(i), column) for column in _MEASURES] if rows else [None] * len(_MEASURES)
             setting = [shown(getattr(options, name)) for name in names]
             ended = int(self._has_converged(i)) if rows else ""
             cells = ["" if value is None else value for value in values]
@@ -114,7 +115,8 @@ class SweepResult:
         head = ["seed", *(["data seed"] if orders else []), *columns, "run"]
         table = [head]
         for options, run, rows in zip(self.members, self.runs, self.rows, strict=True):
-            cells = [_number(column, getattr(rows[-1], column)) for column in columns] if rows else [""] * len(columns)
+            end = result_row(rows, result_of(options)) if rows else None
+            cells = [_number(column, getattr(end, column)) for column in columns] if rows else [""] * len(columns)
             table.append([str(options.seed), *([str(options.data_seed)] if orders else []), *cells, run.name])
         for what, part in (("lower quartile", 0.25), ("median", 0.5), ("upper quartile", 0.75)):
             cells = [_number(column, self._quantile(range(len(self.runs)), column, part)) for column in columns]
@@ -162,9 +164,13 @@ class SweepResult:
         hint = unshuffled(median_row([row for row, _ in found]), median(accuracy for _, accuracy in found))
         return [f"hint: in the median {hint}; converged counts the running loss alone"] if hint else []
 
+    def _end(self, i: int) -> EpochRow:
+        """Return the epoch whose weights are the result of a network: the best where patience chose it."""
+        return result_row(self.rows[i], result_of(self.members[i]))
+
     def _quantile(self, members: Sequence[int], column: str, part: float) -> float:
         """Return a quantile of what networks ended with; those that diverged have no part in it."""
-        values = [getattr(self.rows[i][-1], column) for i in members if self.rows[i] and not self.diverged[i]]
+        values = [getattr(self._end(i), column) for i in members if self.rows[i] and not self.diverged[i]]
         return float(np.quantile(values, part)) if values else float("nan")
 
 

@@ -18,7 +18,9 @@ from modelnet.plots.confusion import confusion_picture
 from modelnet.plots.figures import Guess, loss_curves
 from modelnet.progress import EpochRow, Progress
 from modelnet.runs.checkpoint import encode
+from modelnet.runs.content import evaluated_weights
 from modelnet.runs.folder import RunFolder
+from modelnet.runs.tables import best_row, criterion
 from modelnet.runtime.device import memory_errors
 from modelnet.runtime.interrupt import Stop
 from modelnet.training.setup import Setup
@@ -113,8 +115,8 @@ class TrainingLoop:
         name = self.run.path.name
         if rows:
             self.run.draw_picture("loss.png", lambda: loss_curves(rows, name, self.guess()), self.progress)
-        if self.is_finished and self.state.epoch < self.setup.options.epochs:
-            self.progress.note(f"stopped: no epoch has been better than epoch {self.state.epoch - self.state.stale}")
+        if self.is_finished and self.setup.options.patience is not None and rows:
+            self.progress.note(self.chosen(best_row(rows)))
         return TrainResult(self.run.path, rows, not self.is_finished, scores, trained_accuracy)
 
     @property
@@ -209,12 +211,10 @@ class TrainingLoop:
         """
         if self.setup.val_batches is None:
             return None
+        if self.setup.options.patience is not None and self.state.stale:
+            outcome = self.evaluate_best()
         if outcome is None:  # resumed after its last epoch
-            outcome = evaluate(
-                self.state.evaluated, self.setup.val_batches, self.setup.label_map, autocast=self.setup.autocast
-            )
-        if outcome is None:
-            return None
+            outcome = self.validation_outcome()
         cache = self.setup.cache
         self.run.write_predictions(
             PREDICTION_COLUMNS, prediction_rows(outcome, self.setup.val_batches, cache.class_ids)
@@ -225,6 +225,33 @@ class TrainingLoop:
         title = self.run.path.name
         self.run.draw_picture("confusion.png", lambda: confusion_picture(scores.confusion, names, title), self.progress)
         return scores
+
+    def validation_outcome(self) -> Outcome:
+        """Run the network, as it is now, over the validation images."""
+        setup = self.setup
+        assert setup.val_batches is not None
+        outcome = evaluate(self.state.evaluated, setup.val_batches, setup.label_map, autocast=setup.autocast)
+        assert outcome is not None  # nobody can ask it to stop
+        return outcome
+
+    def evaluate_best(self) -> Outcome:
+        """Run the network with the weights of the best epoch over the validation images."""
+        network = self.state.evaluated
+        best = self.ranks.first(self.run.load_checkpoint("best.pt") if self.run.is_written else None)
+        last = {name: values.clone() for name, values in network.state_dict().items()}
+        network.load_state_dict(evaluated_weights(best))
+        try:
+            return self.validation_outcome()
+        finally:
+            network.load_state_dict(last)
+
+    def chosen(self, best: EpochRow) -> str:
+        """Say which epoch's weights are the result where patience chose them, and by what."""
+        stopped = f"stopped: no epoch has been better than epoch {best.epoch}. "
+        return (
+            f"{stopped if self.state.epoch < self.setup.options.epochs else ''}"
+            f"The weights of epoch {best.epoch} are the result: --patience picked it by its {criterion(best)}"
+        )
 
     def guess(self) -> Guess:
         """Return how good the best answer is that ignores the image."""

@@ -10,7 +10,7 @@ from modelnet.options import TrainOptions
 from modelnet.progress import EpochRow, Progress
 from modelnet.runs.folder import RunFolder, UnwrittenRun
 from modelnet.runs.history import parts_of, with_part
-from modelnet.runs.provenance import command, describe_run
+from modelnet.runs.provenance import command, describe_run, result_of
 from modelnet.runtime.device import cpu_threads
 from modelnet.runtime.interrupt import Stop
 from modelnet.runtime.ranks import Ranks
@@ -140,7 +140,7 @@ def restored(run: RunFolder, setup: Setup, progress: Progress, stop: Stop) -> Tr
         raise OptionsError("nothing to resume", path, reason, "Give more --epochs")
     note = note_on_rates(TrainOptions.from_dict(parts_of(config)[-1]["options"]), setup)
     repeats = None if note or config.get("command", "") is None else command(options, ranks)
-    run.write_config(with_part(config, options, setup.state.epoch) | {"command": repeats})
+    run.write_config(with_part(config, options, setup.state.epoch) | {"command": repeats, "result": result_of(options)})
     run.forget_divergence()
     training = TrainingLoop(setup, run, progress, stop)
     training.saved = (setup.state.epoch, setup.state.step)

@@ -38,7 +38,9 @@ def test_runs_that_differ_in_their_seeds_alone_are_a_group() -> None:
         ("C", ["e"]),
     ]
     assert [g.label for g in group_runs([Run.read(path) for path in (paths[0], paths[2])])] == [""]
-    many = [replace(Run.read(paths[0]), options=TrainOptions(Path("c"), batch_size=n)) for n in range(1, 30)]
+    run = Run.read(paths[0])
+    sizes = [TrainOptions(Path("c"), batch_size=n) for n in range(1, 30)]
+    many = [replace(run, options=options, config=run.config | {"options": options.to_dict()}) for options in sizes]
     assert [g.label for g in group_runs(many)][24:] == ["Y", "Z", "AA", "AB", "AC"]
 
 
@@ -126,13 +128,51 @@ def test_notes_say_what_the_numbers_hide() -> None:
     assert "Scores and mistakes are those after epoch 2" in notes(gone_on)
     stopped = make_run("g", [0.3, 0.2], sure, epochs=9, patience=1)
     assert notes(stopped) == ""
-    wild = make_run("wild", [0.7, 0.6], epochs=9)
+    wild = make_run("wild", [0.7, 0.6], epochs=9, seed=1)
     RunFolder(wild).write_divergence("the loss is nan in epoch 3, batch 1 of 2")
     assert notes(wild).startswith("The run diverged: the loss is nan in epoch 3, batch 1 of 2. What is shown is")
     assert gather([wild, Path("runs/a"), Path("runs/b")]).notes[:2] == [
         "1 of 3 runs diverged: wild.",
         "1 of 3 runs were stopped before their last epoch, or still train: b.",
     ]
+
+
+def test_runs_that_cannot_be_compared_are_left_out_by_name() -> None:
+    compared = [make_run(name, [0.7], ANSWERS, lr=lr) for name, lr in (("a", 0.1), ("b", 0.2), ("c", 0.3))]
+    others = [make_run("blind", [0.7], lr=0.4), make_run("stopped", [0.7], ANSWERS, lr=0.5, epochs=9)]
+    RunFolder(others[1]).path.joinpath("predictions.csv").unlink()
+    report = gather([compared[0], *others, *compared[1:]])
+    assert report.comparison is not None and len(report.comparison.sides) == 3
+    note = "Left out of the comparison, without validation images or before their end: blind, stopped."
+    assert note in report.notes
+    assert [(group.label, [run.path.name for run in group.runs]) for group in report.groups] == [
+        *(("A", ["a"]), ("B", ["b"]), ("C", ["c"]), ("D", ["blind"]), ("E", ["stopped"]))
+    ]
+
+
+def test_a_run_beside_its_repetition_is_refused() -> None:
+    with pytest.raises(RunError, match="runs/b: it repeats runs/a: the same options, seed and data seed"):
+        gather([make_run("a", [0.7]), make_run("b", [0.7], workers=2)])
+    assert len(gather([Path("runs/a"), make_run("c", [0.7, 0.6], epochs=1)]).runs) == 2  # trained further
+
+
+def test_the_result_is_the_best_epoch_where_patience_chose_it() -> None:
+    path = make_run("a", [0.7, 0.3, 0.5], ANSWERS, patience=1, epochs=9)
+    config = RunFolder(path).read_config()
+    assert Run.read(path).result.epoch == 3  # of an earlier version: the last
+    RunFolder(path).write_config(config | {"result": "best"})
+    scores = RunFolder(path).read_scores() or {}
+    RunFolder(path).write_scores(scores | {"loss": 0.3})
+    run = Run.read(path)
+    assert (run.result.epoch, run.scored_epoch, run.has_ended, run.is_comparable) == (2, 2, True, True)
+
+
+def test_mistakes_that_were_nearly_right_are_sorted_by_the_margin() -> None:
+    answers = [("1", f"{i:03}", "2", 0.5 + i / 200) for i in range(40)]
+    galleries = gather([make_run("a", [0.7], answers)]).galleries
+    assert [gallery.title for gallery in galleries] == ["Surest mistakes", "Nearly right"]
+    margins = [mistake.p_predicted - mistake.p_true for mistake in galleries[1].mistakes]
+    assert margins == sorted(margins) and margins[0] == pytest.approx(0)
 
 
 def test_classes_that_share_a_name_are_told_apart() -> None:

@@ -13,6 +13,7 @@ import torch
 
 from modelnet import ModelNet, Trained, TrainOptions, resume, train
 from modelnet.eval.loss import TrainingLoss
+from modelnet.runs.tables import result_row
 from modelnet.runtime.interrupt import Stop
 from modelnet.sweep.grid import passes
 from modelnet.sweep.network import StackedLoss, StackedModelNet
@@ -102,7 +103,9 @@ def test_each_network_follows_the_run_alone(wanted: dict[str, Any], cache_path: 
     assert_each_is_as_alone(result)
     for run, rows in zip(result.runs, result.rows, strict=True):
         assert read_table(run / "predictions.csv")
-        assert Trained.load(run).evaluate().loss == pytest.approx(rows[-1].val_loss)
+        assert Trained.load(run).evaluate().loss == pytest.approx(
+            result_row(rows, "best" if "patience" in wanted else "last").val_loss
+        )
 
 
 @pytest.mark.parametrize(

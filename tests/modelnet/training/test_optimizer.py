@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.optim import lr_scheduler
 
-from modelnet import ModelNet, TrainOptions, resume, train
+from modelnet import ModelNet, Trained, TrainOptions, resume, train
 from modelnet.data.batches import Batches
 from modelnet.progress import Progress
 from modelnet.runtime.interrupt import Stop
@@ -215,7 +215,13 @@ def test_training_ends_when_patience_does_and_stays_ended(cache_path: Path) -> N
     scores = [(row.val_acc, -(row.val_loss or 0)) for row in result.rows]
     best = scores.index(max(scores)) + 1
     assert len(scores) == best + 3 < 60 and not result.interrupted
-    assert listener.notes == [f"stopped: no epoch has been better than epoch {best}"]
+    assert listener.notes == [
+        f"stopped: no epoch has been better than epoch {best}. "
+        f"The weights of epoch {best} are the result: --patience picked it by its validation accuracy"
+    ]
+    assert result.scores is not None and result.scores.accuracy == scores[best - 1][0]
+    assert Trained.load(result.run).evaluate() == result.scores
+    assert Trained.load(result.run, "last").evaluate().loss == result.rows[-1].val_loss
     assert len(resume(result.run).rows) == len(scores)
     assert (result.run / "predictions.csv").exists()
 
@@ -256,7 +262,7 @@ def test_every_optimizer_steps_as_torchs_own_does_and_loads_its_state(name: str,
 
 def test_making_an_optimizer_does_not_import_torchs_compiler(cache_path: Path) -> None:
     program = (
-        "import sys; from pathlib import Path; from torch import nn; from modelnet import TrainOptions; "
+        "import sys; from pathlib import Path; from torch import nn; from modelnet import Trained, TrainOptions; "
         "from modelnet.training.optimizer import build_optimizer; "
         f"o = build_optimizer(nn.Linear(3, 2), TrainOptions(Path({str(cache_path)!r}))); o.zero_grad(); o.step(); "
         "o.load_state_dict(o.state_dict()); "

@@ -8,6 +8,7 @@ writes the run folder, and speaks.
 
 import os
 import re
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
@@ -18,8 +19,8 @@ import torch.distributed as dist
 import xxhash
 from torch import Tensor, nn
 from torch.distributed.rendezvous import rendezvous
+from torch.nn.modules.batchnorm import _BatchNorm
 
-from modelnet.runtime.batch_norm import share_statistics
 from modelnet.runtime.interrupt import Stop
 from pipeline.errors import OptionsError, RankFailed, WorkerDied
 
@@ -114,12 +115,15 @@ class Ranks:
             network: on the device; its BatchNorm layers are changed in place.
             device: of this rank.
             row_shape: of an image.
+
+        Raises:
+            OptionsError: BatchNorm on a CPU.
         """
         if self.size == 1:
             return network
         from torch.nn.parallel import DistributedDataParallel
 
-        share_statistics(network)
+        synchronize_batch_norm(network, device)
         parallel = DistributedDataParallel(network, device_ids=[device] if device.type == "cuda" else None)
         # The first pass decides in which order gradients are added up, and is itself done in another: so it is one
         # that counts for nothing, and a run that is resumed has the order of one that never stopped.
@@ -161,6 +165,19 @@ class Ranks:
             if self._store is not None and self._store.check([_CODE]):
                 return int(self._store.get(_CODE))
         return None
+
+
+def synchronize_batch_norm(network: nn.Module, device: torch.device) -> None:
+    """Make the BatchNorm layers of a network take mean and variance over all ranks; torch can do it on GPUs alone."""
+    if not any(isinstance(layer, _BatchNorm) for layer in network.modules()):
+        return
+    if device.type != "cuda":
+        reason = "BatchNorm takes mean and variance over all ranks on GPUs only"
+        advice = "Train it in one process, or choose a network without BatchNorm"
+        raise OptionsError("this network cannot train in several ranks on a CPU", None, reason, advice)
+    timm = sys.modules.get("timm")  # its layers do more than BatchNorm, and only it knows what
+    convert = timm.layers.convert_sync_batchnorm if timm else nn.SyncBatchNorm.convert_sync_batchnorm
+    convert(network)
 
 
 class _SharedStop(Stop):

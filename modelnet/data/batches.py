@@ -1,15 +1,11 @@
-"""Batches on the device: what an epoch yields, how long training waited for it, and what a dead reader means."""
+"""Batches on the device: what an epoch yields, and how long training waited for it."""
 
 import math
 import os
-import re
 import signal
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -19,10 +15,11 @@ from torch.utils.data import DataLoader
 from modelnet.data.mixup import Mixing, mix_images, mix_labels
 from modelnet.data.prefetch import Lane, read_ahead, read_beside
 from modelnet.data.preload import Preloaded
-from modelnet.runtime.interrupt import begin_worker
+from modelnet.data.workers import check_room as check_worker_room
+from modelnet.data.workers import death_of_a_worker, new_note, wait_for_batches, worker_options
+from modelnet.runtime.interrupt import Stop
 from modelnet.runtime.ranks import Ranks
 from pipeline import TensorCache, make_loader
-from pipeline.errors import StorageError, WorkerDied
 from pipeline.load.augment import Augmentation, center_crop
 from pipeline.load.normalize import normalize
 from pipeline.load.sampler import EpochSampler
@@ -61,6 +58,7 @@ class Batches:
     Attributes:
         plan: the rows of every batch, and this rank's part of them.
         waited: seconds spent waiting for batches since the epoch began.
+        stop: a request that ends the wait for a batch of a worker, and with it the epoch; None for none.
     """
 
     def __init__(
@@ -78,11 +76,6 @@ class Batches:
         ranks: Ranks | None = None,
         crop_size: int | None = None,
     ) -> None:
-        options: dict[str, Any] = {}
-        if workers:
-            options = {"persistent_workers": True, "worker_init_fn": partial(begin_worker, os.getpid())}
-            if sys.platform == "linux":  # a process that another has forked would be slow, and outlive this one
-                options["multiprocessing_context"] = "fork"
         self.cache = cache
         self.device = device
         self.is_far = device.type == "cuda"
@@ -93,6 +86,9 @@ class Batches:
         self.waited = 0.0
         self.preloaded: Preloaded | None = None
         self.ranks = ranks or Ranks()
+        self.stop: Stop | None = None
+        self.note = new_note() if workers else None
+        options = {} if self.note is None else worker_options(self.note)
         part = self.ranks.rank, self.ranks.size
         self.loader: DataLoader[Any] = make_loader(
             cache, batch_size, shuffle, seed, workers, drop_last, self.is_far, rows, self.is_far, part, **options
@@ -100,6 +96,10 @@ class Batches:
         # torch has it that there may be none: of a loader that is not batched, which ours is
         self.sampler = cast(EpochSampler, self.loader.batch_sampler.sampler)  # type: ignore[union-attr]
         self.plan = self.sampler.plan
+        if workers and len(self.plan):
+            dtype = cache.stored_dtype if self.is_far else torch.float32
+            row_bytes = math.prod(cache.row_shape) * dtype.itemsize
+            check_worker_room(workers, row_bytes * -(-self.plan.size(0) // self.plan.ranks))
 
     @property
     def subset(self) -> Tensor:
@@ -134,7 +134,10 @@ class Batches:
             batches = self._begin(number, start)
         for step in range(start, len(self)):
             with self._reading(number, step):
-                images, labels = next(batches)
+                images, labels = next(batches, (None, None))
+            if images is None or labels is None:  # asked to stop
+                self._end_workers()
+                return
             if images.dtype == torch.uint8:
                 images = normalize(images, self.cache.recipe)
             self.waited += time.perf_counter() - asked
@@ -174,7 +177,9 @@ class Batches:
         if self.preloaded is not None:
             return self.preloaded.batches(*self.plan.own_batches(self.plan.positions(number)[first:]))
         self.sampler.set_epoch(number, first)
-        batches = iter(self.loader)
+        batches: Iterator[Sequence[Tensor]] = iter(self.loader)
+        if self.workers:  # ranks stop after a step that they share
+            batches = wait_for_batches(batches, self.stop if self.plan.ranks == 1 else None)
         if self.is_far:
             return read_ahead(batches, Lane(self.device))
         free_core = (os.cpu_count() or 1) > torch.get_num_threads() and self.workers == 0 and self.plan.ranks == 1
@@ -217,7 +222,8 @@ class Batches:
             if str(error).startswith("Caught "):  # raised in a worker: read the batch here to have the real exception
                 self.cache.read(self.rows(epoch, step))
                 raise
-            raise death_of_a_worker(error, self.cache.path, self._end_workers()) from error
+            signals, note = self._end_workers(), "" if self.note is None else self.note.value.decode(errors="replace")
+            raise death_of_a_worker(error, self.cache.path, signals, note) from error
 
     def _end_workers(self) -> list[signal.Signals]:
         """End all workers and return what killed those that were dead; torch's exception does not always name it."""
@@ -226,39 +232,9 @@ class Batches:
             return []
         with suppress(RuntimeError):  # torch's handler of SIGCHLD may tell of the same death once more
             iterator._shutdown_workers()
-        return [signal.Signals(-worker.exitcode) for worker in iterator._workers if (worker.exitcode or 0) < 0]
-
-
-_DEATH = re.compile(r"DataLoader worker \(pid.*?\) (is killed by signal: ([\w ]+)|exited unexpectedly)")
-
-
-def death_of_a_worker(
-    error: Exception, cache: Path, signals: Sequence[signal.Signals] = ()
-) -> WorkerDied | StorageError:
-    """Return what the exception by which torch tells that a loader worker has died means to a user.
-
-    Args:
-        error: one of several kinds, by chance.
-        cache: that was read.
-        signals: that killed workers, as far as is known.
-    """
-    found = _DEATH.search(str(error))
-    named = found.group(2) if found else None
-    if named == "Bus error" or signal.SIGBUS in signals:
-        reason = "the cache was changed or its disk failed while a worker read it (bus error)"
-        return StorageError("the cache cannot be read", cache, reason, "Run verify on it; train --resume goes on")
-    if signals:
-        named = signal.strsignal(signals[0])
-    how = f"killed by signal: {named}" if named else str(error) or type(error).__name__
-    return WorkerDied("a loader worker died", cache, how, "train --resume goes on; --workers 0 needs no workers")
-
-
-@contextmanager
-def worker_deaths(cache: Path) -> Iterator[None]:
-    """Catch the death of a worker that torch reports, by a signal handler, in the midst of anything else."""
-    try:
-        yield
-    except RuntimeError as error:
-        if not _DEATH.search(str(error)):
-            raise
-        raise death_of_a_worker(error, cache) from error
+        signals = [signal.Signals(-worker.exitcode) for worker in iterator._workers if (worker.exitcode or 0) < 0]
+        for worker in iterator._workers:  # one that hangs does not hear of SIGTERM, and would be waited for at the end
+            worker.kill()
+            worker.join()
+        self.loader._iterator = None
+        return signals

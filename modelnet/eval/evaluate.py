@@ -59,6 +59,7 @@ def evaluate(
         autocast: the context that the network computes in, or None.
     """
     network.eval()
+    batches.stop = stop
     logits, labels = [], []
     with torch.inference_mode(), autocast or nullcontext():
         for batch in batches.epoch(0):
@@ -66,6 +67,8 @@ def evaluate(
             labels.append(batch.labels)
             if stop is not None and stop.poll() is not None:
                 return None
+    if len(labels) < len(batches):  # asked to stop while it waited for a worker
+        return None
     logits_NC, labels_N = (batches.gather(torch.cat(parts).cpu()) for parts in (logits, labels))
     return Outcome(logits_NC.float(), label_map[labels_N])
 

@@ -7,9 +7,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from modelnet.data.batches import Batches, worker_deaths
+from modelnet.data.batches import Batches
 from modelnet.data.caches import find, match_labels
 from modelnet.data.split import split_by_content
+from modelnet.data.workers import worker_deaths
 from modelnet.eval.evaluate import evaluate
 from modelnet.eval.scores import Scores, score
 from modelnet.nets.backbone import Backbone

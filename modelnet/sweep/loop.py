@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.amp.grad_scaler import GradScaler
 
-from modelnet.data.batches import worker_deaths
+from modelnet.data.workers import worker_deaths
 from modelnet.eval.evaluate import Outcome
 from modelnet.eval.metrics import RunningMean
 from modelnet.nets.modelnet import ModelNet
@@ -49,6 +49,7 @@ class SweepLoop:
         self.rows = rows
         self.progress = progress
         self.stop = stop
+        self.setup.batches.stop = stop
         self.saved_at = time.monotonic()
         self.diverged = [False] * len(trainings)
         self.trained_accuracy: list[float | None] = [None] * len(trainings)

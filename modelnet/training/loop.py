@@ -8,8 +8,9 @@ from typing import Any, NoReturn
 
 import torch
 
-from modelnet.data.batches import Batches, worker_deaths
+from modelnet.data.batches import Batches
 from modelnet.data.caches import class_counts
+from modelnet.data.workers import worker_deaths
 from modelnet.eval.diagnostics import GUESSING_AFTER, guess_of, guessing, unshuffled
 from modelnet.eval.evaluate import PREDICTION_COLUMNS, Outcome, evaluate, prediction_rows
 from modelnet.eval.metrics import Losses
@@ -66,6 +67,7 @@ class TrainingLoop:
         self.run = run
         self.progress = progress
         self.stop = self.ranks.share(stop)
+        self.batches.stop = stop
         self.unsaved_best: bytes | None = None
         self.saved = (-1, -1)  # epoch, step
         self.saved_at = -math.inf

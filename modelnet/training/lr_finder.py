@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch.amp.grad_scaler import GradScaler
 
-from modelnet.data.batches import worker_deaths
+from modelnet.data.workers import worker_deaths
 from modelnet.eval.diagnostics import FALLING
 from modelnet.eval.loss import blind_loss, build_loss
 from modelnet.eval.metrics import RunningMean

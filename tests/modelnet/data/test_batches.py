@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from modelnet.data.batches import Batches, death_of_a_worker, worker_deaths
+from modelnet.data.batches import Batches
+from modelnet.data.workers import death_of_a_worker, worker_deaths
 from pipeline import TensorCache
 from pipeline.errors import CacheDamaged, CacheError, StorageError, WorkerDied
 

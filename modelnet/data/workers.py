@@ -1,0 +1,151 @@
+"""Processes that read batches: room for what they send, waits that end, and what a dead one means."""
+
+import ctypes
+import multiprocessing
+import os
+import re
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from multiprocessing import queues
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from modelnet.runtime.interrupt import Stop, begin_worker
+from pipeline.errors import StorageError, WorkerDied
+from pipeline.text import show_bytes
+
+SHARED_MEMORY = Path("/dev/shm")
+PREFETCH = 2  # batches that torch asks of each worker ahead
+SECONDS_WITHOUT_A_BATCH = 600.0  # after which nothing is expected any more
+_POLL_SECONDS = 1.0
+_LONGEST_SOCKET = 107  # bytes of a Unix socket's path
+_SOCKET_NAME = "/pymp-abcdefgh/listener-abcdefgh"  # that multiprocessing puts below TMPDIR
+_NOTE_BYTES = 400
+_NO_WORKERS = "--workers 0 needs no workers"
+
+
+def worker_options(note: "ctypes.Array[ctypes.c_char]") -> dict[str, Any]:
+    """Return what a DataLoader with workers is made with.
+
+    Args:
+        note: where a worker that cannot send a batch says why.
+    """
+    options: dict[str, Any] = {"persistent_workers": True, "timeout": _POLL_SECONDS, "prefetch_factor": PREFETCH}
+    options["worker_init_fn"] = partial(_begin, os.getpid(), note)
+    if sys.platform == "linux":  # a process that another has forked would be slow, and outlive this one
+        options["multiprocessing_context"] = "fork"
+    return options
+
+
+def new_note() -> "ctypes.Array[ctypes.c_char]":
+    """Return memory that workers share with this process, for a line of text."""
+    return multiprocessing.RawArray(ctypes.c_char, _NOTE_BYTES)
+
+
+def _begin(parent: int, note: Any, worker: int) -> None:
+    """Prepare a worker: it ends if it cannot send a batch. Python would drop the batch, and the reader wait for it."""
+    begin_worker(parent, worker)
+
+    def end(error: BaseException, _: Any) -> None:
+        note.value = str(error).splitlines()[0].encode()[: _NOTE_BYTES - 1] if str(error) else b"no reason"
+        os._exit(1)
+
+    queues.Queue._on_queue_feeder_error = staticmethod(end)  # type: ignore[attr-defined]
+
+
+def check_room(workers: int, batch_bytes: int) -> None:
+    """Refuse workers whose batches do not fit into shared memory, or whose sockets cannot be made.
+
+    Containers often have 64 MB of shared memory. A batch that does not fit would never come.
+
+    Args:
+        workers: their number.
+        batch_bytes: of a whole batch.
+
+    Raises:
+        WorkerDied: says what is missing.
+    """
+    folder = os.fsencode(tempfile.gettempdir())
+    if len(folder) + len(_SOCKET_NAME) > _LONGEST_SOCKET:
+        reason = f"it has {len(folder)} bytes; sockets of workers need {_LONGEST_SOCKET - len(_SOCKET_NAME)} or fewer"
+        raise WorkerDied("TMPDIR is too long for workers", tempfile.gettempdir(), reason, f"Shorten it; {_NO_WORKERS}")
+    if not SHARED_MEMORY.is_dir():
+        return
+    needed, free = (PREFETCH * workers + 1) * batch_bytes, shutil.disk_usage(SHARED_MEMORY).free
+    if needed > free:
+        reason = f"batches of {workers} workers need {show_bytes(needed)}, and {show_bytes(free)} are free"
+        advice = f"{_NO_WORKERS}; a smaller --batch-size needs less; docker run --shm-size gives more"
+        raise WorkerDied("too little shared memory for workers", SHARED_MEMORY, reason, advice)
+
+
+def wait_for_batches(batches: Iterator[Sequence[Tensor]], stop: Stop | None) -> Iterator[Sequence[Tensor]]:
+    """Yield the batches of a DataLoader with workers; a request to stop ends the wait for one, and the batches.
+
+    Args:
+        batches: of a DataLoader that `worker_options` made.
+        stop: the request, or None where only a batch or a failure ends a wait.
+
+    Raises:
+        RuntimeError: no batch for `SECONDS_WITHOUT_A_BATCH`, or as torch.
+    """
+    since = time.monotonic()
+    while True:
+        try:
+            batch = next(batches, None)
+        except RuntimeError as error:
+            if not str(error).startswith("DataLoader timed out"):
+                raise
+            if stop is not None and stop.signal:
+                return
+            if time.monotonic() - since > SECONDS_WITHOUT_A_BATCH:
+                raise RuntimeError(f"no batch came for {SECONDS_WITHOUT_A_BATCH:g} seconds") from error
+            continue
+        if batch is None:
+            return
+        yield batch
+        since = time.monotonic()
+
+
+_DEATH = re.compile(r"DataLoader worker \(pid.*?\) (is killed by signal: ([\w ]+)|exited unexpectedly)")
+
+
+def death_of_a_worker(
+    error: Exception, cache: Path, signals: Sequence[signal.Signals] = (), note: str = ""
+) -> WorkerDied | StorageError:
+    """Return what the exception by which torch tells that a loader worker has died means to a user.
+
+    Args:
+        error: one of several kinds, by chance.
+        cache: that was read.
+        signals: that killed workers, as far as is known.
+        note: what the worker says itself.
+    """
+    found = _DEATH.search(str(error))
+    named = found.group(2) if found else None
+    if named == "Bus error" or signal.SIGBUS in signals:
+        reason = "the cache was changed or its disk failed while a worker read it (bus error)"
+        return StorageError("the cache cannot be read", cache, reason, "Run verify on it; train --resume goes on")
+    if signals:
+        named = signal.strsignal(signals[0])
+    how = f"killed by signal: {named}" if named else str(error) or type(error).__name__
+    how = f"it cannot send a batch: {note}" if note else how
+    return WorkerDied("a loader worker died", cache, how, f"train --resume goes on; {_NO_WORKERS}")
+
+
+@contextmanager
+def worker_deaths(cache: Path) -> Iterator[None]:
+    """Catch the death of a worker that torch reports, by a signal handler, in the midst of anything else."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not _DEATH.search(str(error)):
+            raise
+        raise death_of_a_worker(error, cache) from error

@@ -4,6 +4,7 @@ import os
 import stat
 import unicodedata
 from collections import Counter
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from pipeline.errors import AccessDenied, SourceError
 from pipeline.format.classes import class_ids_of, class_order
 from pipeline.source.archive import open_archive
 from pipeline.source.class_names import class_names
-from pipeline.source.collected import OUTSIDE, Collected
+from pipeline.source.collected import OUTSIDE, Collected, Kind
 from pipeline.source.contents import Contents
 from pipeline.source.file_names import SUFFIXES, other_formats
 from pipeline.source.folder import walk_folder
@@ -54,20 +55,25 @@ def scan_source(source: Path, output: Path | None = None, choice: Choice | None 
         StorageError: the disk failed.
     """
     choice = choice or Choice()
-    root, inside = _find(source)
     collected = Collected(choice.folders)
-    if root.is_dir():
-        root, collected.around = class_folders_in(root)
-        _collect(walk_folder(os.fsencode(root), output, choice.folders), collected)
-        root /= os.fsdecode(collected.prefix)
-    else:
-        collected.around = [os.fsencode(root.parent)]
-        with open_archive(os.fsencode(root), inside, os.fsencode(root.stem)) as contents:
-            _collect(contents, collected)
+    root = _collect_all(source, output, collected)
     refuse_missing(collected, choice, source)
     _refuse_nothing(source, collected)
     merge_classes(collected, choice)
     return _manifest(root, collected, choice)
+
+
+def _collect_all(source: Path, output: Path | None, collected: Collected) -> Path:
+    """List a source; return the folder that paths of its images start from, or the archive."""
+    root, inside = _find(source)
+    if root.is_dir():
+        root, collected.around = class_folders_in(root)
+        _collect(walk_folder(os.fsencode(root), output, collected.wanted), collected)
+        return root / os.fsdecode(collected.prefix)
+    collected.around = [os.fsencode(root.parent)]
+    with open_archive(os.fsencode(root), inside, os.fsencode(root.stem)) as contents:
+        _collect(contents, collected)
+    return root
 
 
 def _find(source: Path) -> tuple[Path, bytes]:
@@ -94,9 +100,15 @@ def _find(source: Path) -> tuple[Path, bytes]:
 
 def _collect(contents: Contents, collected: Collected) -> None:
     """Sort the images of a folder or archive, and of the archives in it, into classes."""
-    kind = next(kind for kind in KINDS if kind.fits(contents, collected.wanted))
-    for inner in kind.collect(contents, collected):
+    for inner in kind_of(contents, collected.wanted).collect(contents, collected):
         _collect(inner, collected)
+
+
+def kind_of(contents: Contents, wanted: Collection[bytes] | None) -> Kind:
+    """Return the first kind that fits; class folders where some of those that are asked for lie directly in it."""
+    if wanted is not None and not contents.part and not contents.folders.isdisjoint(wanted):
+        return CLASS_FOLDERS
+    return next(kind for kind in KINDS if kind.fits(contents, wanted))
 
 
 def _refuse_nothing(source: Path, collected: Collected) -> None:

@@ -18,13 +18,16 @@ from modelnet.commands._options import CHECKPOINT, DEVICE, PATH, RUN, example
 @click.option("-j", "--workers", type=click.IntRange(0), default=0, help="Reading processes.")
 @click.option("--json", "as_json", is_flag=True, help="For scripts.")
 def command(run: Path, cache: Path | None, checkpoint: str | None, device: str, workers: int, as_json: bool) -> None:
-    """Show how good the network of RUN is: on its validation images, or on those of another cache."""
+    """Show how good the network of RUN is: on its validation images, or on those of another cache.
+
+    The evaluation of another cache, or of other weights, is kept in RUN/evaluations/.
+    """
     import json
 
     from modelnet.eval.trained import Trained
 
     trained = Trained.load(run, checkpoint, device)
-    scores = trained.evaluate(cache, workers, notes := Remarks())
+    scores = trained.evaluate(cache, workers, notes := Remarks(), keep=True)
     if trained.note:
         notes.note(f"note: {trained.note}")
     click.echo(json.dumps(scores.to_dict(), indent=2) if as_json else scores)

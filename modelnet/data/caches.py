@@ -1,5 +1,6 @@
 """Which cache is trained on, and whether a second one goes together with it."""
 
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline import TensorCache
-from pipeline.errors import CacheMissing, CacheStale, OptionsError, SourceError
+from pipeline.errors import CacheError, CacheMissing, CacheStale, OptionsError, SourceError
 from pipeline.format.classes import ClassId
 from pipeline.format.duplicates import near_rows_across
 from pipeline.format.features import Features
@@ -200,16 +201,33 @@ def _shown(class_ids: list[ClassId]) -> str:
     return ", ".join(show_path(str(class_id)) for class_id in class_ids)
 
 
-def find(cache: Path, run: Path | None) -> Path:
+CACHES = Path("data/cache")  # where build-cache writes
+
+
+def find(cache: Path, run: Path | None, fingerprint: str | None = None) -> Path:
     """Return where a cache is: paths are stored as they were typed, most often below the folder that `runs` is in.
 
+    A cache that was moved or renamed is found by its fingerprint in data/cache/.
+
+    Args:
+        cache: its path when the run began.
+        run: the folder of the run; None for a cache that is named now.
+        fingerprint: of the cache when the run began.
+
     Raises:
-        CacheMissing: a run's cache, in neither place; other caches are opened where they are said to be.
+        CacheMissing: a run's cache is nowhere; other caches are opened where they are said to be.
     """
     if run is None or cache_exists(cache) or cache.with_name(cache.name + ".building").exists():
         return cache
     beside = run.absolute().parent.parent / cache
     if cache_exists(beside):
         return beside
+    home = run.absolute().parent.parent
+    for folder in dict.fromkeys((CACHES, home / CACHES)) if fingerprint else ():
+        for path in sorted({base_path(file) for file in folder.glob("*.h5")}):
+            with suppress(CacheError):
+                if TensorCache(path).fingerprint == fingerprint:
+                    return path
     reason = "no such file, neither from here nor from the folder that holds runs/"
-    raise CacheMissing("the run's cache is gone", cache, reason, "Move it back, or leave a link to it there")
+    advice = "Move it back, or leave a link to it there"
+    raise CacheMissing("the run's cache is gone", cache, reason, advice)

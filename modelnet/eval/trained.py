@@ -1,17 +1,19 @@
 """A trained network, from its run folder: evaluated on a cache, or asked about single images."""
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from modelnet.data.batches import Batches
-from modelnet.data.caches import find, match_labels
+from modelnet.data.caches import match_labels
 from modelnet.data.split import split_by_content
 from modelnet.data.workers import worker_deaths
-from modelnet.eval.evaluate import evaluate
+from modelnet.eval.evaluate import PREDICTION_COLUMNS, evaluate, prediction_rows
 from modelnet.eval.scores import Scores, score
 from modelnet.nets.backbone import Backbone
 from modelnet.nets.registry import build_network
@@ -23,7 +25,15 @@ from modelnet.runs.tables import criterion
 from modelnet.runtime.device import autocast, choose_device, memory_errors
 from pipeline import TensorCache
 from pipeline.decode.decode import decode
-from pipeline.errors import CacheMissing, CacheStale, CheckpointError, OptionsError, RunError
+from pipeline.errors import (
+    AccessDenied,
+    CacheMissing,
+    CacheStale,
+    CheckpointError,
+    OptionsError,
+    RunError,
+    StorageError,
+)
 from pipeline.format.classes import ClassId
 from pipeline.format.features import Features
 from pipeline.load.augment import center_crop
@@ -47,6 +57,7 @@ class Trained:
         options: of the run.
         device: of the network.
         picked: the epoch of the weights where these are the best ones; None where they are the last.
+        is_result: whether these weights are the result of the run, of which it keeps predictions.csv.
     """
 
     run: Path
@@ -58,6 +69,7 @@ class Trained:
     device: torch.device
     features: Features | None = None
     picked: EpochRow | None = None
+    is_result: bool = True
 
     @property
     def note(self) -> str:
@@ -103,9 +115,9 @@ class Trained:
         with memory_errors(chosen):
             network.to(chosen).eval()
         picked = folder.best_epoch if checkpoint == "best" else None
-        return cls(
-            run, network, content["class_ids"], content["class_names"], recipe, options, chosen, features, picked
-        )
+        is_result = checkpoint == folder.read_config().get("result", "last")
+        ids, names = content["class_ids"], content["class_names"]
+        return cls(run, network, ids, names, recipe, options, chosen, features, picked, is_result)
 
     def on_images(self, weights: Path | None) -> "Trained":
         """Return the network behind the frozen one whose features it was trained on; itself where there is none.
@@ -134,13 +146,16 @@ class Trained:
             raise CheckpointError("the weights are others", weights, reason)
         return replace(self, network=nn.Sequential(backbone.network, self.network).eval())
 
-    def evaluate(self, cache: Path | None = None, workers: int = 0, progress: Progress | None = None) -> Scores:
-        """Say how good the network is on the images of a cache.
+    def evaluate(
+        self, cache: Path | None = None, workers: int = 0, progress: Progress | None = None, keep: bool = False
+    ) -> Scores:
+        """Measure how good the network is on the images of a cache.
 
         Args:
             cache: another one, all of it; None for the images that the run was validated on.
             workers: processes that read.
-            progress: hears of images that the network was trained on.
+            progress: hears of images that the network was trained on, and where the evaluation is kept.
+            keep: write scores and predictions into RUN/evaluations/, unless the run has them already.
 
         Raises:
             OptionsError: the run had no validation images, and no cache is given.
@@ -161,7 +176,28 @@ class Trained:
         with worker_deaths(opened.path), memory_errors(self.device):
             outcome = evaluate(self.network, batches, label_map, autocast=autocast(self.options, self.device))
         assert outcome is not None  # nobody can ask it to stop
-        return score(outcome, self.class_ids, self.class_names)
+        scores = score(outcome, self.class_ids, self.class_names)
+        if keep and not (cache is None and self.is_result):
+            self._keep(opened, scores, prediction_rows(outcome, batches, self.class_ids), progress or Progress())
+        return scores
+
+    def _keep(self, cache: TensorCache, scores: Scores, rows: Iterator[list[Any]], progress: Progress) -> None:
+        """Write an evaluation into the run folder; one that cannot be written, as on a read-only disk, is a warning."""
+        checkpoint = "best" if self.picked is not None else "last"
+        description = {
+            "cache": os.fspath(cache.path),
+            "fingerprint": cache.fingerprint,
+            "checkpoint": checkpoint,
+            "epoch": None if self.picked is None else self.picked.epoch,
+            "scores": scores.to_dict(),
+        }
+        name = cache.path.stem if self.is_result else f"{cache.path.stem}-{checkpoint}"
+        try:
+            path = RunFolder(self.run).write_evaluation(name, description, PREDICTION_COLUMNS, rows)
+        except (StorageError, AccessDenied) as error:
+            progress.warn(f"the evaluation is not kept: {error.reason}")
+        else:
+            progress.note(f"kept: {show_path(path)}, and each prediction beside it")
 
     def _validation_images(self) -> tuple[TensorCache, Tensor | None]:
         """Open the cache that the run was validated on; the rows are the part of it that was."""
@@ -169,7 +205,7 @@ class Trained:
             reason = "the run had no validation images"
             raise OptionsError("nothing to evaluate on", self.run, reason, "Give a --cache")
         try:
-            cache = TensorCache(find(self.options.val or self.options.cache, self.run))
+            cache = TensorCache(RunFolder(self.run).cache_path("val"))
         except CacheMissing as error:
             error.advice += ", or give --cache to evaluate on another, whole"
             raise

@@ -94,7 +94,7 @@ def read_pictures(run: Path, options: TrainOptions, fingerprint: str, images: It
         images: which ones.
     """
     try:
-        cache = TensorCache(find(options.val or options.cache, run))
+        cache = TensorCache(find(options.val or options.cache, run, fingerprint))
     except PipelineError as error:
         return Pictures({}, str(error))
     if cache.fingerprint != fingerprint:

@@ -9,6 +9,7 @@
     loss.png          the curves
     confusion.png     what was taken for what, of the validation images
     report.html       all of it, to be looked at
+    evaluations/      scores and predictions of other caches, by `evaluate`
     tensorboard/      every epoch for TensorBoard, where that was asked for
     diverged.txt      where training diverged, until the run goes on
     group.csv, seeds.png   of the first of many that were trained together: all of them
@@ -19,47 +20,29 @@ Nothing in it holds the folder's own path, so that it can be moved as a whole.
 import fcntl
 import os
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from modelnet.progress import EpochRow, Progress
 from modelnet.runs import checkpoint
-from modelnet.runs.config import json_text, parse_config, parse_scores
+from modelnet.runs.config import json_text
 from modelnet.runs.publish import keep_previous, publish, storage_errors
-from modelnet.runs.tables import (
-    Prediction,
-    best_row,
-    csv_text,
-    epochs_text,
-    parse_epochs,
-    parse_group,
-    parse_predictions,
-)
-from pipeline.errors import (
-    AccessDenied,
-    CheckpointError,
-    OutputError,
-    RunBusy,
-    RunDamaged,
-    RunError,
-    StorageError,
-)
+from modelnet.runs.reader import RunReader
+from modelnet.runs.tables import csv_text, epochs_text
+from pipeline.errors import AccessDenied, OutputError, RunBusy
+from pipeline.system import files
 
 RUNS = Path("runs")
-T = TypeVar("T")
 
 
-class RunFolder:
+class RunFolder(RunReader):
     """A run folder that this process alone writes to, from `create` or `open_for_writing` until it ends."""
 
     def __init__(self, path: Path) -> None:
-        self.path = Path(path)
+        super().__init__(path)
         self._lock: int | None = None
-
-    @property
-    def checkpoints(self) -> Path:
-        """The folder of the checkpoints."""
-        return self.path / "checkpoints"
+        self._is_new = False
 
     @classmethod
     def create(cls, name: str | None, counted: str) -> "RunFolder":
@@ -75,6 +58,7 @@ class RunFolder:
                 run.path.mkdir(parents=True)
                 run.checkpoints.mkdir()
                 run._take_lock()
+                run._is_new = True
                 return run
             except FileExistsError as error:
                 if name or not run.path.is_dir():
@@ -104,6 +88,16 @@ class RunFolder:
 
     def __exit__(self, *error: object) -> None:
         self.close()
+        if error[0] is not None and self._is_new and not (self.checkpoints / "last.pt").exists():
+            self._remove()
+
+    def _remove(self) -> None:
+        """Remove a new folder in which nothing was saved: its name would be taken, and nothing could be resumed."""
+        with suppress(OSError):
+            for name in ("config.json", "split.csv"):
+                files.remove(self.path / name)
+            self.checkpoints.rmdir()
+            self.path.rmdir()
 
     def close(self) -> None:
         """Let other processes write to the folder."""
@@ -131,45 +125,11 @@ class RunFolder:
         """Publish config.json."""
         self._publish("config.json", json_text(config).encode())
 
-    def read_config(self) -> dict[str, Any]:
-        """Return what `write_config` was given.
-
-        Raises:
-            RunError: there is no run, or its config.json cannot be read.
-        """
-        path = self.path / "config.json"
-        if not path.exists():
-            raise self._no_run()
-        config: dict[str, Any] = read(path, parse_config)
-        return config
-
-    def _no_run(self) -> RunError:
-        reason = "it has no config.json" if self.path.exists() else "no such folder"
-        advice = "Give a folder below runs/"
-        if self.path.suffix == ".csv" and self.path.is_file():
-            reason, advice = "it is a table of several", "Give one of the folders that it names"
-        return RunError("no run there", self.path, reason, advice)
-
     def append_metrics(self, row: EpochRow) -> None:
         """Add a line to metrics.csv."""
         path = self.path / "metrics.csv"
         with storage_errors(path), path.open("a", encoding="utf-8", newline="") as file:
             file.write(epochs_text([row], with_header=file.tell() == 0))
-
-    def read_metrics(self) -> list[EpochRow]:
-        """Return the whole lines of metrics.csv; the last one may be torn where the process was killed.
-
-        Raises:
-            RunError: it is not the table that this program writes.
-        """
-        path = self.path / "metrics.csv"
-        return read(path, parse_epochs) if path.exists() else []
-
-    @property
-    def best_epoch(self) -> EpochRow | None:
-        """The epoch of checkpoints/best.pt; None where metrics.csv is lost."""
-        rows = self.read_metrics()
-        return best_row(rows) if rows else None
 
     def keep_metrics(self, epochs: int) -> list[EpochRow]:
         """Drop the lines after `epochs`, which training will write again, and return the others."""
@@ -185,53 +145,41 @@ class RunFolder:
         """Publish predictions.csv."""
         self._publish("predictions.csv", csv_text([header, *rows]).encode("utf-8", "surrogateescape"))
 
-    def read_predictions(self) -> list[Prediction]:
-        """Return predictions.csv, in its order; empty where the run has not written it.
-
-        Raises:
-            RunError: it is not the table that this program writes.
-        """
-        path = self.path / "predictions.csv"
-        return read(path, parse_predictions) if path.exists() else []
-
-    def read_scores(self) -> dict[str, Any] | None:
-        """Return what `write_scores` was given; None where there is no such file.
-
-        Raises:
-            RunError: it cannot be read.
-        """
-        path = self.path / "scores.json"
-        return read(path, parse_scores) if path.exists() else None
-
     def write_scores(self, scores: dict[str, Any]) -> None:
         """Publish scores.json."""
         self._publish("scores.json", json_text(scores).encode())
+
+    def write_evaluation(
+        self, name: str, description: dict[str, Any], header: list[str], rows: Iterable[list[Any]]
+    ) -> Path:
+        """Publish evaluations/<name>.json and .csv, of images that the run was not validated on.
+
+        An evaluation of another cache with the same name is kept: the new one has the fingerprint in its name.
+
+        Args:
+            name: of the cache, and of the checkpoint where it is not the result of the run.
+            description: plain JSON values, the fingerprint of the cache among them.
+            header, rows: as of predictions.csv.
+
+        Returns:
+            The path of the JSON file.
+        """
+        folder, fingerprint = self.path / "evaluations", description["fingerprint"]
+        with storage_errors(folder):
+            folder.mkdir(exist_ok=True)
+            if (older := folder / f"{name}.json").exists() and fingerprint not in older.read_text("utf-8", "replace"):
+                name = f"{name}-{fingerprint[:8]}"
+        self._publish(f"evaluations/{name}.csv", csv_text([header, *rows]).encode("utf-8", "surrogateescape"))
+        self._publish(f"evaluations/{name}.json", json_text(description).encode())
+        return folder / f"{name}.json"
 
     def write_group(self, header: list[str], rows: Iterable[list[Any]]) -> None:
         """Publish group.csv; its first column, "run", names folders beside this one."""
         self._publish("group.csv", csv_text([header, *rows]).encode("utf-8", "surrogateescape"))
 
-    @staticmethod
-    def read_group(path: Path) -> list[Path]:
-        """Return the folders that a group.csv names.
-
-        Raises:
-            RunError: it is none.
-        """
-        return [path.parent.parent / name for name in read(path, parse_group, "no group of runs there")]
-
     def write_divergence(self, where: str) -> None:
         """Publish diverged.txt."""
         self._publish("diverged.txt", f"{where}\n".encode("utf-8", "surrogateescape"))
-
-    def read_divergence(self) -> str:
-        """Return what `write_divergence` was given; empty where training did not diverge.
-
-        Raises:
-            RunError: it cannot be read.
-        """
-        path = self.path / "diverged.txt"
-        return read(path, lambda data: data.decode("utf-8", "surrogateescape").strip()) if path.exists() else ""
 
     def forget_divergence(self) -> None:
         """Remove diverged.txt: the run goes on."""
@@ -268,33 +216,6 @@ class RunFolder:
             keep_previous(last, self.checkpoints / "previous.pt")
         self._publish("checkpoints/last.pt", checkpoint.encode(content))
 
-    def load_checkpoint(self, name: str = "last.pt") -> dict[str, Any]:
-        """Return what `save_checkpoint` was given, with tensors on the CPU.
-
-        Raises:
-            RunError: there is none.
-            CheckpointDamaged, CheckpointUnsafe: it is not as it was written; names the one before where that is whole.
-        """
-        path = self.checkpoints / name
-        try:
-            return checkpoint.decode(path.read_bytes(), path)
-        except FileNotFoundError as error:
-            raise RunError("no checkpoint", path, "the run ended before it saved one", "Train again") from error
-        except OSError as error:
-            raise StorageError("the checkpoint cannot be read", path, error.strerror or str(error)) from error
-        except CheckpointError as error:
-            if name == "last.pt":
-                error.advice = self._advice_on_a_bad_last()
-            raise
-
-    def _advice_on_a_bad_last(self) -> str:
-        previous = self.checkpoints / "previous.pt"
-        try:
-            content = checkpoint.decode(previous.read_bytes(), previous)
-        except (OSError, CheckpointError):
-            return "There is no whole one before it; train again"
-        return f"The one before it is whole (epoch {content.get('epoch', '?')}): rename previous.pt to last.pt"
-
     def _publish(self, name: str, data: bytes) -> None:
         publish(data, self.path / name)
 
@@ -318,23 +239,3 @@ class UnwrittenRun(RunFolder):
 
     def _publish(self, name: str, data: bytes) -> None:
         pass
-
-
-def read(path: Path, parse: Callable[[bytes], T], what: str = "the run cannot be read") -> T:
-    """Return what a file of a run holds.
-
-    Args:
-        path: of the file.
-        parse: makes a value of its bytes, or raises ValueError that says what is wrong.
-        what: the error says.
-
-    Raises:
-        RunError: it is not there, or cannot be opened.
-        RunDamaged: it is not what a run writes.
-    """
-    try:
-        return parse(path.read_bytes())
-    except OSError as error:
-        raise RunError(what, path, error.strerror or str(error)) from error
-    except ValueError as error:
-        raise RunDamaged(what, path, str(error)) from error

@@ -53,7 +53,9 @@ def storage_errors(path: Path) -> Iterator[None]:
     except OSError as error:
         denied = isinstance(error, PermissionError) or error.errno == errno.EROFS
         kind = AccessDenied if denied else StorageError
-        advice = "What was saved before is whole; --resume goes on from there"
+        is_saved = any((folder / "checkpoints" / "last.pt").exists() for folder in (path.parent, path.parent.parent))
+        saved, nothing = "What was saved before is whole; --resume goes on from there", "Nothing was saved; train again"
+        advice = saved if is_saved else nothing
         if not path.parent.exists():
             advice = "The folder is no longer there; where it was renamed or moved, --resume goes on with it"
         raise kind("the run cannot be written", path, error.strerror or str(error), advice) from error

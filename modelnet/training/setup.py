@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 
 from modelnet.data.batches import Batches
-from modelnet.data.caches import class_counts, find, match_labels, open_to_train, pair_warnings, shard_warnings
+from modelnet.data.caches import class_counts, match_labels, open_to_train, pair_warnings, shard_warnings
 from modelnet.data.mixup import Mixing
 from modelnet.data.preload import check_room
 from modelnet.data.split import split_by_content, split_counts, split_warnings
@@ -20,6 +20,7 @@ from modelnet.nets.registry import LINEAR, MODELNET, build_network
 from modelnet.nets.weights import load_weights
 from modelnet.options import TrainOptions
 from modelnet.progress import Progress
+from modelnet.runs.folder import RunFolder
 from modelnet.runtime.compile import compile_network
 from modelnet.runtime.device import autocast, choose_device, memory_errors
 from modelnet.runtime.ranks import Ranks
@@ -68,7 +69,7 @@ class Setup:
             require_tensorboard()
         self.ranks = ranks = ranks or Ranks()
         self._check_batch_size()
-        self.cache = open_to_train(find(options.cache, run))
+        self.cache = open_to_train(options.cache if run is None else RunFolder(run).cache_path())
         same_caches(ranks, self.cache)  # before a network is made for its classes
         check_content(self.cache, options)
         self.device = choose_device(options.device, ranks)
@@ -181,7 +182,7 @@ class Setup:
         """Return the cache to validate on, and say what is odd about it."""
         val, warnings = None, shard_warnings(self.cache)
         if self.options.val is not None:
-            val = TensorCache(find(self.options.val, run))
+            val = TensorCache(self.options.val if run is None else RunFolder(run).cache_path("val"))
             self.label_map = self._match(val)
             warnings += shard_warnings(val) + pair_warnings(self.cache, val)
         elif self.split is not None:

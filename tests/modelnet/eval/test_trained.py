@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,9 @@ from PIL import Image
 from cli import cli
 from modelnet import Trained, TrainOptions, predict, resume, train
 from modelnet.eval.predict import image_files
+from modelnet.pages.collect import gather
 from modelnet.runs.checkpoint import encode
+from modelnet.runs.folder import RunFolder
 from pipeline import TensorCache, build_cache
 from pipeline.errors import (
     CacheMissing,
@@ -25,6 +28,7 @@ from pipeline.errors import (
     RunError,
 )
 from pipeline.source.scan import scan_source
+from tests.support.listener import Listener
 from tests.support.photos import save_jpeg
 
 pytestmark = pytest.mark.usefixtures("in_a_folder_of_its_own", "no_pictures")
@@ -138,9 +142,11 @@ def test_images_that_the_network_was_trained_on_are_counted_in_a_warning(
         known = images - json.loads((run / "scores.json").read_text())["images"] if options else images
         ended = CliRunner().invoke(cli, ["evaluate", str(run), "--cache", str(cache_path), "--device", "cpu"])
         warning = f"warning: {cache_path}: the network was trained on {among.format(known)}\n"
-        assert (ended.exit_code, ended.stderr) == (0, warning)
+        kept = f"kept: {run}/evaluations/photos.json, and each prediction beside it\n"
+        assert (ended.exit_code, ended.stderr) == (0, warning + kept)
     other = CliRunner().invoke(cli, ["evaluate", str(run), "--cache", str(uint8_cache_path), "--device", "cpu"])
-    assert (other.exit_code, other.stderr) == (0, "")
+    kept = f"kept: {run}/evaluations/photos-uint8.json, and each prediction beside it\n"
+    assert (other.exit_code, other.stderr) == (0, kept)
 
 
 def test_a_checkpoint_that_is_damaged_or_of_another_format_is_refused(cache_path: Path) -> None:
@@ -211,3 +217,38 @@ def test_a_folder_of_links_to_folders_is_searched(tmp_path: Path) -> None:
     (tmp_path / "links" / "1").symlink_to(tmp_path / "elsewhere")
 
     assert image_files(tmp_path / "links") == [tmp_path / "links" / "1" / "one.jpg"]
+
+
+def test_an_evaluation_of_another_cache_is_kept(cache_path: Path, uint8_cache_path: Path) -> None:
+    run = trained_on(cache_path, val=cache_path)
+    notes = Listener()
+    trained = Trained.load(run, device="cpu")
+    trained.evaluate(keep=True, progress=notes)
+    assert not (run / "evaluations").exists()  # predictions.csv has it
+    scores = trained.evaluate(uint8_cache_path, keep=True, progress=notes)
+    kept = json.loads((run / "evaluations/photos-uint8.json").read_text())
+    assert kept["scores"] == scores.to_dict() and kept["checkpoint"] == "last"
+    assert kept["fingerprint"] == TensorCache(uint8_cache_path).fingerprint
+    lines = (run / "evaluations/photos-uint8.csv").read_text().splitlines()
+    assert len(lines) == 1 + scores.images and lines[0] == (run / "predictions.csv").read_text().splitlines()[0]
+    Trained.load(run, "best", "cpu").evaluate(keep=True)
+    assert json.loads((run / "evaluations/photos-best.json").read_text())["checkpoint"] == "best"
+    assert any("photos-uint8.json" in note for note in notes.notes)
+
+
+def test_an_evaluation_of_another_cache_of_the_same_name_is_not_lost(cache_path: Path, tmp_path: Path) -> None:
+    run = RunFolder(trained_on(cache_path, val=cache_path))
+    paths = [run.write_evaluation("x", {"fingerprint": digit * 64}, ["a"], [[1]]) for digit in "112"]
+    assert [path.name for path in paths] == ["x.json", "x.json", "x-22222222.json"]
+
+
+def test_a_run_finds_its_cache_by_the_fingerprint_after_it_was_moved(cache_path: Path, tmp_path: Path) -> None:
+    shutil.copy(cache_path, "c.h5")
+    run = trained_on(Path("c.h5"), val=Path("c.h5"))
+    loss = Trained.load(run, device="cpu").evaluate().loss
+    Path("data/cache").mkdir(parents=True)
+    Path("data/cache/other.h5").write_bytes(b"no cache")
+    Path("c.h5").rename("data/cache/renamed.h5")
+    assert Trained.load(run, device="cpu").evaluate().loss == loss
+    assert len(resume(run, epochs=4).rows) == 4
+    assert gather([run]).pictures.missing == ""

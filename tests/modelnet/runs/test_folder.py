@@ -15,6 +15,7 @@ from modelnet.runs.checkpoint import encode
 from modelnet.runs.folder import RunFolder
 from pipeline.errors import AccessDenied, OutputError, RunBusy, RunError, StorageError
 from pipeline.system import files
+from tests.support.listener import Listener
 from tests.support.made_runs import config_of
 
 ROW = EpochRow(1, 0.1 + 0.2, 0.5, None, None, 0.008, 1234.5, 0.01, 1.5)
@@ -110,6 +111,46 @@ def test_a_full_disk_is_a_loud_error_and_leaves_the_last_checkpoint(
             assert caught.value.path is not None and caught.value.path.is_relative_to(run.path)
     assert run.load_checkpoint()["epoch"] == 1
     assert not list(run.path.rglob("*.new"))
+
+
+def test_a_new_run_of_which_nothing_was_saved_leaves_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with pytest.raises(StorageError, match="Nothing was saved; train again"), RunFolder.create("r", "") as run:
+        run.write_config({})
+        monkeypatch.setattr(files, "write_all", full)
+        run.save_checkpoint(content(1))
+    assert not Path("runs/r").exists()
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(KeyboardInterrupt), RunFolder.create("r", "") as run:
+        run.save_checkpoint(content(1))
+        raise KeyboardInterrupt
+    assert run.load_checkpoint()["epoch"] == 1
+
+
+@pytest.mark.parametrize("number", [errno.EPERM, errno.ENOTSUP])
+def test_without_hard_links_the_previous_checkpoint_is_a_copy(
+    run: RunFolder, number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def link(*_: Any) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "link", link)
+    for epoch in (1, 2, 3):
+        run.save_checkpoint(content(epoch))
+    assert run.load_checkpoint("previous.pt")["epoch"] == 2 and run.load_checkpoint()["epoch"] == 3
+    assert not list(run.path.rglob("*.new"))
+
+
+def test_a_picture_that_cannot_be_drawn_is_a_warning(run: RunFolder) -> None:
+    listener = Listener()
+    run.draw_picture("loss.png", lambda: b"x" * (1 // 0), listener)
+    assert listener.warnings == ["loss.png cannot be drawn: ZeroDivisionError: integer division or modulo by zero"]
+    assert not (run.path / "loss.png").exists()
 
 
 def test_a_folder_that_was_moved_meanwhile_is_not_called_whole(run: RunFolder) -> None:

@@ -1,0 +1,157 @@
+"""Read the files of a run folder; each is checked whole, and nothing is written."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from modelnet.data.caches import find
+from modelnet.progress import EpochRow
+from modelnet.runs import checkpoint
+from modelnet.runs.config import parse_config, parse_scores
+from modelnet.runs.tables import Prediction, best_row, parse_epochs, parse_group, parse_predictions
+from pipeline.errors import CheckpointError, RunDamaged, RunError, StorageError
+
+T = TypeVar("T")
+
+
+class RunReader:
+    """The files of a run, as far as they are there."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = Path(path)
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of the checkpoints."""
+        return self.path / "checkpoints"
+
+    def read_config(self) -> dict[str, Any]:
+        """Return what `write_config` was given.
+
+        Raises:
+            RunError: there is no run, or its config.json cannot be read.
+        """
+        path = self.path / "config.json"
+        if not path.exists():
+            raise self._no_run()
+        config: dict[str, Any] = read(path, parse_config)
+        return config
+
+    def _no_run(self) -> RunError:
+        reason = "it has no config.json" if self.path.exists() else "no such folder"
+        advice = "Give a folder below runs/"
+        if self.path.suffix == ".csv" and self.path.is_file():
+            reason, advice = "it is a table of several", "Give one of the folders that it names"
+        return RunError("no run there", self.path, reason, advice)
+
+    def cache_path(self, side: str = "cache") -> Path:
+        """Return where a cache of the run is now, although it was moved: by its path, or by its fingerprint.
+
+        Args:
+            side: "cache", trained on, or "val", validated on; of one cache that was divided, both are it.
+
+        Raises:
+            CacheMissing: it is nowhere.
+        """
+        config = self.read_config()
+        options, images = config["options"], config[side] or config["cache"]
+        typed = (options.get("val") if side == "val" else None) or options["cache"]
+        return find(Path(typed), self.path, images["fingerprint"])
+
+    def read_metrics(self) -> list[EpochRow]:
+        """Return the whole lines of metrics.csv; the last one may be torn where the process was killed.
+
+        Raises:
+            RunError: it is not the table that this program writes.
+        """
+        path = self.path / "metrics.csv"
+        return read(path, parse_epochs) if path.exists() else []
+
+    @property
+    def best_epoch(self) -> EpochRow | None:
+        """The epoch of checkpoints/best.pt; None where metrics.csv is lost."""
+        rows = self.read_metrics()
+        return best_row(rows) if rows else None
+
+    def read_predictions(self) -> list[Prediction]:
+        """Return predictions.csv, in its order; empty where the run has not written it.
+
+        Raises:
+            RunError: it is not the table that this program writes.
+        """
+        path = self.path / "predictions.csv"
+        return read(path, parse_predictions) if path.exists() else []
+
+    def read_scores(self) -> dict[str, Any] | None:
+        """Return what `write_scores` was given; None where there is no such file.
+
+        Raises:
+            RunError: it cannot be read.
+        """
+        path = self.path / "scores.json"
+        return read(path, parse_scores) if path.exists() else None
+
+    @staticmethod
+    def read_group(path: Path) -> list[Path]:
+        """Return the folders that a group.csv names.
+
+        Raises:
+            RunError: it is none.
+        """
+        return [path.parent.parent / name for name in read(path, parse_group, "no group of runs there")]
+
+    def read_divergence(self) -> str:
+        """Return what `write_divergence` was given; empty where training did not diverge.
+
+        Raises:
+            RunError: it cannot be read.
+        """
+        path = self.path / "diverged.txt"
+        return read(path, lambda data: data.decode("utf-8", "surrogateescape").strip()) if path.exists() else ""
+
+    def load_checkpoint(self, name: str = "last.pt") -> dict[str, Any]:
+        """Return what `save_checkpoint` was given, with tensors on the CPU.
+
+        Raises:
+            RunError: there is none.
+            CheckpointDamaged, CheckpointUnsafe: it is not as it was written; names the one before where that is whole.
+        """
+        path = self.checkpoints / name
+        try:
+            return checkpoint.decode(path.read_bytes(), path)
+        except FileNotFoundError as error:
+            raise RunError("no checkpoint", path, "the run ended before it saved one", "Train again") from error
+        except OSError as error:
+            raise StorageError("the checkpoint cannot be read", path, error.strerror or str(error)) from error
+        except CheckpointError as error:
+            if name == "last.pt":
+                error.advice = self._advice_on_a_bad_last()
+            raise
+
+    def _advice_on_a_bad_last(self) -> str:
+        previous = self.checkpoints / "previous.pt"
+        try:
+            content = checkpoint.decode(previous.read_bytes(), previous)
+        except (OSError, CheckpointError):
+            return "There is no whole one before it; train again"
+        return f"The one before it is whole (epoch {content.get('epoch', '?')}): rename previous.pt to last.pt"
+
+
+def read(path: Path, parse: Callable[[bytes], T], what: str = "the run cannot be read") -> T:
+    """Return what a file of a run holds.
+
+    Args:
+        path: of the file.
+        parse: makes a value of its bytes, or raises ValueError that says what is wrong.
+        what: the error says.
+
+    Raises:
+        RunError: it is not there, or cannot be opened.
+        RunDamaged: it is not what a run writes.
+    """
+    try:
+        return parse(path.read_bytes())
+    except OSError as error:
+        raise RunError(what, path, error.strerror or str(error)) from error
+    except ValueError as error:
+        raise RunDamaged(what, path, str(error)) from error

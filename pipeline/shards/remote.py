@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, CancelledError, Executor, Future, wait
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -79,6 +79,9 @@ def _result(future: "Future[BuiltShard]", task: Task, answer_signals: Callable[[
         done = future.result()
     except PipelineError:
         raise
+    except CancelledError as error:
+        why = "the cluster has no workers any more"
+        raise WorkerDied("the build stopped", task.path, why, f"Start workers. {_GO_ON}") from error
     except BrokenExecutor as error:
         raise WorkerDied("the build stopped", task.path, "the executor broke", _GO_ON) from error
     except Exception as error:

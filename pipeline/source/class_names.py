@@ -64,7 +64,7 @@ def _read_synsets(location: Location) -> dict[str, str]:
 
 
 def table_text(location: Location, encoding: str) -> str:
-    """Return the text of a table of classes.
+    """Read the text of a table of classes.
 
     Raises:
         SourceError, AccessDenied: it cannot be read.

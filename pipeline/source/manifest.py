@@ -1,4 +1,4 @@
-"""What a source is: its classes, and its images in columns.
+"""The manifest of a source: its classes, and its images in columns.
 
 All paths are bytes inside, so that a name that is not UTF-8 works like any other. Names and stat data are kept in
 columns, not objects: a million images are a million short byte strings and one array.
@@ -40,8 +40,8 @@ class Manifest:
         members: (M, 6) int64, of each the archive's position and the rest of its `Member`; (0, 6) for plain files.
         left_out: how many files, by reason.
         left_out_named: those that may have been meant as images, with the reason.
-        failed: files that are images by name but lead nowhere.
-        warnings: what a person should know.
+        failed: files that are images by name and cannot be reached.
+        warnings: notes for people.
     """
 
     root: Path

@@ -1,4 +1,4 @@
-"""File names by the million, packed into one buffer: an object for each takes five times the memory."""
+"""Pack millions of file names into one buffer: an object for each takes five times the memory."""
 
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 
 class PackedNames(Sequence[bytes]):
-    """Byte strings in order, of which none changes; more can be put behind them.
+    """An append-only sequence of byte strings.
 
-    They also cost no more in processes that are forked: counting references to objects would copy their memory.
+    Forked processes share its memory: counting references to single objects would copy it.
     """
 
     def __init__(self, names: Iterable[bytes] = ()) -> None:
@@ -21,21 +21,21 @@ class PackedNames(Sequence[bytes]):
         self.extend(names)
 
     def append(self, name: bytes) -> None:
-        """Put a name behind the others."""
+        """Append a name."""
         self._bytes += name
         self._ends.append(len(self._bytes))
 
     def extend(self, names: Iterable[bytes]) -> None:
-        """Put names behind the others."""
+        """Append names."""
         for name in names:
             self.append(name)
 
-    def take(self, places: NDArray[np.int64]) -> "PackedNames":
-        """Return the names of these places, in their order."""
-        return PackedNames(self[place] for place in places.tolist())
+    def take(self, positions: NDArray[np.int64]) -> "PackedNames":
+        """Return the names at these positions, in their order."""
+        return PackedNames(self[position] for position in positions.tolist())
 
     def longest(self) -> int:
-        """Return how many bytes the longest name has; 0 where there is none."""
+        """Return the length of the longest name in bytes; 0 if there are none."""
         return int(self._lengths().max(initial=0))
 
     def table(self, first: int = 0, end: int | None = None) -> NDArray[np.bytes_]:
@@ -56,12 +56,12 @@ class PackedNames(Sequence[bytes]):
     def __len__(self) -> int:
         return len(self._ends) - 1
 
-    def __getitem__(self, place: Any) -> Any:
-        if isinstance(place, slice):
-            return [self[one] for one in range(len(self))[place]]
-        if place < 0:
-            place = range(len(self))[place]
-        return bytes(self._bytes[self._ends[place] : self._ends[place + 1]])
+    def __getitem__(self, position: Any) -> Any:
+        if isinstance(position, slice):
+            return [self[i] for i in range(len(self))[position]]
+        if position < 0:
+            position = range(len(self))[position]
+        return bytes(self._bytes[self._ends[position] : self._ends[position + 1]])
 
     def __iter__(self) -> Iterator[bytes]:
         return (bytes(self._bytes[start:end]) for start, end in pairwise(self._ends))

@@ -1,6 +1,6 @@
-"""A cache in several files: which image belongs to which, and what makes them one set.
+"""Divide the images of a source among the shards of a cache.
 
-An image's shard follows from its class and name alone, so a set that grows moves no image from one file to another.
+The shard of an image follows from its class and name alone. So a source that grows moves no image to another shard.
 """
 
 import os
@@ -16,7 +16,7 @@ from pipeline.source.manifest import Manifest
 
 
 def shard_of(folder: bytes, name: bytes, count: int) -> int:
-    """Return the shard that an image belongs to: xxh3-64 of "class/name", modulo the number of shards."""
+    """Return the shard of an image: xxh3-64 of "class/name", modulo the number of shards."""
     return xxhash.xxh3_64_intdigest(b"%b/%b" % (folder, name)) % count
 
 
@@ -48,7 +48,7 @@ class Partition:
     def shard(self, index: int) -> Manifest:
         """Return the manifest of the images of one shard, in order, with all classes.
 
-        What was left out of the source, and what a person should know of it, stays with the whole.
+        Files left out and warnings stay with the manifest of the whole source.
         """
         manifest = self.manifest
         rows = np.flatnonzero(self._shards == index)
@@ -78,5 +78,5 @@ def divide(manifest: Manifest, shards: Sequence[Shard | None]) -> Iterator[Manif
 
 
 def shards_for(images: int, rows_per_shard: int) -> int:
-    """Return how many shards give about so many images each."""
+    """Return the number of shards that gives about this many images to each."""
     return min(MOST_SHARDS, max(1, -(-images // rows_per_shard)))

@@ -1,4 +1,4 @@
-"""Where an image lies, and how its bytes are read: a file of its own, or a range of an archive."""
+"""Read the bytes of an image: a file of its own, or a range of an archive."""
 
 import errno
 import hashlib
@@ -16,14 +16,14 @@ MAX_FILE_BYTES = 2**29
 
 
 class ChangedWhileReading(OSError):
-    """Somebody wrote to the file between the first and the last byte that was read, twice."""
+    """A file was written to while it was read, twice."""
 
 
 class Stat(NamedTuple):
-    """What the file system says of a file; equal stats mean equal content, `UNSETTLED` equals nothing.
+    """The stat data of a file: equal data mean equal content. `UNSETTLED` never counts as equal.
 
-    The inode tells files apart that were written within one tick of the clock and then changed places by a rename of
-    their folders, which leaves no trace in a file's own times.
+    The inode tells files apart whose times agree: those written within one tick of the clock, whose folders were then
+    renamed. A renamed folder does not change the times of its files.
     """
 
     size: int
@@ -65,9 +65,9 @@ Location = bytes | Member
 
 
 class Damaged(Exception):
-    """A member that its archive does not give back; the message is the reason, fit for a person.
+    """A member cannot be unpacked from its archive; the message is the reason, for people.
 
-    `stored` are the bytes that it has in the archive: as long as they are the same, so is the failure.
+    `stored` are its bytes in the archive: as long as they stay the same, it fails in the same way.
     """
 
     def __init__(self, reason: str, stored: bytes, found: Stat) -> None:
@@ -78,7 +78,7 @@ class Damaged(Exception):
 
 
 def read_image(location: Location) -> tuple[bytes, Stat]:
-    """Read an image whole, sure that it did not change meanwhile.
+    """Read all bytes of an image, and make sure that it did not change meanwhile.
 
     Opening never blocks (a FIFO), and what is not a regular file is refused.
 
@@ -88,14 +88,14 @@ def read_image(location: Location) -> tuple[bytes, Stat]:
 
     Raises:
         OSError: it cannot be read; `ChangedWhileReading` where the second try failed too.
-        Damaged: the archive does not give it back, and never will.
+        Damaged: it cannot be unpacked, now or later.
         StorageError: the archive is not what it was when its members were listed.
     """
     return _read_member(location) if isinstance(location, Member) else _read_file(location)
 
 
 def show_location(location: Location) -> str:
-    """Return where an image lies as text."""
+    """Return the location of an image as text."""
     if isinstance(location, Member):
         return f"{show_path(location.archive)}, byte {location.offset}"
     return show_path(location)
@@ -151,7 +151,7 @@ def _read_member(member: Member) -> tuple[bytes, Stat]:
 
 
 def reopen_archive(path: bytes, listed: Stat) -> int:
-    """Open an archive for reading, if it is still the one whose members were listed.
+    """Open an archive again, if it did not change since its members were listed.
 
     Raises:
         StorageError: it is another one, or gone.
@@ -173,9 +173,9 @@ def _other_archive(path: bytes, why: str) -> StorageError:
 
 
 def hash_image(location: Location) -> tuple[bytes, Stat] | None:
-    """Return an image's SHA-256 and stat, or None where it cannot be read now.
+    """Return the SHA-256 and stat data of an image; None if it cannot be read now.
 
-    Of a damaged member it is the digest of what the archive has of it.
+    For a damaged member, it is the digest of its bytes in the archive.
     """
     try:
         data, found = read_image(location)

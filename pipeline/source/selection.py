@@ -1,4 +1,4 @@
-"""Which classes of a source are cached, how many images of each, and what a person calls them."""
+"""Choose classes of a source, and how many images of each, from Python or as typed on the command line."""
 
 import os
 import re
@@ -20,15 +20,15 @@ _SHOWN = 5
 
 @dataclass(frozen=True)
 class Choice:
-    """Which classes of a source are cached, and how many images of each.
+    """A choice of classes, and of how many images of each are cached.
 
-    A class of several folders is as if they lay in a folder of its name: its images are named "folder/image".
+    A class made of several folders has the images that a folder holding them would have, named "folder/image".
 
     Attributes:
         classes: folders, each a class; where these and `merged` are empty, all folders are.
         merged: classes made of folders: (name, folders).
-        per_class: images of each class at most; a hash of class and name decides which, so that images that are
-            added push out few, and a smaller number takes a part of what a larger one takes. None for all.
+        per_class: the most images of each class; None for all. A hash of class and name chooses them. So added images
+            replace few of the chosen ones, and a smaller number chooses a subset of those of a larger one.
 
     Raises:
         ValueError: a folder or a class is named twice, or `per_class` is no number from 1.
@@ -60,7 +60,7 @@ class Choice:
 
 
 def parse_choice(classes: str | None, merged: Sequence[str], per_class: int | None) -> Choice:
-    """Read what was typed: "n03873416,n01728572", and for each class of several "snake=n01728572,n01740131".
+    """Parse the options --classes, "n03873416,n01728572", and --class, "snake=n01728572,n01740131".
 
     A name that holds a comma, or as a class's name "=", is put in double quotes, or a backslash before the character.
 
@@ -122,27 +122,27 @@ def typed_classes(folders: Collection[bytes]) -> str:
 
 
 def refuse_missing(collected: Collected, choice: Choice, where: "str | os.PathLike[str]") -> None:
-    """See that every class that was asked for is there.
+    """Refuse a choice of classes that the source does not have.
 
     Raises:
-        SourceError: says which are not, and what there is.
+        SourceError: names the missing classes, and those that are there.
     """
     missing = (choice.folders or frozenset()) - set(collected.files)
     if missing:
         what = "class" if len(missing) == 1 else "classes"
-        there = _some(set(collected.files) | collected.unwanted) or "none"
-        why = f"it has no {what} {_some(missing)}; there are {there}"
+        there = _shortened(set(collected.files) | collected.unwanted) or "none"
+        why = f"it has no {what} {_shortened(missing)}; there are {there}"
         odd = any(b"," in folder for folder in collected.unwanted)
         advice = "; put a name with a comma in double quotes" if odd else ""
         raise SourceError("no images to read", where, why, f"A class is the name of its folder{advice}")
 
 
-def _some(folders: Collection[bytes]) -> str:
+def _shortened(folders: Collection[bytes]) -> str:
     return shorten([show_path(folder) for folder in sorted(folders)], _SHOWN)
 
 
 def merge_classes(collected: Collected, choice: Choice) -> None:
-    """Leave in `collected` the classes that were chosen, under their names; those of several folders put together."""
+    """Keep only the chosen classes, under their names, and merge those made of several folders."""
     if choice.folders is None:
         return
     files = {os.fsencode(name): collected.files[os.fsencode(name)] for name in choice.classes}

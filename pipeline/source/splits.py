@@ -1,4 +1,4 @@
-"""Training, validation and test images that lie together are several sources: mixed, nothing could be validated."""
+"""Refuse training, validation and test images that lie together: mixed, nothing could be validated."""
 
 import os
 import re
@@ -70,11 +70,11 @@ def refuse_split_archives(archives: Iterable[bytes], where: str, wanted: Collect
 
     Args:
         archives: their paths; a word of the name decides: imagenet1k-train-0003.tar.
-        where: they lie.
+        where: the folder or archive that holds them, for errors.
         wanted: the classes asked for: archives of these names are classes.
 
     Raises:
-        SourceError: it names one of each split.
+        SourceError: names one archive of each split.
     """
     examples: dict[bytes, bytes] = {}
     for path in sorted(archives):

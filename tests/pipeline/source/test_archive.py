@@ -1,3 +1,5 @@
+"""Archives give the cache of the folder they would unpack to: archive, kinds/class_archives, contents."""
+
 import io
 import os
 import shutil
@@ -125,7 +127,7 @@ def test_an_archive_gives_the_cache_of_its_unpacked_folder_to_the_byte(
     assert (cache.class_ids, cache.class_names) == ([1, 2, 3], ["paddle", "snake", ""])
 
 
-def test_names_of_classes_are_found_beside_the_archive_and_at_the_top_of_kaggles_layout(tmp_path: Path) -> None:
+def test_names_of_classes_are_found_beside_archives_and_atop_kaggles(tmp_path: Path) -> None:
     photos = make_photos(tmp_path / "photos")
     synsets = "1 paddle, boat paddle\n2 snake\n"
     kaggle = tmp_path / "kaggle"
@@ -198,7 +200,7 @@ def test_a_tar_is_read_once_from_its_beginning_to_its_end(
     assert len(offsets) == 8 and offsets == sorted(set(offsets))
 
 
-def test_an_archive_that_has_not_changed_stands_for_all_its_members_and_otherwise_their_content_decides(
+def test_members_of_an_unchanged_archive_are_not_read_again(
     named_photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = tar_of(named_photos, tmp_path / "a.tar")
@@ -249,7 +251,7 @@ def test_a_build_that_was_stopped_goes_on_to_the_same_bytes(
 
 
 @pytest.mark.parametrize("how", ["changed", "gone"])
-def test_an_archive_that_changes_during_a_build_stops_it_and_the_next_one_goes_on(
+def test_an_archive_that_changes_during_a_build_stops_it(
     how: str, named_photos: Path, expected: bytes, tmp_path: Path
 ) -> None:
     source = tar_of(named_photos, tmp_path / "a.tar")
@@ -310,7 +312,7 @@ def test_odd_names_are_only_names_and_nothing_is_written(tmp_path: Path) -> None
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_of_a_name_that_comes_twice_the_last_member_counts_as_when_it_is_unpacked(tmp_path: Path) -> None:
+def test_if_a_name_comes_twice_the_last_member_counts(tmp_path: Path) -> None:
     source = write_tar(tmp_path / "a.tar", {"1/a.jpg": b"old", "1/b.jpg": b"b", "./1/a.jpg": b"new"})
 
     manifest = scan_source(source)
@@ -368,7 +370,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], None], str, bool]] = {
 
 
 @pytest.mark.parametrize("kind", DAMAGES)
-def test_a_member_that_its_zip_does_not_give_back_is_named_and_the_cache_stays_fresh(kind: str, tmp_path: Path) -> None:
+def test_a_damaged_member_is_named_and_the_cache_stays_fresh(kind: str, tmp_path: Path) -> None:
     parts = tmp_path / "parts"
     parts.mkdir()
     with zipfile.ZipFile(parts / "bad.zip", "w", zipfile.ZIP_DEFLATED) as archive:
@@ -385,9 +387,7 @@ def test_a_member_that_its_zip_does_not_give_back_is_named_and_the_cache_stays_f
     assert build_cache(parts, tmp_path / "c.h5", size=16, executor=InThisProcess()).up_to_date
 
 
-def test_an_archive_that_is_cut_is_refused_rather_than_taken_for_a_smaller_one(
-    named_photos: Path, tmp_path: Path, run_cli: RunCli
-) -> None:
+def test_an_archive_that_is_cut_is_refused(named_photos: Path, tmp_path: Path, run_cli: RunCli) -> None:
     for path in (tar_of(named_photos, tmp_path / "a.tar"), zip_of(named_photos, tmp_path / "a.zip")):
         path.write_bytes(path.read_bytes()[:10_000])
         ended = run_cli("build-cache", path.name)
@@ -403,7 +403,7 @@ def test_a_tar_without_the_mark_of_its_end_is_read_with_a_warning(tmp_path: Path
     assert scan_source(source).warnings == [f"{source} has no mark of its end; it may have been cut there"]
 
 
-def test_of_tars_that_were_put_one_behind_the_other_the_first_is_read_with_a_warning(tmp_path: Path) -> None:
+def test_of_concatenated_tars_the_first_is_read_with_a_warning(tmp_path: Path) -> None:
     first, second = (write_tar(tmp_path / f"{name}.tar", {f"{name}/a.jpg": bytes(512)}) for name in "12")
     first.write_bytes(first.read_bytes() + second.read_bytes())
 

@@ -27,7 +27,7 @@ def test_readable_names_come_from_a_table_in_the_source(name: str, text: str, ph
 
 
 @pytest.mark.parametrize("data", [b"a,b\n1,2\n", b"", b"id,name\n1,\xff\n"])
-def test_a_table_of_names_that_cannot_be_read_is_refused_rather_than_ignored(data: bytes, photos: Path) -> None:
+def test_a_table_of_names_that_cannot_be_read_is_refused(data: bytes, photos: Path) -> None:
     (photos / "classes.csv").write_bytes(data)
 
     with pytest.raises(SourceError, match="class names cannot be read"):

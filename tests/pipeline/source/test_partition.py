@@ -1,3 +1,5 @@
+"""Images are divided among shards by their class and name."""
+
 from collections import Counter
 from pathlib import Path
 
@@ -23,23 +25,23 @@ def test_images_are_spread_evenly() -> None:
     assert all(abs(count - 1000) < 5 * np.sqrt(1000) for count in counts.values())
 
 
-def test_parts_hold_each_candidate_once_in_order_with_all_classes(photos: Path) -> None:
+def test_shards_hold_each_image_once_in_order_with_all_classes(photos: Path) -> None:
     (photos / "1" / "lost.jpg").symlink_to("nowhere")
     (photos / "notes.txt").touch()
     manifest = scan_source(photos)
 
-    parts = [Partition(manifest, 3).shard(index) for index in range(3)]
+    shards = [Partition(manifest, 3).shard(index) for index in range(3)]
 
-    images = [(label, name) for part in parts for label, name in zip(part.labels.tolist(), part.names, strict=True)]
+    images = [(label, name) for shard in shards for label, name in zip(shard.labels.tolist(), shard.names, strict=True)]
     assert sorted(images) == list(zip(manifest.labels.tolist(), manifest.names, strict=True))
-    for index, part in enumerate(parts):
-        here = list(zip(part.labels.tolist(), part.names, strict=True))
+    for index, shard in enumerate(shards):
+        here = list(zip(shard.labels.tolist(), shard.names, strict=True))
         assert here == sorted(here)
         assert all(shard_of(manifest.class_folders[label], name, 3) == index for label, name in here)
-        assert part.class_folders == manifest.class_folders and part.class_ids == manifest.class_ids
-        assert not part.left_out and part.stats.shape == (len(here), 4)
-    assert [f.name for part in parts for f in part.failed] == ["lost.jpg"]
-    assert Partition(manifest, 3).sizes() == [len(part.names) for part in parts]
+        assert shard.class_folders == manifest.class_folders and shard.class_ids == manifest.class_ids
+        assert not shard.left_out and shard.stats.shape == (len(here), 4)
+    assert [f.name for shard in shards for f in shard.failed] == ["lost.jpg"]
+    assert Partition(manifest, 3).sizes() == [len(shard.names) for shard in shards]
 
 
 def test_growth_moves_no_image_to_another_shard(photos: Path) -> None:
@@ -60,7 +62,7 @@ def test_growth_moves_no_image_to_another_shard(photos: Path) -> None:
     assert {image: after[image] for image in before} == before
 
 
-def test_a_set_is_the_same_for_any_images_and_another_for_another_recipe_decoder_classes_or_number() -> None:
+def test_the_id_of_a_set_follows_from_recipe_decoder_classes_and_number() -> None:
     one = shards_id(Recipe(), "0" * 32, [b"1", b"2"], ["", ""], 4)
 
     assert len(one) == 32 and set(one) <= set("0123456789abcdef")

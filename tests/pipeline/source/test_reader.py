@@ -12,9 +12,7 @@ from tests.pipeline.source.test_scan import appending_read, picture
 from tests.support.builds import InThisProcess
 
 
-def test_a_file_that_changes_while_it_is_read_is_read_once_more(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_that_grows_while_it_is_read_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "changing.jpg"
     path.write_bytes(b"abc")
     monkeypatch.setattr(os, "read", appending_read(1))
@@ -24,7 +22,7 @@ def test_a_file_that_changes_while_it_is_read_is_read_once_more(
     assert data == b"abc!"
 
 
-def test_a_file_that_is_overwritten_in_place_while_it_is_read_is_read_once_more(
+def test_a_file_that_is_overwritten_while_it_is_read_is_read_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "a.jpg"

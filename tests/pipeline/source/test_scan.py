@@ -1,3 +1,5 @@
+"""Scanning folders with every trap: scan, folder, collected, manifest, file_names."""
+
 import os
 import socket
 import unicodedata
@@ -24,7 +26,7 @@ def picture(path: Path, seed: int = 0) -> Path:
     return path
 
 
-def candidates(root: Path) -> list[tuple[object, str]]:
+def images(root: Path) -> list[tuple[object, str]]:
     manifest = scan_source(root)
     return [
         (manifest.class_ids[label], os.fsdecode(name))
@@ -86,7 +88,7 @@ def test_a_source_in_which_nothing_decodes_gives_no_file(tmp_path: Path) -> None
         (["b", "B", "a"], ["B", "a", "b"]),
     ],
 )
-def test_class_ids_are_integers_in_numeric_order_where_all_are_and_else_strings_in_byte_order(
+def test_class_ids_are_integers_if_all_are_and_strings_in_byte_order_else(
     folders: list[str], class_ids: list[object], tmp_path: Path
 ) -> None:
     for folder in folders:
@@ -129,7 +131,7 @@ def test_suffixes_count_in_any_case_and_the_rest_is_left_out_by_suffix(tmp_path:
 
     manifest = scan_source(tmp_path)
 
-    assert [name for _, name in candidates(tmp_path)] == ["a.JPG", "b.jpeg", "c.Jpe", "d.JFIF", "e.PnG"]
+    assert [name for _, name in images(tmp_path)] == ["a.JPG", "b.jpeg", "c.Jpe", "d.JFIF", "e.PnG"]
     assert manifest.left_out == {
         "suffix .gif": 2,
         "suffix .gz": 1,
@@ -152,7 +154,7 @@ def test_real_folders_are_read_before_links_to_them_whatever_their_names(tmp_pat
 
     manifest = scan_source(tmp_path)
 
-    assert candidates(tmp_path) == [(2, "a.jpg"), (2, "deep/b.jpg")]
+    assert images(tmp_path) == [(2, "a.jpg"), (2, "deep/b.jpg")]
     assert manifest.left_out == {"link to a folder that is read already": 3}
 
 
@@ -163,7 +165,7 @@ def test_links_that_lead_out_of_the_source_are_followed(tmp_path: Path) -> None:
     (tmp_path / "photos" / "1" / "link.jpg").symlink_to(tmp_path / "elsewhere" / "b.jpg")
     (tmp_path / "photos" / "2").symlink_to(tmp_path / "elsewhere" / "class")
 
-    assert candidates(tmp_path / "photos") == [(1, "link.jpg"), (2, "a.jpg")]
+    assert images(tmp_path / "photos") == [(1, "link.jpg"), (2, "a.jpg")]
 
 
 def test_an_unreadable_file_fails_and_an_unreadable_folder_ends_the_build(
@@ -211,7 +213,7 @@ def test_a_class_that_is_a_link_to_where_one_may_not_look_ends_the_build(
     closed.chmod(0o755)
 
 
-def test_links_that_may_have_been_folders_of_images_and_lead_nowhere_are_named(photos: Path) -> None:
+def test_links_that_lead_nowhere_are_named(photos: Path) -> None:
     (photos / "3").symlink_to("/not mounted/3")
     (photos / "1" / "more").symlink_to("/not mounted/more")
 

@@ -1,3 +1,5 @@
+"""Choosing classes and images of a source, from Python and as typed."""
+
 import os
 import shlex
 from pathlib import Path
@@ -40,7 +42,7 @@ def test_chosen_classes_give_the_cache_of_a_folder_that_has_just_these(tmp_path:
     assert scan_source(source, None, Choice(("n04", "n02"))).left_out == {"class not asked for": 2}
 
 
-def test_a_class_of_several_folders_is_as_if_they_lay_in_a_folder_of_its_name(tmp_path: Path) -> None:
+def test_a_class_of_several_folders_is_a_folder_that_holds_them(tmp_path: Path) -> None:
     source = synsets(tmp_path / "all")
     (source / "n02" / "dangling.jpg").symlink_to("nowhere")
     nested = tmp_path / "nested"
@@ -55,7 +57,7 @@ def test_a_class_of_several_folders_is_as_if_they_lay_in_a_folder_of_its_name(tm
     assert cache.class_ids == ["n03", "snake"] and cache.filenames[4] == "n01/n01_0.JPEG"
 
 
-def test_the_images_chosen_of_a_class_hardly_change_when_it_grows_and_fewer_are_some_of_more() -> None:
+def test_images_chosen_of_a_class_hardly_change_when_it_grows() -> None:
     names = [b"%d.jpg" % number for number in range(2000)]
     chosen = {names[i] for i in choose(b"1", names, 500)}
     grown = sorted([*names, *(b"new%d.jpg" % number for number in range(20))])
@@ -71,7 +73,7 @@ def test_the_images_chosen_of_a_class_hardly_change_when_it_grows_and_fewer_are_
     assert choose(b"1", names[:3], 500).tolist() == [0, 1, 2]
 
 
-def test_so_many_images_of_each_class_are_cached_and_the_others_counted(tmp_path: Path) -> None:
+def test_per_class_limits_the_images_and_counts_the_others(tmp_path: Path) -> None:
     source = synsets(tmp_path / "all")
 
     report = build_cache(source, tmp_path / "c.h5", size=8, executor=InThisProcess(), choice=Choice(per_class=3))
@@ -80,7 +82,7 @@ def test_so_many_images_of_each_class_are_cached_and_the_others_counted(tmp_path
     assert report.left_out == {"not among the 3 chosen of its class": 4} and report.seen == 16
 
 
-def test_a_cache_of_some_classes_says_which_are_new_when_all_are_asked_for_and_decodes_only_these(
+def test_a_cache_of_some_classes_grows_by_the_others_alone(
     tmp_path: Path,
 ) -> None:
     source = synsets(tmp_path / "all")

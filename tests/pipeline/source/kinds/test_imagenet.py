@@ -117,9 +117,7 @@ def test_a_changed_table_moves_images_and_nothing_is_decoded_again(in_folders: P
     assert cache.class_ids[int(cache.labels[cache.filenames.index(image + ".JPEG")])] == other
 
 
-def test_without_the_table_a_person_is_told_of_it_rather_than_given_one_class(
-    in_folders: Path, tmp_path: Path, run_cli: RunCli
-) -> None:
+def test_validation_images_without_their_table_are_refused(in_folders: Path, tmp_path: Path, run_cli: RunCli) -> None:
     tar = SOURCES["the tar"](in_folders, tmp_path)
     (tmp_path / TABLE).unlink()
     for source in (tar, tmp_path / "val"):

@@ -43,7 +43,7 @@ def test_webdataset_shards_have_the_class_of_a_sample_beside_its_image(tmp_path:
     assert list(scan_source(shards / "train-000000.tar", None, Choice(("1",))).names) == [b"0001.jpg"]
 
 
-def test_of_a_sample_the_image_is_taken_and_not_its_mask(tmp_path: Path) -> None:
+def test_the_image_of_a_sample_is_taken_and_not_its_mask(tmp_path: Path) -> None:
     source = write_tar(
         tmp_path / "a.tar",
         {

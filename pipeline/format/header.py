@@ -22,6 +22,7 @@ MAGIC = b"\x93MNCACHE"
 VERSION = 1
 USER_BLOCK = 4096
 IMAGES_OFFSET = 8192
+SUPERBLOCK_VERSION = USER_BLOCK + 8
 OPEN_FLAG = USER_BLOCK + 20  # byte whose lowest bit says that a program has the file open for writing
 SIDE_FILES = (".lock", ".stat", ".stat.new", ".building", ".building.new", ".journal", ".journal.new")
 

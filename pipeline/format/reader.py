@@ -19,7 +19,7 @@ from pipeline.errors import CacheDamaged, CacheStale, CacheUnsafe, StorageError,
 from pipeline.format.checks import open_cache, read_header
 from pipeline.format.classes import ClassId, class_ids_of, class_order
 from pipeline.format.features import Features
-from pipeline.format.header import OPEN_FLAG, Extent, Header
+from pipeline.format.header import OPEN_FLAG, SUPERBLOCK_VERSION, Extent, Header
 from pipeline.format.tables import Failed, is_earlier_failure, read_failure
 from pipeline.recipe import Recipe
 from pipeline.system import files
@@ -272,6 +272,14 @@ def row_hash(row: NDArray[Any]) -> int:
     return xxhash.xxh3_64_intdigest(row.reshape(-1).view(np.uint8).data)
 
 
+def _without_open_flag(block: bytes, offset: int) -> bytes:
+    """Clear the bit by which the HDF5 library says that a program has the file open for writing."""
+    flag, version = OPEN_FLAG - offset, SUPERBLOCK_VERSION - offset
+    if not 0 <= version < flag < len(block) or block[version] > 1:  # later superblocks have it elsewhere
+        return block
+    return block[:flag] + bytes([block[flag] & ~1]) + block[flag + 1 :]
+
+
 def outside_digest(fd: int, header: Header) -> str:
     """Digest every byte outside header and images: from the header's end to the rows, and behind them.
 
@@ -282,8 +290,5 @@ def outside_digest(fd: int, header: Header) -> str:
     for start, end in ((header.encoded_size, images.offset), (images.end, header.file_size)):
         for offset in range(start, end, files.BLOCK):
             block = files.read_at(fd, min(files.BLOCK, end - offset), offset)
-            if offset <= OPEN_FLAG < offset + len(block):
-                at = OPEN_FLAG - offset
-                block = block[:at] + bytes([block[at] & ~1]) + block[at + 1 :]
-            digest.update(block)
+            digest.update(_without_open_flag(block, offset))
     return digest.hexdigest()

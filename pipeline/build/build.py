@@ -1,4 +1,4 @@
-"""Building a cache: lock, look, fill rows with many workers, publish by one rename; resumable at any moment."""
+"""Build a cache: lock, assess, fill rows with many workers, publish by one rename; resumable at any moment."""
 
 import os
 import time
@@ -52,7 +52,7 @@ def build_cache(
     wait: bool = False,
     progress: Progress | None = None,
 ) -> BuildReport:
-    """Decode a folder or archive of images, a class a folder, into one HDF5 tensor cache; do only what is left to do.
+    """Decode a folder or archive of images, a class a folder, into one HDF5 tensor cache; do only what is left.
 
     Args:
         source: the folder of class folders, or an archive of them; see `scan_source`.
@@ -101,10 +101,10 @@ def build_cache(
 def build_file(
     task: Task, *, executor: Executor | None = None, wait: bool = False, progress: Progress | None = None
 ) -> BuildReport:
-    """Build one file: a whole cache, or a shard of a set.
+    """Build one file: a whole cache or a shard.
 
     Args:
-        task: the file, and what belongs into it.
+        task: describes the file and its images.
         executor, wait, progress: as `build_cache` has them.
     """
     refuse_place(task.path)
@@ -115,7 +115,7 @@ def build_file(
 
 
 def nothing_decoded(root: Path, failed: list[Failed]) -> SourceError:
-    """Say why there is nothing to cache, where files were and none gave an image."""
+    """Return the error for a source none of whose files gave an image."""
     reasons = Counter(f.reason for f in failed)
     shown = ", ".join(f"{count} × {reason}" for reason, count in reasons.most_common(3))
     return SourceError("no images to cache", root, f"none of its files could be decoded ({shown})")
@@ -134,7 +134,7 @@ class _Build:
         self.counts: Counter[str] = Counter()
 
     def run(self, executor: Executor | None, progress: Progress | None) -> BuildReport:
-        """Do what is left to do."""
+        """Fill what is missing, publish the file, and report."""
         task, old = self.task, self.found.old
         self.found.refuse_loss()
         if old is not None and self.found.up_to_date:
@@ -173,7 +173,7 @@ class _Build:
             self.images.reasons[candidate] = failure.reason
 
     def _fill(self, job: Job, executor: Executor | None, progress: Progress | None) -> None:
-        """Have every row filled that is not, and note each in image table and journal."""
+        """Fill every missing row, and note each in image table and journal."""
         images, workers = self.images, self.task.workers or os.cpu_count() or 1
         todo = np.flatnonzero(images.state == TODO)
         candidates = {}
@@ -213,7 +213,7 @@ class _Build:
             report.warnings.append(again)
 
     def _stats(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """(N, 4) of every row's file, and (F, 4) of every failed one, as `CacheReader.failed` lists them."""
+        """Return stat data: (N, 4) of each row's file, and (F, 4) of each failed file in the order of the table."""
         images = self.images
         failed = {(f.class_id, f.name): UNSETTLED for f in images.failed()}
         for candidate in np.flatnonzero(images.state == FAILED).tolist():

@@ -1,6 +1,6 @@
-"""A cache of features: the rows of an image cache, each replaced by what a function makes of it.
+"""Write a cache of features: the tables of an image cache, and rows that a function computes from its rows.
 
-The tables are those of the image cache; whoever knows networks gives the function.
+The caller, who knows networks, gives the function.
 """
 
 import errno
@@ -44,16 +44,16 @@ RowsOf = Callable[[int, int], NDArray[np.float32]]
 
 @dataclass(frozen=True)
 class FeaturesReport:
-    """What became of a cache of features.
+    """The result of writing a cache of features.
 
     Attributes:
         path: the cache.
-        features: what its rows are.
-        cached: images in it.
-        why: what was out of date; empty where there was no cache before.
+        features: network, layer and weights that its rows come from.
+        cached: number of images.
+        why: the reason why an old cache was out of date; empty without one.
         up_to_date: nothing had to be done.
         file_bytes: size of the cache.
-        seconds: how long it took.
+        seconds: the time that it took.
     """
 
     path: Path
@@ -90,11 +90,11 @@ def write_features(
     All rows are computed anew where anything has changed. A build that was stopped begins anew.
 
     Args:
-        images: where the tables come from.
+        images: the cache whose tables are copied.
         path: the cache of features, created or replaced by one rename.
-        features: what the function makes, of these images.
-        rows_of: (first row, the one behind the last) -> (rows, D) float32, at most `ROWS_AT_ONCE` at a time.
-        rebuild: compute them in any case, and replace whatever cache is there.
+        features: describes what the function computes from these images.
+        rows_of: (first row, end) -> (end - first, D) float32; at most `ROWS_AT_ONCE` rows at a time.
+        rebuild: compute them in any case, and replace any cache that is there.
         wait: wait for another build of this cache.
         progress: called with (images done, images in all).
 
@@ -116,16 +116,16 @@ def write_features(
 
 
 def fingerprint(features: Features) -> str:
-    """Digest what shapes the numbers: the network and its weights, and the fingerprint of the images."""
+    """Digest all that decides the numbers: network, weights, and the fingerprint of the images."""
     values = ["features", VERSION, features.to_dict()]
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 def _why_stale(old: CacheReader, images: Reader, features: Features, rebuild: bool) -> str:
-    """Say what a cache of features lacks; empty where it is up to date.
+    """Return why a cache of features is out of date; empty where it is up to date.
 
     Raises:
-        OutputError: it is none of these photographs, or none at all.
+        OutputError: it holds other photographs, or images.
     """
     if rebuild:
         return "a rebuild was asked for"
@@ -198,7 +198,7 @@ def _write_rows(
 
 
 def _finish(fd: int, of_images: Reader, features: Features, extent: Extent, tables: dict[str, NDArray[Any]]) -> Header:
-    """Write what stands around the rows, the header last."""
+    """Write the tables and objects around the rows, and the header last."""
     with held_signals():  # the HDF5 library is no place for an exception
         extents, size = hdf5.write_objects(fd, extent, tables)
     header = Header(

@@ -1,4 +1,4 @@
-"""What is known of every candidate while a cache is built: columns, one entry an image, and the tables they become."""
+"""Hold what a build knows of every image, in columns, and turn them into the tables of the cache."""
 
 import os
 from typing import Any
@@ -16,14 +16,14 @@ TODO, DONE, FAILED, TRANSIENT = 0, 1, 2, 3
 
 
 class ImageTable:
-    """Columns over the M candidates of a manifest.
+    """Columns over the M images of a manifest.
 
     Attributes:
         state: (M,) uint8, TODO, DONE, FAILED (follows from the bytes) or TRANSIENT (may not come again).
         source_sha256: (M, 32) uint8, zero where not known.
         row_hash, image_hash: (M,) uint64.
-        stats: (M, 4) int64, the column of the manifest; changed to that of the moment at which the content was read.
-        notes, reasons: by candidate, where there are any.
+        stats: (M, 4) int64, the column of the manifest; a row is updated when its file is read.
+        notes, reasons: by image, where there are any.
     """
 
     def __init__(self, manifest: Manifest) -> None:
@@ -38,7 +38,7 @@ class ImageTable:
         self.reasons: dict[int, str] = {}
 
     def know(self, candidate: int, sha256: bytes, found: Stat | None = None) -> None:
-        """Note a file's content, before anything was done with it."""
+        """Note the content of a file."""
         if sha256 != self.source_sha256[candidate].tobytes():  # memory that is not written stays shared with workers
             self.source_sha256[candidate] = np.frombuffer(sha256, np.uint8)
         if found and found != tuple(self.stats[candidate].tolist()):
@@ -50,7 +50,7 @@ class ImageTable:
         return digest.tobytes() if digest.any() else b""
 
     def record(self, candidate: int, result: Result) -> None:
-        """Take over what a worker says of an image."""
+        """Note a worker's result for an image."""
         if result.source_sha256:
             self.know(candidate, result.source_sha256, result.stat)
         self.state[candidate] = {"failed": FAILED, "transient": TRANSIENT}.get(result.how, DONE)
@@ -60,7 +60,7 @@ class ImageTable:
         self._set(self.reasons, candidate, result.reason)
 
     def restore(self, candidate: int, entry: Entry) -> None:
-        """Take over what a journal says of an image; `state` is for the caller to decide."""
+        """Note a journal's entry for an image; the caller sets `state`."""
         self.know(candidate, entry.source_sha256)
         self.row_hash[candidate] = entry.row_hash
         self.image_hash[candidate] = entry.image_hash
@@ -68,7 +68,7 @@ class ImageTable:
         self._set(self.reasons, candidate, entry.reason)
 
     def entry(self, candidate: int) -> Entry:
-        """Return what the journal is to say of an image."""
+        """Return the journal's entry for an image."""
         return Entry(
             folder=self.manifest.class_folders[self.manifest.labels[candidate]],
             name=self.manifest.names[candidate],
@@ -81,7 +81,7 @@ class ImageTable:
         )
 
     def failed(self) -> list[Failed]:
-        """List every file that gives no image, by class and name: of the manifest, and of the workers."""
+        """List every file that gives no image, by class and name, as manifest and workers found it."""
         found = [
             Failed(
                 self.manifest.class_ids[self.manifest.labels[candidate]],
@@ -99,7 +99,7 @@ class ImageTable:
         )
 
     def tables(self) -> dict[str, NDArray[Any]]:
-        """Return the tables of the finished cache: only what became a row, in order."""
+        """Return the tables of the finished cache: of the images that became rows, in order."""
         done = self.state == DONE
         rows: Any = slice(None) if done.all() else np.flatnonzero(done)  # a slice copies no column
         places = np.cumsum(done) - 1

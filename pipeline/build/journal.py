@@ -1,7 +1,7 @@
-"""What an unfinished build has done so far: one line a finished image, each with its own checksum.
+"""Keep a journal of a build: a line for each finished image, with a checksum of its own.
 
-The journal says what a row's hash must be, never where the row lies: a resumed build looks for the hash among the
-rows that it finds, and decodes whatever it does not find. So nothing depends on the order of writes.
+The journal says which hash a row must have, never where the row lies. A resumed build looks for the hash among the
+rows in the file, and decodes the images whose hash is missing. So nothing depends on the order of writes.
 """
 
 import json
@@ -18,7 +18,7 @@ from pipeline.system import files
 
 
 class Entry(NamedTuple):
-    """What became of one image: a row, or a failure that follows from the bytes (`reason`)."""
+    """The result for one image: a row, or a failure that follows from its bytes (`reason`)."""
 
     folder: bytes
     name: bytes
@@ -31,7 +31,7 @@ class Entry(NamedTuple):
 
 
 class Journal:
-    """Appends entries; the first line says which build they belong to."""
+    """A journal that entries are appended to; its first line describes the build."""
 
     def __init__(self, path: Path) -> None:
         self.fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC)
@@ -39,7 +39,7 @@ class Journal:
 
     @staticmethod
     def start(path: Path, build: dict[str, Any]) -> None:
-        """Make a new journal of the build that `build` describes."""
+        """Create the journal of the build that `build` describes."""
         files.publish(_line(build), path)
 
     def add(self, entries: list[Entry]) -> None:
@@ -62,7 +62,7 @@ def begun_build(path: Path) -> dict[str, Any]:
 def read_journal(path: Path) -> Iterator[Entry]:
     """Yield the entries of a journal, oldest first; a later one of the same image replaces an earlier one.
 
-    Lines that are torn or damaged are passed over: what they said is done again.
+    Torn or damaged lines are skipped; their images are done again.
     """
     lines = _good_lines(path)
     next(lines, None)

@@ -1,4 +1,4 @@
-"""One builder per cache: an advisory lock that dies with its holder and says who holds it."""
+"""Lock a cache for one build: an advisory lock that ends with its holder and names it."""
 
 import errno
 import fcntl
@@ -17,10 +17,10 @@ from pipeline.system import files
 
 @contextmanager
 def build_lock(cache: Path, wait: bool = False) -> Iterator[int]:
-    """Hold `<cache>.lock`; worker processes that are forked meanwhile hold it too, and die with their parent.
+    """Hold `<cache>.lock`. Worker processes that are forked meanwhile hold it too; they die with their parent.
 
-    The file says who holds it and is emptied at the end. It stays beside a cache; where none came of the build, it
-    is deleted while still held, which a builder that waits for it notices.
+    The file names its holder and is emptied at the end. It stays beside a cache. If the build made no cache, the file
+    is deleted while it is still locked, and a waiting build notices that.
 
     Args:
         cache: the cache to be built.

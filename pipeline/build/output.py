@@ -1,4 +1,4 @@
-"""Where a cache is to be: what is there, whether it may be replaced, and what a file operation that fails means."""
+"""Decide whether a cache may be created or replaced at its path, and turn failing file operations into errors."""
 
 import errno
 import os
@@ -24,7 +24,7 @@ from pipeline.format.reader import CacheReader
 
 
 def refuse_beside_shards(path: Path) -> None:
-    """Keep a set and a single cache from having one name.
+    """Refuse a single cache with the name of a sharded one.
 
     Raises:
         OutputError: there are shards of that name.
@@ -36,7 +36,7 @@ def refuse_beside_shards(path: Path) -> None:
 
 
 def identity(path: Path) -> tuple[int, int, int] | None:
-    """Return what tells a file from the one that replaces it; None where there is none."""
+    """Return numbers that tell a file from the one that replaces it; None without a file."""
     with suppress(OSError):
         found = path.lstat()
         return found.st_dev, found.st_ino, found.st_ctime_ns
@@ -44,7 +44,7 @@ def identity(path: Path) -> tuple[int, int, int] | None:
 
 
 def refuse_place(path: Path) -> None:
-    """Refuse what cannot become the cache: a link, a folder, a device, a place below a file.
+    """Refuse a path that cannot become a cache: a link, a folder, a device, a path below a file.
 
     Raises:
         OutputError, AccessDenied: says which.
@@ -89,7 +89,7 @@ def _no_place(path: Path, error: OSError) -> AccessDenied | OutputError:
 
 @contextmanager
 def storage_errors(path: Path) -> Iterator[None]:
-    """Say what an OSError of a file operation means for the build."""
+    """Turn an OSError of a file operation into the error that the build ends with."""
     try:
         yield
     except OSError as error:
@@ -112,7 +112,7 @@ def storage_errors(path: Path) -> Iterator[None]:
 
 
 def open_old_cache(path: Path, rebuild: bool) -> tuple[CacheReader | None, str]:
-    """Open the cache that is there, if any, and say why it counts as none where it is damaged.
+    """Open the cache at `path`. Without a usable one, return None and the reason if it is damaged.
 
     Raises:
         OutputError: a file that is no cache of ours, which is never replaced, or one of a newer version.
@@ -132,10 +132,10 @@ def open_old_cache(path: Path, rebuild: bool) -> tuple[CacheReader | None, str]:
 
 
 def refuse_other_content(old: CacheReader, content: str) -> None:
-    """Keep a cache of something else: features where images are to be, or images where features are.
+    """Refuse to replace features by images, or images by features.
 
     Raises:
-        OutputError: it is none of `content`.
+        OutputError: the cache does not hold `content`.
     """
     if old.header.content != content:
         why = f"holds {old.header.content}, not {content}"
@@ -143,13 +143,13 @@ def refuse_other_content(old: CacheReader, content: str) -> None:
 
 
 def refuse_other_photographs(path: Path, shared: int, count: int, kind: str = "") -> None:
-    """Keep the cache of another source.
+    """Refuse to replace the cache of another source.
 
     Args:
         path: of the cache.
-        shared: its images that are in the source too.
-        count: its images.
-        kind: what it holds of them: "features of "; empty where it holds the images.
+        shared: number of its images that are in the source too.
+        count: number of its images.
+        kind: "features of " for a cache of features.
 
     Raises:
         OutputError: the source has less than half of its images.

@@ -1,4 +1,4 @@
-"""A build that has not been published: its file of rows, its journal, what can be kept of them, and publishing."""
+"""Hold a build that is not published yet: its file of rows and its journal; resume it, and publish it."""
 
 import bisect
 import errno
@@ -32,14 +32,14 @@ _ELSEWHERE = "Make room, or give another --out"
 class PartialBuild:
     """`<cache>.building` and `<cache>.journal`, under the build's lock.
 
-    Row r of the file belongs to the r-th candidate that is not known to have failed.
+    Row r of the file belongs to the r-th image that is not known to have failed.
 
     Args:
-        cache: the cache to be published.
+        cache: path of the cache that is built.
         recipe: of the build.
         decoder: of this installation.
-        anew: keep nothing but what an earlier build with this set has done.
-        shard: which part of a set it will be.
+        anew: keep only rows of an earlier build with this flag (`--rebuild`).
+        shard: number of the shard; None for a whole cache.
     """
 
     def __init__(
@@ -59,15 +59,15 @@ class PartialBuild:
         self.discarded = False  # an unfinished build of another recipe or decoder, of which nothing could be kept
 
     def open(self, images: ImageTable) -> int:
-        """Open the build of before and keep what still fits, or begin a new one.
+        """Resume the earlier build and keep the rows that still fit, or begin a new one.
 
-        What is kept is marked in `images`; `rows` says which row every candidate has, -1 for those known to fail.
+        Kept rows are marked in `images`. Then `rows` holds the row of every image, -1 for those known to fail.
 
         Args:
             ledger: of the source.
 
         Returns:
-            How many rows were kept.
+            The number of rows that were kept.
 
         Raises:
             OutputError: the disk is too small, or the files cannot be created.
@@ -102,13 +102,13 @@ class PartialBuild:
         return kept
 
     def record(self, entries: list[Entry]) -> None:
-        """Note finished images."""
+        """Note finished images in the journal."""
         if self.journal is None:
             raise ValueError("the build is not open")
         self.journal.add(entries)
 
     def close(self) -> None:
-        """Close both files; they stay for the next build unless they were published."""
+        """Close both files. They stay for the next build unless they were published."""
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1
@@ -117,14 +117,14 @@ class PartialBuild:
             self.journal = None
 
     def discard(self) -> None:
-        """Delete what is left of an unfinished build."""
+        """Delete the files of an unfinished build."""
         self.close()
         aside = self.journal_path.with_name(self.journal_path.name + ".new")
         for path in (self.building, self._aside, self.journal_path, aside):
             files.remove(path)
 
     def publish(self, images: ImageTable) -> Header:
-        """Close ranks behind failed images, write tables and header, and rename the file into place."""
+        """Close the gaps of failed images, write tables and header, and rename the file into place."""
         done = np.flatnonzero(images.state == DONE)
         self._move(self.rows[done], np.arange(len(done)))
         rows = Extent(
@@ -167,7 +167,7 @@ class PartialBuild:
         return IMAGES_OFFSET + count * self.recipe.row_bytes
 
     def _begin(self) -> None:
-        """Make the two files; the rows' gets its name only at its full size."""
+        """Create both files. That of the rows gets its name only at its full size."""
         Journal.start(self.journal_path, self.build)
         self.fd = files.create(self._aside)
 
@@ -190,7 +190,7 @@ class PartialBuild:
             raise OutputError("the cache cannot be created", self.cache, why, advice) from error
 
     def _resume(self, images: ImageTable) -> bool:
-        """Find the rows that the journal promises; mark their candidates DONE, and known failures FAILED."""
+        """Find the rows that the journal names; mark their images DONE, and known failures FAILED."""
         if begun_build(self.journal_path) != self.build:
             return False
         try:
@@ -239,7 +239,7 @@ class PartialBuild:
             self._take_place(images, candidate, found)
 
     def _row_hashes(self) -> NDArray[np.uint64]:
-        """Hash every row that the file has, wherever a killed build may have left it."""
+        """Hash every row in the file, wherever a killed build left it."""
         count = (os.fstat(self.fd).st_size - IMAGES_OFFSET) // self.recipe.row_bytes
         return np.fromiter((xxhash.xxh3_64_intdigest(self._read_row(row)) for row in range(count)), np.uint64, count)
 
@@ -247,11 +247,11 @@ class PartialBuild:
         return files.read_at(self.fd, self.recipe.row_bytes, self._row_end(row))
 
     def _move(self, sources: NDArray[np.int64], targets: NDArray[np.int64]) -> None:
-        """Move rows within the file, so that each is whole in at least one place at any moment.
+        """Move rows within the file, so that each is whole somewhere at any moment.
 
         Args:
-            sources: (n,) from where.
-            targets: (n,) to where, none twice.
+            sources: (n,) old row numbers.
+            targets: (n,) new row numbers, none twice.
         """
         scratch = max(int(rows.max(initial=0)) for rows in (sources, targets, self.rows)) + 1
         moving = sources != targets
@@ -266,7 +266,7 @@ class PartialBuild:
                 self._fill_up(start, source_of, scratch)
 
     def _fill_up(self, start: int, source_of: NDArray[np.int64], saved: int = -1) -> None:
-        """Fill row `start`, then the one that it was filled from, and so on; what `start` held is at `saved`."""
+        """Fill row `start`, then the row that it was filled from, and so on. The old `start` is at row `saved`."""
         target = start
         while (source := int(source_of[target])) >= 0:
             source_of[target] = -1
@@ -278,7 +278,7 @@ class PartialBuild:
 
 
 class _Rows:
-    """Rows of a file by their hash; each is given out once.
+    """Rows of a file by their hash. Each is returned once.
 
     Args:
         hashes: (R,) uint64, of each row.
@@ -290,7 +290,7 @@ class _Rows:
         self._taken = np.zeros(len(hashes) + 1, np.int64)  # of equal hashes, where the first of them lies
 
     def take(self, row_hash: np.uint64) -> int | None:
-        """Return a row that has this hash and was not taken yet; None where there is none."""
+        """Return a row with this hash that was not returned before; None where there is none."""
         first = int(np.searchsorted(self._hashes, row_hash))
         place = first + int(self._taken[first])
         if place >= len(self._hashes) or self._hashes[place] != row_hash:
@@ -300,14 +300,14 @@ class _Rows:
 
 
 def _places(images: ImageTable) -> dict[bytes, tuple[int, int]]:
-    """Return the candidates of each class folder: the first, and the one behind the last."""
+    """Return the range of each class folder's images: the first, and the end."""
     manifest = images.manifest
     ends = np.searchsorted(manifest.labels, np.arange(len(manifest.class_folders) + 1)).tolist()
     return dict(zip(manifest.class_folders, pairwise(ends), strict=True))
 
 
 def _find(images: ImageTable, places: dict[bytes, tuple[int, int]], entry: Entry) -> int | None:
-    """Return the candidate of that class and name."""
+    """Return the image of an entry's class and name."""
     names = images.manifest.names
     first, end = places.get(entry.folder, (0, 0))
     place = bisect.bisect_left(names, entry.name, first, end)

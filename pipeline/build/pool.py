@@ -1,4 +1,4 @@
-"""Runs the work on many images through an executor, and survives what a decoder can do to its process."""
+"""Run the work on many images in an executor, and survive crashes and hangs of its processes."""
 
 import math
 import os
@@ -29,13 +29,13 @@ def run_items(
 ) -> Generator[list[Result]]:
     """Do the work on `items`, in any order.
 
-    A worker process that dies takes its pool with it. The images that were in work are then done one by one, each
-    with a process of its own to crash: one that does is a failure of that image, and the rest goes on.
+    A worker process that dies takes its pool with it. Its images are then done one by one, each in a process of its
+    own. If that crashes, the image has failed, and the build goes on.
 
     Args:
-        job: what all have in common.
+        job: the options that all images share.
         items: the images, read lazily.
-        total: how many they are.
+        total: their number.
         workers: processes of the local pool.
         executor: used instead of a local pool.
 
@@ -52,7 +52,7 @@ def run_items(
         if executor is not None:
             yield from _run(executor, job, chunks, _AHEAD * workers, suspects, answer_signals)
             if suspects:
-                raise WorkerDied("the build stopped", job.target, "the executor broke", _GO_ON)
+                raise WorkerDied("the build stopped", job.output, "the executor broke", _GO_ON)
             return
         while True:
             with _pool(workers) as pool:
@@ -74,9 +74,9 @@ def _run(
     suspects: list[Item],
     answer_signals: Callable[[], None],
 ) -> Iterator[list[Result]]:
-    """Keep `ahead` chunks in work; if the executor breaks, add the items whose fate is unknown to `suspects`.
+    """Keep `ahead` chunks in work. If the executor breaks, add the items without a result to `suspects`.
 
-    Whatever ends it, the results of the chunks that were begun are yielded first: finished work is not done twice.
+    However it ends, the results of running chunks are yielded first, so that no work is done twice.
     """
     in_work: dict[Future[list[Result]], Sequence[Item]] = {}
     chunk: Sequence[Item] = ()
@@ -119,7 +119,7 @@ def _run(
 
 
 def _finish(executor: Executor, in_work: Iterable[Future[list[Result]]]) -> None:
-    """Let the chunks that are being worked on end, and no other begin."""
+    """Wait for the running chunks, and let no other begin."""
     if isinstance(executor, LocalPool):
         shut_down(executor)
     for future in in_work:
@@ -132,7 +132,7 @@ def _finish(executor: Executor, in_work: Iterable[Future[list[Result]]]) -> None
 
 
 def _one_by_one(job: Job, suspects: Sequence[Item], answer_signals: Callable[[], None]) -> Iterator[list[Result]]:
-    """Do each image in a pool of its own; one that breaks it has failed."""
+    """Do each image in a pool of its own. An image that breaks its pool has failed."""
     crashes = 0
     for item in suspects:
         crashed: list[Item] = []
@@ -141,7 +141,7 @@ def _one_by_one(job: Job, suspects: Sequence[Item], answer_signals: Callable[[],
         crashes = crashes + 1 if crashed else 0
         if crashes > CRASHES_IN_A_ROW:
             why = f"{crashes} workers died one after another, the last at {show_location(item.location)}"
-            raise WorkerDied("the build stopped", job.target, why, _GO_ON)
+            raise WorkerDied("the build stopped", job.output, why, _GO_ON)
         if crashed:
             yield [Result(item.row, "transient", reason=_CRASHED)]
 

@@ -1,4 +1,4 @@
-"""What a person reads of a build and of a cache: plain text, one fact a line."""
+"""Report a build to a person: plain text, one fact a line."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -13,23 +13,23 @@ from pipeline.text import SHOWN, first_lines, printable, show_bytes, show_path, 
 
 @dataclass
 class BuildReport:
-    """What became of every file, and of the cache.
+    """The result of a build, for every file of the source.
 
     Attributes:
         path: the cache.
         class_ids, class_names, counts: (C,) by label; `counts` are cached images.
-        cached: images in the cache; of these were `decoded` now, `copied` from the cache before or `kept` from an
-            unfinished build.
-        left_out: files that were never meant as images, by reason.
-        left_out_named: those that may have been: (path below the source, reason).
-        failed: files that should have given an image.
-        why: what was out of date, in one line; empty where there was no cache before.
-        inherited: what of the recipe was taken from the cache before, in one line.
-        up_to_date: nothing had to be done, or could be done for files that could not be read before either.
-        warnings: what a person should know.
+        cached: images in the cache: `decoded` now, `copied` from the old cache, `kept` from an unfinished build, or
+            left in place.
+        left_out: number of files that are no images, by reason.
+        left_out_named: (path below the source, reason) of those that may have been meant as images.
+        failed: files that should have given an image and did not.
+        why: the reason why the old cache was out of date, in one line; empty without one.
+        inherited: the options that were taken from the old cache, in one line.
+        up_to_date: True if nothing was done: nothing was missing, or the same files still cannot be read.
+        warnings: one line each.
         look: images worth a look.
         file_bytes: size of the cache.
-        seconds: how long it all took.
+        seconds: the time that the build took.
     """
 
     path: Path
@@ -53,7 +53,7 @@ class BuildReport:
 
     @property
     def seen(self) -> int:
-        """Files looked at; cached + left out + failed."""
+        """Number of files in the source: cached + left out + failed."""
         return self.cached + self.left_out.total() + len(self.failed)
 
     def __str__(self) -> str:
@@ -95,7 +95,7 @@ class BuildReport:
 
 
 def left_out_lines(left_out: Counter[str], named: Sequence[tuple[str, str]]) -> Iterator[str]:
-    """Count what was left out by reason, and name what may have been meant as an image."""
+    """Yield the number of files left out by reason, and the names of possible images."""
     if left_out:
         counts = ", ".join(f"{count} × {reason}" for reason, count in sorted(left_out.items()))
         yield f"left out: {counts}"
@@ -103,7 +103,7 @@ def left_out_lines(left_out: Counter[str], named: Sequence[tuple[str, str]]) -> 
 
 
 def failed_lines(failed: Sequence[Failed]) -> Iterator[str]:
-    """Name what failed, with class and reason."""
+    """Yield failed files with class and reason."""
     yield from titled_lines("failed", [f"class {show_path(str(f.class_id))}, {_failed(f)}" for f in failed], SHOWN * 2)
 
 

@@ -12,7 +12,7 @@ from pipeline.recipe import Recipe, pixels_to_row, row_to_pixels
 
 
 class Donor:
-    """An older cache as a source of rows, found by the content of the image file."""
+    """An old cache whose rows are copied; they are found by the content of the image file."""
 
     def __init__(self, path: Path) -> None:
         self.cache = CacheReader(path)
@@ -25,7 +25,7 @@ class Donor:
             self.notes[row] = (*self.notes.get(row, ()), note)
 
     def find(self, sha256: bytes, recipe: Recipe) -> tuple[NDArray[Any] | None, int, tuple[str, ...]]:
-        """Return (row as `recipe` stores it, image hash, notes); the row is None where none is good."""
+        """Return (row as `recipe` stores it, image hash, notes). The row is None if there is none, or it is damaged."""
         key = np.frombuffer(sha256, np.uint64)[0]
         first, end = (int(np.searchsorted(self.keys, key, side)) for side in ("left", "right"))
         for row in self.order[first:end].tolist():
@@ -45,5 +45,5 @@ class Donor:
 
 @lru_cache(maxsize=1)
 def _donor(path: Path, fingerprint: str) -> Donor:
-    """Open a donor once a process; the fingerprint tells it from a later cache of the same path."""
+    """Open a donor once a process. The fingerprint tells it from a later cache at the same path."""
     return Donor(path)

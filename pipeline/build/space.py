@@ -15,7 +15,7 @@ _BYTES_OF_OBJECTS = 64 * 1024
 
 
 def bytes_needed(images: ImageTable, recipe: Recipe, rows: int) -> int:
-    """Estimate, a little on the high side, the size of a cache with so many rows."""
+    """Estimate the size of a cache with so many rows, a little on the high side."""
     manifest = images.manifest
     names = max(1, manifest.names.longest())
     classes = max([1, *map(len, manifest.class_folders)]) + max(
@@ -30,6 +30,6 @@ def bytes_needed(images: ImageTable, recipe: Recipe, rows: int) -> int:
 
 
 def room_needed(images: ImageTable, recipe: Recipe, rows: int) -> int:
-    """Estimate what building such a cache takes of the disk: the file and its journal."""
+    """Estimate the disk space that a build needs: for the file and its journal."""
     names = max(1, images.manifest.names.longest())
     return bytes_needed(images, recipe, rows) + rows * (names + _BYTES_A_JOURNAL_LINE)

@@ -1,4 +1,4 @@
-"""Does a cache still fit its source and recipe? Looks and answers; acts on nothing."""
+"""Compare a cache with its source and recipe. Changes nothing."""
 
 import os
 from collections import Counter, defaultdict
@@ -29,12 +29,12 @@ class Staleness:
     Attributes:
         changes: (kind, class) -> how many; kinds are "changed", "added", "removed", "renamed", "moved", "damaged",
             "to be tried again".
-        other: differences that are not single files, as phrases: "size 224 → 256".
+        other: differences that concern no single file, as phrases: "size 224 → 256".
         shared: images of the source whose content is in the cache, under whatever class and name.
         held: images of the cache whose content is in the source.
         same_pixels: rows of the cache can be copied, or derived without decoding.
-        rows: (M,) the row that holds each candidate under the same class and name, -1 where there is none.
-        failures: candidates that failed when the cache was built, and would again: the stored failure.
+        rows: (M,) the row of each image, by class and name; -1 where there is none.
+        failures: by image, the stored failures that a build would meet again.
     """
 
     changes: Counter[tuple[str, str]] = field(default_factory=Counter)
@@ -79,15 +79,15 @@ def compare(
 ) -> Staleness:
     """Compare a source with a cache, reading no image that stat data show to be unchanged.
 
-    What is learnt of the files' contents is noted in `images`.
+    The contents of the files that are read are noted in `images`.
 
     Args:
-        images: of the source as it is now, nothing done yet.
+        images: of the source as it is now.
         cache: the cache.
-        recipe: asked for now.
+        recipe: of the build.
         decoder: of this installation.
         stats: from `stat_cache.read_stats`; None to read every file.
-        damaged: rows known to be wrong.
+        damaged: rows that do not match their hash.
     """
     manifest, staleness = images.manifest, Staleness()
     staleness.other = _other_differences(manifest, cache, recipe, decoder)
@@ -136,7 +136,7 @@ def _numbers(source_sha256: NDArray[np.uint8]) -> NDArray[np.uint64]:
 def _same(
     table: NDArray[Any], rows: NDArray[np.int64], other: NDArray[Any], other_rows: NDArray[np.int64]
 ) -> NDArray[np.bool_]:
-    """Say which rows of one table equal those of another; a column at a time, since tables are large."""
+    """Tell which rows of one table equal those of another; a column at a time, since tables are large."""
     equal = np.ones(len(rows), bool)
     for column in range(table.shape[1]):
         equal &= table[rows, column] == other[other_rows, column]
@@ -144,7 +144,7 @@ def _same(
 
 
 def _match(manifest: Manifest, cache: CacheReader) -> tuple[NDArray[np.int64], dict[int, int]]:
-    """Find each candidate in the cache by class and name: its row or -1, and its place among the failures."""
+    """Find each image in the cache by class and name: its row or -1, and its position among the failures."""
     rows = np.full(len(manifest.names), -1, np.int64)
     labels = {folder: label for label, folder in enumerate(cache.class_folders)}
     ends = np.searchsorted(manifest.labels, np.arange(len(manifest.class_folders) + 1))
@@ -165,7 +165,7 @@ def _match(manifest: Manifest, cache: CacheReader) -> tuple[NDArray[np.int64], d
 
 
 def _find(stored: NDArray[np.bytes_], names: NDArray[np.bytes_], start: int) -> NDArray[np.int64] | int:
-    """Return the row of each name, or -1; the stored names are in order, and the first is of row `start`."""
+    """Return the row of each name, or -1. The stored names are sorted; the first belongs to row `start`."""
     if not len(stored):
         return -1
     places = np.minimum(np.searchsorted(stored, names), len(stored) - 1)
@@ -179,7 +179,7 @@ def _know_contents(
     failed: dict[int, int],
     stats: NDArray[np.int64] | None,
 ) -> None:
-    """Note the SHA-256 of every candidate that the cache knows: from it where stat data agree, else by reading."""
+    """Note the SHA-256 of every image in the cache: from its table where stat data agree, else by reading the file."""
     places = rows.copy()
     for candidate, place in failed.items():
         places[candidate] = cache.num_images + place
@@ -210,7 +210,7 @@ def _hash_files(images: ImageTable, candidates: NDArray[np.int64]) -> None:
 def _compare_failed(
     staleness: Staleness, images: ImageTable, cache: CacheReader, failed: dict[int, int], names: list[str]
 ) -> None:
-    """A failure that follows from the bytes stands while they do; one of the day is tried again."""
+    """Keep a failure while its bytes are unchanged; try a transient one again."""
     old = cache.failed
     for candidate, place in failed.items():
         name = names[images.manifest.labels[candidate]]
@@ -242,7 +242,7 @@ def _compare_sets(
     failed: dict[int, int],
     names: list[str],
 ) -> None:
-    """Count what was added and removed; what was removed and stands elsewhere with the same content has moved."""
+    """Count the images that were added, removed, or moved (removed here, and added there with the same content)."""
     manifest = images.manifest
     added = [candidate for candidate in np.flatnonzero(rows < 0).tolist() if candidate not in failed]
     gone = np.ones(cache.num_images, bool)
@@ -300,5 +300,5 @@ def count_shared(digests: NDArray[np.uint8], others: NDArray[np.uint8]) -> int:
 
 
 def damaged_rows(cache: CacheReader) -> list[int]:
-    """Check every row of a cache against its hash; return the wrong ones."""
+    """Return the rows of a cache that do not match their hash."""
     return [row for row in range(cache.num_images) if not cache.row_is_good(row)]

@@ -1,7 +1,7 @@
-"""`<cache>.stat`: what the system says of the sources and of the cache, so that the next build need read neither.
+"""Keep `<cache>.stat`: stat data of the sources and of the cache, so that the next build need not read them.
 
-It vouches for contents only while the cache itself is the file that it was written beside, by inode, size and times.
-Where it is lost, damaged or of another cache, nothing is wrong: every file and every row is read.
+It counts only while the cache is the same file, by inode, size and times. If it is lost, damaged or belongs to another
+cache, nothing is wrong: every file and every row is read.
 """
 
 import os
@@ -23,7 +23,7 @@ _TICK_NS = 10**7  # Linux stamps files in steps of up to 10 ms
 
 
 def write_stats(path: Path, header: Header, *stats: NDArray[np.int64]) -> None:
-    """Keep stat data of the sources and of the cache itself beside it, so that the next build need read neither.
+    """Write the stat data of the sources and of the cache itself.
 
     Args:
         path: the cache.
@@ -48,7 +48,7 @@ def write_stats(path: Path, header: Header, *stats: NDArray[np.int64]) -> None:
 
 
 def read_stats(cache: CacheReader) -> NDArray[np.int64] | None:
-    """Return what `write_stats` kept of this very file, if nobody has touched it since; else None."""
+    """Return what `write_stats` wrote for this file, if it has not changed since; else None."""
     data = _read(cache.path)
     if data is None:
         return None

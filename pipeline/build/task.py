@@ -1,4 +1,4 @@
-"""What a build of one file is told: a whole cache, or a shard of a set, here or in a worker that is far away."""
+"""Describe the build of one file, a whole cache or a shard, here or in a remote worker; choose its recipe."""
 
 import os
 from collections.abc import Callable, Mapping
@@ -65,22 +65,22 @@ def _recipe_at(path: Path) -> Recipe | None:
 
 @dataclass(frozen=True)
 class Task:
-    """All that building one file needs, to be sent anywhere.
+    """All that the build of one file needs; it can be pickled.
 
     Attributes:
         source: the folder or archive of all images.
         choice: of classes and images.
-        manifest: the candidates that belong into the file.
+        manifest: the images of the file.
         path: the file.
         recipe, decoder: of the build.
         before: `identity` of the file, from before the scan.
-        shard: which part of a set it is. Whether the set holds other photographs is then for the caller to find out:
-            one shard is too small a part to tell.
-        rebuild: decode everything anew, and replace whatever cache is there.
+        shard: number of the shard; None for a whole cache. The caller checks whether the shards hold other photographs:
+            a single shard is too small to tell.
+        rebuild: decode everything anew, and replace any cache that is there.
         workers: processes that decode; None for one a core.
-        format: of the caches that the sender knows.
-        options: what was given of the recipe, by name; None where the recipe is complete as it is.
-        inherited: what the recipe takes from the cache that is there, in one line.
+        format: version of the format that the sender writes.
+        options: the options that the recipe was chosen by; None for a recipe that must not change.
+        inherited: the options that the recipe takes from the old cache, in one line.
     """
 
     source: Path

@@ -1,6 +1,6 @@
-"""The work on single images, and the local pool of processes that does it.
+"""Fill rows: read, decode and write single images.
 
-`fill_rows` is what any `concurrent.futures.Executor` runs; everything it needs travels in its arguments.
+Any `concurrent.futures.Executor` can run `fill_rows`; all that it needs is in its arguments.
 """
 
 import errno
@@ -25,10 +25,9 @@ from pipeline.system.processes import BYTES_AN_IMAGE, SECONDS_AN_IMAGE, signal_l
 
 
 class Item(NamedTuple):
-    """One image to be done: where it is read, which row it fills.
+    """An image to be cached: its location and its row.
 
-    `source_sha256` is empty where the content is not known yet; where it is, a row may be copied without reading
-    the file.
+    `source_sha256` is empty if the content is not known. If it is known, a row can be copied without reading the file.
     """
 
     row: int
@@ -51,16 +50,16 @@ class Result(NamedTuple):
 
 @dataclass(frozen=True)
 class Job:
-    """What all images of one build share.
+    """The options that all images of one build share.
 
     Attributes:
-        target: the unfinished file that rows are written into.
+        output: the file that rows are written into.
         offset: byte of row 0 in it.
         recipe: how an image becomes a row.
-        donor: an older cache with the same pixels, to copy or derive rows from, with its fingerprint; or None.
+        donor: path and fingerprint of an old cache whose rows can be copied or derived; or None.
     """
 
-    target: Path
+    output: Path
     offset: int
     recipe: Recipe
     donor: tuple[Path, str] | None = None
@@ -74,7 +73,7 @@ def fill_rows(job: Job, items: Sequence[Item]) -> list[Result]:
             a failure of that image.
     """
     donor = None if job.donor is None else _donor(*job.donor)
-    fd = files.open_for_writing(job.target)
+    fd = files.open_for_writing(job.output)
     try:
         results = []
         for item in items:

@@ -38,7 +38,7 @@ def open_cache(path: Path) -> int:
     """Open a cache for reading.
 
     Raises:
-        CacheMissing: nothing there, or only an unfinished build.
+        CacheMissing: there is no file, or only an unfinished build.
         CacheUnsafe: not a regular file.
         AccessDenied, StorageError, WorkerDied: as the system says.
     """
@@ -184,7 +184,7 @@ def _is_bytes(dtype: str) -> bool:
 
 
 def _check_extents(header: Header, path: Path) -> None:
-    """Every extent inside the file, page-aligned where we map, none reaching into another."""
+    """Refuse extents that leave the file or overlap, and images that do not begin at their byte."""
     if header.extents["images"].offset != IMAGES_OFFSET:
         raise CacheUnsafe("not a cache that can be read", path, "its images do not begin where they must", _REBUILD)
     end = USER_BLOCK

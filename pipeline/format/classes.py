@@ -1,4 +1,4 @@
-"""Class ids: their order, and how they stand in a file."""
+"""Order class folders, and turn them into class ids."""
 
 import os
 import re
@@ -13,12 +13,12 @@ _INTEGER = re.compile(rb"0|[1-9][0-9]*")
 
 
 def class_order(folders: list[bytes]) -> list[bytes]:
-    """Order class folders: as numbers where every name is one, else by bytes."""
+    """Sort class folders: as numbers if every name is one, else by bytes."""
     return sorted(folders, key=int) if _all_integers(folders) else sorted(folders)
 
 
 def class_ids_of(folders: list[bytes]) -> list[ClassId]:
-    """Return what a person calls the classes: integers where every folder's name is one, else strings."""
+    """Return the class ids: integers if every folder's name is one, else strings."""
     return [int(f) for f in folders] if _all_integers(folders) else [os.fsdecode(f) for f in folders]
 
 

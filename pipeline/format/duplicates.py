@@ -1,4 +1,4 @@
-"""Images that are the same, or nearly: a perceptual hash for each, and the groups that it gives."""
+"""Find images that are the same, by content, or nearly the same, by perceptual hash."""
 
 from collections.abc import Iterator
 
@@ -37,11 +37,10 @@ def near_pairs(hashes: NDArray[np.uint64], skip: NDArray[np.bool_]) -> list[tupl
 
     Args:
         hashes: (N,) uint64, from `image_hash`.
-        skip: (N,) bool, rows not to look at (blank ones all look alike).
+        skip: (N,) bool, rows to leave out (blank images all look alike).
 
     Returns:
-        (a, b) with a < b, sorted; equal hashes count. At most `MOST_PAIRS` of them: of ten thousand drawings on
-        white, every one may be near every other.
+        (a, b) with a < b, sorted, at most `MOST_PAIRS`: ten thousand drawings on white may all be near each other.
     """
     rows = np.flatnonzero(~skip)
     found: set[tuple[int, int]] = set()
@@ -61,7 +60,7 @@ def near_rows_across(hashes: NDArray[np.uint64], others: NDArray[np.uint64]) -> 
         others: (M,) uint64, of the other set. Leave blank images out: they all look alike.
 
     Returns:
-        (N,) bool. Of more than `_MOST_COMPARED` pairs that share a band of bits, the rest is not looked at.
+        (N,) bool. At most about `_MOST_COMPARED` pairs are compared; the rest counts as different.
     """
     ours, inverse = np.unique(hashes, return_inverse=True)
     theirs = np.unique(others)
@@ -81,12 +80,12 @@ def near_rows_across(hashes: NDArray[np.uint64], others: NDArray[np.uint64]) -> 
 def _candidates(keys: NDArray[np.uint64], bits: int) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
     """Yield pairs of positions (a, b), a < b, many at a time: every near pair, and others.
 
-    Of NEAR_BITS + 1 bands of a key at least one is equal in a near pair, so only keys that share a band are paired.
-    Where many share one (a white sky), the rest of their bits is divided in the same way.
+    A near pair is equal in at least one of NEAR_BITS + 1 bands of bits, so only keys that share a band are paired.
+    Where many keys share a band (a white sky), the rest of their bits is divided in the same way.
 
     Args:
-        keys: (n,) uint64, of which the low `bits` count.
-        bits: how many.
+        keys: (n,) uint64; only the low `bits` count.
+        bits: number of bits.
     """
     width = bits // (NEAR_BITS + 1)
     for band in range(NEAR_BITS + 1):
@@ -108,7 +107,7 @@ def _candidates(keys: NDArray[np.uint64], bits: int) -> Iterator[tuple[NDArray[n
 
 
 def _sharing(keys: NDArray[np.generic]) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """Yield all pairs of positions (a, b), a < b, that hold the same key, many at a time."""
+    """Yield all pairs of positions (a, b), a < b, with the same key, many at a time."""
     order = np.argsort(keys, kind="stable")
     ordered = keys[order]
     places = np.arange(len(keys))
@@ -121,7 +120,7 @@ def _sharing(keys: NDArray[np.generic]) -> Iterator[tuple[NDArray[np.int64], NDA
 
 
 def _runs(keys: NDArray[np.generic]) -> Iterator[NDArray[np.int64]]:
-    """Yield the positions of each key that stands more than once, ascending."""
+    """Yield the positions of each key that occurs more than once, ascending."""
     order = np.argsort(keys, kind="stable")
     ordered = keys[order]
     starts = np.flatnonzero(np.concatenate(([True], ordered[1:] != ordered[:-1]))) if len(keys) else order

@@ -1,4 +1,4 @@
-"""What a row of a cache of features is: what a frozen network makes of an image of another cache."""
+"""Describe the rows of a cache of features: the input of a frozen network's last layer, for each image."""
 
 import string
 from dataclasses import asdict, dataclass, fields
@@ -7,12 +7,12 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Features:
-    """How the images of a cache became numbers. Equal features of equal images are equal, up to rounding.
+    """How images became features. Equal descriptions of equal images give equal numbers, up to rounding.
 
     Attributes:
         model: name of the network.
-        layer: of it, whose input the numbers are.
-        length: D, numbers an image.
+        layer: the layer whose input the numbers are.
+        length: D, the number of features of an image.
         weights: SHA-256 of the network's weights, 64 hexadecimal digits.
         images: fingerprint of the cache of images.
 
@@ -37,7 +37,7 @@ class Features:
 
     @property
     def network(self) -> tuple[str, str, int, str]:
-        """What features of different images have in common where they go together."""
+        """The values that two caches of features must share to be used together."""
         return self.model, self.layer, self.length, self.weights
 
     def __str__(self) -> str:
@@ -60,7 +60,7 @@ class Features:
         return cls(**values)
 
     def differences(self, other: "Features") -> list[str]:
-        """Say what `other` has otherwise, one phrase a value."""
+        """List the values that differ in `other`, one phrase each."""
         found = [
             f"{name} {getattr(self, name)} → {getattr(other, name)}"
             for name in ("model", "layer", "length")

@@ -1,4 +1,4 @@
-"""Compute what identifies a cache and a set of shards."""
+"""Compute the digests that identify a cache and its shards."""
 
 import hashlib
 import json
@@ -15,7 +15,7 @@ from pipeline.recipe import Recipe
 
 
 def fingerprint(recipe: Recipe, decoder: str, tables: dict[str, NDArray[Any]]) -> str:
-    """Digest what shapes the bytes of a cache: names, contents, classes, failures, recipe, decoder, format version.
+    """Digest all that decides the bytes of a cache: names, contents, classes, failures, recipe, decoder, version.
 
     Returns:
         64 hexadecimal digits.
@@ -30,9 +30,9 @@ def fingerprint(recipe: Recipe, decoder: str, tables: dict[str, NDArray[Any]]) -
 
 
 def shards_id(recipe: Recipe, decoder: str, folders: Sequence[bytes], names: Sequence[str], count: int) -> str:
-    """Digest what the shards of a set have in common: recipe, decoder, classes, their number; not their images.
+    """Digest what all shards of a cache share: recipe, decoder, classes, number of shards; not their images.
 
-    So a set can grow, shard by shard, and shards built on many machines belong together without having met.
+    So images can be added shard by shard, and shards from many machines belong together.
 
     Returns:
         32 hexadecimal digits.

@@ -1,4 +1,4 @@
-"""The only place that calls the HDF5 library: it lays out the objects of a finished cache around its rows."""
+"""Write the HDF5 objects of a finished cache around its rows. No other module calls the HDF5 library."""
 
 import io
 import os
@@ -21,16 +21,16 @@ def write_objects(
 ) -> tuple[dict[str, Extent], int]:
     """Write superblock, object headers and tables into a file whose rows are in place already.
 
-    The library writes through `_AroundRows`, so rows are neither copied nor touched. Everything is contiguous,
-    allocated early, of fixed length and without time stamps; the same input gives the same bytes.
+    The library writes through `_AroundRows`, so rows are not copied or touched. Everything is contiguous, allocated
+    early, of fixed length and without time stamps: the same input gives the same bytes.
 
     Args:
-        fd: the file, open for reading and writing, rows at `images.offset`; its user block is left alone.
+        fd: the file, open for reading and writing, with its rows at `images.offset`. Its user block is not changed.
         images: the rows' extent.
-        tables: in the order in which they are to stand; an empty one is stored as one zero row.
+        tables: in their order in the file. An empty one is stored as one zero row.
 
     Returns:
-        Each dataset's extent, images first, and the size of the file.
+        The extent of each dataset, images first, and the size of the file.
 
     Raises:
         OSError: the disk failed.
@@ -82,10 +82,10 @@ def _create(h5py: Any, file: Any, extent: Extent) -> Any:
 
 
 class _AroundRows(io.RawIOBase):
-    """A file object for the HDF5 library in which user block and rows cannot be written.
+    """A file object for the HDF5 library that protects user block and rows.
 
-    Once `fd` is -1 everything seems to succeed and nothing is done: what the library could not write it tries again
-    when the process ends, when nobody wants to hear of it and the number is perhaps another file's.
+    Once `fd` is -1, every call seems to succeed and does nothing. After a failure the library writes again when the
+    process ends, when the descriptor may belong to another file.
     """
 
     def __init__(self, fd: int, images: Extent) -> None:
@@ -148,10 +148,10 @@ class _AroundRows(io.RawIOBase):
 
 
 def describe(path: str) -> dict[str, dict[str, Any]]:
-    """Say how the HDF5 library sees a cache: dtype, shape and byte offset of each dataset.
+    """Describe a cache as the HDF5 library sees it: dtype, shape and byte offset of each dataset.
 
-    The library can hang or crash on a damaged file: call this in a process of its own. Names are listed without
-    following links, and anything that is no plain contiguous dataset is described as such, never read.
+    The library can hang or crash on a damaged file, so call this in a process of its own. Links are not followed, and
+    only plain contiguous datasets are described.
     """
     import h5py
 

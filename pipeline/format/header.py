@@ -53,12 +53,12 @@ def check_digits(digits: str, length: int) -> None:
 
 @dataclass(frozen=True)
 class Shard:
-    """Which part of a set a cache is.
+    """The number of a shard, and what it shares with the other shards.
 
     Attributes:
         index: 0..count-1.
-        count: of the set.
-        set: what its shards have in common, 32 hexadecimal digits; see `pipeline.shards.shards_id`.
+        count: number of shards.
+        set: digest of what all shards share, 32 hexadecimal digits; see `fingerprint.shards_id`.
     """
 
     index: int
@@ -89,7 +89,7 @@ class Shard:
 
 @dataclass(frozen=True)
 class Extent:
-    """Where a dataset lies: `count` rows of `row_shape` at byte `offset`; an empty one is stored as one zero row."""
+    """The place of a dataset: `count` rows of `row_shape` at byte `offset`. An empty one is stored as one zero row."""
 
     name: str
     dtype: str
@@ -124,18 +124,18 @@ class Extent:
 
 @dataclass(frozen=True)
 class Header:
-    """What the JSON header says.
+    """The content of the JSON header.
 
     Attributes:
-        recipe: how each image became a row, or what the features were made of.
+        recipe: how each image became a row; of features, the recipe of their images.
         decoder: identity of the decoder, 32 hexadecimal digits.
         fingerprint: of sources, recipe, decoder and format version; 64 hexadecimal digits.
         content: "images" or "features".
-        shard: which part of a set this is, or None where the cache is whole.
+        shard: None for a whole cache.
         extents: by dataset name; "images" and every name of `TABLE_NAMES`.
         file_size: exact size of the file in bytes.
         digest: xxh3-128 of every byte outside header and images, 32 hexadecimal digits.
-        features: what the rows are where they are no images, else None.
+        features: network and layer that the rows come from; None for images.
         earlier_recipe: the recipe as an earlier state of the format wrote it, with fewer keys; else None.
     """
 
@@ -189,7 +189,7 @@ class Header:
 
     @cached_property
     def encoded_size(self) -> int:
-        """Bytes of `encode()`: the digest covers what comes behind them."""
+        """Bytes of `encode()`; the digest begins behind them."""
         return len(self.encode())
 
 

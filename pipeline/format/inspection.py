@@ -1,4 +1,4 @@
-"""Find images that look alike or otherwise deserve attention."""
+"""Inspect the images of a cache: copies, near copies, tiny, blank and animated images."""
 
 import os
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from pipeline.text import show_path, titled_lines
 
 
 def inspect_images(reader: Reader) -> "Inspection":
-    """Find what is worth a look: the same content twice, near duplicates, tiny and blank images."""
+    """Inspect the images of a cache, by its tables."""
 
     def name(row: int) -> str:
         return image_name(reader.class_folders[int(reader.table("labels")[row])], reader.table("filenames")[row])
@@ -25,11 +25,11 @@ def inspect_images(reader: Reader) -> "Inspection":
 
 @dataclass
 class Inspection:
-    """Images worth a look before training on them; names are "class/name".
+    """Images to look at before training on them; names are "class/name".
 
     Attributes:
-        same_content: groups of images whose files are the same bytes.
-        nearly_alike: pairs that look alike (a copy that was scaled or compressed again), the first 10,000.
+        same_content: groups of images whose files have the same bytes.
+        nearly_alike: pairs that look alike (copies that were scaled or compressed again), at most 10,000.
         notes: (image, note): tiny, blank, animated.
     """
 
@@ -38,7 +38,7 @@ class Inspection:
     notes: list[tuple[str, str]] = field(default_factory=list)
 
     def summary(self) -> str:
-        """One line, empty where there is nothing."""
+        """Return one line; empty if there is nothing to see."""
         parts = [
             (len(self.same_content), "group", "groups", " with the same content"),
             (len(self.nearly_alike), "pair", "pairs", " nearly alike"),
@@ -51,12 +51,12 @@ class Inspection:
         return {"same_content": self.same_content, "nearly_alike": self.nearly_alike, "remarks": self.notes}
 
     def lines(self) -> Iterator[str]:
-        """Everything, a line each."""
+        """Yield all entries, a line each."""
         yield from titled_lines("same content", [" = ".join(map(show_path, group)) for group in self.same_content])
         yield from titled_lines("nearly alike", [" ~ ".join(map(show_path, pair)) for pair in self.nearly_alike])
         yield from titled_lines("remarkable", [f"{show_path(name)}: {note}" for name, note in self.notes])
 
 
 def image_name(folder: bytes, name: bytes) -> str:
-    """Name an image: "class/name"."""
+    """Return the name of an image: "class/name"."""
     return os.fsdecode(folder + b"/" + name)

@@ -1,7 +1,7 @@
-"""The images of several files as one array in memory: each file mapped into one range of addresses, rows in step.
+"""Map the images of several files as one array: each file into one range of addresses, at a multiple of a row.
 
-Gathering a batch from it is what gathering from one file is. A file is mapped at whole pages only, so between two files
-there may be addresses that belong to no row; they cost nothing, and nobody is told of them.
+A batch is then gathered as from a single file. Files are mapped at whole pages, so there may be unused addresses
+between two files; they cost no memory.
 """
 
 import ctypes
@@ -24,11 +24,11 @@ def map_together(files: Sequence[tuple[int, Header]]) -> tuple[NDArray[Any], lis
     """Map the images of files of one recipe, privately, copy-on-write.
 
     Args:
-        files: (file descriptor, header) of each; the descriptor may be closed afterwards.
+        files: (file descriptor, header) of each. The descriptors may be closed afterwards.
 
     Returns:
-        (R, 3, S, S) as stored; the row in it at which each file begins, its others follow; and the map of it all. R is
-        at least the number of all rows: other rows than those of files are zero.
+        (R, 3, S, S) as stored; the row at which each file begins; and the map. R is at least the number of all rows;
+        rows between files are zero.
 
     Raises:
         OSError: the system refused.
@@ -45,7 +45,7 @@ def map_together(files: Sequence[tuple[int, Header]]) -> tuple[NDArray[Any], lis
 
 
 def _lay_out(headers: Sequence[Header]) -> tuple[list[int], int]:
-    """Return the row at which each file begins, such that its map begins at a page, and the bytes of all."""
+    """Return the row at which each file begins (its map begins at a page), and the size of the map."""
     row_bytes = headers[0].extents["images"].row_bytes
     step = mmap.PAGESIZE // math.gcd(row_bytes, mmap.PAGESIZE)  # rows between places that a file can begin at
     starts, end = [], 0

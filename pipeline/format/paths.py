@@ -1,6 +1,6 @@
-"""What the files of a cache in shards are called, and which files a person means.
+"""Name the files of a sharded cache, and find the files that a person means.
 
-The set `name.h5` of 64 shards is the files `name-00000-of-00064.h5` to `name-00063-of-00064.h5`.
+The 64 shards of `name.h5` are the files `name-00000-of-00064.h5` to `name-00063-of-00064.h5`.
 """
 
 import os
@@ -14,28 +14,28 @@ _NAME = re.compile(r"(?P<name>.+)-(?P<index>[0-9]{5})-of-(?P<count>[0-9]{5})(?P<
 
 
 def shard_path(path: Path, index: int, count: int) -> Path:
-    """Return the file of one shard of the set `path`: `name-00003-of-00064.h5`."""
+    """Return the file of a shard of `path`: `name-00003-of-00064.h5`."""
     return path.with_name(f"{path.stem}-{index:05d}-of-{count:05d}{path.suffix}")
 
 
 def shard_paths(path: Path, count: int) -> list[Path]:
-    """Return the files of the set `path`, by index."""
+    """Return the files of all shards of `path`, by index."""
     return [shard_path(path, index, count) for index in range(count)]
 
 
 def base_path(path: Path) -> Path:
-    """Return the name of the set that a shard's file belongs to; a path that is no shard's stays as it is."""
+    """Return the name of the cache that a shard belongs to: `name.h5`. Any other path is returned as it is."""
     found = _NAME.fullmatch(path.name)
     return path.with_name(found["name"] + (found["suffix"] or "")) if found else path
 
 
 def shards_pattern(path: Path, count: int) -> Path:
-    """Name all files of a set at once, as a shell would: `name-*-of-00064.h5`."""
+    """Return the pattern of all shards of `path`: `name-*-of-00064.h5`."""
     return path.with_name(f"{path.stem}-*-of-{count:05d}{path.suffix}")
 
 
 def shards_at(path: Path) -> dict[int, list[Path]]:
-    """Find the shards of every set called `path`: count -> finished or unfinished files, in order."""
+    """Find the shards of `path`: number of shards -> finished and unfinished files, in order."""
     found: dict[int, list[Path]] = {}
     for name in _names_in(path.parent):
         base = name.removesuffix(".building")
@@ -53,10 +53,10 @@ def _names_in(folder: Path) -> list[str]:
 
 
 def cache_files(path: "str | os.PathLike[str]") -> list[Path]:
-    """Find the files that a person means by `path`: a cache, the name of a set, or a pattern with `*`.
+    """Find the files that a person means by `path`: a cache, the name of a sharded one, or a pattern with `*`.
 
     Returns:
-        The finished files; just `path` where there is nothing at all.
+        The finished files; `path` alone if there are none.
     """
     path = Path(path)
     if os.path.lexists(path):
@@ -74,17 +74,17 @@ def cache_exists(path: "str | os.PathLike[str]") -> bool:
 
 
 def is_cache_or_shards(path: "str | os.PathLike[str]") -> bool:
-    """Tell a cache, or the name or pattern of a set, from a source of images."""
+    """Tell a cache, or the name or pattern of a sharded one, from a source of images."""
     return all(map(is_cache, cache_files(path)))
 
 
 def cache_name(path: "str | os.PathLike[str]") -> str:
-    """Name a cache or set without its folder, number and suffix."""
+    """Return the name of a cache without folder, number and suffix."""
     return base_path(cache_files(path)[0]).stem
 
 
 def is_shard_of(name: bytes, cache: bytes) -> bool:
-    """Tell whether a file of that name is a shard of the set called `cache`, or stands beside one."""
+    """Tell whether a file name is that of a shard of `cache`, or of a file beside one."""
     text = os.fsdecode(name)
     for suffix in SIDE_FILES:
         text = text.removesuffix(suffix)

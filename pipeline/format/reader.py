@@ -1,4 +1,4 @@
-"""A cache file, opened and believed: header checked, tables checked, everything mapped. No torch, no HDF5 library."""
+"""Open a cache file: check header and tables, map everything. Needs neither torch nor the HDF5 library."""
 
 import ctypes
 import errno
@@ -67,7 +67,7 @@ class CacheReader:
             raise
 
     def close(self) -> None:
-        """Close the file; views of the map that somebody still holds stay valid."""
+        """Close the file. Views of the map stay valid."""
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1
@@ -97,7 +97,7 @@ class CacheReader:
 
     @property
     def features(self) -> Features | None:
-        """What the rows are where they are no images."""
+        """Network and layer that the rows come from; None for images."""
         return self.header.features
 
     @property
@@ -112,7 +112,7 @@ class CacheReader:
 
     @property
     def fingerprint(self) -> str:
-        """What shaped the bytes, 64 hexadecimal digits."""
+        """Digest of all that decides the bytes, 64 hexadecimal digits."""
         return self.header.fingerprint
 
     @property
@@ -142,7 +142,7 @@ class CacheReader:
 
     @cached_property
     def failed(self) -> list[Failed]:
-        """The files that did not give an image when this cache was built."""
+        """The files that gave no image when this cache was built."""
         return [read_failure(entry) for entry in self.table("failed").tolist()]
 
     @cached_property
@@ -152,7 +152,7 @@ class CacheReader:
 
     @cached_property
     def notes(self) -> list[tuple[int, str]]:
-        """(row, remark) of images worth a look: tiny, blank, animated."""
+        """(row, note) of images that are tiny, blank or animated."""
         return [(entry["row"], entry["remark"]) for entry in map(json.loads, self.table("remarks").tolist())]
 
     def row_is_good(self, row: int) -> bool:
@@ -160,10 +160,10 @@ class CacheReader:
         return bool(row_hash(self.images[row]) == self.table("row_hash")[row])
 
     def was_written_to(self) -> bool:
-        """Tell whether somebody has written to the file since it was opened, or since this was last told.
+        """Tell whether the file was written to since it was opened, or since the last call.
 
-        These programs never do: a new cache is put in the place of the old one, which stays as it is for whoever has it
-        open. But `cp` and `rsync --inplace` do, and a map shows what they write.
+        Builds never write to a cache: they replace it, and readers keep the old file. But `cp` and `rsync --inplace`
+        write in place, and a map shows what they write.
 
         Raises:
             CacheStale: another cache is there now.
@@ -183,7 +183,7 @@ class CacheReader:
         return found.st_size, found.st_mtime_ns
 
     def in_memory(self, rows: NDArray[np.int64]) -> bool:
-        """Say whether the first page of each row is in the system's page cache; True where that cannot be told."""
+        """Tell whether the first page of each row is in the page cache; True where the system does not tell."""
         if sys.platform != "linux":
             return True
         base, resident = np.frombuffer(self.map, np.uint8).ctypes.data, ctypes.c_ubyte()
@@ -195,7 +195,7 @@ class CacheReader:
         return True
 
     def will_need(self, rows: NDArray[np.int64]) -> None:
-        """Have the system begin to read rows from the disk; this does not wait for them."""
+        """Ask the system to read rows from the disk; do not wait for them."""
         read_no_more_than_asked(self.map)
         if hasattr(os, "posix_fadvise"):
             size = self.header.extents["images"].row_bytes
@@ -208,7 +208,7 @@ class CacheReader:
         return images.offset + row * images.row_bytes
 
     def path_of(self, _row: int) -> Path:
-        """Return the file that holds a row."""
+        """Return the path of the file that holds a row."""
         return self.path
 
     def describe(self, row: int) -> str:
@@ -259,9 +259,9 @@ def _is_failure(failed: Failed) -> bool:
 
 
 def read_no_more_than_asked(of_file: mmap.mmap) -> None:
-    """Have the system read nothing around a page that is missing: whoever says which rows come next needs no guesses.
+    """Ask the system to read no pages around a missing one: `will_need` says which rows come next.
 
-    They are of megabytes on some systems, and where memory is short they push out what was read ahead.
+    Some systems read megabytes around a page, which push out rows that were read ahead where memory is short.
     """
     if hasattr(mmap, "MADV_RANDOM"):
         of_file.madvise(mmap.MADV_RANDOM)

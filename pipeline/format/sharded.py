@@ -1,7 +1,7 @@
-"""A set of shards, opened and believed: complete, of one kind, and read as the one cache that they make together.
+"""Open the shards of a cache, check that they belong together, and read them as one cache.
 
-Rows have the order that a single cache of the same images has (class, then name), so labels, fingerprint and whatever
-follows from a row's number are the same, however the images are divided among files.
+Rows have the order of a single cache of the same images (class, then name). So labels, fingerprint and row numbers are
+the same, however the images are divided among files.
 """
 
 import os
@@ -31,15 +31,15 @@ Paths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
 
 class ShardedReader:
-    """Shards as one cache: the same attributes as `CacheReader`, tables gathered in the order of the rows.
+    """Shards read as one cache: the attributes of `CacheReader`, with tables in the order of the rows.
 
     Attributes:
-        path: the name of the set: `name.h5`.
+        path: the name without numbers: `name.h5`.
         shards: by index.
-        places: (N,) int64, where in `images` each row lies.
+        places: (N,) int64, the position of each row in `images`.
 
     Raises:
-        CacheStale: shards of different sets, one twice, or the same image in two.
+        CacheStale: shards of different caches, a shard twice, or the same image in two.
         StorageError: the system refuses so many maps.
     """
 
@@ -67,16 +67,16 @@ class ShardedReader:
         self._tables: dict[str, NDArray[Any]] = {}
 
     def was_written_to(self) -> bool:
-        """Tell whether somebody has written to any of the files; see `CacheReader.was_written_to`."""
+        """Tell whether any of the files was written to; see `CacheReader.was_written_to`."""
         return any([shard.was_written_to() for shard in self.shards])  # a list: each of them is asked
 
     def close(self) -> None:
-        """Close the files; views of the maps that somebody still holds stay valid."""
+        """Close the files. Views of the maps stay valid."""
         for shard in self.shards:
             shard.close()
 
     def _sorted_rows(self) -> NDArray[np.int64]:
-        """Order the rows of all shards, one behind the other, by class and name; within a shard they are already."""
+        """Order the rows of all shards by class and name. Within a shard they are in order already."""
         names = self._joined("filenames")
         order = np.argsort(self._labels, kind="stable")
         names = names[order]
@@ -97,7 +97,7 @@ class ShardedReader:
         raise CacheStale("the shards do not go together", one.path, why, _OTHER_SET)
 
     def _find(self, joined: int) -> tuple[CacheReader, int]:
-        """Return the shard that has a row of all, one behind the other, and the row's number there."""
+        """Return the shard of a row in the joined tables, and the row's number there."""
         index = int(np.searchsorted(self._ends, joined, "right"))
         return self.shards[index], joined - (int(self._ends[index - 1]) if index else 0)
 
@@ -109,7 +109,7 @@ class ShardedReader:
         return np.concatenate([shard.table(name) for shard in self.shards])
 
     def table(self, name: str) -> NDArray[Any]:
-        """Return a table as the single cache of all images would have it; gathered when it is first asked for."""
+        """Return a table as a single cache of all images has it; gathered on the first call."""
         if name not in self._tables:
             self._tables[name] = self._make_table(name)
         return self._tables[name]
@@ -139,7 +139,7 @@ class ShardedReader:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Return that of the single cache of the same images."""
+        """Return the fingerprint of a single cache of the same images."""
         names = ("classes", "class_names", "filenames", "labels", "source_sha256", "failed")
         return fingerprint(self.recipe, self.decoder, {name: self.table(name) for name in names})
 
@@ -150,14 +150,14 @@ class ShardedReader:
 
     @cached_property
     def failed(self) -> list[Failed]:
-        """The files that did not give an image, of all shards."""
+        """The files of all shards that gave no image."""
         position: dict[ClassId, int] = {class_id: label for label, class_id in enumerate(self.class_ids)}
         found = [failed for shard in self.shards for failed in shard.failed]
         return sorted(found, key=lambda f: (position.get(f.class_id, len(position)), os.fsencode(f.name)))
 
     @cached_property
     def notes(self) -> list[tuple[int, str]]:
-        """(row, remark) of images worth a look."""
+        """(row, note) of images that are tiny, blank or animated."""
         rows = np.empty(len(self._order), np.int64)
         rows[self._order] = np.arange(len(self._order))
         starts = [0, *self._ends.tolist()]
@@ -173,17 +173,17 @@ class ShardedReader:
         return bool(row_hash(self.images[self.places[row]]) == shard.table("row_hash")[there])
 
     def in_memory(self, rows: NDArray[np.int64]) -> bool:
-        """Say whether the first page of each row is in the system's page cache; True where that cannot be told."""
+        """Tell whether the first page of each row is in the page cache; True where the system does not tell."""
         return all(shard.in_memory(there) for shard, there in self._homes(rows))
 
     def will_need(self, rows: NDArray[np.int64]) -> None:
-        """Have the system begin to read rows from the disk; this does not wait for them."""
+        """Ask the system to read rows from the disk; do not wait for them."""
         read_no_more_than_asked(self.map)
         for shard, there in self._homes(rows):
             shard.will_need(there)
 
     def _homes(self, rows: NDArray[np.int64]) -> Iterator[tuple[CacheReader, NDArray[np.int64]]]:
-        """Yield each shard that holds some of the rows, and their numbers there."""
+        """Yield each shard that holds any of the rows, and their numbers there."""
         joined = np.sort(self._order[rows])
         bounds = np.searchsorted(joined, [0, *self._ends.tolist()])
         for index in np.flatnonzero(np.diff(bounds)).tolist():
@@ -204,15 +204,15 @@ Reader = CacheReader | ShardedReader
 
 
 def open_reader(path: Paths) -> Reader:
-    """Open a cache, or all shards of a set as one.
+    """Open a cache, or all shards of one.
 
     Args:
-        path: a cache's file (a single shard is a cache like any other), the name of a set (`name.h5`), a pattern
+        path: the file of a cache (a single shard is a cache, too), the name of a sharded one (`name.h5`), a pattern
             (`name-*.h5`), or the files of all shards.
 
     Raises:
-        CacheMissing: nothing there, or not all shards of the set.
-        CacheStale: files that are no shards of one set, or one twice.
+        CacheMissing: there is no file, or a shard is missing.
+        CacheStale: the files are not the shards of one cache, or one is named twice.
         CacheUnsafe, CacheDamaged, CacheError, AccessDenied, StorageError, WorkerDied: a file cannot be opened.
     """
     if isinstance(path, str | os.PathLike):
@@ -232,11 +232,11 @@ _OTHER_SET = "Give the files of one set"
 
 
 def check_shards(shards: Sequence[CacheReader]) -> None:
-    """Refuse files that are not exactly the shards of one set.
+    """Refuse files that are not exactly the shards of one cache.
 
     Raises:
-        CacheStale: one is whole, of another set, or there twice.
-        CacheMissing: one is not there.
+        CacheStale: a file is a whole cache, a shard of another one, or there twice.
+        CacheMissing: a shard is missing.
     """
     what = "the shards do not go together"
     for shard in shards:

@@ -1,4 +1,4 @@
-"""The tables of a cache: names, failures and notes as columns of bytes."""
+"""Write and read the tables of a cache: names, failures and notes as columns of bytes."""
 
 import json
 from collections.abc import Sequence
@@ -64,7 +64,7 @@ def note_table(notes: Sequence[tuple[int, str]]) -> NDArray[np.bytes_]:
 def near_rows(
     image_hash: NDArray[np.uint64], source_sha256: NDArray[np.uint8], blank: NDArray[np.bool_]
 ) -> NDArray[np.int64]:
-    """Find the pairs of rows that nearly look alike; the same content twice is told from its digest.
+    """Find the pairs of rows that nearly look alike. Of files with the same content only the first counts.
 
     Args:
         image_hash: (N,) uint64.

@@ -109,7 +109,7 @@ def test_differences_are_phrases_that_a_person_reads() -> None:
     assert old.differences(old) == []
 
 
-def test_only_what_decides_the_pixels_stands_in_the_way_of_deriving_one_cache_from_another() -> None:
+def test_caches_of_equal_pixels_can_be_derived_from_each_other() -> None:
     assert Recipe().pixels == Recipe(dtype="uint8", **IMAGENET).pixels
     for other in (Recipe(size=225), Recipe(exif_rotate=True), Recipe(max_megapixels=1), Recipe(scaled_decode=True)):
         assert other.pixels != Recipe().pixels

@@ -36,7 +36,7 @@ def test_a_titled_list_of_nothing_has_no_lines() -> None:
     assert list(titled_lines("failed", ["a", "b"], 1)) == ["failed: 2", "  a", "  and 1 more (info --json shows all)"]
 
 
-def test_columns_are_as_wide_as_their_widest_cell_and_empty_ones_are_left_out() -> None:
+def test_columns_are_as_wide_as_their_widest_cell() -> None:
     rows = [("class", "", "images"), ("a", "", "10"), ("b", "", "9")]
     assert align(rows) == ["class  images", "a          10", "b           9"]
     assert align(rows, left=(2,), gap=" ") == ["class images", "    a 10", "    b 9"]

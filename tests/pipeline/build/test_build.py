@@ -1,3 +1,5 @@
+"""A build from source to cache: the same bytes every time, whatever happens on the way (`build`, `worker`, `space`)."""
+
 import concurrent.futures
 import os
 import re
@@ -160,9 +162,7 @@ def test_umask_time_zone_locale_and_folder_do_not_show(
     assert out.stat().st_mode & 0o777 == 0o600
 
 
-def test_a_copy_of_the_source_elsewhere_with_other_times_gives_the_same_bytes(
-    photos: Path, cache_path: Path, out: Path
-) -> None:
+def test_a_copy_of_the_source_with_other_times_gives_the_same_bytes(photos: Path, cache_path: Path, out: Path) -> None:
     for path in photos.rglob("*.JPEG"):
         os.utime(path, (1, 1))
 
@@ -186,7 +186,7 @@ def test_anybodys_executor_gives_the_same_bytes(kind: str, shared_photos: Path, 
 # --- publishing ---------------------------------------------------------------------------------------------------
 
 
-def test_a_cache_is_published_by_one_rename_so_that_readers_keep_the_old_one(photos: Path, out: Path) -> None:
+def test_readers_keep_the_old_cache_when_a_new_one_is_published(photos: Path, out: Path) -> None:
     build_cache(photos, out, size=SIZE, workers=1)
     before = out.stat().st_ino
     with out.open("rb") as reader:
@@ -295,7 +295,7 @@ def devour() -> None:
         (devour, "needs more than 0.2 GB of memory"),
     ],
 )
-def test_a_decoder_that_crashes_hangs_or_devours_memory_costs_its_image_only(
+def test_a_decoder_that_crashes_or_hangs_costs_its_image_only(
     what: Callable[[], object], reason: str, photos: Path, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bad = photos / "1" / "n03874293_775.JPEG"
@@ -312,9 +312,7 @@ def test_a_decoder_that_crashes_hangs_or_devours_memory_costs_its_image_only(
     assert (again.why, again.decoded, again.copied) == ("class 1: 1 to be tried again", 1, 7)
 
 
-def test_three_crashes_in_a_row_are_three_failed_images_and_a_fourth_ends_the_build(
-    photos: Path, out: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_fourth_crash_in_a_row_ends_the_build(photos: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     images = sorted(photos.rglob("*.JPEG"))
     bad_decoder(monkeypatch, {path.read_bytes() for path in images[:3]}, crash)
     assert [f.name for f in build_cache(photos, out, size=SIZE, workers=2).failed] == [path.name for path in images[:3]]
@@ -425,7 +423,7 @@ def test_the_photos_of_the_tests_are_the_same_every_time(shared_photos: Path, tm
         assert (again / path.relative_to(shared_photos)).read_bytes() == path.read_bytes()
 
 
-def test_an_interrupted_build_lets_a_foreign_executor_end_before_another_may_begin(photos: Path, out: Path) -> None:
+def test_an_interrupted_build_waits_for_a_foreign_executor_to_end(photos: Path, out: Path) -> None:
     """Work that is begun writes rows; none may be written once the lock is given back."""
     running, writing = threading.Event(), []
 

@@ -153,7 +153,7 @@ def test_any_inode_fits_the_stat_file(inode: int, cache: Path, monkeypatch: pyte
     assert again is not None and (again == stats).all()
 
 
-def test_a_program_that_opens_a_cache_for_writing_and_writes_nothing_does_no_harm(cache: Path) -> None:
+def test_a_program_that_opens_a_cache_to_write_does_no_harm(cache: Path) -> None:
     """Case 29: the HDF5 library sets a bit while the file is open, and changes its times."""
     tensors = TensorCache(cache)
     first = tensors.read(torch.arange(2)).clone()

@@ -1,3 +1,5 @@
+"""One build of a cache at a time, and a lock that ends with its holder."""
+
 import errno
 import fcntl
 import json
@@ -35,7 +37,7 @@ def test_a_second_builder_is_told_who_builds_where_and_since_when(tmp_path: Path
         pass
 
 
-def test_the_lock_stays_empty_beside_a_cache_and_goes_where_none_came_of_it(tmp_path: Path) -> None:
+def test_the_lock_file_goes_where_no_cache_came_of_the_build(tmp_path: Path) -> None:
     with build_lock(tmp_path / "none.h5"):
         pass
     with build_lock(tmp_path / "c.h5"):

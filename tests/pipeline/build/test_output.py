@@ -101,7 +101,7 @@ def test_half_of_the_images_must_be_in_the_source_to_replace_a_cache(
     assert build_cache(tmp_path / "others", out, size=SIZE, workers=1, rebuild=True).cached == 39
 
 
-def test_renamed_photographs_beside_new_ones_of_their_names_are_no_other_photographs(photos: Path, out: Path) -> None:
+def test_renamed_photographs_are_the_same_photographs(photos: Path, out: Path) -> None:
     build_cache(photos, out, size=SIZE, workers=1)
     for seed, photo in enumerate(sorted(photos.rglob("*.JPEG"))):
         photo.rename(photo.with_name(f"old-{photo.name}"))

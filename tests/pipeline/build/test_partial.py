@@ -1,4 +1,4 @@
-"""Rows of an unfinished build: moved within its file, and found by their hash."""
+"""Rows of an unfinished build: moved within its file, and found by their hash (`partial`, `journal`)."""
 
 import os
 from pathlib import Path
@@ -16,7 +16,7 @@ RECIPE = Recipe(size=2, dtype="uint8")
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_rows_move_to_where_a_dictionary_says_and_each_is_whole_somewhere_at_any_moment(
+def test_rows_that_move_are_whole_somewhere_at_any_moment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
     random = np.random.default_rng(seed)

@@ -1,4 +1,4 @@
-"""Waits of a build have an end: a worker that will never answer, and a stop while one is at work (case 15's kind)."""
+"""Every wait of a build has an end, for a worker that never answers and for a stop."""
 
 import os
 import signal

@@ -1,3 +1,5 @@
+"""What a person reads of a build (`report`, and `inspection` of its images)."""
+
 from collections import Counter
 from pathlib import Path
 

@@ -1,3 +1,5 @@
+"""What changed in a source, and what a build does about it (`staleness`, `image_table`, `reuse`)."""
+
 import os
 import shutil
 import time
@@ -211,7 +213,7 @@ def test_another_recipe_for_the_pixels_decodes_everything(
 
 @pytest.mark.parametrize("before", [{}, {"dtype": "uint8"}, IMAGENET, IMAGENET | {"dtype": "uint8"}])
 @pytest.mark.parametrize("after", [{}, {"dtype": "uint8"}, IMAGENET, IMAGENET | {"dtype": "uint8"}])
-def test_dtype_mean_and_std_are_derived_from_the_stored_pixels_without_decoding(
+def test_another_dtype_mean_or_std_needs_no_decoding(
     before: dict[str, Any],
     after: dict[str, Any],
     photos: Path,
@@ -268,7 +270,7 @@ def test_a_rebuild_decodes_everything_and_gives_the_same_bytes(photos: Path, out
 # --- up to date ---------------------------------------------------------------------------------------------------
 
 
-def test_an_up_to_date_cache_is_found_so_without_reading_or_decoding_anything(
+def test_an_up_to_date_cache_is_told_without_reading_an_image(
     settled_photos: Path, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = rebuilt(settled_photos, out)
@@ -288,7 +290,7 @@ def test_an_up_to_date_cache_is_found_so_without_reading_or_decoding_anything(
     assert "is up to date; nothing was decoded" in str(report)
 
 
-def test_a_changed_file_is_found_by_its_content_even_with_wrong_stat_data_lost(photos: Path, out: Path) -> None:
+def test_a_changed_file_is_found_by_its_content_without_stat_data(photos: Path, out: Path) -> None:
     rebuilt(photos, out)
     out.with_name("c.h5.stat").unlink()
     content_changed_in_secret(photos)

@@ -62,7 +62,7 @@ def change_in_secret(path: Path) -> None:
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
-def test_files_written_just_before_the_build_are_read_once_more_and_then_never(
+def test_files_written_just_before_the_build_are_read_once_more(
     photos: Path, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rebuilt(photos, out)  # the files are too new for their stat data to tell of a change within the same tick
@@ -77,7 +77,7 @@ def test_files_written_just_before_the_build_are_read_once_more_and_then_never(
 
 
 @pytest.mark.parametrize("harm", ["deleted", "damaged", "empty", "of another cache", "the cache was touched"])
-def test_without_its_stat_data_every_image_and_row_is_read_and_nothing_decoded(
+def test_without_stat_data_every_image_is_read_and_none_decoded(
     harm: str, settled_photos: Path, out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rebuilt(settled_photos, out)

@@ -1,4 +1,4 @@
-"""The recipe of a build: options that are not given are those of the cache that is there (case 12)."""
+"""The recipe of a build: options that are not given are those of the cache that is there."""
 
 from pathlib import Path
 from typing import Any

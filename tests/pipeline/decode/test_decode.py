@@ -1,3 +1,5 @@
+"""Decoding gives the bits of torchvision on Pillow, or the reason why not (`decode`, `image_hash`)."""
+
 import io
 import os
 import resource
@@ -163,7 +165,7 @@ def test_the_cap_counts_pixels_and_is_part_of_the_recipe() -> None:
     assert decode(data, Recipe(size=16, max_megapixels=2)).pixels_HWC.shape == (16, 16, 3)
 
 
-def test_a_truncated_file_is_refused_even_where_another_import_has_told_pillow_to_fill_it_up(
+def test_a_truncated_file_is_refused_whatever_pillow_was_told(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
@@ -178,7 +180,7 @@ def test_a_truncated_file_is_refused_even_where_another_import_has_told_pillow_t
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_exif_rotation_is_that_of_pillow_where_asked_for_and_none_otherwise(orientation: int) -> None:
+def test_exif_rotation_is_that_of_pillow_where_asked_for(orientation: int) -> None:
     picture = textured(90, 50, 21)
     exif = Image.Exif()
     exif[ORIENTATION] = orientation
@@ -213,7 +215,7 @@ def test_broken_exif_is_ignored(exif: bytes, rotate: bool) -> None:
 
 
 @pytest.mark.parametrize(("side", "divisor"), [(127, 1), (128, 2), (255, 2), (256, 4), (512, 8), (2000, 8)])
-def test_a_scaled_decode_is_that_of_pillows_draft_from_four_times_the_size_on(side: int, divisor: int) -> None:
+def test_a_scaled_decode_is_that_of_pillows_draft(side: int, divisor: int) -> None:
     data = encoded(textured(side, side + 5, 23))
     image = Image.open(io.BytesIO(data))
     image.draft(None, (side // divisor, side // divisor))
@@ -228,7 +230,7 @@ def test_a_scaled_decode_is_that_of_pillows_draft_from_four_times_the_size_on(si
     assert np.abs(whole.astype(int) - scaled).mean() < 2  # levels
 
 
-def test_what_is_no_jpeg_is_not_scaled_and_what_is_tiny_is_judged_by_its_own_size() -> None:
+def test_a_scaled_decode_leaves_pngs_and_tiny_images_alone() -> None:
     recipe = Recipe(size=4, scaled_decode=True)
     whole = Recipe(size=4)
     picture = encoded(textured(90, 80, 1), "PNG")

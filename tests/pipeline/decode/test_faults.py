@@ -1,4 +1,4 @@
-"""Damaged images: each is named for what it is, and every recipe and command judges it alike (cases 4 and 28)."""
+"""Damaged images: each is named for what it is, and every recipe and command judges it alike."""
 
 import io
 import random

@@ -66,7 +66,7 @@ def test_on_both_sides_of_the_border_where_pillow_begins_with_the_columns(way: s
             assert np.array_equal(resize(pixels_HWC, 40), pillows(pixels_HWC, 40)), (height, width)
 
 
-def test_an_image_and_its_array_are_the_same_also_where_rows_are_not_one_after_the_other(way: str) -> None:
+def test_an_image_and_its_array_are_resized_alike(way: str) -> None:
     picture = textured(90, 70, 1)
     whole_HWC = np.asarray(picture)
     expected = pillows(whole_HWC, 32)

@@ -1,4 +1,4 @@
-"""`docs/format.md`, tried out: a reader written from that page alone, and the same file as HDF5's own tools see it."""
+"""`docs/format.md`, tried out: a reader written from that page alone, and HDF5's own tools (`hdf5`, `classes`)."""
 
 import errno
 import hashlib
@@ -317,7 +317,7 @@ def copy(cache_path: Path, tmp_path: Path) -> Path:
     return Path(shutil.copy(cache_path, tmp_path / "copy.h5"))
 
 
-def test_a_file_that_is_not_there_is_missing_and_an_unfinished_build_is_told(tmp_path: Path) -> None:
+def test_a_missing_file_is_told_from_an_unfinished_build(tmp_path: Path) -> None:
     with pytest.raises(CacheMissing, match=r"there is no such file\. Build it") as missing:
         CacheReader(tmp_path / "c.h5")
     assert missing.value.exit_code == 66

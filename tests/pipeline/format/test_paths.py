@@ -1,3 +1,5 @@
+"""The names of shards, and which files a person means."""
+
 import os
 from pathlib import Path
 

@@ -1,3 +1,5 @@
+"""Shards read as one cache (`sharded`, `mapping`, `fingerprint`)."""
+
 import multiprocessing
 import os
 import pickle
@@ -318,7 +320,7 @@ def test_a_set_is_in_memory_where_all_its_shards_are(copied: Path, monkeypatch: 
     assert cache.in_memory(torch.tensor([other for other in range(8) if reader.home(other)[0] is not home]))
 
 
-def test_more_shards_than_files_may_be_open_are_an_error_that_says_what_to_do(shards_path: Path) -> None:
+def test_more_shards_than_open_files_are_allowed_are_an_error(shards_path: Path) -> None:
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     for files in range(3, 8):
         resource.setrlimit(resource.RLIMIT_NOFILE, (limit_that_leaves(files), before[1]))

@@ -1,3 +1,5 @@
+"""Damage of any kind is found, and named (`verify`)."""
+
 import shutil
 from pathlib import Path
 
@@ -83,7 +85,7 @@ def test_what_verify_finds_the_next_build_rebuilds_and_nothing_else(all_of_it: b
     assert out.read_bytes() == good
 
 
-def test_damage_that_no_time_stamp_shows_is_found_by_verify_and_then_by_the_build(
+def test_damage_without_a_trace_in_time_stamps_is_found_and_mended(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     photos, out = make_photos(tmp_path / "photos"), tmp_path / "c.h5"
@@ -127,9 +129,7 @@ def forge_view(monkeypatch: pytest.MonkeyPatch, program: str, seconds: int = 60)
     monkeypatch.setattr(verify, "_VIEW_SECONDS", seconds)
 
 
-def test_a_view_of_the_hdf5_library_that_differs_is_told_dataset_by_dataset(
-    cache_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_another_view_of_the_hdf5_library_is_told_by_dataset(cache_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     program = "import json, sys; from pipeline.format.hdf5 import describe; view = describe(sys.argv[1]); "
     program += "view['labels']['offset'] += 8; del view['failed']; view['more'] = {}; print(json.dumps(view))"
     stat = cache_path.with_name(cache_path.name + ".stat").read_bytes()

@@ -1,3 +1,5 @@
+"""A cache in shards, built here or by an executor (`build`, `choice`, `remote`, `report`, `features`)."""
+
 import re
 import shutil
 from collections.abc import Callable

@@ -259,16 +259,16 @@ def _of_runs(values_KN: Values) -> tuple[Values, Values]:
 def _freedom(seeds_T: Values, runs_T: Values) -> Values:
     """Return the degrees of freedom of the sum of the runs' variances.
 
-    They are Welch's (1947), which in the mean are neither too many nor too few. Where the smaller side seems to scatter
-    little, that is likely its luck: they are never more than for equal scatter, so that 3 runs against 16 are not too
-    sure. Of one term they are its own.
+    They lie halfway between Satterthwaite's (too few where both sides scatter alike) and Welch's of 1947 (too many
+    where one scatters far more). Where the smaller side seems to scatter little, that is likely its luck: they are
+    never more than for equal scatter, so that 3 runs against 16 are not too sure. Of one term they are its own.
     """
     runs_T = _as_column(runs_T, seeds_T)
     equal = (1 / runs_T).sum(0) ** 2 / (1 / (runs_T**2 * (runs_T - 1))).sum(0)
     with np.errstate(invalid="ignore", divide="ignore"):
-        welch = seeds_T.sum(0) ** 2 / (seeds_T**2 / (runs_T + 1)).sum(0) - 2
+        halfway = seeds_T.sum(0) ** 2 / (seeds_T**2 / runs_T).sum(0) - 1
     least: Values = runs_T.min(0) - 1
-    freedom: Values = np.clip(np.nan_to_num(welch, nan=0.0), least, equal)
+    freedom: Values = np.clip(np.nan_to_num(halfway, nan=0.0), least, equal)
     return freedom
 
 

@@ -1,7 +1,7 @@
 """The results on a report's page: the numbers at its head, and the tables of groups and of runs."""
 
 from collections.abc import Callable, Sequence
-from statistics import median, quantiles
+from statistics import mean, median, quantiles
 from typing import NamedTuple
 
 from modelnet.eval.scores import accuracy_interval
@@ -96,15 +96,15 @@ def group_table(groups: Sequence[Group]) -> Table:
         rows.append(
             [
                 group.label,
-                percent(median(accuracies)) if accuracies else "–",
+                percent(mean(accuracies)) if accuracies else "–",
                 f"{percent(min(accuracies))} to {percent(max(accuracies))}" if len(accuracies) > 1 else "–",
-                _four(median(row.train_loss for row in ends)) if ends else "–",
+                _four(mean(row.train_loss for row in ends)) if ends else "–",
                 f"{sum(run.converged for run in group.runs)} of {len(group.runs)}",
                 *(values[number] for values in options.values()),
                 show_path(group.runs[0].path.name) if len(group.runs) == 1 else f"{len(group.runs)} runs",
             ]
         )
-    header = ["group", "validation accuracy, median", "lowest to highest", "training loss, median", "converged"]
+    header = ["group", "validation accuracy, mean", "lowest to highest", "training loss, mean", "converged"]
     header += [*(flag.removeprefix("--") for flag in options), "runs"]
     return Table(f"The groups{_at(groups)}", header, rows)
 

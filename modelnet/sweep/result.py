@@ -149,7 +149,8 @@ class SweepResult:
             what = "highest median validation accuracy" if sign == 1 else "lowest median training loss"
             if known:
                 best = max(known, key=medians.__getitem__)
-                lines.append(f"{what}: {_number(column, sign * medians[best])} with {best}")
+                picked = f"; picked among {len(known)} settings, it reads too {'high' if sign == 1 else 'low'}"
+                lines.append(f"{what}: {_number(column, sign * medians[best])} with {best}{picked}")
         return lines
 
     def _unshuffled(self) -> list[str]:

@@ -139,7 +139,7 @@ def test_a_group_is_shown_by_medians_and_how_many_starts_converged() -> None:
 
 def test_groups_are_shown_side_by_side() -> None:
     text = Page([make_run("a", [0.7, 0.2], ANSWERS), make_run("b", [0.7, 0.6], ANSWERS, lr=0.5)]).text
-    assert "training loss, median converged lr runs" in text
+    assert "validation accuracy, mean lowest to highest training loss, mean converged lr runs" in text
     assert "A 50.0% – 0.2000 1 of 1 0.008 (0.001 × batch size 8) a B 50.0% – 0.6000 0 of 1 0.5 b" in text
     assert "--lr 0.008 (0.001 × batch size 8), 0.5 0.001 × batch size" in text
 

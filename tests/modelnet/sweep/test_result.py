@@ -31,7 +31,7 @@ def test_a_setting_shows_median_and_quartiles_of_the_networks_that_ended_well() 
     assert lines[1].endswith("4 of 5") and lines[2].endswith("4 of 5, 1 diverged")
     assert lines[-2:] == [
         "converged in 8 of 10 starts; 1 diverged, and are in no median",
-        "highest median validation accuracy: 90.0% with lr=0.2",
+        "highest median validation accuracy: 90.0% with lr=0.2; picked among 2 settings, it reads too high",
     ]
 
 

@@ -12,11 +12,13 @@ from pipeline.text import show_path
 
 _NAMES = {
     b"train": (b"train", b"training"),
-    b"val": (b"val", b"valid", b"validation"),
+    b"val": (b"val", b"valid", b"validation", b"dev", b"eval"),
     b"test": (b"test", b"testing"),
 }
 _SPLIT_OF = {name: split for split, names in _NAMES.items() for name in names}
 _WORD = re.compile(rb"[a-z]+")
+_SAYS_NOTHING = {b"set", b"sets", b"data", b"dataset", b"images", b"imgs", b"img", b"photos", b"split"}
+_PLAIN = re.compile(rb"[a-z0-9 ._-]+")
 _NO_CLASSES = "no classes to read"
 
 
@@ -34,22 +36,35 @@ def refuse_split_folders(contents: Contents, prefix: bytes) -> None:
     for folder in contents.image_folders:
         while folder and folder.startswith(prefix):
             outer, _, name = folder.rpartition(b"/")
-            if name.lower() in _SPLIT_OF:
+            if _split_of(name):
                 splits[outer].add(name)
             folder = outer
     for folder in contents.folders:
         outer, _, name = folder.rpartition(b"/")
-        if name.lower() in _SPLIT_OF and outer in splits:
+        if outer in splits and _split_of(name):
             splits[outer].add(name)
-    outer, names = min(splits.items(), key=lambda item: (len(item[1]) < 2, item[0]), default=(b"", set[bytes]()))
-    if len(names) > 1:
+    several = [(outer, names) for outer, names in sorted(splits.items()) if _are_several(names)]
+    for outer, names in several[:1]:
         shown = [os.path.join(outer, name) for name in sorted(names, key=_split_order)]
         why = f"it looks like {' and '.join(show_path(path) + '/' for path in shown)}"
         raise SourceError(_NO_CLASSES, contents.where, why, _advice(contents, prefix, outer, shown))
 
 
+def _split_of(name: bytes) -> bytes:
+    """Return the split that a folder is named as, like train, Train2017 or test_set; empty for other names."""
+    if not _PLAIN.fullmatch(name.lower()):
+        return b""
+    words = set(_WORD.findall(name.lower())) - _SAYS_NOTHING
+    return _SPLIT_OF.get(words.pop(), b"") if len(words) == 1 else b""
+
+
+def _are_several(names: set[bytes]) -> bool:
+    """Tell different splits, or plain names of splits; but train1 and train2 may be classes."""
+    return len(set(map(_split_of, names))) > 1 or sum(name.lower() in _SPLIT_OF for name in names) > 1
+
+
 def _split_order(name: bytes) -> tuple[int, bytes]:
-    return list(_NAMES).index(_SPLIT_OF[name.lower()]), name
+    return list(_NAMES).index(_split_of(name)), name
 
 
 def _advice(contents: Contents, prefix: bytes, outer: bytes, paths: list[bytes]) -> str:

@@ -1,6 +1,7 @@
 """WebDataset shards: the class of an image stands in a file beside it, `key.cls` or the "label" of `key.json`."""
 
 import json
+import re
 from collections.abc import Collection, Iterator
 from contextlib import suppress
 
@@ -14,6 +15,7 @@ from pipeline.text import show_path
 _LONGEST_LABEL = 1 << 16  # bytes of a file with a label
 _LONGEST_CLASS = 255  # bytes, as of a folder
 _CAPTIONS = (b".json", b".txt")
+_SHARD_FOLDER = re.compile(rb"|(.*/)?\d{5,}", re.DOTALL)
 
 
 def _key(name: bytes) -> bytes:
@@ -131,10 +133,13 @@ def _collect(contents: Contents, collected: Collected) -> Iterator[Contents]:
 
 
 def _has_captions(contents: Contents, wanted: Collection[bytes] | None) -> bool:
-    """Tell shards as img2dataset writes them: beside most images lie a text and a JSON file, and no label."""
+    """Tell shards as img2dataset writes them: beside most images lie a text and a JSON file, and no label.
+
+    A shard is an archive, or a folder whose name is a number: 00000.
+    """
     if wanted is not None and contents.name in wanted:
         return False
-    if not contents.images or contents.image_folders != {b""}:
+    if not contents.images or not all(map(_SHARD_FOLDER.fullmatch, contents.image_folders)):
         return False
     beside = [set(map(_stem, contents.sidecars[suffix].paths)) for suffix in _CAPTIONS]
     captioned = sum(all(_stem(image) in stems for stems in beside) for image in contents.images.paths)

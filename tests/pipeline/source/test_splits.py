@@ -84,6 +84,7 @@ SPLITS = {
         "train/ and valid/ and test/",
         "/train",
     ),
+    "with other words": (["train2017/cats/a.jpg", "Val-set/cats/a.jpg"], "train2017/ and Val-set/", "/train2017"),
     "in one folder": (
         ["images/train/a.jpg", "images/val/a.jpg"],
         "images/train/ and images/val/",
@@ -127,6 +128,12 @@ def test_splits_within_classes_are_refused_with_how_to_sort_them(tmp_path: Path)
     with pytest.raises(SourceError, match=r"looks like cat/train/ and cat/test/\. Sort the images into train/CLASS/"):
         scan_source(source)
     assert scan_source(source, None, Choice(("cat", "dog"))).class_ids == ["cat", "dog"]
+
+
+def test_classes_whose_names_hold_such_words_are_classes(tmp_path: Path) -> None:
+    names = ["test tube", "train station", "train1", "train2", "trainer", "valley"]
+    for source in packed(tree(tmp_path / "x", *(f"{name}/a.jpg" for name in names))):
+        assert scan_source(source).class_ids == names
 
 
 def test_one_class_named_as_a_split_is_a_class(tmp_path: Path) -> None:

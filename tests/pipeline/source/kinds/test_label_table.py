@@ -18,10 +18,13 @@ from tests.pipeline.source.test_splits import packed, tree
         ["images/a.jpg", "annotations.json"],
         ["images/0/a.jpg", "images/1/b.jpg", "images/metadata.csv", "other/"],
         ["a.jpg", "b.jpg", "train.csv"],
+        ["images/a.jpg", "labels/a.txt"],
+        ["x/images/a.jpg", "x/images/b.jpg", "x/labels/a.json"],
     ],
 )
 def test_images_in_one_folder_with_a_table_are_refused(paths: list[str], tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match=rf"no classes .* a table, {paths[-1 if '.' in paths[-1] else 2]}") as refused:
+    table = next(path for path in paths if not path.endswith(("jpg", "/")))
+    with pytest.raises(SourceError, match=rf"no classes .*, and {table} may hold their labels") as refused:
         scan_source(tree(tmp_path / "x", *paths))
     assert refused.value.exit_code == 66 and "a folder for each class" in refused.value.advice
 
@@ -41,6 +44,9 @@ def test_the_folder_can_still_be_asked_for_as_a_class(tmp_path: Path) -> None:
         ["cat/a.jpg", "classes.csv"],
         ["cat/a.jpg", "cat/a.json"],  # of one image
         ["cat/a.jpg", "notes.txt"],
+        ["cat/a.jpg", "dog/notes.txt"],
+        ["cat/a.jpg", "empty/"],
+        ["cat/a.jpg", "cat/sub/a.txt"],
     ],
 )
 def test_other_files_beside_classes_are_no_tables_of_labels(paths: list[str], tmp_path: Path) -> None:

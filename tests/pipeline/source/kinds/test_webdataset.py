@@ -139,6 +139,18 @@ def test_shards_with_captions_are_refused_as_their_numbers_are_no_classes(tmp_pa
     assert scan_source(tmp_path / "shards", None, Choice(("00000", "00001"))).class_ids == ["00000", "00001"]
 
 
+def test_shards_with_captions_that_were_unpacked_are_refused(tmp_path: Path) -> None:
+    members = {
+        f"{shard:05d}/{n}.{suffix}": b"{}" for shard in range(2) for n in range(3) for suffix in ("jpg", "txt", "json")
+    }
+    shutil.unpack_archive(write_tar(tmp_path / "a.tar", members), tmp_path / "unpacked")
+
+    for source in (tmp_path / "a.tar", tmp_path / "unpacked"):
+        with pytest.raises(SourceError, match="its images have captions"):
+            scan_source(source)
+        assert scan_source(source, None, Choice(("00000",))).class_ids == ["00000"]
+
+
 def test_a_class_tar_with_a_text_beside_some_images_is_a_class(tmp_path: Path) -> None:
     members = {"a.jpg": b"x", "b.jpg": b"x", "a.txt": b"notes", "a.json": b"{}"}
 

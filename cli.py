@@ -1,12 +1,22 @@
 """The command line: a group of commands, each imported when it is asked for, so that `--help` is instant."""
 
+import os
+import sys
 from importlib import import_module
 from typing import Any, NoReturn
 
 import click
 
-from modelnet.commands._options import example
-from modelnet.commands._process import Interrupted, Unread, run, under_torchrun
+try:
+    from modelnet.commands._options import example
+    from modelnet.commands._process import Interrupted, Unread, run
+    from modelnet.runtime.launcher import is_rank
+except ModuleNotFoundError as error:  # "pipeline.errors": a file pipeline.py comes first in the path of modules
+    package = (error.name or "").partition(".")[0]
+    file = getattr(sys.modules.get(package), "__file__", None)
+    if package not in ("pipeline", "modelnet") or file is None:
+        raise
+    sys.exit(f"error: {file} hides the package {package} of modelnet-cache: rename that file")
 
 COMMANDS = (
     *("build-cache", "build-features", "info", "verify"),
@@ -27,6 +37,19 @@ class Commands(click.Group):
             return None
         command: click.Command = import_module(f"modelnet.commands.{cmd_name.replace('-', '_')}").command
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command that is typed; an unknown one is answered with the nearest."""
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            from difflib import get_close_matches
+
+            near = get_close_matches(args[0], COMMANDS, 1)
+            hint = f" (Did you mean {near[0]}?)" if near else ""
+            raise click.UsageError(f"{error.message.rstrip('.')}{hint}", error.ctx) from error
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command. Ctrl-C and a closed pipe are left to `run`: click would end with 1, without a word."""
@@ -49,7 +72,9 @@ class Commands(click.Group):
 @click.pass_context
 def cli(ctx: click.Context, debug: bool) -> None:
     """Decode a folder of photographs once, train many experiments from the cache."""
-    if under_torchrun() and ctx.invoked_subcommand != "train":
+    if is_rank() and ctx.invoked_subcommand in ("info", "verify", "compare"):
+        os.environ["WORLD_SIZE"] = "1"  # in a script that torchrun started, say: they only look, each by itself
+    if is_rank() and ctx.invoked_subcommand != "train":
         raise click.UsageError("torchrun starts several processes, and only train divides its work among them")
     if ctx.invoked_subcommand is None:
         click.echo(ctx.get_help(), err=True)

@@ -66,7 +66,15 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    try:
+        return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    except ImportError as error:
+        pipeline = import_module("pipeline")
+        if hasattr(pipeline, "__path__"):
+            raise
+        raise ImportError(
+            f"{pipeline.__file__} hides the package pipeline of modelnet-cache: rename that file"
+        ) from error
 
 
 def __dir__() -> list[str]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import click
 
-from modelnet.commands._process import raise_lost_signal
+from modelnet.commands._process import raise_lost_signal, tell
 from modelnet.progress import Progress
 from pipeline.errors import OutputError
 from pipeline.text import show_path
@@ -29,7 +29,7 @@ class Remarks(Progress):
         self._echo(f"warning: {text}", err=True)
 
     def _echo(self, text: str, err: bool = False) -> None:
-        click.echo(text, err=err)
+        tell(text, err)
 
 
 class EpochLines(Remarks):
@@ -74,7 +74,7 @@ class EpochLines(Remarks):
 
     def _echo(self, text: str, err: bool = False) -> None:
         with self._bar.external_write_mode(file=sys.stderr if err else sys.stdout):
-            click.echo(text, err=err)
+            tell(text, err)
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """The options and arguments that several commands share."""
 
+import os
 from collections.abc import Callable
 from dataclasses import MISSING
 from pathlib import Path
@@ -13,8 +14,19 @@ DEFAULT_CACHES = Path("data/cache")
 DONE_WITH_FAILURES = 3
 
 
-# whether it may be read is found out where it is read: a permission that is missing is no usage error
-PATH = click.Path(path_type=Path, readable=False)
+class _PathType(click.Path):
+    """A path. `~` is the home folder: no shell replaces it in --out=~/c.h5."""
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path, readable=False)  # whether it may be read is no question of usage
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the path; one that begins with `~` as the shell understands it."""
+        path = os.fsdecode(super().convert(value, param, ctx))
+        return Path(os.path.expanduser(path))  # noqa: PTH111 -- leaves ~nobody alone
+
+
+PATH = _PathType()
 
 
 CACHES = click.argument("cache", nargs=-1, required=True, type=PATH, metavar="CACHE")

@@ -5,21 +5,28 @@ import os
 import signal
 import sys
 from contextlib import suppress
+from io import TextIOWrapper
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, TextIO
 
 import click
 
+from modelnet.runtime.launcher import is_rank
 from pipeline.errors import PipelineError, SourceError, StorageError, WorkerDied
 from pipeline.text import how_to_install
 
 INTERRUPTED, TERMINATED, BUG = 130, 143, 1
 MOST_FILES = 2**17
+_NO_ROOM = {
+    errno.ENOSPC: "Free some room and run it again",
+    errno.EDQUOT: "Free some room and run it again",
+    errno.EFBIG: "Raise the limit of a file's size (ulimit -f) and run it again",
+}
 _RAISE_LIMIT = "Install it again, or raise the limit of memory (ulimit -v)"
 
 
 class Terminated(BaseException):
-    """SIGTERM came."""
+    """SIGTERM or SIGHUP came; holds its number."""
 
 
 class Interrupted(BaseException):
@@ -34,7 +41,13 @@ def run(group: click.Group) -> NoReturn:
     """Run the command line; every failure is one line on stderr and an exit code of `pipeline.errors`."""
     debug = "--debug" in sys.argv  # before the command or behind it
     open_missing_streams()
-    signal.signal(signal.SIGTERM, _terminate)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a class may have a name that the terminal cannot show
+    os.environ["MPLBACKEND"] = "agg"  # a notebook's names a package that may be missing here, and nothing is shown
+    for asked in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(asked) is not signal.SIG_IGN:  # as nohup sets it
+            signal.signal(asked, _terminate)
     sys.unraisablehook = _remember_signals
     allow_many_files()
     try:
@@ -51,12 +64,14 @@ def run(group: click.Group) -> NoReturn:
         fail(f"{message}. See {command} --help", error.exit_code, debug)
     except (click.Abort, Interrupted, KeyboardInterrupt):
         fail("interrupted. Run the same command again to go on", INTERRUPTED, debug)
-    except Terminated:
-        fail("terminated. Run the same command again to go on", TERMINATED, debug)
+    except Terminated as stopped:
+        number = int(stopped.args[0])
+        what = "the terminal was closed" if number == signal.SIGHUP else "terminated"
+        fail(f"{what}. Run the same command again to go on", 128 + number, debug)
     except PipelineError as error:
         fail(str(error), error.exit_code, debug)
     except (Unread, BrokenPipeError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        discard(sys.stdout)
         end(0)
     except OSError as error:
         if isinstance(error, FileNotFoundError) and not working_folder_exists():
@@ -65,9 +80,9 @@ def run(group: click.Group) -> NoReturn:
                 SourceError.exit_code,
                 debug,
             )
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno not in _NO_ROOM:
             report_bug(error, debug)
-        fail(f"writing failed: {error.strerror}. Free some room and run it again", StorageError.exit_code, debug)
+        fail(f"writing failed: {error.strerror}. {_NO_ROOM[error.errno]}", StorageError.exit_code, debug)
     except ImportError as error:  # not installed, or no room for it in memory
         missing = isinstance(error, ModuleNotFoundError)
         advice = f"Activate its environment, or install it. {how_to_install()}" if missing else _RAISE_LIMIT
@@ -81,14 +96,9 @@ def report_bug(error: Exception, debug: bool) -> NoReturn:
     fail(f"this is a bug: {type(error).__name__}: {error}. Run it with --debug and report what it shows", BUG, debug)
 
 
-def under_torchrun() -> bool:
-    """Whether this process is one of several that torchrun has started."""
-    return os.environ.get("WORLD_SIZE", "1") != "1"
-
-
 def fail(message: str, code: int, debug: bool) -> NoReturn:
     """Say what went wrong in one line and end; of several processes of a training, one says it."""
-    if under_torchrun():
+    if is_rank():
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # which comes as soon as another rank has ended
         try:
             from modelnet.runtime.ranks import may_speak
@@ -98,14 +108,35 @@ def fail(message: str, code: int, debug: bool) -> NoReturn:
             speaks = code not in (INTERRUPTED, TERMINATED) or os.environ.get("RANK") == "0"
         if not speaks:
             end(code)
-    for number in (signal.SIGINT, signal.SIGTERM):  # a second Ctrl-C: it ends already, and the first one's code counts
+    for number in (
+        signal.SIGINT,
+        signal.SIGTERM,
+        signal.SIGHUP,
+    ):  # a second one: the code of the first counts
         signal.signal(number, signal.SIG_IGN)
     if debug:
         import traceback
 
         traceback.print_exc()
-    click.echo(f"error: {message}", err=True)
+    tell(f"error: {message}", err=True)
     end(code)
+
+
+def tell(text: object, err: bool = False) -> None:
+    """Print a line on stdout or stderr; where nobody reads it any more, the work goes on without printing."""
+    try:
+        click.echo(text, err=err)
+    except OSError as error:
+        if error.errno not in (errno.EPIPE, errno.EIO):  # a closed pipe, a terminal that is gone
+            raise
+        discard(sys.stderr if err else sys.stdout)
+
+
+def discard(stream: TextIO) -> None:
+    """Send what is still written to a stream to the null device."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, stream.fileno())
+    os.close(null)
 
 
 def end(code: int) -> NoReturn:
@@ -114,15 +145,15 @@ def end(code: int) -> NoReturn:
     Nor may Python take itself apart there: gloo's threads outlive the process group as long as something holds a
     network that was trained with it, and one that then needs the interpreter aborts the process, now and then.
     """
-    if under_torchrun():
+    if is_rank():
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
     sys.exit(code)
 
 
-def _terminate(_signal: int, _frame: object) -> NoReturn:
-    raise Terminated
+def _terminate(number: int, _frame: object) -> NoReturn:
+    raise Terminated(number)
 
 
 _lost: list[BaseException] = []

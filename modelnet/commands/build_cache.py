@@ -17,6 +17,7 @@ from modelnet.commands._options import (
     choice_options,
     example,
 )
+from modelnet.commands._process import tell
 
 if TYPE_CHECKING:
     from pipeline.shards.choice import ShardChoice
@@ -101,7 +102,7 @@ def command(
         if inherited:
             click.echo(inherited)
         plan = plan_shards(source, path, checked, shards, workers, rebuild, choice) if shards else None
-        click.echo(plan or plan_build(source, path, checked, workers, rebuild, choice))
+        tell(plan or plan_build(source, path, checked, workers, rebuild, choice))
         return
     recipe |= {"choice": choice, "workers": workers, "rebuild": rebuild, "wait": wait}
     report: BuildReport
@@ -110,7 +111,7 @@ def command(
             report = build_shards(source, path, progress=progress, executor=executor, **vars(shards), **recipe)
         else:
             report = build_cache(source, path, progress=progress, **recipe)
-    click.echo(report)
+    tell(report)
     if strict and report.failed:
         raise SystemExit(DONE_WITH_FAILURES)
 

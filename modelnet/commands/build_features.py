@@ -6,6 +6,7 @@ import click
 
 from modelnet.commands._console import progress_bar
 from modelnet.commands._options import DEVICE, PATH, example
+from modelnet.commands._process import tell
 
 DEFAULT_FEATURES = Path("data/features")
 
@@ -33,4 +34,4 @@ def command(cache: Path, model: str, weights: Path, out: Path | None, device: st
 
     path = out or DEFAULT_FEATURES / f"{cache_name(cache)}-{model.replace(':', '-')}.h5"
     with progress_bar("features", " images") as bar:
-        click.echo(build_features(cache, path, model, weights, device, rebuild=rebuild, wait=wait, progress=bar))
+        tell(build_features(cache, path, model, weights, device, rebuild=rebuild, wait=wait, progress=bar))

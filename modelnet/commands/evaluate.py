@@ -6,6 +6,7 @@ import click
 
 from modelnet.commands._console import Remarks
 from modelnet.commands._options import CHECKPOINT, DEVICE, PATH, RUN, example
+from modelnet.commands._process import tell
 
 
 @click.command(
@@ -30,4 +31,4 @@ def command(run: Path, cache: Path | None, checkpoint: str | None, device: str, 
     scores = trained.evaluate(cache, workers, notes := Remarks(), keep=True)
     if trained.note:
         notes.note(f"note: {trained.note}")
-    click.echo(json.dumps(scores.to_dict(), indent=2) if as_json else scores)
+    tell(json.dumps(scores.to_dict(), indent=2) if as_json else scores)

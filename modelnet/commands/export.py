@@ -6,17 +6,22 @@ import click
 
 from modelnet.commands._console import Remarks, output_errors
 from modelnet.commands._options import CHECKPOINT, PATH, RUN, example
+from modelnet.commands._process import tell
+from pipeline.text import show_path
 
 
 @click.command("export", epilog=example("python cli.py export runs/example-modelnet-001"))
 @RUN
 @click.option(
-    "--format", "form", type=click.Choice(["onnx", "torch"]), default="onnx", help="torch: torch.export, .pt2."
+    "--format",
+    "form",
+    type=click.Choice(["onnx", "torch"]),
+    help="torch writes a program of torch.export.  [default: as --out ends, else onnx]",
 )
 @click.option("--out", type=PATH, help="The file.  [default: RUN/model.onnx or RUN/model.pt2]")
 @CHECKPOINT
 @click.option("--weights", type=PATH, help="Of the frozen network, where RUN is of features.")
-def command(run: Path, form: str, out: Path | None, checkpoint: str | None, weights: Path | None) -> None:
+def command(run: Path, form: str | None, out: Path | None, checkpoint: str | None, weights: Path | None) -> None:
     """Write the network of RUN for other programs, with how its images are prepared and what its classes are.
 
     It takes any number of images. What was written is read again, and has to give the network's logits within 1e-5.
@@ -25,6 +30,7 @@ def command(run: Path, form: str, out: Path | None, checkpoint: str | None, weig
     from modelnet.eval.trained import Trained
     from pipeline.system.files import check_can_publish, publish
 
+    form = chosen_format(form, out)
     trained = Trained.load(run, checkpoint, "cpu").on_images(weights)
     if trained.note:
         Remarks().note(f"note: {trained.note}")
@@ -34,6 +40,16 @@ def command(run: Path, form: str, out: Path | None, checkpoint: str | None, weig
     exported = export(trained, form)
     with output_errors(path):
         publish(exported.data, path)
-    click.echo(exported.text(path))
+    tell(exported.text(path))
     if exported.checked_by is None:
-        click.echo("warning: not checked: onnxruntime is not installed", err=True)
+        tell("warning: not checked: onnxruntime is not installed", err=True)
+
+
+def chosen_format(form: str | None, out: Path | None) -> str:
+    """Return the format that is asked for, by name or by the end of the file's name; refuse two that differ."""
+    from modelnet.eval.export import SUFFIXES
+
+    named = next((form for form, suffix in SUFFIXES.items() if out is not None and out.suffix == suffix), None)
+    if out is not None and form and named and form != named:
+        raise click.UsageError(f"--format {form} writes {SUFFIXES[form]}, and --out {show_path(out)} ends otherwise")
+    return form or named or "onnx"

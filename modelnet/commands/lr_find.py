@@ -8,6 +8,7 @@ import click
 
 from modelnet.commands._console import Remarks, output_errors, progress_bar, usage_errors
 from modelnet.commands._options import DEFAULT_CACHES, PATH, example, training_options
+from modelnet.commands._process import tell
 from pipeline.text import show_path
 
 
@@ -41,8 +42,8 @@ def command(cache: Path | None, out: Path | None, **options: Any) -> None:
             check_can_publish(path)
     with progress_bar("lr-find", " rates") as bar:
         curve = find_learning_rate(chosen, progress=Remarks(), done=bar)
-    click.echo(curve)
+    tell(curve)
     with output_errors(path):
         check_can_publish(path)
         publish(rate_curve(curve.rates, curve.losses, curve.blind, curve.suggestion, curve.epochs, title), path)
-    click.echo(f"picture: {show_path(path)}")
+    tell(f"picture: {show_path(path)}")

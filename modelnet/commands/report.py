@@ -8,6 +8,7 @@ import click
 
 from modelnet.commands._console import output_errors
 from modelnet.commands._options import PATH, example
+from modelnet.commands._process import tell
 from pipeline.text import show_path
 
 
@@ -53,4 +54,4 @@ def write_report(runs: Sequence[Path], out: Path | None = None) -> None:
     with output_errors(path):
         check_can_publish(path)
         publish(page, path)
-    click.echo(f"report: {show_path(path)}")
+    tell(f"report: {show_path(path)}")

@@ -2,6 +2,7 @@
 
 import shlex
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,7 @@ from click.core import ParameterSource
 
 from modelnet.commands._console import EpochLines, usage_errors
 from modelnet.commands._options import DEFAULT_CACHES, PATH, example, training_options
-from modelnet.commands._process import end
+from modelnet.commands._process import end, tell
 from modelnet.commands.report import write_report
 from modelnet.options import OPTIONS
 from modelnet.progress import Progress
@@ -55,6 +56,7 @@ def command(
     from modelnet.data.caches import find_cache
     from modelnet.options import TrainOptions
     from modelnet.runtime.interrupt import stop_on_signals
+    from modelnet.runtime.launcher import missing_variables
     from modelnet.runtime.ranks import join_ranks
     from modelnet.sweep.grid import parse_seeds, parse_sweep
     from modelnet.sweep.result import SweepResult
@@ -63,11 +65,15 @@ def command(
     from modelnet.training.train import resume, train
     from pipeline.load.batch_memory import keep_freed_memory
 
+    for needed in ("matplotlib.backends.backend_agg", "matplotlib.backends.backend_svg", "jinja2"):
+        import_module(needed)  # pictures and the report come last; what is missing for them is told first
     faulthandler.enable()  # a disk that fails under a memory map ends the process; this says where
     keep_freed_memory()
     result: TrainResult | SweepResult
     with stop_on_signals() as stop:
         with join_ranks() as ranks, EpochLines() if ranks.is_main else Progress() as progress:
+            if missing := missing_variables():
+                progress.warn(f"WORLD_SIZE is set and {', '.join(missing)} not: this process trains alone")
             if run is not None:
                 go_on = resume_many if run.suffix == ".csv" else resume
                 result = go_on(run, **resume_options(ctx), progress=progress, stop=stop, ranks=ranks)
@@ -98,15 +104,15 @@ def tell_result(result: "TrainResult | SweepResult") -> None:
 
     if result.interrupted:
         stopped = result.table if isinstance(result, SweepResult) else result.run
-        click.echo(f"stopped and saved. Go on with: python cli.py train --resume {shlex.quote(str(stopped))}", err=True)
+        tell(f"stopped and saved. Go on with: python cli.py train --resume {shlex.quote(str(stopped))}", err=True)
         return
     if isinstance(result, SweepResult):
-        click.echo(f"\n{result}\n\nall networks: {show_path(result.table)}\ncurves: {show_path(result.picture)}")
+        tell(f"\n{result}\n\nall networks: {show_path(result.table)}\ncurves: {show_path(result.picture)}")
         write_report(result.runs)
         return
     if result.scores is not None:
-        click.echo(f"\n{result.scores}\n")
-    click.echo(f"loss curve: {show_path(result.run / 'loss.png')}")
+        tell(f"\n{result.scores}\n")
+    tell(f"loss curve: {show_path(result.run / 'loss.png')}")
     write_report([result.run])
 
 

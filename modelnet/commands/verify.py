@@ -6,6 +6,7 @@ import click
 
 from modelnet.commands._console import progress_bar
 from modelnet.commands._options import CACHES, example, one_or_all
+from modelnet.commands._process import tell
 
 
 @click.command("verify", epilog=example("python cli.py verify data/cache/example.h5"))
@@ -17,7 +18,7 @@ def command(cache: tuple[Path, ...]) -> None:
 
     with progress_bar("verify", " rows") as progress:
         damage = list(verify_cache(one_or_all(cache), progress))
-    click.echo("\n".join(map(str, damage)) or "every row and table is as it was built")
+    tell("\n".join(map(str, damage)) or "every row and table is as it was built")
     if damage:
-        click.echo("Run build-cache again: it rebuilds just the damaged rows.", err=True)
+        tell("Run build-cache again: it rebuilds just the damaged rows.", err=True)
         raise SystemExit(CacheDamaged.exit_code)

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: the first asks the loop to stop after its step, the second stops at once."""
+"""Ctrl-C, SIGTERM and SIGHUP: the first asks the loop to stop after its step, the second stops at once."""
 
 import os
 import signal
@@ -10,7 +10,7 @@ from types import FrameType
 
 from pipeline.system.processes import die_with
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @dataclass
@@ -25,13 +25,15 @@ class Stop:
 
     @property
     def exit_code(self) -> int:
-        """130 for Ctrl-C, 143 for SIGTERM, 0 where nobody asked."""
+        """130 for Ctrl-C, 143 for SIGTERM, 129 for SIGHUP, 0 where nobody asked."""
         return 0 if self.signal is None else 128 + self.signal
 
 
 @contextmanager
 def stop_on_signals() -> Iterator[Stop]:
-    """Turn the first Ctrl-C or SIGTERM inside the block into a request; a second ends the process at once.
+    """Turn the first Ctrl-C, SIGTERM or SIGHUP in the block into a request; a second ends the process at once.
+
+    A signal that is ignored, as SIGHUP under nohup, stays so.
 
     Python allows signal handlers in the main thread alone; elsewhere nothing is changed.
     """
@@ -48,7 +50,8 @@ def stop_on_signals() -> Iterator[Stop]:
             os._exit(128 + signum)
         stop.signal = signum
 
-    before = {signum: signal.signal(signum, ask) for signum in SIGNALS}
+    heard = [signum for signum in SIGNALS if signal.getsignal(signum) is not signal.SIG_IGN]
+    before = {signum: signal.signal(signum, ask) for signum in heard}
     try:
         yield stop
     finally:

@@ -22,6 +22,7 @@ from torch.distributed.rendezvous import rendezvous
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from modelnet.runtime.interrupt import Stop
+from modelnet.runtime.launcher import is_rank
 from pipeline.errors import OptionsError, RankFailed, WorkerDied
 
 _LOST = re.compile(r"gloo|nccl|connection (closed|reset)|broken pipe", re.IGNORECASE)
@@ -211,7 +212,7 @@ def join_ranks() -> Iterator[Ranks]:
         WorkerDied: another rank is gone without a word.
     """
     global _joined
-    if os.environ.get("WORLD_SIZE", "1") == "1":
+    if not is_rank():
         yield Ranks()
         return
     store, rank, size = next(rendezvous("env://"))

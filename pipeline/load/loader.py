@@ -1,5 +1,6 @@
 """Make the DataLoader of a cache."""
 
+import tempfile
 from operator import index
 from typing import Any
 
@@ -7,11 +8,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from pipeline.errors import WorkerDied
 from pipeline.load.batch_plan import BatchPlan
 from pipeline.load.cache import TensorCache
 from pipeline.load.dataset import CacheDataset, Sample, collate
 from pipeline.load.random import seeded_generator
 from pipeline.load.sampler import EpochSampler, RankBatchSampler
+from pipeline.system.processes import has_room_for_sockets
 
 
 class CacheLoader(DataLoader[Sample]):
@@ -61,6 +64,7 @@ def make_loader(
         options: further arguments of the DataLoader (`multiprocessing_context`, `collate_fn`, ...).
 
     Raises:
+        WorkerDied: workers are asked for, and every folder for temporary files has too long a name.
         IndexError, ValueError: `rows` or `part` is impossible.
         TypeError: `cache` is not a TensorCache, or a sampler was given; use torch's DataLoader for that.
     """
@@ -69,6 +73,9 @@ def make_loader(
         if given != {"num_workers"}:
             instead = f"with your own: DataLoader(CacheDataset(cache), {min(given)}=..., collate_fn=collate)"
         raise TypeError(f"make_loader takes no {' nor '.join(sorted(given))}; {instead}")
+    if workers and not has_room_for_sockets():
+        reason = "its name is too long for a socket"
+        raise WorkerDied("no worker can be started", tempfile.gettempdir(), reason, "Set a shorter TMPDIR")
     if pin_memory is None:
         pin_memory = torch.cuda.is_available()
     pinned = stored and pin_memory and workers == 0  # at once; else torch copies the batch there

@@ -6,16 +6,17 @@ import os
 import resource
 import signal
 import sys
+import tempfile
 import threading
 import time
 import warnings
 from concurrent.futures import ProcessPoolExecutor
+from multiprocessing.util import get_temp_dir
 from pathlib import Path
 
-SECONDS_AN_IMAGE = 60
+SECONDS_AN_IMAGE, BYTES_AN_IMAGE = 60, 2 * 10**9
 
-
-BYTES_AN_IMAGE = 2 * 10**9
+_LONGEST_FOLDER = 70  # bytes; with /pymp-12345678/listener-12345678 a socket's path has 103
 
 
 def signal_limit(seconds: float) -> None:
@@ -52,11 +53,29 @@ def start_worker(parent: int) -> None:
     """Prepare a worker process: signals, limits, death with its parent."""
     global _in_our_worker
     _in_our_worker = True
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent answers Ctrl-C
+    for number in (signal.SIGINT, signal.SIGHUP):  # the parent answers Ctrl-C and the end of its terminal
+        signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     die_with(parent)
     _limit_memory()
+
+
+def has_room_for_sockets() -> bool:
+    """See to a folder for the sockets of worker processes, and say whether there is one.
+
+    The path of a socket has at most 107 bytes. In a longer $TMPDIR a loader worker could not send its first batch,
+    and who waits for the batch would wait for ever.
+    """
+    if len(os.fsencode(tempfile.gettempdir())) <= _LONGEST_FOLDER:
+        return True
+    short = [folder for folder in ("/tmp", "/var/tmp", "/dev/shm") if os.access(folder, os.W_OK)]
+    usual = tempfile.tempdir
+    tempfile.tempdir = short[0] if short else usual
+    try:
+        return len(os.fsencode(get_temp_dir())) <= _LONGEST_FOLDER + 14  # made once for this process and its workers
+    finally:
+        tempfile.tempdir = usual
 
 
 def die_with(parent: int) -> None:

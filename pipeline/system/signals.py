@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM, answered where it is safe and nowhere else."""
+"""Ctrl-C, SIGTERM and SIGHUP, answered where it is safe and nowhere else."""
 
 import signal
 import threading
@@ -9,7 +9,7 @@ from types import FrameType
 
 @contextmanager
 def held_signals() -> Iterator[Callable[[], None]]:
-    """Hold back Ctrl-C and SIGTERM, and yield a function that answers those that came.
+    """Hold back Ctrl-C, SIGTERM and SIGHUP, and yield a function that answers those that came.
 
     A handler that raises does so between any two instructions of the main thread: while the interpreter forks, which
     loses the exception, or inside `concurrent.futures.wait`, which then leaves locks behind that its threads wait for.
@@ -20,8 +20,8 @@ def held_signals() -> Iterator[Callable[[], None]]:
         yield lambda: None
         return
     came: list[int] = []
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    before = {number: handler for number, handler in before.items() if handler is not None}
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    before = {number: handler for number, handler in before.items() if handler not in (None, signal.SIG_IGN)}
 
     def hold(number: int, _frame: FrameType | None) -> None:
         came.append(number)

@@ -65,7 +65,7 @@ def test_a_diverging_run_says_where_in_one_line_ends_with_76_and_keeps_it(
     assert kept.startswith("the loss is ") and f": {kept} (" in ended.stderr
 
 
-@pytest.mark.parametrize(("asked", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("asked", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_a_signal_ends_the_step_and_saves(cache_path: Path, tmp_path: Path, asked: signal.Signals, code: int) -> None:
     process = start(tmp_path, "--cache", str(cache_path), *ENDLESS)
     wait_for_epochs(process)

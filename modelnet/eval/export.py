@@ -18,6 +18,7 @@ from pipeline.errors import CheckpointError, OptionsError
 from pipeline.text import how_to_install, show_bytes, show_path
 
 SUFFIXES = {"onnx": ".onnx", "torch": ".pt2"}
+FILTER = "bilinear, antialiased: Pillow's Image.resize with Resampling.BILINEAR"
 PREPARATION = "modelnet.json"  # the name of what is recorded beside a program of torch.export
 
 _NEEDED = ("onnx", "onnxscript")
@@ -36,6 +37,7 @@ class Exported:
         classes: C, the logits of an image.
         checked_by: the package that computed the same logits from these bytes; None where it is not installed.
         difference: the largest one found in them.
+        amp: the half-size numbers that `predict` computes with, or "": the file computes with float32.
     """
 
     data: bytes
@@ -43,6 +45,7 @@ class Exported:
     classes: int
     checked_by: str | None
     difference: float
+    amp: str = ""
 
     def text(self, path: Path) -> str:
         """Return what a person should know of the file at `path`."""
@@ -51,6 +54,8 @@ class Exported:
         lines = [f"{show_path(path)}: {show_bytes(len(self.data))}: {what}"]
         if self.checked_by is not None:
             lines.append(f"checked: by {self.checked_by} its logits differ by at most {self.difference:.1e}")
+        if self.amp:
+            lines.append(f"note: it computes in float32, predict in {self.amp} (--amp): probabilities differ a little")
         return "\n".join(lines)
 
 
@@ -76,17 +81,19 @@ def export(trained: Trained, form: str = "onnx") -> Exported:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise CheckpointError("the network cannot be exported", trained.run, f"torch says: {reason}") from error
     checked_by, difference = _check(trained, form, data, shape)
-    return Exported(data, shape, len(trained.class_ids), checked_by, difference)
+    amp = trained.options.amp_dtype if trained.options.amp else ""
+    return Exported(data, shape, len(trained.class_ids), checked_by, difference, amp)
 
 
 def preparation(trained: Trained) -> dict[str, Any]:
     """Return what a program has to know to use the network: plain JSON values.
 
-    `recipe` says how an image becomes a tensor, `crop_size` which part of it is taken, from the middle, and
-    `class_ids` and `class_names` what the logits are of. With `features`, `model` stands behind that frozen network.
+    `recipe` says how an image becomes a tensor, `filter` how it is resized, `crop_size` its centre crop.
+    `class_ids` and `class_names` are those of the logits. With `features`, `model` stands behind that frozen network.
     """
     return {
         "recipe": trained.recipe.to_dict(),
+        "filter": FILTER,
         "crop_size": trained.options.crop_size,
         "class_ids": trained.class_ids,
         "class_names": trained.class_names,

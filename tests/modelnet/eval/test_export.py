@@ -20,7 +20,7 @@ from torchvision.transforms import CenterCrop, Compose, Normalize, Resize, ToTen
 from cli import cli
 from modelnet import Trained, TrainOptions, predict, train
 from modelnet.eval import export as export_module
-from modelnet.eval.export import export
+from modelnet.eval.export import export, preparation
 from modelnet.eval.features import build_features
 from pipeline import build_cache
 from pipeline.errors import CheckpointError, OptionsError, RunError
@@ -113,6 +113,17 @@ def test_a_torchvision_network_of_cropped_images_answers_as_predict_does(
     exported = export(trained, form)
     assert exported.shape == (3, 64, 64) and exported.difference <= 1e-5
     check_answers(exported.data, form, trained, shared_photos)
+
+
+def test_a_run_with_amp_is_exported_in_float32_and_that_is_said(cache_path: Path) -> None:
+    exported = export(Trained.load(trained_on(cache_path, amp=True, epochs=1), device="cpu"), "torch")
+    last = exported.text(Path("x.pt2")).splitlines()[-1]
+    assert last == "note: it computes in float32, predict in bfloat16 (--amp): probabilities differ a little"
+
+
+def test_the_filter_that_resizes_is_recorded(cache_path: Path) -> None:
+    recorded = preparation(Trained.load(trained_on(cache_path, epochs=1), device="cpu"))
+    assert recorded["filter"] == "bilinear, antialiased: Pillow's Image.resize with Resampling.BILINEAR"
 
 
 def test_a_network_on_features_is_exported_behind_the_frozen_one(cache_path: Path, shared_photos: Path) -> None:

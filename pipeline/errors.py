@@ -30,7 +30,7 @@ from pipeline.text import show_path
 
 
 class PipelineError(Exception):
-    """Base of all: `what` failed, at which `path`, for which `reason`, and what to do about it (`advice`)."""
+    """Base of all errors: `what` failed, at which `path`, for which `reason`, and what to do (`advice`)."""
 
     exit_code: ClassVar[int] = 1
 
@@ -53,10 +53,10 @@ class PipelineError(Exception):
 
     @property
     def message(self) -> str:
-        """The text. An error of a DataLoader's worker is made anew from its traceback, whose last line ends in this.
+        """The text of the error; torch uses it to raise an error of a DataLoader's worker again in the main process.
 
-        torch does so, by the keyword `message`, for any class with this attribute, and makes it a RuntimeError
-        otherwise. Class, exit code and text survive; path and advice are within the text then.
+        torch calls a class with this attribute with the keyword `message`, and raises a RuntimeError otherwise. Class,
+        exit code and text survive; path and advice are part of the text then.
         """
         return str(self)
 
@@ -74,7 +74,7 @@ class SourceError(PipelineError):
 
 
 class ArchiveDamaged(SourceError):
-    """An archive of images ends early, is damaged, or is none; what is whole of it is not taken for all."""
+    """An archive of images ends early, is damaged, or is no archive."""
 
     exit_code = 65
 
@@ -98,7 +98,7 @@ class AccessDenied(PipelineError):
 
 
 class WorkerDied(PipelineError):
-    """A worker process ended without an answer, again and again, or the system gave it no resources."""
+    """Worker processes died again and again, or the system gave them no resources."""
 
     exit_code = 71
 
@@ -110,15 +110,15 @@ class CacheError(PipelineError):
 
 
 class CacheDamaged(CacheError):
-    """The bytes of a cache are not those that were written."""
+    """The bytes of a cache have changed since they were written."""
 
 
 class CacheUnsafe(CacheError):
-    """The file is not a cache of ours, or was made to reach outside itself."""
+    """The file is no cache, or was crafted to reach outside itself."""
 
 
 class CacheStale(CacheError):
-    """The cache does not fit what it is used with: other classes, another recipe, or rebuilt meanwhile."""
+    """The cache does not fit its use: other classes, another recipe, or it was rebuilt meanwhile."""
 
 
 class CacheMissing(CacheError):
@@ -134,7 +134,7 @@ class CacheBusy(CacheError):
 
 
 class OptionsError(PipelineError, ValueError):
-    """Options that are possible each by itself, and not with each other or with the data."""
+    """Options that do not go together, or not with the data."""
 
     exit_code = 2
 
@@ -170,11 +170,11 @@ class CheckpointError(PipelineError):
 
 
 class CheckpointDamaged(CheckpointError):
-    """The bytes of a checkpoint are not those that were written."""
+    """The bytes of a checkpoint have changed since they were written."""
 
 
 class CheckpointUnsafe(CheckpointError):
-    """The file holds a pickle that would run code; it is never loaded."""
+    """The file holds a pickle that would run code. It is never loaded."""
 
 
 class TrainingDiverged(PipelineError):
@@ -184,4 +184,4 @@ class TrainingDiverged(PipelineError):
 
 
 class RankFailed(PipelineError):
-    """Another process of the same training has failed, and has told of it: there is nothing to add."""
+    """Another process of the same training failed, and has reported its error."""

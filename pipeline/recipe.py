@@ -1,4 +1,4 @@
-"""What is done to every image between its file and its row: the recipe, stored in the cache and in checkpoints."""
+"""Define the recipe: how an image becomes a row. It is stored in caches and checkpoints."""
 
 import math
 from dataclasses import asdict, dataclass, fields, replace
@@ -16,20 +16,20 @@ WITHOUT_KEY: dict[str, Any] = {"scaled_decode": False}  # what a stored recipe m
 
 @dataclass(frozen=True)
 class Recipe:
-    """How an image becomes a tensor. Two caches with equal recipes hold equal tensors for equal images.
+    """The recipe by which an image becomes a tensor. Equal recipes give equal tensors for equal images.
 
     Attributes:
         size: S, the side of the square image in pixels; aspect ratio is not kept.
         mean: per channel, on the 0..1 scale; subtracted.
         std: per channel, on the 0..1 scale, > 0; divided by.
-        dtype: what a row stores: "float32" the normalized tensor, "uint8" the pixels before normalization.
+        dtype: of the stored row: "float32" for the normalized tensor, "uint8" for the pixels before normalization.
         exif_rotate: turn the image upright as its EXIF orientation says (torchvision's ImageFolder does not).
-        max_megapixels: larger images are refused before a pixel is allocated.
-        scaled_decode: let the JPEG decoder give large images at 1/2, 1/4 or 1/8 of their size, of at least 2 S: twice
-            as fast for those of a camera, and pixels that differ by a level or less on average.
+        max_megapixels: larger images are refused before any pixel is allocated.
+        scaled_decode: let the JPEG decoder reduce large images to 1/2, 1/4 or 1/8 of their size, but at least 2 S.
+            Twice as fast for photographs of a camera; pixels differ by one level or less on average.
 
     Raises:
-        ValueError: a value that no image could be prepared with.
+        ValueError: a value is impossible.
     """
 
     size: int = 224
@@ -73,7 +73,7 @@ class Recipe:
 
     @property
     def pixels(self) -> "Recipe":
-        """The part that decides the 8-bit pixels; caches equal in it can be derived from each other."""
+        """The recipe with default mean, std and dtype: caches that share it can be derived from each other."""
         return replace(self, mean=Recipe.mean, std=Recipe.std, dtype=Recipe.dtype)
 
     def to_dict(self) -> dict[str, Any]:
@@ -104,7 +104,7 @@ class Recipe:
         return [f"{name} {_plain(value)}" for name, value, default in values if value != default]
 
     def differences(self, other: "Recipe") -> list[str]:
-        """Say what `other` has otherwise, one phrase a value: "size 224 → 256"."""
+        """List the values that differ in `other`, one phrase each: "size 224 → 256"."""
         return [
             f"{field.name} {_plain(getattr(self, field.name))} → {_plain(getattr(other, field.name))}"
             for field in fields(self)
@@ -141,7 +141,7 @@ def pixels_to_row(pixels_HWC: NDArray[np.uint8], recipe: Recipe) -> NDArray[Any]
 
 
 def row_to_pixels(row_CHW: NDArray[Any], recipe: Recipe) -> NDArray[np.uint8] | None:
-    """Invert `pixels_to_row`: (S, S, 3) uint8, or None where the row does not tell (float32 ran out of digits)."""
+    """Invert `pixels_to_row`: (S, S, 3) uint8; None if float32 has too few digits to tell the pixels."""
     if recipe.dtype == "uint8":
         return np.ascontiguousarray(row_CHW.transpose(1, 2, 0))
     table = normalization_table(recipe)

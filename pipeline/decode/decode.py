@@ -1,4 +1,4 @@
-"""From the bytes of a JPEG or PNG to (S, S, 3) uint8 pixels, as torchvision's ImageFolder + Resize give them."""
+"""Decode a JPEG or PNG to (S, S, 3) uint8 pixels, with the bits of torchvision's ImageFolder and Resize."""
 
 import hashlib
 import io
@@ -50,7 +50,7 @@ class Undecodable(Exception):
 
 
 class Decoded(NamedTuple):
-    """An image ready for the recipe, and what is remarkable about it."""
+    """An image ready for the recipe, and notes about it."""
 
     pixels_HWC: NDArray[np.uint8]  # (S, S, 3) RGB
     notes: tuple[str, ...]
@@ -88,9 +88,9 @@ def decode(data: bytes, recipe: Recipe) -> Decoded:
 
 @cache
 def decoder_identity() -> str:
-    """Digest what this installation makes of the dozen images that the package carries.
+    """Digest the pixels to which this installation decodes the sample images of the package.
 
-    A new Pillow that decodes them to the same pixels is the same decoder; no cache becomes stale by it.
+    A new Pillow that gives the same pixels is the same decoder: no cache becomes out of date.
 
     Returns:
         32 hexadecimal digits.
@@ -108,7 +108,7 @@ def decoder_identity() -> str:
 
 
 def _is_blank(pixels_HWC: NDArray[np.uint8]) -> bool:
-    """Tell whether every channel stays within `BLANK_RANGE`; a few pixels show of nearly any image that it does not."""
+    """Tell whether every channel stays within `BLANK_RANGE`; for most images a few pixels already show that not."""
     few, every = pixels_HWC[::16, ::16], pixels_HWC
     return all(int(np.ptp(part, axis=(0, 1)).max()) <= BLANK_RANGE for part in (few, every))
 
@@ -131,7 +131,7 @@ def _check_format(data: bytes) -> None:
 
 
 def _open(data: bytes, recipe: Recipe) -> Image.Image:
-    """Read the header only: Pillow allocates no pixels before `load`."""
+    """Open an image by its header alone; Pillow allocates no pixels before `load`."""
     limit = recipe.max_megapixels
     try:
         image = Image.open(io.BytesIO(data), formats=("JPEG", "PNG", "MPO"))
@@ -158,14 +158,14 @@ def _orientation(image: Image.Image, data: bytes) -> int:
 
 
 def _scale(image: Image.Image, size: int) -> bool:
-    """Tell the decoder of a JPEG that it may reduce the image; return whether it will."""
+    """Let the decoder of a JPEG reduce the image; return whether it will."""
     before = image.size
     image.draft(None, (_SCALED * size, _SCALED * size))
     return image.size != before
 
 
 def _rgb(image: Image.Image, orientation: int, data: bytes) -> Image.Image:
-    """Have Pillow decode the pixels, in the orientation that EXIF's number stands for."""
+    """Decode the pixels with Pillow, and turn them by the number of EXIF's orientation."""
     try:
         rgb = image.convert("RGB")
     except MemoryError:
@@ -184,11 +184,11 @@ def _why_not(error: Exception, data: bytes) -> str:
 
 @contextmanager
 def _strict_pillow() -> Iterator[None]:
-    """Hold Pillow's process-wide switches where the recipe needs them, whatever other imports have set.
+    """Set Pillow's process-wide switches as the recipe needs them, whatever other imports have set.
 
-    Its own bomb check only warns where ours refuses, and it warns of palettes with transparency, which
-    `convert("RGB")` handles as documented. Of several threads that decode, the first sets the switches and the last
-    puts them back.
+    Pillow's check for bombs only warns where ours refuses. It also warns of palettes with transparency, which
+    `convert("RGB")` handles as documented. If several threads decode, the first sets the switches and the last
+    restores them.
     """
     global _decoding
     with _switching:

@@ -6,7 +6,7 @@ from PIL import Image
 
 
 def image_hash(pixels_HWC: NDArray[np.uint8]) -> int:
-    """Hash what an image looks like: 64 bits, "is each cell brighter than its right neighbour" on 9 × 8 cells.
+    """Compute a perceptual hash: 64 bits, "is each cell brighter than its right neighbour" on 9 × 8 cells.
 
     A re-encoded, slightly brightened or rescaled copy keeps nearly all bits (the "difference hash").
 

@@ -1,4 +1,4 @@
-"""JPEGs by libjpeg-turbo with no Pillow in between: faster, where simplejpeg is there and proves to give its bits."""
+"""Decode JPEGs with simplejpeg, faster than Pillow, if it is installed and gives Pillow's bits."""
 
 import io
 from collections.abc import Callable
@@ -13,15 +13,15 @@ _Decoder = Callable[[bytes], NDArray[np.uint8]]
 
 
 def decode_jpeg(data: bytes, image: Image.Image) -> NDArray[np.uint8] | None:
-    """Decode what Pillow's `convert("RGB")` would give.
+    """Decode a JPEG to the pixels of Pillow's `convert("RGB")`.
 
     Args:
         data: a whole file.
-        image: the same, as `Image.open` returns it.
+        image: the same file, as `Image.open` returns it.
 
     Returns:
-        (H, W, 3) uint8, or None where that is for Pillow to do: another format or color space, and whatever is damaged
-        in the least, so that one decoder alone decides what still is an image.
+        (H, W, 3) uint8. None where Pillow has to decode: another format or color space, or any damage, so that one
+        decoder alone decides what still is an image.
     """
     if image.format not in ("JPEG", "MPO") or image.mode not in ("RGB", "L"):
         return None
@@ -37,7 +37,7 @@ def decode_jpeg(data: bytes, image: Image.Image) -> NDArray[np.uint8] | None:
 
 @cache
 def _decoder() -> _Decoder | None:
-    """Return simplejpeg's decoder, or None where it is not installed or has another libjpeg's bits than Pillow."""
+    """Return simplejpeg's decoder; None if it is not installed or gives other bits than Pillow."""
     try:
         import simplejpeg
     except ImportError:

@@ -1,4 +1,4 @@
-"""Bilinear resizing with antialiasing: Pillow's bits, by `_resize.c` where it was compiled and proves to give them."""
+"""Resize with a bilinear, antialiased filter: with `_resize.c` where it gives Pillow's bits, else with Pillow."""
 
 import ctypes
 from collections.abc import Callable
@@ -72,16 +72,16 @@ def _rows_first(height: int, width: int, size: int) -> bool:
 
 
 def _whichever_shrinks_more(height: int, width: int, size: int) -> bool:
-    """Begin with the columns where the height loses more than twice what the width does, as Pillow from 13 on."""
+    """Begin with the columns if the height shrinks by more than twice as much as the width, as Pillow from 13 on."""
     return height > size and height - size > 2 * (width - size)
 
 
 @cache
 def _order_of_pillow() -> _Order | None:
-    """Find out in which order this Pillow resizes; None where `_resize.c` gives other bits than it, or is not there.
+    """Find the order in which this Pillow resizes; None if `_resize.c` is missing or gives other bits.
 
-    The order decides bits, since pixels are rounded in between. A Pillow that resizes in another way, or rounds
-    otherwise as it was compiled, is found here, once a process, and does the work itself.
+    The order decides bits, since pixels are rounded in between. A Pillow that resizes or rounds in another way is
+    detected here, once a process, and does the work itself.
     """
     rng = np.random.default_rng(0)
     size = 20

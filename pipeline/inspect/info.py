@@ -1,4 +1,4 @@
-"""What a finished cache says of itself, from its header and tables alone, and whether a source still matches it."""
+"""Describe a cache by its header and tables, and tell whether a source still matches it."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +25,7 @@ from pipeline.text import show_bytes, show_path
 
 
 def describe_cache(path: Paths) -> "CacheInfo":
-    """Read header and tables of a cache, or of all shards of a set.
+    """Read header and tables of a cache, or of all its shards.
 
     Raises:
         CacheMissing, CacheUnsafe, CacheDamaged, CacheError, AccessDenied, StorageError: it cannot be opened.
@@ -73,9 +73,9 @@ def check_source(path: Paths, source: Path, choice: Choice | None = None) -> str
 
 @dataclass
 class CacheInfo:
-    """What a cache says of itself; see `ShardsReport` for the fields.
+    """The description of a cache; see `ShardsReport` for the fields.
 
-    `shards` is None of a cache that is whole; `shard` is the number of a shard that is looked at alone.
+    `shards` is None for a whole cache. `shard` is the number of a single shard.
     """
 
     path: Path

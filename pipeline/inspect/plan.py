@@ -1,4 +1,4 @@
-"""What a build would do, without doing it: `build-cache --dry-run`."""
+"""Plan a build without doing it: `build-cache --dry-run`."""
 
 import os
 import shutil
@@ -35,15 +35,15 @@ _TRIAL_SECONDS = 0.5
 
 @dataclass
 class Plan:
-    """What `build_cache` would find and need.
+    """The work and the space that a build needs.
 
     Attributes:
         manifest: of the source.
-        failures: candidates that failed when the cache was built, and would again.
+        failures: images that failed when the cache was built, and would again.
         path: where the cache would be.
-        state: "up to date", "out of date: …", "not there yet" or "damaged: …".
-        bytes_needed, bytes_free: of the disk, where the cache is to be.
-        seconds: estimated from decoding a few of the images, with all workers; 0 where nothing has to be decoded.
+        state: "up to date", "out of date: …", "not there yet" or "the cache was damaged: …".
+        bytes_needed, bytes_free: on the disk of the cache.
+        seconds: estimated by decoding a few images, for all workers; 0 if nothing has to be decoded.
     """
 
     manifest: Manifest
@@ -80,7 +80,7 @@ def plan_build(
     rebuild: bool = False,
     choice: Choice | None = None,
 ) -> Plan:
-    """Look at source and cache as `build_cache` would; write nothing.
+    """Plan what `build_cache` would do; write nothing.
 
     Raises:
         SourceError, AccessDenied, OutputError: as `build_cache`.
@@ -102,7 +102,7 @@ def plan_shards(
     rebuild: bool = False,
     choice: Choice | None = None,
 ) -> Plan:
-    """Look at source and set as `build_shards` would; write nothing.
+    """Plan what `build_shards` would do; write nothing.
 
     Raises:
         SourceError, AccessDenied, OutputError: as `build_shards`.

@@ -1,4 +1,4 @@
-"""Everything that can be wrong with a finished cache, looked for: rows, tables, and the HDF5 library's own view."""
+"""Verify a finished cache: its rows, its tables, and the view of the HDF5 library."""
 
 import json
 import subprocess
@@ -32,7 +32,7 @@ print(json.dumps(describe(sys.argv[1])))
 
 
 class Damage(NamedTuple):
-    """One thing that is not as it was built; `row`, of its file, is -1 where it is not a row."""
+    """A fault of a cache; `row` is a row of its file, or -1."""
 
     row: int
     what: str
@@ -42,17 +42,17 @@ class Damage(NamedTuple):
 
 
 def verify_cache(path: Paths, progress: Callable[[int, int], None] | None = None) -> Iterator[Damage]:
-    """Read a whole cache, or all shards of a set, and yield what is wrong with it, row by row.
+    """Read a whole cache, or all its shards, and yield its faults, row by row.
 
-    Rows are read with `pread`, so that a failing disk is an ordinary error here. What is found makes the next
-    `build_cache` look at every row, and rebuild the wrong ones.
+    Rows are read with `pread`, so a failing disk is an ordinary error here. After a fault, the next `build_cache`
+    checks every row, and rebuilds the damaged ones.
 
     Args:
         path: the cache, as `open_reader` takes it.
         progress: called with (rows checked, rows in all).
 
     Raises:
-        CacheMissing, CacheUnsafe, CacheDamaged, CacheError: header or tables are not to be believed at all.
+        CacheMissing, CacheUnsafe, CacheDamaged, CacheError: header or tables cannot be believed.
         StorageError: the disk failed.
     """
     reader = open_reader(path)
@@ -92,7 +92,7 @@ def _verify_file(
 
 
 def _hdf5_view_differs(reader: CacheReader) -> list[str]:
-    """Compare what the HDF5 library makes of the file with the header, in a process that may hang or crash."""
+    """Compare the HDF5 library's view of the file with the header, in a process that may hang or crash."""
     try:
         found = subprocess.run(
             [sys.executable, "-c", _LIMITS + _VIEW, f"/dev/fd/{reader.fd}"],

@@ -1,7 +1,7 @@
-"""Building a cache in shards: every shard is a file built by the same code, one after another, or each by a worker.
+"""Build a cache in shards: each is a file built by the same code, one after another here, or by workers.
 
-Only what a shard needs reaches it: its own images, by name. Nothing is shared but the folder, so shards can be built by
-processes that know nothing of each other, and a set that was interrupted is completed by whoever comes next.
+The build of a shard gets its own images only. Shards share nothing but the folder, so independent processes can build
+them, and the next build completes what an interrupted one left.
 """
 
 import os
@@ -67,16 +67,16 @@ def build_shards(
     wait: bool = False,
     progress: Progress | None = None,
 ) -> ShardsReport:
-    """Decode a folder of images into a set of shards, each a cache of its own that lists all classes.
+    """Decode a folder of images into shards, each a cache of its own that lists all classes.
 
-    An image's shard follows from its class and name, so only shards whose own images changed are touched.
+    An image's shard follows from its class and name, so a build touches only the shards whose images changed.
 
     Args:
         source: the folder of class folders, or an archive of them; see `scan_source`.
-        path: the set's name: `name.h5` for the files `name-00000-of-00064.h5` and so on.
-        shards: how many files.
-        rows_per_shard: chooses how many at the first build; a set that is there keeps its number.
-        only: build just this one of them, 0..shards-1.
+        path: the name without numbers: `name.h5` for the files `name-00000-of-00064.h5` and so on.
+        shards: number of files.
+        rows_per_shard: chooses the number at the first build; later builds keep it.
+        only: build only this shard, 0..shards-1.
         size, mean, std, dtype, exif_rotate, max_megapixels, scaled_decode: the recipe, see `Recipe`. What is None is
             as in the shards that are there; without any, or with `rebuild`, it is the default of `Recipe`.
         choice: which classes and how many images of each; None for all.
@@ -90,7 +90,7 @@ def build_shards(
     Raises:
         ValueError: an impossible recipe or number.
         SourceError: no images there.
-        OutputError: the set cannot be created there, has another number of shards, or holds other photographs.
+        OutputError: the shards cannot be created there, are of another number, or hold other photographs.
         CacheBusy: another process builds a shard.
         StorageError, AccessDenied, WorkerDied: the system failed; what is done is kept and the next call goes on.
     """
@@ -125,11 +125,11 @@ def build_shards(
 
 @dataclass
 class ShardsBuild:
-    """One build of some or all shards of a set: what `build_shards` was given.
+    """A build of one shard or all of them, with the arguments of `build_shards`.
 
     Attributes:
         manifest: of the whole source.
-        shards: which are asked for; a set that is there keeps its number, as `choose_count` says.
+        shards: the shards to build; see `choose_count` for their number.
         before: `identity` of every file, from before the scan.
         The others: as `build_shards` has them.
 
@@ -159,15 +159,15 @@ class ShardsBuild:
 
     @property
     def chosen(self) -> list[int]:
-        """The shards that are to be built."""
+        """The numbers of the shards to build."""
         return list(range(self.count)) if self.shards.only is None else [self.shards.only]
 
     def file(self, index: int) -> Path:
-        """Return a shard's file."""
+        """Return the file of a shard."""
         return shard_path(self.path, index, self.count)
 
     def task(self, index: int) -> Task:
-        """Return the work on one shard."""
+        """Return the build of one shard."""
         file = self.file(index)
         return Task(
             source=self.source.absolute(),
@@ -183,7 +183,7 @@ class ShardsBuild:
         )
 
     def refuse(self) -> None:
-        """Refuse what cannot become shards, and a set that holds other photographs."""
+        """Refuse paths that cannot become shards, and shards of other photographs."""
         for index in self.chosen:
             refuse_place(self.file(index))
         if not self.rebuild:
@@ -231,12 +231,12 @@ class ShardsBuild:
             yield BuiltShard(index, report, "", time.monotonic() - start)
 
     def elsewhere(self, executor: Executor, progress: Progress | None) -> Iterator[BuiltShard]:
-        """Have shards built by the workers of an executor."""
+        """Build shards in the workers of an executor."""
         tasks = [self.task(index) for index in self.chosen]
         return run_tasks(executor, [replace(task, path=task.path.absolute()) for task in tasks], progress)
 
     def report(self, done: Sequence[BuiltShard]) -> ShardsReport:
-        """Sum up; look at the whole set, where it is there."""
+        """Add up the reports, and inspect the images of all shards if they are there."""
         reports = [one.report for one in sorted(done, key=lambda one: one.index)]
         report = add_up(reports, self.manifest)
         report.path = shards_pattern(self.path, self.count) if self.shards.only is None else reports[0].path

@@ -13,15 +13,15 @@ from pipeline.source.partition import shards_for
 
 @dataclass(frozen=True)
 class ShardChoice:
-    """Which shards are asked for.
+    """The shards that a build was asked for.
 
     Attributes:
-        shards: how many there are.
-        rows_per_shard: chooses how many at the first build; a set that is there keeps its number.
-        only: build just this one of them.
+        shards: number of shards.
+        rows_per_shard: chooses the number at the first build; later builds keep it.
+        only: build only this shard.
 
     Raises:
-        ValueError: no such shards.
+        ValueError: impossible numbers.
     """
 
     shards: int | None = None
@@ -41,14 +41,14 @@ class ShardChoice:
 
     @classmethod
     def of(cls, shards: int | None, rows_per_shard: int | None, shard: str | None) -> "ShardChoice | None":
-        """Understand what was typed; None where no shards are asked for.
+        """Read the options of the command line; None without any about shards.
 
         Args:
             shards, rows_per_shard: as above.
             shard: "3/64".
 
         Raises:
-            ValueError: no such shards.
+            ValueError: impossible numbers.
         """
         if shard is None:
             return None if shards is None and rows_per_shard is None else cls(shards, rows_per_shard)
@@ -61,10 +61,10 @@ class ShardChoice:
 
 
 def choose_count(path: Path, choice: ShardChoice, images: int) -> int:
-    """Return the number of shards of a set that is there, or of one to be made.
+    """Return the number of the shards that are there, or else the number to build.
 
     Raises:
-        OutputError: there is a set with another number, or a whole cache of that name.
+        OutputError: there are shards of another number, or a whole cache of that name.
     """
     what = "the cache cannot be created"
     there = list(shards_at(path))

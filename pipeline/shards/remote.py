@@ -1,8 +1,8 @@
-"""Shards built by the workers of an executor, each in a process of its own on the worker's machine.
+"""Build shards in the workers of an executor, each in a process of its own on the worker's machine.
 
-A worker of a cluster may be a thread beside others, a process that may have no children, or one that must not be lost.
-So a worker starts an ordinary process for a shard: there, decoders are held to limits and their crashes survived as in
-any build, and the shard's lock is free as soon as the process is gone. It dies with its worker.
+A worker of a cluster may be one of several threads, or a process that may have no children or must not be lost. So it
+starts an ordinary process for each shard. There, limits of decoders hold and crashes are survived as in any build. The
+process dies with its worker, and its lock is free then.
 """
 
 import os
@@ -39,7 +39,7 @@ _MAIN = "from pipeline.shards.remote import main; main()"
 
 @dataclass(frozen=True)
 class BuiltShard:
-    """A shard that is there: what became of its images, who built it (empty: this process), and how long it took."""
+    """A finished shard: its report, the worker that built it (empty: this process), and the time that it took."""
 
     index: int
     report: BuildReport
@@ -48,11 +48,11 @@ class BuiltShard:
 
 
 def run_tasks(executor: Executor, tasks: Sequence[Task], progress: Progress | None) -> Iterator[BuiltShard]:
-    """Have shards built by an executor, in any order.
+    """Build shards in an executor, in any order.
 
     Raises:
-        WorkerDied: a worker died, or cannot do it; names the worker where it is known.
-        PipelineError: what a worker met.
+        WorkerDied: a worker died, or cannot do the work; names the worker if it is known.
+        PipelineError: the error that a worker raised.
     """
     far = _Progress(tasks, progress)
     futures: dict[Future[BuiltShard], Task] = {}
@@ -92,7 +92,7 @@ def _result(future: "Future[BuiltShard]", task: Task, answer_signals: Callable[[
 
 
 def _wait_until_seen(task: Task, done: BuiltShard, answer_signals: Callable[[], None]) -> None:
-    """Make sure that what a worker says it has published is what stands here."""
+    """Wait until the file that a worker has published is seen here."""
     deadline = time.monotonic() + _SEEN_SECONDS
     while True:
         with suppress(PipelineError):
@@ -106,7 +106,7 @@ def _wait_until_seen(task: Task, done: BuiltShard, answer_signals: Callable[[], 
 
 
 class _Progress:
-    """How many images are done, from the journals that the shards in work leave in the cache's folder."""
+    """Count the finished images by the journals of the shards in work."""
 
     def __init__(self, tasks: Sequence[Task], progress: Progress | None) -> None:
         self.progress = progress
@@ -166,9 +166,9 @@ def _check_worker(task: Task) -> None:
 
 
 def _others_here(manifest: Manifest) -> list[Path]:
-    """Return some images, where all that are looked at are not here or of another size; a few may change any time.
+    """Return three images of the source if none of them is here with its size; else nothing.
 
-    So is it where a file system is not mounted: its folder is there, and empty; every image would count as vanished.
+    Where a file system is not mounted its folder is empty, and every image would count as vanished.
     """
     if not manifest.names or len(manifest.members):
         return []
@@ -207,7 +207,7 @@ def _in_own_process(task: Task) -> BuildReport:
 
 
 def main() -> None:
-    """Build the shard of the task on stdin, and write what came of it to stdout."""
+    """Build the shard of the task on stdin, and write its report or error to stdout."""
     import signal
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever waits for the shards answers Ctrl-C

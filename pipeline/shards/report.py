@@ -1,4 +1,4 @@
-"""The result of a sharded build, for people."""
+"""Report a sharded build to a person."""
 
 import os
 from collections import Counter, defaultdict
@@ -12,7 +12,7 @@ from pipeline.text import first_lines, printable, show_bytes, show_path, show_ra
 
 
 class WorkerRate(NamedTuple):
-    """What one worker of an executor did: shards, images decoded, seconds that it was busy."""
+    """The work of one worker of an executor: shards, images decoded, seconds that it was busy."""
 
     name: str
     shards: int
@@ -27,15 +27,15 @@ class WorkerRate(NamedTuple):
 
 @dataclass
 class ShardsReport(BuildReport):
-    """What became of a set of shards, or of one shard built alone; `path` is the set's name.
+    """The result of a build of all shards, or of one alone; `path` is the name or pattern of the shards.
 
     Attributes:
-        shards: in the set.
-        built: those that this build touched.
-        whys: what was out of date, and in how many shards.
-        shard: the number of the one that was built alone; None for all.
-        missing: shards that are not there yet, where one was built alone.
-        workers: what each worker of an executor did.
+        shards: number of all shards.
+        built: number of shards that this build touched.
+        whys: why shards were out of date, and how many of them.
+        shard: the number of the shard that was built alone; None for all.
+        missing: number of shards that are not there yet, if one was built alone.
+        workers: the work of each worker of an executor.
     """
 
     shards: int = 1

@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack
+from dataclasses import replace
 from math import inf
 from pathlib import Path
 from typing import Any, TypeVar
@@ -80,7 +81,21 @@ def train_many(
                 with _threads(options, count, ranks):
                     trainings[i] = _new_run(setup.beside(options), stop, stack)
             ranks.gather_objects(None)  # one after the other, so that folders are numbered in the order of the networks
+        if twins := _start_alike(trainings):
+            progress.warn(f"the networks of seeds {twins} start alike: --weights or --init zeros sets all weights")
         return _Group(trainings, members, groups, {i: [] for i in trainings}, progress, stop, ranks).train()
+
+
+def _start_alike(trainings: dict[int, TrainingLoop]) -> str:
+    """Return two seeds whose networks start with the same weights, and differ in nothing else: "0 and 1"; or ""."""
+    known: dict[TrainOptions, TrainingLoop] = {}
+    for training in trainings.values():
+        options = training.setup.options
+        other = known.setdefault(replace(options, seed=0, name=None), training)
+        pairs = zip(training.state.network.parameters(), other.state.network.parameters(), strict=True)
+        if other is not training and all(torch.equal(ours, theirs) for ours, theirs in pairs):
+            return f"{other.setup.options.seed} and {options.seed}"
+    return ""
 
 
 def resume_many(

@@ -18,7 +18,7 @@ from modelnet.nets.init import initialize
 from modelnet.nets.modelnet import SMALLEST
 from modelnet.nets.registry import LINEAR, MODELNET, build_network
 from modelnet.nets.weights import load_weights
-from modelnet.options import TrainOptions
+from modelnet.options import OPTIONS, TrainOptions
 from modelnet.progress import Progress
 from modelnet.runs.folder import RunFolder
 from modelnet.runtime.compile import compile_network
@@ -77,6 +77,8 @@ class Setup:
         self.state = initial_state(self.cache, options, self.device, ranks)
         if options.weights is not None and run is None:  # a run that goes on has its own
             self._load_weights(options.weights, progress)
+        elif options.init == "zeros" and options.seed != OPTIONS["seed"].default:
+            progress.warn(f"--seed {options.seed} changes no weight: --init zeros sets all")
         self.split = None if options.val_fraction is None else split_by_content(self.cache, options.val_fraction)
         self.batches = Batches(
             self.cache,
@@ -96,6 +98,8 @@ class Setup:
             reason = f"{len(self.batches.subset)} images are less than one batch of {options.batch_size}"
             raise OptionsError("nothing left to train on", options.cache, reason, "Leave out --drop-last")
         check_smallest_batch(self.state.network, self.batches.plan, shape_of_rows(options, self.cache), options.model)
+        for warning in unreached(options):
+            progress.warn(warning)
         if options.lr is None:
             progress.note(f"learning rate {options.learning_rate:g} ({options.learning_rate_reason})")
         self.class_counts = class_counts(self.cache, self.batches.subset)
@@ -173,6 +177,9 @@ class Setup:
 
     def _load_weights(self, path: Path, progress: Progress) -> None:
         left = load_weights(self.state.network, path)
+        for option in () if left else ("init", "seed"):
+            if getattr(self.options, option) != OPTIONS[option].default:
+                progress.warn(f"--{option} {getattr(self.options, option)} changes no weight: --weights sets all")
         shown = f"; of another shape, and new: {', '.join(left[:4])}{', ...' if len(left) > 4 else ''}" if left else ""
         progress.note(
             f"weights: {len(self.state.network.state_dict()) - len(left)} tensors of {show_path(path)}{shown}"
@@ -239,6 +246,24 @@ def check_content(cache: TensorCache, options: TrainOptions) -> None:
         reason = f"ModelNet needs {SMALLEST} × {SMALLEST} pixels or more"
         advice = f"Give {SMALLEST} to {cache.recipe.size}, or leave it out"
         raise OptionsError(f"--crop-size {options.crop_size} is too small", cache.path, reason, advice)
+
+
+def unreached(options: TrainOptions) -> list[str]:
+    """Name the options that wait for more epochs than the run has."""
+    waits = {"patience": options.patience, "warmup_epochs": options.warmup_epochs}
+    waits |= {"decay_epochs": options.decay_epochs} if options.sched == "step" else {}
+    waits |= {"plateau_epochs": options.plateau_epochs} if options.sched == "plateau" else {}
+    effects = {
+        "patience": "ends nothing",
+        "warmup_epochs": "ends after the run: the rate never reaches --lr",
+        "decay_epochs": f"never lets --sched {options.sched} lower the rate",
+        "plateau_epochs": f"never lets --sched {options.sched} lower the rate",
+    }
+    return [
+        f"{OPTIONS[name].flag} {getattr(options, name)} {effects[name]}: there are {options.epochs} epochs"
+        for name, epochs in waits.items()
+        if epochs is not None and epochs >= options.epochs + (name == "warmup_epochs")
+    ]
 
 
 def check_smallest_batch(network: nn.Module, plan: BatchPlan, row_shape: tuple[int, ...], name: str) -> None:

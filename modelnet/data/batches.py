@@ -213,7 +213,7 @@ class Batches:
 
     @contextmanager
     def _reading(self, epoch: int, step: int) -> Iterator[None]:
-        """Say what a failure of a worker means; torch has three exceptions for it and loses ours on the way."""
+        """Turn the exceptions that torch raises for a failed worker into errors of this project."""
         try:
             yield
         except (RuntimeError, OSError, EOFError) as error:
@@ -226,7 +226,7 @@ class Batches:
             raise death_of_a_worker(error, self.cache.path, signals, note) from error
 
     def _end_workers(self) -> list[signal.Signals]:
-        """End all workers and return what killed those that were dead; torch's exception does not always name it."""
+        """End all workers; return the signals that killed some before, which torch does not always name."""
         iterator = getattr(self.loader, "_iterator", None)
         if iterator is None:
             return []

@@ -44,7 +44,7 @@ def find_cache(folder: Path) -> Path:
 
 
 def open_to_train(path: Path) -> TensorCache:
-    """Open a cache that has something to tell apart.
+    """Open a cache that has images of two or more classes.
 
     Raises:
         SourceError: images of fewer than two classes.
@@ -59,7 +59,7 @@ def open_to_train(path: Path) -> TensorCache:
 
 
 def present_classes(cache: TensorCache, rows: Tensor | None = None) -> list[ClassId]:
-    """Return the ids of the classes that have images, or have some among `rows`."""
+    """Return the ids of the classes that have images, among `rows` or all."""
     counts = class_counts(cache, rows).tolist()
     return [class_id for class_id, count in zip(cache.class_ids, counts, strict=True) if count]
 
@@ -77,7 +77,7 @@ def match_labels(
     features: Features | None = None,
     what: str = "the training set",
 ) -> Tensor:
-    """Return what a label of `other` is called in the first set: classes are the same where their ids are.
+    """Match the labels of two sets by class id.
 
     Args:
         class_ids: of the first set, by label.
@@ -107,7 +107,7 @@ def match_labels(
 
 
 def different_features(features: Features | None, other: TensorCache) -> str:
-    """Say how the rows of one set and those of another are not of a kind: "images, and it holds features"; or ""."""
+    """Describe how the rows of two sets differ in kind: "images, and it holds features"; "" if they do not."""
     mine, theirs = (None if values is None else values.network for values in (features, other.features))
     if mine == theirs:
         return ""
@@ -115,12 +115,12 @@ def different_features(features: Features | None, other: TensorCache) -> str:
 
 
 def same_images(recipe: Recipe) -> Recipe:
-    """Return the part of a recipe that decides the tensors; how they are stored, and which are refused, does not."""
+    """Return a recipe without the keys that do not change tensors: how they are stored, which images are refused."""
     return replace(recipe, dtype="float32", max_megapixels=64)
 
 
 def shard_warnings(cache: TensorCache) -> list[str]:
-    """Say of a cache that is only a part of a set that it is, and what all of it is called."""
+    """Warn of a cache that is one shard of several; name the path of all of them."""
     shard = None if isinstance(cache.reader, ShardedReader) else cache.reader.header.shard
     if shard is None or shard.count == 1:
         return []
@@ -130,7 +130,7 @@ def shard_warnings(cache: TensorCache) -> list[str]:
 
 
 def pair_warnings(train: TensorCache, val: TensorCache) -> list[str]:
-    """Say what is odd, though usable, about training on one cache and validating on the other."""
+    """Warn of a training and a validation cache that go together badly."""
     warnings = []
     present = list(map(str, present_classes(val)))
     missing = [class_id for class_id in present_classes(train) if str(class_id) not in present]
@@ -187,7 +187,7 @@ def _blank(cache: TensorCache) -> NDArray[np.bool_]:
 
 
 def _named_otherwise(train: TensorCache, val: TensorCache) -> str:
-    """Say which classes of the same id have names in both sets that differ; or ""."""
+    """Name the classes that have the same id but different names in both sets; "" if there are none."""
     ours = {str(class_id): name for class_id, name in zip(train.class_ids, train.class_names, strict=True)}
     found = [
         f"{show_path(str(class_id))} is {show_path(ours[str(class_id)])} and {show_path(name)}"

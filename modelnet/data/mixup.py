@@ -40,7 +40,7 @@ class Mixture(NamedTuple):
 
 
 class Mixing:
-    """Says what every image is mixed with.
+    """Draws the partner of each image and the shares of both.
 
     Args:
         kinds: "mixup", "cutmix" or both; of both, each image has one, by a fair coin.

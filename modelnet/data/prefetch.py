@@ -22,7 +22,7 @@ class Lane:
         self.stream = torch.cuda.Stream(device)
 
     def send(self, batch: Sequence[Tensor]) -> tuple[list[Tensor], Any]:
-        """Begin to copy a batch; return it, and what has happened when it is there."""
+        """Begin to copy a batch; return it and the CUDA event of its arrival."""
         with torch.cuda.stream(self.stream):
             return [send(tensor, self.device) for tensor in batch], self.stream.record_event()
 
@@ -34,7 +34,7 @@ class Lane:
             tensor.record_stream(stream)  # its memory belongs to the lane, and is used here
 
     def mark(self) -> Any:
-        """Return what has happened, to `synchronize` on, when all that the caller asked for until now is computed."""
+        """Return the CUDA event after all work that the caller has queued until now."""
         event = torch.cuda.Event(blocking=True)
         torch.cuda.current_stream(self.device).record_event(event)
         return event

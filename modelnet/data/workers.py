@@ -1,4 +1,4 @@
-"""Processes that read batches: room for what they send, waits that end, and what a dead one means."""
+"""Loader workers: room for their batches, waits that end, and errors for dead workers."""
 
 import ctypes
 import multiprocessing
@@ -33,7 +33,7 @@ _NO_WORKERS = "--workers 0 needs no workers"
 
 
 def worker_options(note: "ctypes.Array[ctypes.c_char]") -> dict[str, Any]:
-    """Return what a DataLoader with workers is made with.
+    """Return the arguments of a DataLoader with workers.
 
     Args:
         note: where a worker that cannot send a batch says why.
@@ -120,7 +120,7 @@ _DEATH = re.compile(r"DataLoader worker \(pid.*?\) (is killed by signal: ([\w ]+
 def death_of_a_worker(
     error: Exception, cache: Path, signals: Sequence[signal.Signals] = (), note: str = ""
 ) -> WorkerDied | StorageError:
-    """Return what the exception by which torch tells that a loader worker has died means to a user.
+    """Return the error for an exception that torch raises when a loader worker has died.
 
     Args:
         error: one of several kinds, by chance.

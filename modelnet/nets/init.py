@@ -1,4 +1,4 @@
-"""How weights start, where it is not as PyTorch's layers do by themselves."""
+"""Initialization of weights other than PyTorch's own."""
 
 from collections.abc import Callable
 from typing import Any

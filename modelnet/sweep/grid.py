@@ -107,7 +107,7 @@ def cross(
 
 
 def check(members: Sequence[TrainOptions]) -> None:
-    """Refuse what cannot be done for many networks at once.
+    """Refuse options that a sweep does not take.
 
     Raises:
         OptionsError: names the option.
@@ -139,7 +139,7 @@ def varied(members: Sequence[TrainOptions]) -> list[str]:
 
 
 def label(options: TrainOptions, names: Sequence[str]) -> str:
-    """Return what tells a setting from the others, as it is typed: "lr=0.01 momentum=0.9"."""
+    """Return the options in which a setting differs from the others: "lr=0.01 momentum=0.9"."""
     return " ".join(f"{name.replace('_', '-')}={shown(getattr(options, name))}" for name in names)
 
 

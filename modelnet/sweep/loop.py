@@ -71,7 +71,7 @@ class SweepLoop:
         self.train_step = TrainingStep(self.stacked, self.loss_of, self, self.setup.accumulation, nullcontext())
 
     def run_epochs(self) -> None:
-        """Train the epochs that are left, and write down what comes of each network."""
+        """Train the remaining epochs and write the results of each network."""
         with worker_deaths(self.setup.cache.path), memory_errors(self.setup.device):
             while self.active:
                 began = time.perf_counter() - self.trainings[self.active[0]].state.seconds
@@ -83,7 +83,7 @@ class SweepLoop:
                 self.finish(i, None)
 
     def train_epoch(self) -> None:
-        """Train on what is left of the current epoch, up to its end or to a request to stop."""
+        """Train on the remaining batches of the current epoch, until its end or a request to stop."""
         steps: list[tuple[Tensor, Tensor, int]] = []
         began = time.perf_counter()
         for batch in self.setup.batches.epoch(self.epoch, self.number):
@@ -107,7 +107,7 @@ class SweepLoop:
             self.average.update()
 
     def hand_over(self, steps: list[tuple[Tensor, Tensor, int]], seconds: float) -> None:
-        """Give the state of every network what it would have alone after these steps."""
+        """Copy weights, optimizer state and running means of these steps into each network's own state."""
         if not steps:  # stopped after the last batch of the epoch
             return
         losses_KT = torch.stack([losses for losses, _, _ in steps], dim=1).double().cpu()
@@ -142,7 +142,7 @@ class SweepLoop:
         return [Outcome(logits_NC, labels_N) for logits_NC in torch.cat(logits, dim=1).float().cpu()]
 
     def finish_epoch(self, outcomes: list[Outcome] | list[None], seconds: float) -> None:
-        """Write down an epoch of every network; those that have come to their end, end."""
+        """Write the epoch of every network; finish the networks that have ended."""
         self.epoch, self.number = self.epoch + 1, 0
         ended = []
         for i in list(self.active):
@@ -166,7 +166,7 @@ class SweepLoop:
             self.progress.epoch(median_row(ended), self.epochs)
 
     def finish(self, i: int, outcome: Outcome | None) -> None:
-        """Write down what came of a network that ends here, for good or until it is resumed."""
+        """Write the results of a network that ends here, for good or until it is resumed."""
         self.trained_accuracy[i] = self.trainings[i].finish(self.rows[i], outcome).trained_accuracy
 
 

@@ -54,7 +54,7 @@ class _Slice:
 
 
 class StackedOptimizer:
-    """What changes stacked weights: the networks of each setting by one of torch's optimizers.
+    """Changes stacked weights: one of torch's optimizers for the networks of each setting.
 
     Args:
         stacked: K networks; it gets gradients that stay where they are from now on.

@@ -1,4 +1,4 @@
-"""Training: the plain loop over epochs and batches, and what is written down of it: metrics, checkpoints, scores."""
+"""The training loop over epochs and batches, and its records: metrics, checkpoints, scores."""
 
 import math
 import time
@@ -76,7 +76,7 @@ class TrainingLoop:
         self.resume_note = ""
 
     def run_epochs(self, rows: list[EpochRow]) -> TrainResult:
-        """Train the epochs that are left, and write down what came of it.
+        """Train the remaining epochs and write the results.
 
         Args:
             rows: the epochs before.
@@ -99,7 +99,7 @@ class TrainingLoop:
             return self.finish(rows, outcome)
 
     def finish(self, rows: list[EpochRow], outcome: Outcome | None) -> TrainResult:
-        """Save, draw the curves, and after the last epoch write down what the network says and how good it is.
+        """Save and draw the curves; after the last epoch, write predictions and scores.
 
         Args:
             rows: all epochs.
@@ -128,7 +128,7 @@ class TrainingLoop:
         return self.state.epoch >= self.setup.options.epochs or (patience is not None and self.state.stale >= patience)
 
     def train_epoch(self) -> None:
-        """Train on what is left of the current epoch, up to its end or to a request to stop."""
+        """Train on the remaining batches of the current epoch, until its end or a request to stop."""
         state, device, seed = self.state, self.setup.device, self.setup.options.seed
         losses = Losses(device)
         began, waited = time.perf_counter() - state.seconds, state.waited
@@ -202,11 +202,11 @@ class TrainingLoop:
             self.unsaved_best, self.saved, self.saved_at = None, position, time.monotonic()
 
     def content(self) -> dict[str, Any]:
-        """Return what a checkpoint of this moment holds."""
+        """Return the content of a checkpoint."""
         return self.state.to_content(self.setup.options, self.setup.cache)
 
     def write_predictions(self, outcome: Outcome | None) -> Scores | None:
-        """Write what the network says of each validation image, and how good that is.
+        """Write predictions and scores of the validation images.
 
         Args:
             outcome: spares running the network once more, where there is one.
@@ -278,7 +278,7 @@ class TrainingLoop:
         return outcome
 
     def hint(self, text: str) -> None:
-        """Tell what a person might want to know, where there is anything."""
+        """Print a hint, if there is one."""
         if text:
             self.progress.note(f"hint: {text}")
 
@@ -290,7 +290,7 @@ class TrainingLoop:
             self.diverged(f"the loss is {loss} in", self.state.step - steps_ago)
 
     def refuse_bad_weights(self) -> None:
-        """Stop where weights are not numbers: such a state is never saved."""
+        """Stop if weights are NaN or infinite: such a state is never saved."""
         if not self.state.is_finite:
             self.diverged("weights are NaN or infinite after", max(self.state.step - 1, 0))
         if self.state.scaler.get_scale() < LEAST_SCALE:

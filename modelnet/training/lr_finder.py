@@ -1,4 +1,4 @@
-"""Which learning rate to try: a few epochs with each of many, all from the same start and in the same order.
+"""The learning-rate finder: a few epochs with each of many rates, all from the same start and in the same order.
 
 A rate that rises from step to step is quicker and shows nothing here: ModelNet's loss hardly moves within the hundred
 steps that such a search takes.
@@ -65,7 +65,7 @@ class RateCurve:
         return self.losses[number] < self.blind - FALLING
 
     def __str__(self) -> str:
-        """Return the rates with their losses, and what follows."""
+        """Return a table of rates and losses, and the suggestion."""
         lines = [f"learning rate  loss of epoch {self.epochs}"]
         lines += [f"{rate:13g}  {loss:.4f}" for rate, loss in zip(self.rates, self.losses, strict=True)]
         if self.lowest is not None:

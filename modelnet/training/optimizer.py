@@ -1,4 +1,4 @@
-"""What a gradient does to the weights: the loss it comes from, the optimizer, the learning rate of every step."""
+"""Optimizers by name, and the running mean of weights."""
 
 import inspect
 from typing import Any

@@ -128,7 +128,7 @@ class Setup:
             self._preload(progress)
 
     def _check_batch_size(self) -> None:
-        """Refuse a batch of which some ranks would never have a part."""
+        """Refuse batches with fewer images than ranks."""
         size, ranks = self.options.batch_size, self.ranks.size
         if size < ranks:
             reason = f"a batch of {size} images cannot be divided among {ranks} ranks"
@@ -186,7 +186,7 @@ class Setup:
         )
 
     def _open_val(self, run: Path | None, progress: Progress) -> TensorCache | None:
-        """Return the cache to validate on, and say what is odd about it."""
+        """Open the cache to validate on; warn of what does not go together."""
         val, warnings = None, shard_warnings(self.cache)
         if self.options.val is not None:
             val = TensorCache(self.options.val if run is None else RunFolder(run).cache_path("val"))
@@ -220,7 +220,7 @@ def same_caches(ranks: Ranks, cache: TensorCache) -> None:
 
 
 def check_content(cache: TensorCache, options: TrainOptions) -> None:
-    """Refuse a network that does not take what a cache holds, images or features.
+    """Refuse a network that takes images where a cache holds features, or the other way round.
 
     Raises:
         OptionsError: says what to give instead.
@@ -300,7 +300,7 @@ def check_smallest_batch(network: nn.Module, plan: BatchPlan, row_shape: tuple[i
 
 
 def build_augmentation(options: TrainOptions, recipe: Recipe) -> Augmentation | None:
-    """Return what is done to training images, or None."""
+    """Return the augmentation of training images, or None."""
     if not options.augment and options.crop_size is None:
         return None
     return Augmentation(

@@ -19,7 +19,7 @@ from pipeline.recipe import Recipe
 
 
 def shape_of_rows(options: TrainOptions, cache: TensorCache) -> tuple[int, ...]:
-    """Return the shape of what a network takes: (3, S, S) of an image or its part, or (F,) of features."""
+    """Return the shape of a network's input: (3, S, S) for images, (F,) for features."""
     return cache.row_shape if options.crop_size is None else (3, options.crop_size, options.crop_size)
 
 

@@ -1,4 +1,4 @@
-"""The epochs of a run for TensorBoard, in RUN/tensorboard: what metrics.csv holds, to be watched while it grows."""
+"""Log the epochs of metrics.csv for TensorBoard, in RUN/tensorboard."""
 
 from importlib.util import find_spec
 from pathlib import Path

@@ -112,7 +112,7 @@ def kept_rows(training: TrainingLoop, progress: Progress) -> list[EpochRow]:
 
 
 def nothing_left(epochs: int) -> str:
-    """Say that a run which goes on has nothing to do."""
+    """Return the note for a resumed run that has no epochs left."""
     return f"nothing is left to train: all {epochs} epochs are done. Give more --epochs to go on"
 
 
@@ -149,7 +149,7 @@ def restored(run: RunFolder, setup: Setup, progress: Progress, stop: Stop) -> Tr
 
 
 def note_on_rates(before: TrainOptions, setup: Setup) -> str:
-    """Say that the steps done had other learning rates than the new options give them, or return "".
+    """Return a note if the steps done had other learning rates than the new options give them, else "".
 
     A cosine reaches 0 at the end of the epochs that it was made for. With more epochs the rate jumps, and no single
     command gives the same rates.

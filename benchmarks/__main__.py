@@ -11,7 +11,7 @@ from pathlib import Path
 
 PARTS = (
     *("reading", "building", "training", "many", "memory", "scale", "larger", "sharding", "starting"),
-    *("scaled", "windows"),
+    *("scaled", "windows", "prices"),
 )
 ASKED_FOR = ("photographs",)  # which have a SOURCE of their own
 

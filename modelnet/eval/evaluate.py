@@ -1,4 +1,4 @@
-"""A network on a set of images: its loss, its accuracy, what it says of each image."""
+"""Evaluate a network on a set of images: loss, accuracy, and a prediction for each image."""
 
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -16,7 +16,7 @@ from pipeline.format.classes import ClassId
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a network makes of a set of images, each counted once.
+    """The logits of a network for a set of images, each counted once.
 
     Attributes:
         logits_NC: (N, C) float32 on the CPU, in the order of the images.
@@ -38,7 +38,7 @@ class Outcome:
 
     @property
     def accuracy(self) -> float:
-        """Part of the images that are classified right, 0..1."""
+        """Fraction of the images that are classified correctly, 0..1."""
         return (self.logits_NC.argmax(1) == self.labels_N).double().mean().item()
 
 
@@ -49,7 +49,7 @@ def evaluate(
     stop: Stop | None = None,
     autocast: torch.autocast | None = None,
 ) -> Outcome | None:
-    """Run the network over all images, in their order; ranks divide them and know all of it in the end.
+    """Run the network over all images in order; ranks divide them, and each returns the whole outcome.
 
     Args:
         network: put into evaluation mode.
@@ -77,7 +77,7 @@ PREDICTION_COLUMNS = ["class_id", "file", "sha256", "predicted", "correct", "p_p
 
 
 def prediction_rows(outcome: Outcome, batches: Batches, class_ids: list[ClassId]) -> Iterator[list[Any]]:
-    """Yield a line of predictions.csv for each image: what it is, what the network says, and how sure it is.
+    """Yield a line of predictions.csv for each image: class, file, prediction and probabilities.
 
     Args:
         outcome: over all images of `batches`.

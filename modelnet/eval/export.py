@@ -1,6 +1,6 @@
-"""A trained network for other programs: as ONNX, or as a program of torch.export, with how its images are prepared.
+"""Export a trained network for other programs, as ONNX or by torch.export, with how its images are prepared.
 
-What is written holds the network in float32, for any number of images, and nothing of the machine that wrote it.
+The file holds the network in float32, for any number of images, and no path of the machine that wrote it.
 """
 
 import io
@@ -29,7 +29,7 @@ _BATCHES = (1, 3)  # that the result is tried on; neither is the size that it wa
 
 @dataclass(frozen=True)
 class Exported:
-    """A network as another program reads it.
+    """An exported network.
 
     Attributes:
         data: the bytes of the file.
@@ -48,7 +48,7 @@ class Exported:
     amp: str = ""
 
     def text(self, path: Path) -> str:
-        """Return what a person should know of the file at `path`."""
+        """Return a summary of the file at `path`."""
         shape = " × ".join(map(str, self.shape))
         what = f"images (N × {shape}, float32) -> logits (N × {self.classes})"
         lines = [f"{show_path(path)}: {show_bytes(len(self.data))}: {what}"]
@@ -60,7 +60,7 @@ class Exported:
 
 
 def export(trained: Trained, form: str = "onnx") -> Exported:
-    """Turn a network into a file for other programs, and have it read and computed once.
+    """Export a network, and check that the file gives the same logits.
 
     Args:
         trained: a network that takes images, on the CPU.
@@ -86,7 +86,7 @@ def export(trained: Trained, form: str = "onnx") -> Exported:
 
 
 def preparation(trained: Trained) -> dict[str, Any]:
-    """Return what a program has to know to use the network: plain JSON values.
+    """Return what a program needs to use the network, as plain JSON values.
 
     `recipe` says how an image becomes a tensor, `filter` how it is resized, `crop_size` its centre crop.
     `class_ids` and `class_names` are those of the logits. With `features`, `model` stands behind that frozen network.
@@ -147,7 +147,7 @@ def _torch_bytes(network: nn.Module, images: Tensor, recorded: dict[str, Any]) -
 
 
 def _check(trained: Trained, form: str, data: bytes, shape: tuple[int, ...]) -> tuple[str | None, float]:
-    """Compute some logits from the bytes; return by what, and how far they are from the network's at most."""
+    """Compute logits from the bytes; return the package that did, and the largest difference from the network's."""
     compute = _onnxruntime(data) if form == "onnx" else ("torch", torch.export.load(io.BytesIO(data)).module())
     if compute is None:
         return None, 0.0

@@ -1,4 +1,4 @@
-"""Loss and accuracy over images: the running means of an epoch, and those of a whole set."""
+"""Measure loss and accuracy during an epoch, and find the batch at which the loss became NaN or infinite."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from modelnet.runtime.ranks import Ranks
 
 
 class RunningMean:
-    """Mean loss and accuracy over the images of an epoch, each measured before the step it led to.
+    """Averages of loss and accuracy over an epoch, taken before each step.
 
     Every image counts once, whatever the batch it came in. Many steps are counted at once: that spares an accelerator
     the waiting, and single images most of the work. Losses are added one by one, so it never matters how many.
@@ -61,7 +61,7 @@ class RunningMean:
 
     @property
     def accuracy(self) -> float:
-        """Part of the images that were classified right, 0..1."""
+        """Fraction of the images that were classified correctly, 0..1."""
         self.settle()
         return self._correct / self.images
 
@@ -79,9 +79,9 @@ class RunningMean:
 
 
 class Losses:
-    """The losses since the last look, to find the batch at which one stopped being a number.
+    """The losses since the last check, to find the batch at which one became NaN or infinite.
 
-    Looking at a loss on an accelerator waits for it, so there it is done for many steps at once.
+    Reading a loss from an accelerator waits for it, so losses are checked for many steps at once there.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -94,7 +94,7 @@ class Losses:
 
     @property
     def due(self) -> bool:
-        """Whether it is time to look."""
+        """Whether it is time to check."""
         return len(self._losses) >= self.every
 
     def first_bad(self) -> tuple[int, float] | None:

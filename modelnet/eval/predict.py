@@ -18,7 +18,7 @@ from pipeline.text import show_path
 
 
 class Answer(NamedTuple):
-    """What a network says of an image file: (class, probability), the most probable first; or why it says nothing."""
+    """A prediction for an image file: (label, probability), the most probable first; or the error."""
 
     file: Path
     classes: list[tuple[int, float]]
@@ -26,15 +26,15 @@ class Answer(NamedTuple):
 
 
 def predict(trained: Trained, paths: Sequence[Path], top_k: int) -> Iterator[Answer]:
-    """Ask a network about image files.
+    """Predict the classes of image files.
 
     Args:
         trained: the network.
-        paths: files, or folders whose JPEGs and PNGs are meant, at any depth.
+        paths: files, or folders, whose JPEGs and PNGs are read at any depth.
         top_k: classes an image.
 
     Yields:
-        An answer a file, in order.
+        One answer for each file, in order.
 
     Raises:
         RunError: a path that is not there, or a folder without images.

@@ -1,4 +1,4 @@
-"""How good a network is, class by class: precision, recall, F1, the confusion matrix, and the text that shows them."""
+"""Score a network class by class: precision, recall, F1, the confusion matrix, and their text."""
 
 import math
 from collections.abc import Sequence
@@ -17,14 +17,14 @@ MATRIX_UP_TO = 10  # classes, that the text shows whole
 
 @dataclass(frozen=True)
 class ClassScore:
-    """How good a network is at one class.
+    """The scores of one class.
 
     Attributes:
         id, name: of the class; the name may be empty.
         images: of it.
-        precision: part of the images said to be of it that are; None where none was.
-        recall: part of its images that were found; None where it has none.
-        f1: their harmonic mean, 2 TP / (2 TP + FP + FN); None where the class neither occurs nor was said.
+        precision: fraction of the images predicted as it that are of it; None where none was predicted.
+        recall: fraction of its images predicted as it; None where it has none.
+        f1: their harmonic mean, 2 TP / (2 TP + FP + FN); None where the class is in no label and no prediction.
     """
 
     id: ClassId
@@ -37,13 +37,13 @@ class ClassScore:
 
 @dataclass(frozen=True)
 class Scores:
-    """How good a network is on a set of images.
+    """The scores of a network on a set of images.
 
     Attributes:
         images: N.
         loss: mean cross-entropy, without smoothing or class weights.
-        accuracy: part of the images whose most probable class is the right one.
-        top5: part whose right class is among the five most probable; None with fewer than six classes.
+        accuracy: fraction of the images whose most probable class is the true one.
+        top5: fraction whose true class is among the five most probable; None with fewer than six classes.
         classes: by label.
         confusion: [true label][predicted label], numbers of images.
     """
@@ -64,12 +64,12 @@ class Scores:
         """Build from `to_dict`'s values.
 
         Raises:
-            KeyError, TypeError: they are not such.
+            KeyError, TypeError: values of another kind.
         """
         return cls(**(values | {"classes": [ClassScore(**one) for one in values["classes"]]}))
 
     def __str__(self) -> str:
-        """Return a table of the classes, the confusion matrix where it is small, and a line of the whole."""
+        """Return a table of the classes, a small confusion matrix, and a line with loss and accuracy."""
         names = [show_path(score.name or str(score.id)) for score in self.classes]
         rows = [
             [name, str(s.images), _percent(s.precision), _percent(s.recall), _percent(s.f1)]
@@ -85,7 +85,7 @@ class Scores:
 
 
 def score(outcome: Outcome, class_ids: Sequence[ClassId], class_names: Sequence[str]) -> Scores:
-    """Count what a network got right and wrong.
+    """Score the predictions of a network.
 
     Args:
         outcome: of the network on a set of images.
@@ -104,7 +104,7 @@ def score(outcome: Outcome, class_ids: Sequence[ClassId], class_names: Sequence[
 def class_scores(
     confusion: Sequence[Sequence[int]], class_ids: Sequence[ClassId], class_names: Sequence[str]
 ) -> list[ClassScore]:
-    """Say how good a network is at each class, given [true label][predicted label], numbers of images."""
+    """Return the scores of each class, given [true label][predicted label], numbers of images."""
     right = [row[k] for k, row in enumerate(confusion)]
     true, said = list(map(sum, confusion)), list(map(sum, zip(*confusion, strict=True)))
     return [
@@ -116,7 +116,7 @@ def class_scores(
 
 
 def accuracy_interval(correct: float, images: int) -> tuple[float, float]:
-    """Return the 95 % interval of an accuracy, as Wilson gives it: which true accuracies go together with it.
+    """Return Wilson's 95 % confidence interval of an accuracy.
 
     Args:
         correct: images that were classified right.

@@ -1,4 +1,4 @@
-"""A trained network, from its run folder: evaluated on a cache, or asked about single images."""
+"""Load a trained network from its run folder, evaluate it on a cache, or predict single images."""
 
 import os
 from collections.abc import Iterator
@@ -46,14 +46,14 @@ BATCH_SIZE = 32
 
 @dataclass(frozen=True)
 class Trained:
-    """A network as a run left it, with all that is needed to use it.
+    """A trained network with all that is needed to use it.
 
     Attributes:
         run: its folder.
-        network: in evaluation mode; with a running mean of the weights, that one.
+        network: in evaluation mode; with the running mean of the weights where the run has one.
         class_ids, class_names: by the network's label.
         recipe: how an image becomes a tensor.
-        features: what the network takes instead of images, or None.
+        features: the features that the network takes instead of images, or None.
         options: of the run.
         device: of the network.
         picked: the epoch of the weights where these are the best ones; None where they are the last.
@@ -120,7 +120,7 @@ class Trained:
         return cls(run, network, ids, names, recipe, options, chosen, features, picked, is_result)
 
     def on_images(self, weights: Path | None) -> "Trained":
-        """Return the network behind the frozen one whose features it was trained on; itself where there is none.
+        """Return the network appended to the frozen one whose features it takes; itself where it takes images.
 
         Args:
             weights: a file with those of the frozen network, which are not kept in the run.
@@ -221,7 +221,7 @@ class Trained:
         return int(described["images"]) if cache.fingerprint == described["fingerprint"] else 0
 
     def prepare(self, data: bytes) -> Tensor:
-        """Make of an image file what the cache made of the files that the network was trained on, to the last bit.
+        """Prepare an image file bit for bit as the cache prepared the training images.
 
         Args:
             data: a whole JPEG or PNG.
@@ -237,7 +237,7 @@ class Trained:
         return image_CHW if self.options.crop_size is None else center_crop(image_CHW, self.options.crop_size)
 
     def probabilities(self, images_NCHW: Tensor) -> Tensor:
-        """Return (N, C) float64 on the CPU, what the network thinks of prepared images."""
+        """Return the (N, C) float64 probabilities of prepared images, on the CPU."""
         with torch.inference_mode(), memory_errors(self.device), autocast(self.options, self.device):
             logits_NC: Tensor = self.network(images_NCHW.to(self.device))
         return logits_NC.double().softmax(1).cpu()

@@ -1,4 +1,4 @@
-"""What a report shows: runs as their folders tell of them, in groups that differ in their seeds alone."""
+"""Collect what a report shows: runs in groups that differ only in their seeds, their comparison, mistakes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -66,7 +66,7 @@ class Report:
         comparison: of the groups; None of a single one, and where the runs cannot be compared.
         galleries: mistakes; none where the runs were not all validated on the same images.
         pictures: of these.
-        notes: what a person should know before the numbers are believed.
+        notes: warnings about the numbers.
     """
 
     groups: list[Group]
@@ -82,7 +82,7 @@ class Report:
 
 
 def gather(paths: Sequence[Path]) -> Report:
-    """Read runs, and whatever is still there of what they were made of.
+    """Read runs, compare their groups, and read the pictures of their mistakes from the cache.
 
     Args:
         paths: folders of runs, at least one; the order of the groups is that of their first runs.
@@ -171,14 +171,22 @@ def _galleries(runs: Sequence[Run]) -> list[Gallery]:
     if not mistakes:
         return []
     if len(scored) > 1:
-        about = f"Of {len(mistakes)} images that some run got wrong, those that most of the {len(scored)} did."
+        about = f"{len(mistakes)} images were wrong in some run; these were wrong in most of the {len(scored)} runs."
         return [Gallery("Images most often wrong", about, mistakes[: 2 * MISTAKES])]
     images = len(scored[0].predictions)
     if len(mistakes) <= 2 * MISTAKES:
-        return [Gallery("Mistakes", f"All {len(mistakes)} of {images} images, the surest first.", mistakes)]
+        return [
+            Gallery(
+                "Mistakes",
+                f"All {len(mistakes)} wrong predictions of {images} images, the most confident first.",
+                mistakes,
+            )
+        ]
     return [
         Gallery(
-            "Surest mistakes", f"Of {len(mistakes)} of {images} images, those it was surest of.", mistakes[:MISTAKES]
+            "Surest mistakes",
+            f"{len(mistakes)} of {images} images were wrong. These are the most confident predictions.",
+            mistakes[:MISTAKES],
         ),
         Gallery(
             "Nearly right",

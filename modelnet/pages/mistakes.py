@@ -1,4 +1,4 @@
-"""The validation images that runs got wrong, as their predictions.csv says, and their pictures from the cache."""
+"""Find the validation images that runs got wrong, and read their pictures from the cache."""
 
 import io
 from collections import Counter, defaultdict
@@ -23,7 +23,7 @@ THUMBNAIL = 192  # pixels; shown smaller, so that they are sharp on a phone and 
 
 
 class ImageKey(NamedTuple):
-    """Which image: two classes may have the same file name."""
+    """An image's class and file: two classes may have the same file name."""
 
     class_id: str
     file: str
@@ -31,7 +31,7 @@ class ImageKey(NamedTuple):
 
 @dataclass(frozen=True)
 class Mistake:
-    """An image that at least one run got wrong.
+    """An image that at least one run predicted wrongly.
 
     Attributes:
         image: which one.
@@ -48,7 +48,7 @@ class Mistake:
 
 
 def find_mistakes(runs: Iterable[Sequence[Prediction]]) -> list[Mistake]:
-    """Return the images that were got wrong, those by most runs first, of these the surest wrong answers first.
+    """Return the wrongly predicted images: those wrong in most runs first, then the most confident.
 
     Args:
         runs: what each says of the same images.
@@ -73,7 +73,7 @@ def find_mistakes(runs: Iterable[Sequence[Prediction]]) -> list[Mistake]:
 
 @dataclass(frozen=True)
 class Pictures:
-    """Thumbnails, JPEG, of those images that the cache still has as the run saw them.
+    """JPEG thumbnails of the images that the cache still holds unchanged.
 
     Attributes:
         jpegs: by image.

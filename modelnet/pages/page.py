@@ -1,4 +1,4 @@
-"""A report as one HTML page that needs nothing outside itself: no network, no server, no JavaScript."""
+"""Render a report as one HTML page that needs nothing outside itself: no network, no server, no JavaScript."""
 
 from base64 import b64encode
 from collections.abc import Sequence
@@ -29,7 +29,7 @@ from pipeline.text import show_path
 
 
 class Curve(NamedTuple):
-    """A picture of a measure, with the text for those who cannot see it."""
+    """A plot of a measure, with a text alternative."""
 
     title: str
     svg: Markup
@@ -37,7 +37,7 @@ class Curve(NamedTuple):
 
 
 class Picture(NamedTuple):
-    """A mistake as it is shown; `source` is a data: URL, or empty where the picture is not there."""
+    """A mistake as it is shown; `source` is a data: URL, or empty without a picture."""
 
     source: str
     file: str
@@ -59,7 +59,7 @@ def report(runs: Sequence[Path]) -> bytes:
 
 
 def render(report: Report) -> bytes:
-    """Return the page, UTF-8. It follows from the runs and the pictures alone: the same again, byte for byte."""
+    """Return the page in UTF-8. The same runs and pictures give the same bytes."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,  # names of files and classes can be anything
@@ -112,10 +112,10 @@ def _about(report: Report) -> str:
     if len(report.runs) == len(report.groups) > 1:
         return f"{many}, side by side."
     if len(report.groups) > 1:
-        return f"{many} in {len(report.groups)} groups; those of a group differ in their seeds alone."
+        return f"{many} in {len(report.groups)} groups; the runs of a group differ only in their seeds."
     val = sum(run.val_counts or [])
     validated = f", validated on {val:,}" if val else ""
-    seeds = ", which differ in their seeds alone" if len(report.runs) > 1 else ""
+    seeds = ", which differ only in their seeds" if len(report.runs) > 1 else ""
     return f"{many} of {show_path(run.options.model)}{seeds}, trained on {images}{validated}."
 
 

@@ -13,7 +13,7 @@ from pipeline.text import show_path
 
 
 class Fact(NamedTuple):
-    """A number at the head of the page, with what it is called and what has to be known of it."""
+    """A number at the head of the page, with its label and an explanation."""
 
     label: str
     value: str
@@ -65,7 +65,7 @@ def _facts_of_many(group: Group) -> list[Fact]:
     return facts
 
 
-CONVERGED = "training loss nearer to the lowest than to that of guessing"
+CONVERGED = "training loss nearer to the lowest possible than to guessing"
 
 
 def _spread(values: Sequence[float], text: Callable[[float], str]) -> str:

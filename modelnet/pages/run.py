@@ -1,4 +1,4 @@
-"""A run as its folder tells of it, and what a person should know before its numbers are believed."""
+"""Read a run for a report, and warn of what its numbers hide."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ from pipeline.text import show_path
 
 @dataclass(frozen=True)
 class Run:
-    """A run as its folder tells of it.
+    """A run, read from its folder.
 
     Attributes:
         path: the folder.
@@ -91,7 +91,7 @@ class Run:
 
     @property
     def converged(self) -> bool:
-        """Whether the training loss is nearer to the lowest there can be than to that of guessing."""
+        """Whether the training loss is nearer to the lowest possible loss than to the loss of guessing."""
         return bool(self.rows) and self.rows[-1].train_loss < converged_below(self.counts, self.options)
 
     @property
@@ -120,7 +120,7 @@ class Run:
 
     @property
     def epochs_done(self) -> int:
-        """How many epochs it has had, also where its table of them has lost some."""
+        """How many epochs are done, also where metrics.csv has lost some."""
         return self.rows[-1].epoch if self.rows else 0
 
     @property
@@ -137,17 +137,17 @@ class Run:
 
     @property
     def images_validated(self) -> tuple[str, float | None] | None:
-        """What two runs that were validated on the same images share; None without validation."""
+        """A key that runs share if they were validated on the same images; None without validation."""
         val = self.config["val"]
         return None if val is None else (str(val["fingerprint"]), self.options.val_fraction)
 
     @property
     def group_key(self) -> str:
-        """What runs share that differ in their seeds alone."""
+        """A key that runs share if they differ only in their seeds."""
         return f"{kind_of(facts_of(self.config))} {self.images_validated}"
 
     def notes(self) -> list[str]:
-        """Say what a person should know before the numbers are believed."""
+        """Return warnings about the numbers."""
         notes = []
         if self.divergence:
             notes.append(f"The run diverged: {show_path(self.divergence)}. What is shown is what came before.")

@@ -42,7 +42,7 @@ def percent(value: float | None) -> str:
 
 
 class MatrixRow(NamedTuple):
-    """A true class of the confusion matrix: its name, and of each predicted class the count and its share."""
+    """A row of the confusion matrix: the true class, and count and share of each predicted class."""
 
     name: str
     cells: list[tuple[int, float]]
@@ -112,7 +112,7 @@ def pair_table(comparison: Comparison) -> Table:
 
 
 def class_tables(group: Group) -> tuple[str, list[Table], Table | None]:
-    """Return a sentence on the balance of the classes, what is shown of them, and all of them where that is a part."""
+    """Return a sentence on the balance of the classes, the tables shown, and one of all classes where there are many."""
     run = group.runs[0]
     counts, val_counts, scores = run.counts, run.val_counts, group.class_scores
     header = ["class", "training images"]
@@ -203,11 +203,11 @@ def _shown(options: TrainOptions | None, name: str, value: Any) -> str:
 
 
 def environment_table(runs: Sequence[Run]) -> Table:
-    """Return a table of what the runs were made with; where they differ, all values."""
+    """Return a table of devices, versions and images; where the runs differ, all values."""
     described = [_environment(run) for run in runs]
     names = dict.fromkeys(name for one in described for name in one)
     rows = [[name, "; ".join(dict.fromkeys(one[name] for one in described if name in one))] for name in names]
-    return Table("What the runs were made with" if len(runs) > 1 else "What it was made with", ["", ""], rows, False)
+    return Table("Devices, versions and images", ["", ""], rows, False)
 
 
 def _environment(run: Run) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""The bytes of a checkpoint: tensors and plain values as torch.save writes them, with a digest of themselves.
+"""Encode and decode checkpoints: tensors and plain values as torch.save writes them, with a digest.
 
 torch.save makes a zip archive; the digest is the archive's comment, at its very end, so that a checkpoint of ours stays
 an ordinary one: `torch.load(path, weights_only=True)` reads it, and so does any zip tool.

@@ -1,4 +1,4 @@
-"""What config.json and scores.json hold, as schemas that are checked where these files are read."""
+"""Check config.json and scores.json against their schemas; called where these files are read."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What a checkpoint holds, as a schema that is checked before any of it is used: a right digest proves no content."""
+"""Check the content of a checkpoint against its schema before it is used: a right digest proves no content."""
 
 import inspect
 from typing import Any

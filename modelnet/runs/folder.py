@@ -1,20 +1,20 @@
-"""The run folder: the one place that knows what is in `runs/<name>/` and how it is written.
+"""Write the run folder `runs/<name>/`. No other module knows its files.
 
     config.json       every option, the seeds, versions, the caches' fingerprints, the command that repeats it
-    metrics.csv       a line an epoch
-    split.csv         a line an image, the side it is on, where one cache serves for training and validation
-    predictions.csv   a line an image of the validation set, by the weights at the end
-    scores.json       how good these are, class by class
+    metrics.csv       one line for each epoch
+    split.csv         one line for each image: training or validation, where one cache is divided
+    predictions.csv   one line for each validation image: prediction of the resulting weights
+    scores.json       precision, recall and F1 of each class, confusion matrix
     checkpoints/      last.pt, the one before it as previous.pt, best.pt
     loss.png          the curves
-    confusion.png     what was taken for what, of the validation images
-    report.html       all of it, to be looked at
+    confusion.png     confusion matrix of the validation images
+    report.html       all of this as one page
     evaluations/      scores and predictions of other caches, by `evaluate`
-    tensorboard/      every epoch for TensorBoard, where that was asked for
+    tensorboard/      every epoch for TensorBoard, with --tensorboard
     diverged.txt      where training diverged, until the run goes on
-    group.csv, seeds.png   of the first of many that were trained together: all of them
+    group.csv, seeds.png   only in the first of many networks trained together: all of them
 
-Nothing in it holds the folder's own path, so that it can be moved as a whole.
+No file holds the folder's own path, so the folder can be moved as a whole.
 """
 
 import fcntl
@@ -37,7 +37,7 @@ RUNS = Path("runs")
 
 
 class RunFolder(RunReader):
-    """A run folder that this process alone writes to, from `create` or `open_for_writing` until it ends."""
+    """A run folder that only this process writes to, from `create` or `open_for_writing` until `close`."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
@@ -118,7 +118,7 @@ class RunFolder(RunReader):
 
     @property
     def is_written(self) -> bool:
-        """Whether what is given to it is written: so that nobody prepares in vain what is not."""
+        """Whether this object writes anything; where it does not, nothing needs to be prepared."""
         return True
 
     def write_config(self, config: dict[str, Any]) -> None:
@@ -207,7 +207,7 @@ class RunFolder(RunReader):
     def save_checkpoint(self, content: dict[str, Any], best: bytes | None = None) -> None:
         """Publish last.pt, keeping the one it replaces as previous.pt, and best.pt where there is a new one, encoded.
 
-        The best comes first: killed in between, a run goes on from an older last.pt and finds that best once more.
+        best.pt is written first: a run killed in between goes on from an older last.pt and finds that best epoch again.
         """
         if best is not None:
             self._publish("checkpoints/best.pt", best)
@@ -221,7 +221,7 @@ class RunFolder(RunReader):
 
 
 class UnwrittenRun(RunFolder):
-    """The run folder as all ranks but the first have it: they know its name, and write nothing."""
+    """The run folder of all ranks but the first: it knows its name and writes nothing."""
 
     @property
     def is_written(self) -> bool:

@@ -1,4 +1,4 @@
-"""What config.json records besides the options: enough to know, a year later, what made the numbers."""
+"""Describe a run for config.json: options, images, weights and versions, so that its results can be traced later."""
 
 import hashlib
 import platform
@@ -79,7 +79,7 @@ def command(options: TrainOptions, ranks: Ranks) -> str:
 
 
 def describe_images(batches: Batches) -> dict[str, Any]:
-    """Return what tells one set of images from another."""
+    """Describe a set of images: fingerprint, classes with counts, recipe."""
     cache = batches.cache
     counts = class_counts(cache, batches.subset).tolist()
     return {

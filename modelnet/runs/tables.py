@@ -1,4 +1,4 @@
-"""The tables of a run folder as text: what a line of metrics.csv and of predictions.csv says."""
+"""Read and write the tables of a run folder: metrics.csv, predictions.csv, group.csv."""
 
 import csv
 import io
@@ -17,7 +17,7 @@ _MAY_BE_EMPTY = ("val_loss", "val_acc")  # of a run without validation images
 
 
 class Prediction(NamedTuple):
-    """A line of predictions.csv: a validation image, and what the network says of it.
+    """A line of predictions.csv: a validation image and its prediction.
 
     Attributes:
         class_id, file, sha256: the image, and its content; the class as text.
@@ -180,7 +180,7 @@ _MEASURES = ("train_loss", "train_acc", "val_loss", "val_acc")
 
 
 def median_row(rows: Sequence[EpochRow]) -> EpochRow:
-    """Return the row of medians of an epoch; what the first has not, as validation, it has not either."""
+    """Return the row of medians of an epoch; a column that the first row lacks, as validation, is empty."""
 
     def of(name: str) -> Any:
         return None if getattr(rows[0], name) is None else float(median(getattr(row, name) for row in rows))

@@ -1,4 +1,4 @@
-"""The run folder: nothing half written, nothing lost in silence."""
+"""The run folder: nothing half written, nothing lost in silence; also `publish`, `reader`, `tables` and `schema`."""
 
 import errno
 import os

@@ -112,7 +112,7 @@ def pair_table(comparison: Comparison) -> Table:
 
 
 def class_tables(group: Group) -> tuple[str, list[Table], Table | None]:
-    """Return a sentence on the balance of the classes, the tables shown, and one of all classes where there are many."""
+    """Return a sentence on the balance of the classes, the tables shown, and one of all classes where they are many."""
     run = group.runs[0]
     counts, val_counts, scores = run.counts, run.val_counts, group.class_scores
     header = ["class", "training images"]

@@ -52,7 +52,7 @@ class Commands(click.Group):
             raise click.UsageError(f"{error.message.rstrip('.')}{hint}", error.ctx) from error
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command. Ctrl-C and a closed pipe are left to `run`: click would end with 1, without a word."""
+        """Run the command. `run` handles Ctrl-C and a closed pipe; click would end with 1, without a message."""
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:

@@ -1,4 +1,4 @@
-"""What a run tells while it goes. Nothing here prints: the command line overrides these methods and does."""
+"""Events of a training. Nothing here prints; the command line overrides the methods."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +11,8 @@ class EpochRow:
 
     Attributes:
         epoch: from 1.
-        train_loss, train_acc: running means over the images of the epoch, each measured before the step it led to.
-        val_loss, val_acc: over the validation images, after the epoch; None without them.
+        train_loss, train_acc: averages over the epoch, taken before each step.
+        val_loss, val_acc: of the validation images, after the epoch; None without them.
         lr: learning rate at the end of the epoch.
         images_per_s: training images, validation not counted.
         data_wait_s: seconds of the training spent waiting for batches.
@@ -31,7 +31,7 @@ class EpochRow:
 
 
 class Progress:
-    """Listens to a run and does nothing with it."""
+    """Receives the events of a training and ignores them. Override the methods that you need."""
 
     def __enter__(self) -> Self:
         return self
@@ -40,16 +40,16 @@ class Progress:
         pass
 
     def note(self, text: str) -> None:
-        """Hear what a user should know: a choice that was made for them."""
+        """Receive a note: a choice that was made for the user."""
 
     def warn(self, text: str) -> None:
-        """Hear of something odd, though usable."""
+        """Receive a warning."""
 
     def started(self, run: Path, images: int, done: int) -> None:
-        """Hear where the run is kept, how many training images it will see in all, and how many it has seen."""
+        """Receive the run folder, the number of images in all epochs, and the number already done."""
 
     def step(self, images: int) -> None:
-        """Hear that a step has seen so many more images."""
+        """Receive the number of images of a step."""
 
     def epoch(self, row: EpochRow, epochs: int) -> None:
-        """Hear that one of `epochs` is finished."""
+        """Receive the results of an epoch, one of `epochs`."""

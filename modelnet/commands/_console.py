@@ -17,22 +17,22 @@ if TYPE_CHECKING:
     from modelnet.progress import EpochRow
 
 
-class Remarks(Progress):
-    """Prints what a user should know on stderr."""
+class Notes(Progress):
+    """Prints notes and warnings on stderr."""
 
     def note(self, text: str) -> None:
-        """Print it."""
+        """Print a note."""
         self._echo(text, err=True)
 
     def warn(self, text: str) -> None:
-        """Print it as a warning."""
+        """Print a warning."""
         self._echo(f"warning: {text}", err=True)
 
     def _echo(self, text: str, err: bool = False) -> None:
         tell(text, err)
 
 
-class EpochLines(Remarks):
+class EpochLines(Notes):
     """Prints a line an epoch; on a terminal, a bar below them says when training will end."""
 
     def __enter__(self) -> Self:
@@ -53,9 +53,9 @@ class EpochLines(Remarks):
         self._bar.close()
 
     def started(self, run: Path, images: int, done: int) -> None:
-        """Say where the run is kept and what the numbers mean; start the bar."""
+        """Print the run folder and what the numbers mean; start the bar."""
         self._echo(f"run folder: {show_path(run)}")
-        self._echo("training loss and accuracy are running means: each image as it was before the step it led to")
+        self._echo("training loss and accuracy are averages over the epoch, taken before each step")
         self._bar.initial = done
         self._bar.reset(images)
         self._bar.update(done)
@@ -79,7 +79,7 @@ class EpochLines(Remarks):
 
 @contextmanager
 def usage_errors() -> Iterator[None]:
-    """Turn a value that the program cannot use into a usage error (2)."""
+    """Turn a ValueError into a usage error (2)."""
     try:
         yield
     except ValueError as error:

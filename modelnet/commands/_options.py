@@ -38,13 +38,15 @@ CHECKPOINT = click.option(
     type=click.Choice(["last", "best"]),
     help="Weights of the last or of the best epoch.  [default: last; best where RUN had --patience]",
 )
-DEVICE = click.option("--device", default="auto", help="auto, cpu, cuda or cuda:1.")
+DEVICE = click.option("--device", default="auto", help="Device: auto, cpu, cuda or cuda:1.")
 
 
 def choice_options(command: Any) -> Any:
     """Add the options that choose classes and images of a source."""
     for option in (
-        click.option("--per-class", type=click.IntRange(1), metavar="N", help="Images of each class at most."),
+        click.option(
+            "--per-class", type=click.IntRange(1), metavar="N", help="Largest number of images of each class."
+        ),
         click.option(
             "--class",
             "merged",
@@ -83,10 +85,10 @@ def click_option(option: Option) -> click.Option:
 
 
 def example(command: str) -> str:
-    """Return the end of a command's help: a line that can be pasted."""
+    """Return the last lines of a help text: a command to paste."""
     return f"\b\nExample:\n  {command}"
 
 
 def one_or_all(paths: tuple[Path, ...]) -> "Path | tuple[Path, ...]":
-    """Return what a command was given: one cache, set or pattern, or the files of a set."""
+    """Return the cache, set or pattern that was typed, or the files of a set."""
     return paths[0] if len(paths) == 1 else paths

@@ -100,7 +100,7 @@ def command(
         choice = parse_choice(classes, merged, per_class)
     if dry_run:
         if inherited:
-            click.echo(inherited)
+            tell(inherited)
         plan = plan_shards(source, path, checked, shards, workers, rebuild, choice) if shards else None
         tell(plan or plan_build(source, path, checked, workers, rebuild, choice))
         return

@@ -1,4 +1,4 @@
-"""compare: say whether runs differ beyond chance."""
+"""compare: test whether runs differ beyond chance."""
 
 from itertools import groupby
 from pathlib import Path
@@ -11,12 +11,12 @@ from modelnet.commands.report import named_runs
 
 @click.command("compare", epilog=example("python cli.py compare runs/example-modelnet-001 runs/example-modelnet-002"))
 @click.argument("runs", nargs=-1, required=True, type=PATH, metavar="RUN... [vs RUN...]")
-@click.option("--json", "as_json", is_flag=True, help="For scripts, with every image that flipped.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts, with every image that flipped.")
 def command(runs: tuple[Path, ...], as_json: bool) -> None:
-    """Say whether runs that were validated on the same images differ beyond chance, and in which options.
+    """Test whether runs with the same validation images differ beyond chance, and show their different options.
 
-    Runs that differ in --seed and --data-seed alone are taken together. "vs" between runs says otherwise which belong
-    together: compare runs/old-* vs runs/new-*. A group.csv stands for all the runs that it names.
+    Runs that differ in --seed and --data-seed alone form a side. "vs" between runs makes other sides:
+    compare runs/old-* vs runs/new-*. A group.csv names all runs of a sweep.
     """
     import json
 

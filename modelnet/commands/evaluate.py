@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from modelnet.commands._console import Remarks
+from modelnet.commands._console import Notes
 from modelnet.commands._options import CHECKPOINT, DEVICE, PATH, RUN, example
 from modelnet.commands._process import tell
 
@@ -13,13 +13,13 @@ from modelnet.commands._process import tell
     "evaluate", epilog=example("python cli.py evaluate runs/example-modelnet-001 --cache data/cache/example.h5")
 )
 @RUN
-@click.option("--cache", type=PATH, help="Another one, whole.  [default: what RUN validated on]")
+@click.option("--cache", type=PATH, help="Cache to evaluate on, all of it.  [default: the validation images of RUN]")
 @CHECKPOINT
 @DEVICE
-@click.option("-j", "--workers", type=click.IntRange(0), default=0, help="Reading processes.")
-@click.option("--json", "as_json", is_flag=True, help="For scripts.")
+@click.option("-j", "--workers", type=click.IntRange(0), default=0, help="Processes that read batches.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts.")
 def command(run: Path, cache: Path | None, checkpoint: str | None, device: str, workers: int, as_json: bool) -> None:
-    """Show how good the network of RUN is: on its validation images, or on those of another cache.
+    """Measure the network of RUN on its validation images, or on the images of another cache.
 
     The evaluation of another cache, or of other weights, is kept in RUN/evaluations/.
     """
@@ -28,7 +28,7 @@ def command(run: Path, cache: Path | None, checkpoint: str | None, device: str, 
     from modelnet.eval.trained import Trained
 
     trained = Trained.load(run, checkpoint, device)
-    scores = trained.evaluate(cache, workers, notes := Remarks(), keep=True)
+    scores = trained.evaluate(cache, workers, notes := Notes(), keep=True)
     if trained.note:
         notes.note(f"note: {trained.note}")
     tell(json.dumps(scores.to_dict(), indent=2) if as_json else scores)

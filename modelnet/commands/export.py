@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from modelnet.commands._console import Remarks, output_errors
+from modelnet.commands._console import Notes, output_errors
 from modelnet.commands._options import CHECKPOINT, PATH, RUN, example
 from modelnet.commands._process import tell
 from pipeline.text import show_path
@@ -20,11 +20,11 @@ from pipeline.text import show_path
 )
 @click.option("--out", type=PATH, help="The file.  [default: RUN/model.onnx or RUN/model.pt2]")
 @CHECKPOINT
-@click.option("--weights", type=PATH, help="Of the frozen network, where RUN is of features.")
+@click.option("--weights", type=PATH, help="Weights of the frozen network, if RUN was trained on features.")
 def command(run: Path, form: str | None, out: Path | None, checkpoint: str | None, weights: Path | None) -> None:
-    """Write the network of RUN for other programs, with how its images are prepared and what its classes are.
+    """Write the network of RUN for other programs, with its recipe for images and its classes.
 
-    It takes any number of images. What was written is read again, and has to give the network's logits within 1e-5.
+    The network takes batches of any size. The file is read again and must give the same logits within 1e-5.
     """
     from modelnet.eval.export import SUFFIXES, export
     from modelnet.eval.trained import Trained
@@ -33,7 +33,7 @@ def command(run: Path, form: str | None, out: Path | None, checkpoint: str | Non
     form = chosen_format(form, out)
     trained = Trained.load(run, checkpoint, "cpu").on_images(weights)
     if trained.note:
-        Remarks().note(f"note: {trained.note}")
+        Notes().note(f"note: {trained.note}")
     path = out or run / f"model{SUFFIXES[form]}"
     with output_errors(path):
         check_can_publish(path)

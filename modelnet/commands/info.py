@@ -1,4 +1,4 @@
-"""info: show what is in a cache."""
+"""info: show the contents of a cache."""
 
 from pathlib import Path
 
@@ -10,9 +10,9 @@ from modelnet.commands._options import CACHES, PATH, choice_options, example, on
 
 @click.command("info", epilog=example("python cli.py info data/cache/example.h5"))
 @CACHES
-@click.option("--check", type=PATH, metavar="SOURCE", help="Say whether SOURCE still matches.")
+@click.option("--check", type=PATH, metavar="SOURCE", help="Compare the cache with SOURCE.")
 @choice_options
-@click.option("--json", "as_json", is_flag=True, help="For scripts.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts.")
 def command(
     cache: tuple[Path, ...],
     check: Path | None,
@@ -21,11 +21,11 @@ def command(
     per_class: int | None,
     as_json: bool,
 ) -> None:
-    """Show what is in CACHE: classes with counts, recipe, bytes, fingerprint, what failed, what looks alike.
+    """Show the contents of CACHE: classes with counts, recipe, size, fingerprint, failed images, near duplicates.
 
     Several files are the shards of one set.
 
-    --classes, --class and --per-class say which part of SOURCE is compared with it, as they do to build-cache.
+    --classes, --class and --per-class choose images of SOURCE to compare, as in build-cache.
     """
     import json
 

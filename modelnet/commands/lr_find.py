@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from modelnet.commands._console import Remarks, output_errors, progress_bar, usage_errors
+from modelnet.commands._console import Notes, output_errors, progress_bar, usage_errors
 from modelnet.commands._options import DEFAULT_CACHES, PATH, example, training_options
 from modelnet.commands._process import tell
 from pipeline.text import show_path
@@ -17,13 +17,13 @@ from pipeline.text import show_path
     epilog=example("python cli.py lr-find --batch-size 8"),
     params=training_options(lambda option: option.finder),
 )
-@click.option("--epochs", type=click.IntRange(1), default=10, help="That each learning rate is tried for.")
-@click.option("--out", type=PATH, help="The picture, a PNG.  [default: runs/<cache>-<model>-lr.png]")
+@click.option("--epochs", type=click.IntRange(1), default=10, help="Number of epochs for each learning rate.")
+@click.option("--out", type=PATH, help="Picture of the losses, a PNG.  [default: runs/<cache>-<model>-lr.png]")
 def command(cache: Path | None, out: Path | None, **options: Any) -> None:
-    """Try learning rates from 0.0001 to 1 for a few epochs each, all from the same start, and suggest one.
+    """Train for a few epochs with each of many learning rates from 0.0001 to 1, and suggest one.
 
-    Give it the options of the run that is to follow, but for --val and those of schedule and running mean. The networks
-    are thrown away. At the rate with the lowest loss longer runs often fail: the one below it is suggested.
+    Give the options of the run to follow. All networks start alike and are not kept. Longer runs often fail at the rate
+    with the lowest loss, so the rate below it is suggested.
     """
     from modelnet.data.caches import find_cache
     from modelnet.options import TrainOptions
@@ -41,7 +41,7 @@ def command(cache: Path | None, out: Path | None, **options: Any) -> None:
         with output_errors(path):
             check_can_publish(path)
     with progress_bar("lr-find", " rates") as bar:
-        curve = find_learning_rate(chosen, progress=Remarks(), done=bar)
+        curve = find_learning_rate(chosen, progress=Notes(), done=bar)
     tell(curve)
     with output_errors(path):
         check_can_publish(path)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from modelnet.commands._console import Remarks
+from modelnet.commands._console import Notes
 from modelnet.commands._options import CHECKPOINT, DEVICE, DONE_WITH_FAILURES, PATH, RUN, example
 from pipeline.text import show_path
 
@@ -12,11 +12,11 @@ from pipeline.text import show_path
 @click.command("predict", epilog=example("python cli.py predict runs/example-modelnet-001 data/example"))
 @RUN
 @click.argument("images", nargs=-1, required=True, type=PATH, metavar="IMAGE|FOLDER...")
-@click.option("-k", "--top-k", type=click.IntRange(1), default=3, help="Classes an image, the most probable first.")
+@click.option("-k", "--top-k", type=click.IntRange(1), default=3, help="Number of classes for each image.")
 @CHECKPOINT
 @DEVICE
-@click.option("--weights", type=PATH, help="Of the frozen network, where RUN is of features.")
-@click.option("--json", "as_json", is_flag=True, help="For scripts: a line an image.")
+@click.option("--weights", type=PATH, help="Weights of the frozen network, if RUN was trained on features.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts, a line for each image.")
 def command(
     run: Path,
     images: tuple[Path, ...],
@@ -26,9 +26,9 @@ def command(
     weights: Path | None,
     as_json: bool,
 ) -> None:
-    """Say what the network of RUN sees in images, prepared bit for bit as those that it was trained on.
+    """Classify images with the network of RUN. They are prepared bit for bit as its training images were.
 
-    Files that give no image are named, and the command ends with 3.
+    Files that cannot be decoded are named, and the exit code is then 3.
     """
     import json
 
@@ -37,7 +37,7 @@ def command(
 
     trained = Trained.load(run, checkpoint, device).on_images(weights)
     if trained.note:
-        Remarks().note(f"note: {trained.note}")
+        Notes().note(f"note: {trained.note}")
     failed = False
     for answer in predict(trained, images, top_k):
         failed |= bool(answer.error)

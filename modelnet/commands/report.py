@@ -20,19 +20,19 @@ from pipeline.text import show_path
     help="The page.  [default: RUN/report.html, of several runs <first>-to-<last>.html beside them]",
 )
 def command(runs: tuple[Path, ...], out: Path | None) -> None:
-    """Show runs as one HTML page: curves, mistakes with their pictures, scores of each class, options, environment.
+    """Show runs as one HTML page: curves, mistakes with pictures, scores by class, options, environment.
 
-    The page needs nothing outside itself, so that it can be sent, printed and kept. Runs that differ in their seeds
-    alone are taken together, others side by side. A group.csv stands for all the runs that it names.
+    The page is one file without links to others. Runs that differ in their seeds alone form a group; groups stand side
+    by side. A group.csv names all runs of a sweep.
     """
     write_report(named_runs(runs), out)
 
 
 def named_runs(paths: Iterable[Path]) -> list[Path]:
-    """Return the runs that are meant: a group.csv stands for those that it names.
+    """Return the folders of runs; a group.csv gives the runs of its sweep.
 
-    Pages and pictures are left out, which `report`, `train --seeds` and `lr-find` write beside the runs: runs/* names
-    them too.
+    Pages and pictures are left out: `report`, `train --seeds` and `lr-find` write them beside the runs, where runs/*
+    finds them too.
     """
     from modelnet.runs.folder import RunFolder
 
@@ -43,7 +43,7 @@ def named_runs(paths: Iterable[Path]) -> list[Path]:
 
 
 def write_report(runs: Sequence[Path], out: Path | None = None) -> None:
-    """Write the page of some runs and say where it is."""
+    """Write the page of runs and print its path."""
     from modelnet import report
     from pipeline.system.files import check_can_publish, publish
 

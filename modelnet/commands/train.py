@@ -43,63 +43,75 @@ def command(
     sweep: tuple[str, ...],
     **options: Any,
 ) -> None:
-    """Train a network on a cache, and keep what comes of it in a new folder runs/<name>/.
+    """Train a network on a cache and keep the results in a new folder runs/<name>/.
 
-    Ctrl-C ends it after the step and saves; --resume goes on from there. With --resume only --epochs, --device,
-    --workers, --preload and --compile may be given.
+    Ctrl-C finishes the step and saves a checkpoint; --resume continues there. --resume takes only --epochs, --device,
+    --workers, --preload and --compile.
 
-    On several GPUs: torchrun --nproc-per-node 2 cli.py train ... divides every batch among so many processes (ranks);
-    the losses are those of one process, up to rounding. --workers and --threads are of each rank.
+    On several GPUs: torchrun --nproc-per-node 2 cli.py train ... divides every batch among processes (ranks). The
+    losses are those of one process, up to rounding. --workers and --threads hold for each rank.
     """
     import faulthandler
 
-    from modelnet.data.caches import find_cache
-    from modelnet.options import TrainOptions
     from modelnet.runtime.interrupt import stop_on_signals
     from modelnet.runtime.launcher import missing_variables
     from modelnet.runtime.ranks import join_ranks
-    from modelnet.sweep.grid import parse_seeds, parse_sweep
-    from modelnet.sweep.result import SweepResult
-    from modelnet.sweep.train import resume_many, train_many
-    from modelnet.training.loop import TrainResult
-    from modelnet.training.train import resume, train
+    from modelnet.sweep.train import resume_many
+    from modelnet.training.train import resume
     from pipeline.load.batch_memory import keep_freed_memory
 
     for needed in ("matplotlib.backends.backend_agg", "matplotlib.backends.backend_svg", "jinja2"):
         import_module(needed)  # pictures and the report come last; what is missing for them is told first
     faulthandler.enable()  # a disk that fails under a memory map ends the process; this says where
     keep_freed_memory()
-    result: TrainResult | SweepResult
     with stop_on_signals() as stop:
         with join_ranks() as ranks, EpochLines() if ranks.is_main else Progress() as progress:
             if missing := missing_variables():
                 progress.warn(f"WORLD_SIZE is set and {', '.join(missing)} not: this process trains alone")
-            if run is not None:
-                go_on = resume_many if run.suffix == ".csv" else resume
-                result = go_on(run, **resume_options(ctx), progress=progress, stop=stop, ranks=ranks)
+            process: dict[str, Any] = {"progress": progress, "stop": stop, "ranks": ranks}
+            result: TrainResult | SweepResult
+            if run is None:
+                result = start(ctx, cache, seeds, data_seeds, sweep, options, process)
             else:
-                with usage_errors():
-                    chosen = TrainOptions(cache or Path(), **options)
-                    many = [chosen.seed] if seeds is None else parse_seeds(seeds)
-                    orders = None if data_seeds is None else parse_seeds(data_seeds)
-                    settings = parse_sweep(sweep)
-                refuse_two_values(ctx, seeds, data_seeds, list(settings))
-                chosen = replace(chosen, cache=cache or find_cache(DEFAULT_CACHES))
-                if seeds or data_seeds or sweep:
-                    with usage_errors():
-                        result = train_many(
-                            chosen, many, progress, stop, data_seeds=orders, sweep=settings, ranks=ranks
-                        )
-                else:
-                    result = train(chosen, progress, stop, ranks)
+                go_on = resume_many if run.suffix == ".csv" else resume
+                result = go_on(run, **resume_options(ctx), **process)
             if ranks.is_main:
                 tell_result(result)
         if result.interrupted:
             end(stop.exit_code)
 
 
+def start(
+    ctx: click.Context,
+    cache: Path | None,
+    seeds: str | None,
+    data_seeds: str | None,
+    sweep: tuple[str, ...],
+    options: dict[str, Any],
+    process: dict[str, Any],
+) -> "TrainResult | SweepResult":
+    """Train one network, or many where seeds or a sweep are given."""
+    from modelnet.data.caches import find_cache
+    from modelnet.options import TrainOptions
+    from modelnet.sweep.grid import parse_seeds, parse_sweep
+    from modelnet.sweep.train import train_many
+    from modelnet.training.train import train
+
+    with usage_errors():
+        chosen = TrainOptions(cache or Path(), **options)
+        many = [chosen.seed] if seeds is None else parse_seeds(seeds)
+        orders = None if data_seeds is None else parse_seeds(data_seeds)
+        settings = parse_sweep(sweep)
+    refuse_two_values(ctx, seeds, data_seeds, list(settings))
+    chosen = replace(chosen, cache=cache or find_cache(DEFAULT_CACHES))
+    if not (seeds or data_seeds or sweep):
+        return train(chosen, **process)
+    with usage_errors():
+        return train_many(chosen, many, data_seeds=orders, sweep=settings, **process)
+
+
 def tell_result(result: "TrainResult | SweepResult") -> None:
-    """Print how training ended."""
+    """Print the results, or how to continue an interrupted training."""
     from modelnet.sweep.result import SweepResult
 
     if result.interrupted:

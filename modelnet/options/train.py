@@ -135,7 +135,7 @@ class TrainOptions:
     drop_last: bool = _pass(False, "Leave out the last, shorter batch of an epoch.")
     seed: int = _network(0, "Seed of the initial weights and of dropout.", least=0, seed=True)
     data_seed: int = _pass(0, "Seed of the order of the images and of --augment.", least=0, seed=True)
-    device: str = _machine("auto", "auto, cpu, cuda or cuda:1.", resumable=True)
+    device: str = _machine("auto", "Device: auto, cpu, cuda or cuda:1.", resumable=True)
     amp: bool = _group(False, "Compute in half precision where that is safe.")
     amp_dtype: str = _group(
         "bfloat16",

@@ -42,7 +42,7 @@ def test_training_from_the_default_cache_prints_a_line_an_epoch(
     assert ended.stderr == "learning rate 0.004 (0.001 × batch size 4)\n"
     lines = ended.stdout.splitlines()
     assert lines[0] == "run folder: runs/photos-modelnet-001"
-    assert "running means" in lines[1]
+    assert lines[1] == "training loss and accuracy are averages over the epoch, taken before each step"
     assert re.fullmatch(
         r"epoch 2/2: training loss 0\.\d{4}, accuracy \d+\.\d% \| [\d,]+ images/s, \d+\.\d\d s waiting for data",
         lines[3],

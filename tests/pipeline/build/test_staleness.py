@@ -1,4 +1,4 @@
-"""What changed in a source, and what a build does about it (`staleness`, `image_table`, `reuse`)."""
+"""What changed in a source, and what a build does about it (`staleness`, `image_table`, `worker`)."""
 
 import os
 import shutil

@@ -7,7 +7,7 @@ from typing import Self
 
 @dataclass(frozen=True)
 class EpochRow:
-    """A line of metrics.csv.
+    """A row of metrics.csv.
 
     Attributes:
         epoch: from 1.

@@ -37,16 +37,16 @@ class _Run:
 
 
 def compare_runs(runs: Sequence[Path]) -> Comparison:
-    """Compare runs; those whose options differ in seed and data seed alone are a side together.
+    """Compare runs. Those whose options differ only in seed and data seed form one side.
 
-    Two runs that differ in nothing else are compared with each other.
+    If there are two runs, and they differ only in their seeds, they are compared with each other.
 
     Args:
-        runs: at least two folders.
+        runs: at least two run folders.
 
     Raises:
-        RunError: a run that is not there, has not ended, has no validation images, or others than the first.
-        OptionsError: fewer than two runs, or one of them twice.
+        RunError: a run does not exist or has not ended, has no validation images, or has others than the first.
+        OptionsError: there are fewer than two runs, or one is given twice.
     """
     return _compare(_by_kind(_load_all(runs)))
 
@@ -55,7 +55,7 @@ def compare_groups(groups: Sequence[Sequence[Path]]) -> Comparison:
     """Compare groups of runs, whatever their options are.
 
     Args:
-        groups: at least two, each of at least one run.
+        groups: at least two groups, each with at least one run.
 
     Raises:
         As `compare_runs`.

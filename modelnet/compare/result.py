@@ -83,14 +83,14 @@ class Pair:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Runs that were validated on the same images, side by side.
+    """The comparison of runs that were validated on the same images.
 
     Attributes:
-        images: N, that all were validated on.
-        sides: at least one.
-        differs: {option: its value on each side}, where they are not all the same.
+        images: the number N of validation images.
+        sides: at least one side.
+        differs: {option: its value on each side}, for options that are not the same on all sides.
         pairs: each other side against the first.
-        notes: what the intervals leave out, and what else a reader should know.
+        notes: what the intervals leave out, and other remarks for the reader.
     """
 
     images: int

@@ -63,12 +63,12 @@ def export(trained: Trained, form: str = "onnx") -> Exported:
     """Export a network, and check that the file gives the same logits.
 
     Args:
-        trained: a network that takes images, on the CPU.
+        trained: the network; it takes images and is on the CPU.
         form: "onnx", or "torch" for `torch.export`.
 
     Raises:
         OptionsError: a package is not installed, or the network is too large for ONNX.
-        CheckpointError: torch cannot export the network, or what was exported gives other logits.
+        CheckpointError: torch cannot export the network, or the exported one gives other logits.
     """
     if form == "onnx":
         _check_onnx(trained)

@@ -25,7 +25,7 @@ def build_features(
     wait: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> FeaturesReport:
-    """Write a cache of what a frozen network makes of the images of a cache, unless it is there and up to date.
+    """Extract features from the images of a cache with a frozen network, unless they are up to date.
 
     Args:
         images: a cache of images.

@@ -37,7 +37,7 @@ def predict(trained: Trained, paths: Sequence[Path], top_k: int) -> Iterator[Ans
         One answer for each file, in order.
 
     Raises:
-        RunError: a path that is not there, or a folder without images.
+        RunError: a path does not exist, or a folder holds no images.
     """
     files = [file for path in paths for file in image_files(path)]
     for start in range(0, len(files), BATCH_SIZE):

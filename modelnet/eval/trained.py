@@ -46,18 +46,18 @@ BATCH_SIZE = 32
 
 @dataclass(frozen=True)
 class Trained:
-    """A trained network with all that is needed to use it.
+    """A trained network with everything that is needed to use it.
 
     Attributes:
-        run: its folder.
-        network: in evaluation mode; with the running mean of the weights where the run has one.
-        class_ids, class_names: by the network's label.
+        run: the run folder.
+        network: the network in evaluation mode; the running mean of the weights, if the run has one.
+        class_ids, class_names: ids and readable names of the classes, by label.
         recipe: how an image becomes a tensor.
         features: the features that the network takes instead of images, or None.
-        options: of the run.
-        device: of the network.
-        picked: the epoch of the weights where these are the best ones; None where they are the last.
-        is_result: whether these weights are the result of the run, of which it keeps predictions.csv.
+        options: the options of the run.
+        device: the device of the network.
+        picked: the epoch of the weights if they are the best ones; None if they are the last.
+        is_result: whether these weights are the result of the run, the one of its predictions.csv.
     """
 
     run: Path

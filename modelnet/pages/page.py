@@ -47,13 +47,13 @@ class Picture(NamedTuple):
 
 
 def report(runs: Sequence[Path]) -> bytes:
-    """Show runs as one HTML page that needs nothing outside itself, and return it in UTF-8.
+    """Render runs as one self-contained HTML page, and return it in UTF-8.
 
     Args:
-        runs: folders, at least one; runs that differ in their seeds alone become a group.
+        runs: at least one run folder. Runs that differ only in their seeds form a group.
 
     Raises:
-        RunError: one of them is no run, or cannot be read.
+        RunError: a folder is not a run, or cannot be read.
     """
     return render(gather(runs))
 

@@ -42,25 +42,25 @@ def train_many(
     sweep: Sweep | None = None,
     ranks: Ranks | None = None,
 ) -> SweepResult:
-    """Train a ModelNet for each seed, data seed and setting, crossed; each into a run folder of its own.
+    """Train a ModelNet for each combination of seed, data seed and setting, each in a run folder of its own.
 
-    Networks that can share every batch are trained in one pass over the data. Each network's losses are those of the
-    run alone, up to the rounding of sums.
+    Networks that can share every batch are trained in one pass over the data. The losses of each network match those
+    of a run on its own, up to floating-point rounding.
 
     Args:
-        options: of all, but for what is varied.
-        seeds: of the initial weights.
-        progress: hears of the median network.
-        stop: where set, training ends after the step, all saved; `resume_many` goes on.
-        data_seeds: of the order and the augmentation; None for the one of `options`.
-        sweep: values by option, as "lr".
-        ranks: processes among which the networks of every pass, not the batches, are divided; each writes the folders
-            of its own, and stops by itself.
+        options: the options that all networks share.
+        seeds: the seeds of the initial weights.
+        progress: is told how the median network does.
+        stop: when it is set, training ends after the current step and saves; `resume_many` continues.
+        data_seeds: the seeds of order and augmentation; None means the one of `options`.
+        sweep: the values of each option that varies: {"lr": [0.003, 0.01]}.
+        ranks: the processes among which the networks of a pass are divided. Each writes its own run folders, and
+            stops by itself.
 
     Raises:
-        OptionsError: networks that are alike, too few or too many, or no ModelNets.
-        TrainingDiverged: every one of them.
-        ValueError: a value that nothing can be trained with.
+        OptionsError: two networks are equal, there are too few or too many, or they are not ModelNets.
+        TrainingDiverged: all networks diverged.
+        ValueError: a value is impossible.
         As `train` otherwise; a network that diverges ends alone.
     """
     progress, stop, ranks = progress or Progress(), stop or Stop(), ranks or Ranks()
@@ -106,17 +106,17 @@ def resume_many(
     ranks: Ranks | None = None,
     **changes: Any,
 ) -> SweepResult:
-    """Go on with all networks of a group where their last checkpoints left them.
+    """Continue all networks of a group from their last checkpoints.
 
-    Those that were saved after the same step go on in one pass.
+    Networks that were saved after the same step continue in one pass.
 
     Args:
-        table: the group.csv in the folder of the first.
+        table: the group.csv in the folder of the first network.
         progress, stop, ranks: as for `train_many`.
         changes: as `resume` takes them.
 
     Raises:
-        RunError: no such table, or a run that it names is not there.
+        RunError: there is no such table, or a run that it names does not exist.
         As `resume` and `train_many` otherwise.
     """
     progress, stop, ranks = progress or Progress(), stop or Stop(), ranks or Ranks()

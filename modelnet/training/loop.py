@@ -37,14 +37,14 @@ SECONDS_BETWEEN_SAVES = 1.0  # publishing takes 10 ms or more, an epoch of a sma
 
 @dataclass(frozen=True)
 class TrainResult:
-    """How a run ended.
+    """The result of a run.
 
     Attributes:
-        run: its folder.
-        rows: a row an epoch, also of the epochs before a resume.
-        scores: of the validation images by the weights at the end; None without them, or where it was stopped.
-        trained_accuracy: of the network at the end on its training images, where their order was not shuffled.
-        interrupted: whether it was asked to stop before its last epoch; `resume` goes on.
+        run: the run folder.
+        rows: one row for each epoch, including those before a resume.
+        scores: of the final weights on the validation images; None without such images, or after an interruption.
+        trained_accuracy: accuracy of the final network on its training images, measured if they were not shuffled.
+        interrupted: True if the run was stopped before its last epoch; `resume` continues it.
     """
 
     run: Path

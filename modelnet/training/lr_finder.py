@@ -85,13 +85,13 @@ def find_learning_rate(
     progress: Progress | None = None,
     done: Callable[[int, int], None] | None = None,
 ) -> RateCurve:
-    """Train a network for each learning rate, and throw it away; nothing is written.
+    """Try learning rates: train a network for a few epochs with each, and write nothing.
 
     Args:
-        options: of the run that is to follow, with the few epochs that each rate is tried for. Schedule, running mean
-            of the weights and validation play no part.
-        rates: that are tried.
-        progress: hears of what was chosen for the user, and of options that change nothing.
+        options: the options of the planned run, with the few epochs for each rate. Schedule, running mean of the
+            weights and validation are ignored.
+        rates: the rates to try.
+        progress: is told what was chosen for the user, and which options change nothing.
         done: called with (rates tried, rates in all).
 
     Raises:

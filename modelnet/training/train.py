@@ -28,17 +28,17 @@ def train(
     """Train a network on a cache, in a new run folder.
 
     Args:
-        options: what to do.
-        progress: hears how it goes.
-        stop: where set, training ends after the step, saved.
-        ranks: from `join_ranks`, the processes that train this network together; None for this one alone.
+        options: the options of the run.
+        progress: is told how training goes.
+        stop: when it is set, training ends after the current step and saves.
+        ranks: the processes that train this network together; None for a single process.
 
     Raises:
-        SourceError: fewer than two classes.
-        CacheError: a cache cannot be used, or the two do not go together.
-        DeviceError: the device is not there, or its memory is too small.
-        OptionsError: images too small, or nothing left to train or to validate on.
-        OutputError, StorageError, AccessDenied: the run folder cannot be made or written.
+        SourceError: the cache has fewer than two classes.
+        CacheError: a cache cannot be used, or the two caches do not fit together.
+        DeviceError: the device does not exist, or its memory is too small.
+        OptionsError: the images are too small, or nothing is left to train or to validate on.
+        OutputError, StorageError, AccessDenied: the run folder cannot be created or written.
         TrainingDiverged: the loss became NaN or infinite; the last good checkpoint is kept.
         WorkerDied: a reading process was killed.
     """
@@ -73,19 +73,19 @@ def resume(
     ranks: Ranks | None = None,
     **changes: Any,
 ) -> TrainResult:
-    """Go on with a run where its last checkpoint left it; on the CPU, bit for bit as if it had never stopped.
+    """Continue a run from its last checkpoint; on a CPU, with the same bits as if it had never stopped.
 
     Args:
         path: the folder of the run.
-        progress, stop, ranks: as for `train`; their number may be another than before, which changes the rounding of
-            sums, and what dropout leaves out.
-        changes: epochs, device, workers, preload or compile instead of the stored ones; nothing else may differ.
+        progress, stop, ranks: as for `train`. Another number of ranks than before changes rounding, and what dropout
+            draws.
+        changes: new values of `epochs`, `device`, `workers`, `preload` or `compile`; nothing else may differ.
 
     Raises:
-        RunError: no run there; RunBusy: another process trains in it.
-        CheckpointError: its last checkpoint is damaged, unsafe, or of other classes or another recipe.
+        RunError: there is no run at `path`. RunBusy: another process trains in it.
+        CheckpointError: the last checkpoint is damaged or unsafe, or has other classes or another recipe.
         CacheStale: a cache was rebuilt since.
-        OptionsError: fewer epochs than it has already.
+        OptionsError: `epochs` is less than the run already has.
         As `train` otherwise.
     """
     path, progress, ranks = Path(path), progress or Progress(), ranks or Ranks()

@@ -60,16 +60,14 @@ HEAVY = ("torch", "torchvision", "PIL", "simplejpeg", "h5py", "matplotlib", "sci
     [
         ("import pipeline; pipeline.PipelineError, pipeline.Recipe", set()),
         ("import modelnet; modelnet.TrainOptions, modelnet.Progress", set()),
-        (
-            "from pipeline.format.header import read_header, open_cache; read_header(open_cache({cache}), {cache})",
-            set(),
-        ),
+        ("from pipeline.format.reader import CacheReader; CacheReader({cache}).header", set()),
         ("from pipeline.format.sharded import open_reader; open_reader({cache}).images", set()),
-        ("from modelnet.plots.figures import loss_curves; loss_curves([], 'title')", {"matplotlib", "PIL"}),
+        ("from modelnet.plots.figures import loss_curves; loss_curves([{row}], 'title')", {"matplotlib", "PIL"}),
         ("import cli; [cli.cli.get_command(None, name) for name in cli.COMMANDS]", set()),
     ],
 )
 def test_light_work_imports_no_heavy_library(program: str, allowed: set[str], cache_path: Path) -> None:
-    program = program.format(cache=f"__import__('pathlib').Path({str(cache_path)!r})")
+    row = "__import__('modelnet.progress').progress.EpochRow(1, 0.7, 0.5, None, None, 0.1, 10.0, 0.0, 1.0)"
+    program = program.format(cache=f"__import__('pathlib').Path({str(cache_path)!r})", row=row)
     loaded = run_python(f"import sys; {program}", f"print(*[name for name in {HEAVY} if name in sys.modules])")
     assert set(loaded.split()) <= allowed

@@ -1,17 +1,57 @@
 """Define the recipe: how an image becomes a row. It is stored in caches and checkpoints."""
 
 import math
+import re
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypedDict, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 RGB = tuple[float, float, float]
 StoredType = Literal["float32", "uint8"]
+Fit = Literal["squash", "crop", "pad"]
+Interpolation = Literal["bilinear", "bicubic", "lanczos", "box", "nearest"]
+Color = tuple[int, int, int]
 
 MAX_SIZE = 4096
-WITHOUT_KEY: dict[str, Any] = {"scaled_decode": False}  # what a stored recipe means that lacks a key
+WITHOUT_KEY: dict[str, Any] = {  # what a stored recipe means that lacks a key
+    "fit": "squash",
+    "resize_to": None,
+    "interpolation": "bilinear",
+    "pad_color": None,
+    "background": None,
+    "scaled_decode": False,
+}
+_OMITTED = frozenset(WITHOUT_KEY)  # so that a cache without them has the bytes that it always had
+
+
+class RecipeOptions(TypedDict, total=False):
+    """The options of a build that shape its rows, as `Recipe` has them; None stands for one that was not given."""
+
+    size: int | tuple[int, int] | None
+    fit: Fit | None
+    resize_to: int | None
+    interpolation: Interpolation | None
+    pad_color: Color | Literal["edge"] | None
+    background: Color | None
+    mean: RGB | None
+    std: RGB | None
+    dtype: StoredType | None
+    exif_rotate: bool | None
+    max_megapixels: int | None
+    scaled_decode: bool | None
+
+
+class _Size:
+    """The field `Recipe.size`: takes (height, width), or one number for a square; gives (height, width)."""
+
+    def __get__(self, recipe: "Recipe | None", owner: type) -> tuple[int, int]:
+        sides: tuple[int, int] = (224, 224) if recipe is None else vars(recipe)["size"]
+        return sides
+
+    def __set__(self, recipe: "Recipe", size: int | tuple[int, int]) -> None:
+        vars(recipe)["size"] = checked_size(size)
 
 
 @dataclass(frozen=True)
@@ -19,20 +59,34 @@ class Recipe:
     """The recipe by which an image becomes a tensor. Equal recipes give equal tensors for equal images.
 
     Attributes:
-        size: S, the side of the square image in pixels; aspect ratio is not kept.
+        size: (height, width) of the row, in pixels; one number stands for a square.
+        fit: how an image gets this shape. "squash" resizes it to the size, whatever its aspect ratio. "crop" resizes
+            its shorter side to `resize_to` and keeps the center. "pad" resizes it to fit inside and fills the rest.
+        resize_to: what "crop" resizes the shorter side to, in pixels; by default 8/7 of the longer side of `size`.
+            None with the other fits.
+        interpolation: the filter of Pillow's that resizes, with antialiasing ("nearest" has none).
+        pad_color: what "pad" fills with: a color (R, G, B) of 0..255, or "edge" for the image's border pixels; by
+            default the mean. None with the other fits.
+        background: the color (R, G, B) that transparent images are laid over; None drops their alpha channel, as
+            Pillow's `convert("RGB")` does.
         mean: per channel, on the 0..1 scale; subtracted.
         std: per channel, on the 0..1 scale, > 0; divided by.
         dtype: of the stored row: "float32" for the normalized tensor, "uint8" for the pixels before normalization.
         exif_rotate: turn the image upright as its EXIF orientation says (torchvision's ImageFolder does not).
-        max_megapixels: larger images are refused before any pixel is allocated.
-        scaled_decode: let the JPEG decoder reduce large images to 1/2, 1/4 or 1/8 of their size, but at least 2 S.
-            Twice as fast for photographs of a camera; pixels differ by one level or less on average.
+        max_megapixels: larger images are refused before a pixel is allocated.
+        scaled_decode: let the JPEG decoder give large images at 1/2, 1/4 or 1/8 of their size, at least twice as large
+            as needed: faster for photographs of a camera. Pixels differ by a level or less on average.
 
     Raises:
-        ValueError: a value is impossible.
+        ValueError: a value that no image could be prepared with, or values that exclude each other.
     """
 
-    size: int = 224
+    size: _Size = _Size()
+    fit: Fit = "squash"
+    resize_to: int | None = None
+    interpolation: Interpolation = "bilinear"
+    pad_color: "Color | Literal['edge'] | None" = None
+    background: "Color | None" = None
     mean: RGB = (0.5, 0.5, 0.5)
     std: RGB = (0.5, 0.5, 0.5)
     dtype: StoredType = "float32"
@@ -41,8 +95,9 @@ class Recipe:
     scaled_decode: bool = False
 
     def __post_init__(self) -> None:
-        if type(self.size) is not int or not 1 <= self.size <= MAX_SIZE:
-            raise ValueError(f"size is a whole number of pixels from 1 to {MAX_SIZE}, not {self.size!r}")
+        for name, choices in (("fit", Fit), ("interpolation", Interpolation), ("dtype", StoredType)):
+            if getattr(self, name) not in get_args(choices):
+                raise ValueError(f"{name} is one of {', '.join(get_args(choices))}, not {getattr(self, name)!r}")
         for name in ("mean", "std"):
             values = tuple(map(float, getattr(self, name)))
             if len(values) != 3 or not all(map(math.isfinite, values)):
@@ -50,8 +105,6 @@ class Recipe:
             object.__setattr__(self, name, values)
         if min(self.std) <= 0:
             raise ValueError(f"std is greater than 0 in every channel, not {self.std!r}")
-        if self.dtype not in get_args(StoredType):
-            raise ValueError(f"dtype is one of {', '.join(get_args(StoredType))}, not {self.dtype!r}")
         for name in ("exif_rotate", "scaled_decode"):
             if type(getattr(self, name)) is not bool:
                 raise ValueError(f"{name} is True or False, not {getattr(self, name)!r}")
@@ -60,16 +113,43 @@ class Recipe:
         with np.errstate(all="ignore"):
             if not np.isfinite(normalization_table(self)).all():
                 raise ValueError(f"mean {self.mean} and std {self.std} give numbers beyond float32")
+        self._settle_crop()
+        self._settle_colors()
+
+    def _settle_crop(self) -> None:
+        longer = max(self.size)
+        if self.fit != "crop":
+            if self.resize_to is not None:
+                raise ValueError(f"resize_to belongs to fit crop, not to {self.fit}")
+        elif self.resize_to is None:
+            object.__setattr__(self, "resize_to", int(longer / 0.875))
+        elif type(self.resize_to) is not int or not longer <= self.resize_to <= 2 * MAX_SIZE:
+            raise ValueError(
+                f"resize_to is a whole number of pixels from the longer side of size, {longer}, "
+                f"to {2 * MAX_SIZE}, not {self.resize_to!r}"
+            )
+
+    def _settle_colors(self) -> None:
+        if self.fit != "pad":
+            if self.pad_color is not None:
+                raise ValueError(f"pad_color belongs to fit pad, not to {self.fit}")
+        elif self.pad_color is None:
+            color = tuple(min(255, max(0, round(255 * value))) for value in self.mean)
+            object.__setattr__(self, "pad_color", color)
+        elif self.pad_color != "edge":
+            object.__setattr__(self, "pad_color", _checked_color("pad_color", self.pad_color))
+        if self.background is not None:
+            object.__setattr__(self, "background", _checked_color("background", self.background))
 
     @property
     def row_shape(self) -> tuple[int, int, int]:
-        """(3, S, S)."""
-        return (3, self.size, self.size)
+        """(3, H, W)."""
+        return (3, *self.size)
 
     @property
     def row_bytes(self) -> int:
         """Bytes of one stored row."""
-        return 3 * self.size * self.size * np.dtype(self.dtype).itemsize
+        return math.prod(self.row_shape) * np.dtype(self.dtype).itemsize
 
     @property
     def pixels(self) -> "Recipe":
@@ -77,13 +157,14 @@ class Recipe:
         return replace(self, mean=Recipe.mean, std=Recipe.std, dtype=Recipe.dtype)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON values; `scaled_decode` is among them only where it is on."""
-        values = asdict(self) | {"mean": list(self.mean), "std": list(self.std)}
-        return values if values.pop("scaled_decode") is False else values | {"scaled_decode": True}
+        """Return plain JSON values; keys of `_OMITTED` only with unusual values, and a square's size as a number."""
+        values = {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(self).items()}
+        values = {name: v for name, v in values.items() if name not in _OMITTED or v != WITHOUT_KEY[name]}
+        return values | ({"size": self.size[0]} if self.size[0] == self.size[1] else {})
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Recipe":
-        """Build from `to_dict`'s values, of this version or an earlier one.
+        """Build from `to_dict`'s values, of this version or an earlier one: fewer keys, one number as size.
 
         Raises:
             ValueError: a missing, unknown or impossible value.
@@ -92,28 +173,83 @@ class Recipe:
             raise ValueError(f"a recipe has {', '.join(f.name for f in fields(cls))}, not {values!r}")
         values = WITHOUT_KEY | values
         try:
-            mean, std = tuple(values["mean"]), tuple(values["std"])
-            return cls(**(values | {"mean": mean, "std": std}))
+            plain: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
+            return cls(**plain)
         except TypeError as error:
             raise ValueError(f"not a recipe: {error}") from error
+
+    def changed(self, **options: Any) -> "Recipe":
+        """Return a recipe with other values; what depends on them, and is not among them, gets its default anew.
+
+        Raises:
+            ValueError: an impossible value.
+        """
+        fit = options.get("fit", self.fit)
+        values: dict[str, Any] = {}
+        if fit != self.fit or "size" in options:
+            values["resize_to"] = None
+        if fit != self.fit:
+            values["pad_color"] = None
+        return replace(self, **values | options)
 
     @property
     def unusual(self) -> list[str]:
         """Name the values that are not the defaults, one phrase a value: "size 64"."""
-        values = ((field.name, getattr(self, field.name), field.default) for field in fields(self))
-        return [f"{name} {_plain(value)}" for name, value, default in values if value != default]
+        values = ((f.name, getattr(self, f.name), getattr(type(self), f.name)) for f in fields(self))
+        return [f"{name} {_plain(value, name)}" for name, value, default in values if value != default]
 
     def differences(self, other: "Recipe") -> list[str]:
         """List the values that differ in `other`, one phrase each: "size 224 → 256"."""
         return [
-            f"{field.name} {_plain(getattr(self, field.name))} → {_plain(getattr(other, field.name))}"
+            f"{field.name} {_plain(one, field.name)} → {_plain(two, field.name)}"
             for field in fields(self)
-            if getattr(self, field.name) != getattr(other, field.name)
+            if (one := getattr(self, field.name)) != (two := getattr(other, field.name))
         ]
 
 
-def _plain(value: object) -> str:
+def _plain(value: Any, name: str) -> str:
+    if name == "size":
+        return show_size(value)
     return " ".join(f"{v:g}" for v in value) if isinstance(value, tuple) else str(value)
+
+
+def parse_size(text: "str | int | tuple[int, int]") -> tuple[int, int]:
+    """Return (height, width) of a size as it is typed: "224" for a square, "192x256" for a rectangle.
+
+    Raises:
+        ValueError: another text, or sides that no image can have.
+    """
+    if not isinstance(text, str):
+        return checked_size(text)
+    if not re.fullmatch(r"[0-9]{1,9}(x[0-9]{1,9})?", text):
+        raise ValueError(f"a size is a number of pixels, 224, or height x width, 192x256, not {text!r}")
+    sides = [int(side) for side in text.split("x")]
+    return checked_size((sides[0], sides[-1]))
+
+
+def show_size(size: tuple[int, int]) -> str:
+    """Return a size as it is typed: "224" or "192x256"."""
+    return str(size[0]) if size[0] == size[1] else f"{size[0]}x{size[1]}"
+
+
+def checked_size(size: object) -> tuple[int, int]:
+    """Return (height, width) of one number, for a square, or of a pair.
+
+    Raises:
+        ValueError: anything else, or sides that no image can have.
+    """
+    sides = (size, size) if type(size) is int else size
+    if isinstance(sides, tuple) and len(sides) == 2 and all(type(s) is int and 1 <= s <= MAX_SIZE for s in sides):
+        return sides
+    raise ValueError(
+        f"size is a whole number of pixels from 1 to {MAX_SIZE}, not {size!r}; of a rectangle (height, width)"
+    )
+
+
+def _checked_color(name: str, color: object) -> Color:
+    if isinstance(color, tuple) and len(color) == 3 and all(type(v) is int and 0 <= v <= 255 for v in color):
+        return color
+    raise ValueError(f"{name} is three whole numbers (R, G, B) from 0 to 255, not {color!r}")
 
 
 def normalization_table(recipe: Recipe) -> NDArray[np.float32]:
@@ -133,7 +269,7 @@ def _normalize(pixels_CHW: NDArray[np.uint8], recipe: Recipe) -> NDArray[np.floa
 
 
 def pixels_to_row(pixels_HWC: NDArray[np.uint8], recipe: Recipe) -> NDArray[Any]:
-    """Turn (S, S, 3) uint8 pixels into the stored row: (3, S, S) of the recipe's dtype, contiguous."""
+    """Turn (H, W, 3) uint8 pixels into the stored row: (3, H, W) of the recipe's dtype, contiguous."""
     pixels_CHW = np.ascontiguousarray(pixels_HWC.transpose(2, 0, 1))
     if recipe.dtype == "uint8":
         return pixels_CHW
@@ -141,7 +277,7 @@ def pixels_to_row(pixels_HWC: NDArray[np.uint8], recipe: Recipe) -> NDArray[Any]
 
 
 def row_to_pixels(row_CHW: NDArray[Any], recipe: Recipe) -> NDArray[np.uint8] | None:
-    """Invert `pixels_to_row`: (S, S, 3) uint8; None if float32 has too few digits to tell the pixels."""
+    """Invert `pixels_to_row`: (H, W, 3) uint8, or None where the row does not tell (float32 ran out of digits)."""
     if recipe.dtype == "uint8":
         return np.ascontiguousarray(row_CHW.transpose(1, 2, 0))
     table = normalization_table(recipe)

@@ -18,6 +18,7 @@ from modelnet.commands._options import (
     example,
 )
 from modelnet.commands._process import tell
+from modelnet.commands._recipe import apply_like, recipe_options
 
 if TYPE_CHECKING:
     from pipeline.shards.choice import ShardChoice
@@ -27,31 +28,7 @@ if TYPE_CHECKING:
 @click.argument("source", type=PATH)
 @choice_options
 @click.option("--out", type=PATH, help="The cache.  [default: data/cache/<SOURCE>.h5]")
-@click.option("--size", type=int, help="Side of the square images, in pixels.  [default: the cache's, else 224]")
-@click.option("--mean", nargs=3, type=float, help="Per channel, on the 0..1 scale.  [default: the cache's, else 0.5]")
-@click.option("--std", nargs=3, type=float, help="Per channel, on the 0..1 scale.  [default: the cache's, else 0.5]")
-@click.option(
-    "--dtype",
-    type=click.Choice(["float32", "uint8"]),
-    help="What a row stores; uint8 is a quarter of the bytes and gives the same tensors.  "
-    "[default: the cache's, else float32]",
-)
-@click.option(
-    "--exif-rotate/--no-exif-rotate",
-    default=None,
-    help="Turn images upright as their EXIF orientation says.  [default: the cache's, else no]",
-)
-@click.option(
-    "--max-megapixels",
-    type=int,
-    help="Larger images are refused before they are decoded.  [default: the cache's, else 64]",
-)
-@click.option(
-    "--scaled-decode/--no-scaled-decode",
-    default=None,
-    help="Decode large JPEGs at 1/2, 1/4 or 1/8 of their size, of at least twice --size: faster, not the same pixels.  "
-    "[default: the cache's, else no]",
-)
+@recipe_options
 @click.option("-j", "--workers", type=click.IntRange(1), help="Processes that decode.  [default: one a core]")
 @click.option("--strict", is_flag=True, help="End with 3 if any image failed.")
 @click.option("--rebuild", is_flag=True, help="Decode everything anew, and replace whatever cache is there.")
@@ -75,6 +52,7 @@ def command(
     dry_run: bool,
     engine: str,
     scheduler: str | None,
+    like: str | None,
     **recipe: Any,
 ) -> None:
     """Decode SOURCE, a folder with a folder of images per class, into an HDF5 tensor cache.
@@ -95,6 +73,8 @@ def command(
 
     shards = shard_options(engine, scheduler, recipe)
     path = out or default_cache(source)
+    if line := apply_like(like, recipe):
+        click.echo(line)
     with usage_errors():
         checked, inherited = choose_recipe(path, rebuild, **recipe)
         choice = parse_choice(classes, merged, per_class)

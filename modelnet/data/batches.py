@@ -53,7 +53,7 @@ class Batches:
         augment: what is done to the images on the device, or None.
         mixing: with which other images they are mixed then, or None.
         ranks: the processes among which every batch is divided; this one reads its part.
-        crop_size: side, in pixels, of a part of each image: its middle, where `augment` chooses no other; None for all.
+        crop_size: (height, width) in pixels of the center that is kept of each image, without `augment`; None for all.
 
     Attributes:
         plan: the rows of every batch, and this rank's part of them.
@@ -74,7 +74,7 @@ class Batches:
         augment: Augmentation | None = None,
         mixing: Mixing | None = None,
         ranks: Ranks | None = None,
-        crop_size: int | None = None,
+        crop_size: tuple[int, int] | None = None,
     ) -> None:
         self.cache = cache
         self.device = device

@@ -54,14 +54,14 @@ class Mixing:
         self.seed = seed
         self._blended, self._cut = BetaTable(mixup_alpha), BetaTable(cutmix_alpha)
 
-    def draw(self, epoch: int, rows_B: Tensor, among_M: Tensor, side: int) -> Mixture:
+    def draw(self, epoch: int, rows_B: Tensor, among_M: Tensor, size: tuple[int, int]) -> Mixture:
         """Return the mixture of an epoch's rows, on the CPU.
 
         Args:
             epoch: from 0.
             rows_B: (B,) int64 on the CPU.
             among_M: (M,) int64, the training rows, of which partners are taken.
-            side: of the images, in pixels.
+            size: (height, width) of the images, in pixels.
         """
         random_BK = uniform("mix", self.seed, epoch, rows_B)
         partners_B = among_M[(random_BK[:, _PARTNER].double() * len(among_M)).long()]
@@ -69,9 +69,9 @@ class Mixing:
         if MIXUP in self.kinds and CUTMIX in self.kinds:
             is_cut_B = random_BK[:, _WHICH] < 0.5
         part_B = torch.where(is_cut_B, self._cut(random_BK[:, _PART]), self._blended(random_BK[:, _PART]))
-        box_B4 = cut_boxes(part_B, random_BK[:, _LEFT], random_BK[:, _TOP], side) * is_cut_B[:, None]
+        box_B4 = cut_boxes(part_B, random_BK[:, _LEFT], random_BK[:, _TOP], size) * is_cut_B[:, None]
         left, right, top, bottom = box_B4.unbind(1)
-        left_over_B = 1 - (right - left) * (bottom - top) / side**2
+        left_over_B = 1 - (right - left) * (bottom - top) / (size[0] * size[1])
         return Mixture(partners_B, is_cut_B, torch.where(is_cut_B, left_over_B, part_B).float(), box_B4)
 
 
@@ -86,7 +86,7 @@ def mix_images(mixture: Mixture, images_BCHW: Tensor, others_BCHW: Tensor) -> Te
                 image_CHW.lerp_(other_CHW, 1 - blend)
         return images_BCHW
     device = images_BCHW.device
-    inside = box_mask(send(mixture.box_B4, device), images_BCHW.shape[-1])
+    inside = box_mask(send(mixture.box_B4, device), images_BCHW.shape[-2:])
     kept = torch.where(inside, 0.0, send(blend_B, device)[:, None, None, None])
     return torch.lerp(others_BCHW, images_BCHW, kept)
 
@@ -118,12 +118,14 @@ class BetaTable:
             return torch.from_numpy(1 / (1 + ((1 - t) / t) ** self._power))
 
 
-def cut_boxes(part_B: Tensor, left_B: Tensor, top_B: Tensor, side: int) -> Tensor:
-    """Choose where the partner is pasted: a square of 1 - part of the area, its centre anywhere, cut at the border.
+def cut_boxes(part_B: Tensor, left_B: Tensor, top_B: Tensor, size: tuple[int, int]) -> Tensor:
+    """Choose where the partner is pasted: a box with 1 - part of the area, shaped as the image, cut at its border.
 
     Returns:
         (B, 4) int64: left, right, top, bottom, in pixels; the last ones not included.
     """
-    half_B = (1 - part_B).sqrt() * side / 2
-    edges = [edge for centre in (left_B * side, top_B * side) for edge in (centre - half_B, centre + half_B)]
-    return torch.stack(edges, dim=1).round().clamp(0, side).long()
+    edges = []
+    for center_B, side in ((left_B * size[1], size[1]), (top_B * size[0], size[0])):
+        half_B = (1 - part_B).sqrt() * side / 2
+        edges += [edge.round().clamp(0, side) for edge in (center_B - half_B, center_B + half_B)]
+    return torch.stack(edges, dim=1).long()

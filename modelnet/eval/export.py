@@ -18,7 +18,7 @@ from pipeline.errors import CheckpointError, OptionsError
 from pipeline.text import how_to_install, show_bytes, show_path
 
 SUFFIXES = {"onnx": ".onnx", "torch": ".pt2"}
-FILTER = "bilinear, antialiased: Pillow's Image.resize with Resampling.BILINEAR"
+FILTER = "{}, antialiased: Pillow's Image.resize with Resampling.{}"
 PREPARATION = "modelnet.json"  # the name of what is recorded beside a program of torch.export
 
 _NEEDED = ("onnx", "onnxscript")
@@ -72,8 +72,7 @@ def export(trained: Trained, form: str = "onnx") -> Exported:
     """
     if form == "onnx":
         _check_onnx(trained)
-    size = trained.options.crop_size or trained.recipe.size
-    shape, recorded = (3, size, size), preparation(trained)
+    shape, recorded = (3, *(trained.options.crop or trained.recipe.size)), preparation(trained)
     encode = _onnx_bytes if form == "onnx" else _torch_bytes
     try:
         data = encode(trained.network, torch.zeros(2, *shape), recorded)
@@ -93,8 +92,8 @@ def preparation(trained: Trained) -> dict[str, Any]:
     """
     return {
         "recipe": trained.recipe.to_dict(),
-        "filter": FILTER,
-        "crop_size": trained.options.crop_size,
+        "filter": FILTER.format(trained.recipe.interpolation, trained.recipe.interpolation.upper()),
+        "crop_size": trained.options.to_dict()["crop_size"],
         "class_ids": trained.class_ids,
         "class_names": trained.class_names,
         "model": trained.options.model,

@@ -171,7 +171,7 @@ class Trained:
         if opened.num_images == 0:
             raise OptionsError("nothing to evaluate on", opened.path, "it holds no images", "Give another --cache")
         label_map = match_labels(self.class_ids, self.recipe, opened, self.features, f"run {self.run.name}")
-        size, crop_size = self.options.batch_size, self.options.crop_size
+        size, crop_size = self.options.batch_size, self.options.crop
         batches = Batches(opened, self.device, size, workers=workers, rows=rows, crop_size=crop_size)
         with worker_deaths(opened.path), memory_errors(self.device):
             outcome = evaluate(self.network, batches, label_map, autocast=autocast(self.options, self.device))
@@ -227,14 +227,14 @@ class Trained:
             data: a whole JPEG or PNG.
 
         Returns:
-            (3, S, S) float32; with `crop_size`, its middle.
+            (3, H, W) float32; with `crop_size`, its middle.
 
         Raises:
             Undecodable: the bytes give no image.
         """
         row_CHW = torch.from_numpy(pixels_to_row(decode(data, self.recipe).pixels_HWC, self.recipe))
         image_CHW = normalize(row_CHW[None], self.recipe)[0] if row_CHW.dtype == torch.uint8 else row_CHW
-        return image_CHW if self.options.crop_size is None else center_crop(image_CHW, self.options.crop_size)
+        return image_CHW if self.options.crop is None else center_crop(image_CHW, self.options.crop)
 
     def probabilities(self, images_NCHW: Tensor) -> Tensor:
         """Return the (N, C) float64 probabilities of prepared images, on the CPU."""

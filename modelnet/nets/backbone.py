@@ -23,7 +23,7 @@ class Backbone:
     Args:
         name: as `build_network` has it, but not "linear".
         weights: a local file, as `load_weights` takes it.
-        size: S, the side of the images.
+        size: (height, width) of the images.
         device: "auto", "cpu", "cuda" or "cuda:1".
 
     Raises:
@@ -37,7 +37,7 @@ class Backbone:
         digest: SHA-256 of the weights that are used, 64 hexadecimal digits.
     """
 
-    def __init__(self, name: str, weights: Path, size: int, device: str = "auto") -> None:
+    def __init__(self, name: str, weights: Path, size: tuple[int, int], device: str = "auto") -> None:
         if name == LINEAR:
             raise OptionsError("no such backbone", None, "linear takes features itself", "Give resnet18, say")
         self.name = name
@@ -49,18 +49,18 @@ class Backbone:
         self.layer, last = linear[-1]
         left = [key for key in load_weights(network, weights) if not key.startswith(f"{self.layer}.")]
         if left:
-            reason = f"{left[0]} has another shape than {name} has for images of {size} × {size}"
+            reason = f"{left[0]} has another shape than {name} has for images of {size[0]} × {size[1]}"
             raise CheckpointError("the weights do not fit", weights, reason)
         network.set_submodule(self.layer, nn.Identity())
         self.length = last.in_features
         self.digest = _digest(network)
         with memory_errors(self.device):
             self.network = network.to(self.device).eval()
-        if self(torch.zeros(1, 3, size, size)).shape != (1, self.length):
+        if self(torch.zeros(1, 3, *size)).shape != (1, self.length):
             raise OptionsError(f"{name} gives no features", None, f"{self.layer} does not end it", "Try resnet18")
 
     def __call__(self, images_NCHW: Tensor) -> Tensor:
-        """Map (N, 3, S, S) float32 images to (N, D) float32 numbers on the CPU."""
+        """Map (N, 3, H, W) float32 images to (N, D) float32 numbers on the CPU."""
         with torch.inference_mode(), memory_errors(self.device):
             features_ND: Tensor = self.network(images_NCHW.to(self.device))
         return features_ND.float().cpu()

@@ -8,25 +8,27 @@ SMALLEST = 60
 
 
 class ModelNet(nn.Module):
-    """Classifies square images of 60 × 60 pixels or more with a small convolutional network.
+    """Classifies images of 60 × 60 pixels or more with a small convolutional network.
 
     Weights start as in PyTorch's layers, drawn from torch's global generator in the order of the layers.
 
     Args:
         classes: the number of classes C.
-        size: the side S of the images in pixels. It sets the width of the first linear layer: 150 for 224.
+        size: (height, width) of the images in pixels, or one number for a square. It sets the width of the first
+            linear layer: 150 for 224.
 
     Raises:
         OptionsError: the images are too small; no pixel is left after the last convolution.
     """
 
-    def __init__(self, classes: int = 2, size: int = 224) -> None:
+    def __init__(self, classes: int = 2, size: int | tuple[int, int] = 224) -> None:
         super().__init__()
-        if size < SMALLEST:
+        height, width = (size, size) if isinstance(size, int) else size
+        if min(height, width) < SMALLEST:
             raise OptionsError(
                 "the images are too small",
                 None,
-                f"ModelNet needs {SMALLEST} × {SMALLEST} pixels or more, not {size} × {size}",
+                f"ModelNet needs {SMALLEST} × {SMALLEST} pixels or more, not {height} × {width}",
                 f"Build the cache with --size {SMALLEST} or more",
             )
         self.features = nn.Sequential(
@@ -36,7 +38,7 @@ class ModelNet(nn.Module):
             nn.Flatten(),
         )
         self.classifier = nn.Sequential(
-            nn.Linear(6 * side_after_features(size) ** 2, 60),
+            nn.Linear(6 * side_after_features(height) * side_after_features(width), 60),
             nn.ReLU(),
             nn.Linear(60, 20),
             nn.ReLU(),
@@ -44,7 +46,7 @@ class ModelNet(nn.Module):
         )
 
     def forward(self, images_NCHW: Tensor) -> Tensor:
-        """Map (N, 3, S, S) float32 images to (N, C) float32 logits."""
+        """Map (N, 3, H, W) float32 images to (N, C) float32 logits."""
         logits_NC: Tensor = self.classifier(self.features(images_NCHW))
         return logits_NC
 

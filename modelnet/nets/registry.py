@@ -16,23 +16,24 @@ MODELNET, LINEAR, TIMM = "modelnet", "linear", "timm:"
 _AUXILIARY = ("googlenet", "inception_v3")  # would give a second and third answer in training
 
 
-def build_network(name: str, classes: int, size: int) -> nn.Module:
+def build_network(name: str, classes: int, size: int | tuple[int, int]) -> nn.Module:
     """Make the network of that name, its weights drawn from torch's global generator.
 
     Args:
         name: "modelnet", or that of a torchvision classifier, as "resnet18", or one of timm's, as "timm:resnet18";
             "linear" takes features instead of images.
         classes: C, the number of classes.
-        size: S, the side of the images in pixels; for "linear" D, numbers an image.
+        size: (height, width) of the images in pixels, or one number for squares; for "linear" D, numbers an image.
 
     Raises:
         OptionsError: no such network, or one that cannot take images of that size.
     """
     if name == MODELNET:
         return ModelNet(classes, size)
-    if name == LINEAR:
+    if name == LINEAR and isinstance(size, int):
         return nn.Linear(size, classes)
-    known, make = _timm(size) if name.startswith(TIMM) else _torchvision(size)
+    height, width = (size, size) if isinstance(size, int) else size
+    known, make = _timm(height, width) if name.startswith(TIMM) else _torchvision(height, width)
     if name not in known:
         some = [MODELNET, LINEAR, "resnet18", "and torchvision's other classifiers"]
         near = get_close_matches(name, [MODELNET, LINEAR, *known]) or some
@@ -40,10 +41,10 @@ def build_network(name: str, classes: int, size: int) -> nn.Module:
     try:
         network = make(name, classes)
         with torch.inference_mode():
-            network.eval()(torch.zeros(1, 3, size, size))
+            network.eval()(torch.zeros(1, 3, height, width))
     except (RuntimeError, ValueError, AssertionError, TypeError) as error:
         raise OptionsError(
-            f"{name} cannot take images of {size} × {size} pixels",
+            f"{name} cannot take images of {height} × {width} pixels",
             None,
             str(error),
             "Build the cache with another --size",
@@ -54,39 +55,51 @@ def build_network(name: str, classes: int, size: int) -> nn.Module:
 _Maker = Callable[[str, int], nn.Module]
 
 
-def _torchvision(size: int) -> tuple[list[str], _Maker]:
+def _torchvision(height: int, width: int) -> tuple[list[str], _Maker]:
     """Return the names of torchvision's classifiers, and what makes one of a name for so many classes."""
     from torchvision import models
 
     def make(name: str, classes: int) -> nn.Module:
         special: dict[str, Any] = {"aux_logits": False, "init_weights": True} if name in _AUXILIARY else {}
         if name.startswith("vit_"):
-            special = {"image_size": size}
+            if height != width:
+                raise ValueError("it needs square images")
+            special = {"image_size": height}
         elif name == "maxvit_t":
-            special = {"input_size": (size, size)}
+            special = {"input_size": (height, width)}
         network: nn.Module = models.get_model(name, weights=None, num_classes=classes, **special)
         return network
 
     return models.list_models(module=models), make
 
 
-def _timm(size: int) -> tuple[list[str], _Maker]:
+def _timm(height: int, width: int) -> tuple[list[str], _Maker]:
     """Return the same of timm. A name that is not in its list could be a place in the network: never looked up.
 
     Raises:
         OptionsError: timm is not installed.
     """
-    try:
-        import timm
-    except ImportError as error:
-        raise OptionsError("timm is not installed", None, str(error), how_to_install("timm")) from error
+    timm = import_timm()
 
     def make(name: str, classes: int) -> nn.Module:
         name = name.removeprefix(TIMM)
         made_for = timm.get_pretrained_cfg(name)
-        fixed = made_for is not None and made_for.fixed_input_size and made_for.input_size[1:] != (size, size)
-        special: dict[str, Any] = {"img_size": size} if fixed else {}
+        fixed = made_for is not None and made_for.fixed_input_size and made_for.input_size[1:] != (height, width)
+        special: dict[str, Any] = {"img_size": (height, width)} if fixed else {}
         network: nn.Module = timm.create_model(name, pretrained=False, num_classes=classes, **special)
         return network
 
     return [TIMM + name for name in timm.list_models()], make
+
+
+def import_timm() -> Any:
+    """Return the module timm.
+
+    Raises:
+        OptionsError: it is not installed.
+    """
+    try:
+        import timm
+    except ImportError as error:
+        raise OptionsError("timm is not installed", None, str(error), how_to_install("timm")) from error
+    return timm

@@ -3,6 +3,7 @@
 import math
 import os
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from pathlib import Path
@@ -32,6 +33,7 @@ class Option:
         least, most: limits of a number; `least` alone makes a number without an upper limit.
         open: the limits themselves are not allowed.
         choices: the allowed texts.
+        parse: turns what was given into the value, or raises ValueError; the types of the field are only for readers.
         metavar: what `--help` shows for the value.
         default_text: what `--help` shows for a default that is None.
         needs: an option and its values without which this one changes nothing.
@@ -48,6 +50,7 @@ class Option:
     most: float = math.inf
     open: bool = False
     choices: tuple[str, ...] = ()
+    parse: Callable[[Any], Any] | None = None
     metavar: str | None = None
     default_text: str = ""
     needs: tuple[str, tuple[Any, ...]] | None = None
@@ -87,6 +90,11 @@ class Option:
         kind = self.types[0]
         if value is None and NoneType in self.types:
             return None
+        if self.parse is not None:
+            try:
+                return self.parse(value)
+            except ValueError as error:
+                raise ValueError(f"{self.name} is a size, such as 224 or 192x256, not {value!r}: {error}") from error
         if kind is Path and isinstance(value, str | os.PathLike):
             return Path(value)
         if kind is float and type(value) in (int, float) and self._has(value):

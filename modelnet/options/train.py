@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 from modelnet.options.declaration import Option, Scope, declare
+from pipeline.recipe import parse_size, show_size
 
 LR_PER_IMAGE, LR_OTHERS = 0.001, 0.001  # of SGD, × batch size; of the optimizers that scale the gradient themselves
 MIXTURES = ("mixup", "cutmix")
@@ -94,11 +95,12 @@ class TrainOptions:
         metavar="KIND,...",
         default_text="none",
     )
-    crop_size: int | None = _pass(
+    crop_size: str | int | tuple[int, int] | None = _pass(
         None,
-        "Side of a square cut from each image: at random in training, else the middle.",
-        least=1,
-        default_text="the whole image",
+        "Size of training images, 224 or 192x256: --augment crop resizes its box to it, else a part is cut out.",
+        parse=parse_size,
+        metavar="SIZE",
+        default_text="that of the images",
     )
     crop_scale: float = _pass(0.35, "Smallest area of --augment crop.", least=0, most=1, needs=("augment", ("crop",)))
     color_jitter: float = _pass(
@@ -186,6 +188,11 @@ class TrainOptions:
         return tuple(kind.strip() for kind in self.augment.split(",")) if self.augment else ()
 
     @property
+    def crop(self) -> tuple[int, int] | None:
+        """The (height, width) that the network sees, where that is not the size of the stored images."""
+        return cast("tuple[int, int] | None", self.crop_size)
+
+    @property
     def mixtures(self) -> tuple[str, ...]:
         """The kinds of random changes that mix images, and with them their labels."""
         return tuple(kind for kind in MIXTURES if kind in self.augmentations)
@@ -234,7 +241,7 @@ class TrainOptions:
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""
         values = {name: getattr(self, name) for name in OPTIONS}
-        return {name: os.fspath(value) if isinstance(value, Path) else value for name, value in values.items()}
+        return {name: _plain(value) for name, value in values.items()}
 
     def resolved(self) -> dict[str, Any]:
         """Return plain JSON values as training uses them: the actual learning rate; the default of what is idle."""
@@ -285,6 +292,13 @@ class TrainOptions:
             elif value is not None:
                 words += [flag, str(value)]
         return shlex.join(words)
+
+
+def _plain(value: Any) -> Any:
+    """Return a value of an option as JSON has it."""
+    if isinstance(value, tuple):
+        return value[0] if value[0] == value[1] else show_size(value)
+    return os.fspath(value) if isinstance(value, Path) else value
 
 
 def _typed(name: str, values: tuple[Any, ...]) -> str:

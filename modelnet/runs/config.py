@@ -30,6 +30,9 @@ def _check_option(value: Any, kinds: tuple[type, ...], key: str) -> None:
         if not isinstance(value, bool):
             raise refused(key, "true or false", value)
         return
+    if {int, str} <= set(kinds):
+        schema.whole_or_text(value, key)
+        return
     _KINDS[next(kind for kind in kinds if kind in _KINDS)](value, key)
 
 

@@ -10,6 +10,7 @@ from modelnet.runs import config, schema
 from modelnet.runs.schema import Check, list_of, mapping, number, optional, record, refused, text, whole
 from pipeline.errors import CheckpointError
 from pipeline.format.features import Features
+from pipeline.recipe import parse_size
 
 FORMAT = 5
 _RNG_BYTES = 5056  # of torch's Mersenne Twister on the CPU; of the generator on CUDA
@@ -51,10 +52,15 @@ def _random_state(length: int) -> Check:
     return check
 
 
+def _size(value: Any, key: str) -> None:
+    """Accept the side of square images or the number of features, or [height, width]."""
+    (list_of(whole(1), least=2) if isinstance(value, list) else whole(1))(value, key)
+
+
 _tensors = mapping(_tensor)
 _content = record(
     {
-        "model": record({"name": text, "classes": whole(1), "size": whole(1)}),
+        "model": record({"name": text, "classes": whole(1), "size": _size}),
         "recipe": config.recipe,
         "class_ids": list_of(schema.whole_or_text, least=1),
         "class_names": list_of(text, least=1),
@@ -110,11 +116,19 @@ def _check_sizes(content: dict[str, Any]) -> None:
             raise ValueError(f"{key} has {len(content[key])} entries, and model.classes is {classes}")
     schema.different("class_ids", list(map(str, content["class_ids"])))
     features, cut = content.get("features"), content["options"].get("crop_size")
-    size = features["length"] if features else cut or content["recipe"]["size"]
-    if content["model"]["size"] != size:
-        raise refused("model.size", f"{size} by its recipe and options", content["model"]["size"])
+    wanted, size = _wanted_size(features, cut or content["recipe"]["size"]), content["model"]["size"]
+    if (tuple(size) if isinstance(size, list) else size) != wanted:
+        raise refused("model.size", f"{wanted} by its recipe and options", size)
     if content["running"]["correct"] > content["running"]["images"]:
         raise refused("running.correct", "at most running.images", content["running"]["correct"])
+
+
+def _wanted_size(features: dict[str, Any] | None, size: Any) -> int | tuple[int, int]:
+    """Return what a network was made for: features, square images, or images of (height, width)."""
+    if features:
+        return int(features["length"])
+    height, width = parse_size(tuple(size) if isinstance(size, list) else size)
+    return height if height == width else (height, width)
 
 
 def evaluated_weights(content: dict[str, Any]) -> dict[str, Tensor]:

@@ -72,7 +72,7 @@ def _value(name: str, text: str) -> Any:
     try:
         if bool in kinds:
             return {"yes": True, "true": True, "no": False, "false": False}[text.lower()]
-        return next(kind for kind in (int, float, str) if kind in kinds)(text)
+        return text if str in kinds else next(kind for kind in (int, float) if kind in kinds)(text)
     except (KeyError, ValueError):
         what = "yes or no" if bool in kinds else "a whole number" if int in kinds else "a number"
         raise ValueError(f"a sweep over {name.replace('_', '-')} needs {what}, not {text!r}") from None

@@ -270,7 +270,7 @@ class TrainingLoop:
             options.batch_size,
             rows=rows,
             ranks=self.ranks,
-            crop_size=options.crop_size,
+            crop_size=options.crop,
         )
         label_map = torch.arange(len(self.setup.cache.class_ids))
         outcome = evaluate(self.state.network, batches, label_map, autocast=self.setup.autocast)

@@ -16,6 +16,7 @@ from modelnet.data.split import split_by_content, split_counts, split_warnings
 from modelnet.eval.loss import build_loss
 from modelnet.nets.init import initialize
 from modelnet.nets.modelnet import SMALLEST
+from modelnet.nets.preparation import preparation_hint
 from modelnet.nets.registry import LINEAR, MODELNET, build_network
 from modelnet.nets.weights import load_weights
 from modelnet.options import OPTIONS, TrainOptions
@@ -27,13 +28,13 @@ from modelnet.runtime.ranks import Ranks
 from modelnet.training.accumulation import Accumulation
 from modelnet.training.optimizer import build_optimizer, running_mean_of_weights
 from modelnet.training.schedule import Schedule
-from modelnet.training.state import State, shape_of_rows
+from modelnet.training.state import State, shape_of_rows, size_of_rows
 from modelnet.training.tensorboard import require_tensorboard
 from pipeline import TensorCache
 from pipeline.errors import CacheStale, OptionsError
 from pipeline.load.augment import Augmentation
 from pipeline.load.batch_plan import BatchPlan
-from pipeline.recipe import Recipe
+from pipeline.recipe import Recipe, show_size
 from pipeline.text import show_bytes, show_path
 
 
@@ -92,7 +93,7 @@ class Setup:
             build_augmentation(options, self.cache.recipe),
             build_mixing(options),
             ranks,
-            options.crop_size,
+            options.crop,
         )
         if len(self.batches) == 0:
             reason = f"{len(self.batches.subset)} images are less than one batch of {options.batch_size}"
@@ -121,7 +122,7 @@ class Setup:
                 workers=options.workers,
                 rows=rows,
                 ranks=ranks,
-                crop_size=options.crop_size,
+                crop_size=options.crop,
             )
             same_caches(ranks, self.val)
         if options.preload:
@@ -184,6 +185,8 @@ class Setup:
         progress.note(
             f"weights: {len(self.state.network.state_dict()) - len(left)} tensors of {show_path(path)}{shown}"
         )
+        if hint := preparation_hint(self.options.model, self.cache.recipe, self.options.crop):
+            progress.note(f"hint: {hint}")
 
     def _open_val(self, run: Path | None, progress: Progress) -> TensorCache | None:
         """Open the cache to validate on; warn of what does not go together."""
@@ -235,17 +238,20 @@ def check_content(cache: TensorCache, options: TrainOptions) -> None:
     changes = "--augment" if options.augment else "--crop-size" if options.crop_size else None
     if cache.features is not None and changes:
         raise OptionsError(f"{changes} changes images", cache.path, "it holds features", "Leave it out")
-    if cache.features is None and options.crop_size is not None and options.crop_size > cache.recipe.size:
-        reason = f"its images have {cache.recipe.size} × {cache.recipe.size} pixels"
-        raise OptionsError(f"--crop-size {options.crop_size} is too large", cache.path, reason, "Give a smaller one")
-    if (
-        options.model == MODELNET
-        and options.crop_size is not None
-        and options.crop_size < SMALLEST <= cache.recipe.size
-    ):
+    if cache.features is None and options.crop is not None:
+        check_crop_size(options.crop, cache, options)
+
+
+def check_crop_size(crop: tuple[int, int], cache: TensorCache, options: TrainOptions) -> None:
+    """Refuse a part of an image that is larger than the image, or too small for the network."""
+    (height, width), typed = cache.recipe.size, f"--crop-size {show_size(crop)}"
+    if crop[0] > height or crop[1] > width:
+        reason = f"its images have {height} × {width} pixels"
+        raise OptionsError(f"{typed} is too large", cache.path, reason, "Give a smaller one")
+    if options.model == MODELNET and min(crop) < SMALLEST <= min(height, width):
         reason = f"ModelNet needs {SMALLEST} × {SMALLEST} pixels or more"
-        advice = f"Give {SMALLEST} to {cache.recipe.size}, or leave it out"
-        raise OptionsError(f"--crop-size {options.crop_size} is too small", cache.path, reason, advice)
+        advice = f"Give {SMALLEST} to {show_size(cache.recipe.size)}, or leave it out"
+        raise OptionsError(f"{typed} is too small", cache.path, reason, advice)
 
 
 def unreached(options: TrainOptions) -> list[str]:
@@ -301,7 +307,7 @@ def check_smallest_batch(network: nn.Module, plan: BatchPlan, row_shape: tuple[i
 
 def build_augmentation(options: TrainOptions, recipe: Recipe) -> Augmentation | None:
     """Return the augmentation of training images, or None."""
-    if not options.augment and options.crop_size is None:
+    if not options.augment and options.crop is None:
         return None
     return Augmentation(
         options.augmentations,
@@ -309,7 +315,7 @@ def build_augmentation(options: TrainOptions, recipe: Recipe) -> Augmentation | 
         recipe,
         options.crop_scale,
         options.color_jitter,
-        options.crop_size,
+        options.crop,
     )
 
 
@@ -323,7 +329,7 @@ def build_mixing(options: TrainOptions) -> Mixing | None:
 def initial_state(cache: TensorCache, options: TrainOptions, device: torch.device, ranks: Ranks | None = None) -> State:
     """Make the network, with the weights that follow from the seed, and its optimizer."""
     torch.manual_seed(options.seed)
-    network = build_network(options.model, len(cache.class_ids), shape_of_rows(options, cache)[-1])
+    network = build_network(options.model, len(cache.class_ids), size_of_rows(options, cache))
     initialize(network, options.init)
     with memory_errors(device):
         network.to(device)

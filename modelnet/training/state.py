@@ -19,8 +19,14 @@ from pipeline.recipe import Recipe
 
 
 def shape_of_rows(options: TrainOptions, cache: TensorCache) -> tuple[int, ...]:
-    """Return the shape of a network's input: (3, S, S) for images, (F,) for features."""
-    return cache.row_shape if options.crop_size is None else (3, options.crop_size, options.crop_size)
+    """Return the shape of what a network takes: (3, H, W) of an image or its part, or (D,) of features."""
+    return cache.row_shape if options.crop is None else (3, *options.crop)
+
+
+def size_of_rows(options: TrainOptions, cache: TensorCache) -> int | tuple[int, int]:
+    """Return what `build_network` takes as size: the number of features, the side of squares, or (height, width)."""
+    shape = shape_of_rows(options, cache)
+    return (shape[1], shape[2]) if shape[1:2] != shape[2:] else shape[-1]
 
 
 @dataclass
@@ -99,7 +105,7 @@ class State:
             "model": {
                 "name": options.model,
                 "classes": len(cache.class_ids),
-                "size": shape_of_rows(options, cache)[-1],
+                "size": list(size) if isinstance(size := size_of_rows(options, cache), tuple) else size,
             },
             "recipe": cache.recipe.to_dict(),
             "features": None if cache.features is None else cache.features.to_dict(),

@@ -8,6 +8,7 @@ from concurrent.futures import Executor
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from typing import Unpack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +29,7 @@ from pipeline.format.header import IMAGES_OFFSET, Header
 from pipeline.format.inspection import inspect_images
 from pipeline.format.reader import CacheReader
 from pipeline.format.tables import Failed
-from pipeline.recipe import RGB, StoredType
+from pipeline.recipe import RecipeOptions
 from pipeline.source.reader import UNSETTLED, Stat
 from pipeline.source.scan import scan_source
 from pipeline.source.selection import Choice
@@ -38,33 +39,27 @@ def build_cache(
     source: "str | os.PathLike[str]",
     path: "str | os.PathLike[str]",
     *,
-    size: int | None = None,
-    mean: RGB | None = None,
-    std: RGB | None = None,
-    dtype: StoredType | None = None,
-    exif_rotate: bool | None = None,
-    max_megapixels: int | None = None,
-    scaled_decode: bool | None = None,
     choice: Choice | None = None,
     workers: int | None = None,
     executor: Executor | None = None,
     rebuild: bool = False,
     wait: bool = False,
     progress: Progress | None = None,
+    **options: Unpack[RecipeOptions],
 ) -> BuildReport:
     """Decode a folder or archive of images, a class a folder, into one HDF5 tensor cache; do only what is left.
 
     Args:
         source: the folder of class folders, or an archive of them; see `scan_source`.
         path: the cache, created or replaced by one rename; readers of an old one keep it whole.
-        size, mean, std, dtype, exif_rotate, max_megapixels, scaled_decode: the recipe, see `Recipe`. What is None is
-            as in the cache that is there; without one, or with `rebuild`, it is the default of `Recipe`.
         choice: which classes and how many images of each; None for all.
         workers: processes that decode; None for one a core.
         executor: runs the work instead, any `concurrent.futures.Executor` that sees the same files.
         rebuild: decode everything anew, and replace whatever cache is there.
         wait: wait for another build of this cache instead of raising `CacheBusy`.
         progress: called with (images done, images in all) as rows become ready.
+        options: the recipe by the names that `Recipe` has: size, fit, mean, std, dtype and so on. One that is missing
+            or None is as in the cache that is there; without a cache, or with `rebuild`, it has its default.
 
     Raises:
         ValueError: an impossible recipe or number of workers.
@@ -75,15 +70,6 @@ def build_cache(
     """
     start = time.monotonic()
     source, path = Path(source), Path(path)
-    options = {
-        "size": size,
-        "mean": mean,
-        "std": std,
-        "dtype": dtype,
-        "exif_rotate": exif_rotate,
-        "max_megapixels": max_megapixels,
-        "scaled_decode": scaled_decode,
-    }
     recipe, inherited = choose_recipe(path, rebuild, **options)
     if workers is not None and workers < 1:
         raise ValueError(f"workers is a number of processes from 1, not {workers}")

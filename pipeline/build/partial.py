@@ -136,7 +136,7 @@ class PartialBuild:
         )
         if rows.end - rows.offset < hdf5.SMALLEST_IMAGES:
             self.discard()
-            why = f"{len(done)} images of {self.recipe.size} × {self.recipe.size} are too little for an HDF5 file"
+            why = f"{len(done)} images of {self.recipe.size[0]} × {self.recipe.size[1]} are too little for an HDF5 file"
             raise OutputError("the cache cannot be created", self.cache, why, "Give a larger --size")
         files.resize(self.fd, rows.end)
         files.write_all(self.fd, bytes(IMAGES_OFFSET), 0)

@@ -1,18 +1,18 @@
 """Describe the build of one file, a whole cache or a shard, here or in a remote worker; choose its recipe."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, Unpack
 
 from pipeline.build.journal import begun_build
 from pipeline.errors import PipelineError
 from pipeline.format.checks import open_cache, read_header
 from pipeline.format.header import VERSION, Shard
 from pipeline.format.paths import base_path, shards_at
-from pipeline.recipe import Recipe
+from pipeline.recipe import Recipe, RecipeOptions
 from pipeline.source.manifest import Manifest
 from pipeline.source.partition import Partition
 from pipeline.source.scan import scan_source
@@ -21,7 +21,7 @@ from pipeline.source.selection import Choice
 Progress = Callable[[int, int], None]
 
 
-def choose_recipe(path: Path, rebuild: bool = False, **options: Any) -> tuple[Recipe, str]:
+def choose_recipe(path: Path, rebuild: bool = False, **options: Unpack[RecipeOptions]) -> tuple[Recipe, str]:
     """Complete a recipe: an option that is None is that of the cache that is there, else the default.
 
     Where there is no cache yet, an unfinished build of it counts. A rebuild starts from the defaults.
@@ -37,13 +37,13 @@ def choose_recipe(path: Path, rebuild: bool = False, **options: Any) -> tuple[Re
     Raises:
         ValueError: an impossible recipe.
     """
-    typed = {name: value for name, value in options.items() if value is not None}
+    typed: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
     there = None if rebuild else _recipe_at(path)
     if there is None:
         return Recipe(**typed), ""
-    kept = replace(there, **{name: getattr(Recipe, name) for name in typed}).unusual
+    kept = there.changed(**{name: getattr(Recipe, name) for name in typed}).unusual
     line = f"as the cache that is there: {', '.join(kept)} (--rebuild starts from the defaults)" if kept else ""
-    return replace(there, **typed), line
+    return there.changed(**typed), line
 
 
 def _recipe_at(path: Path) -> Recipe | None:
@@ -94,7 +94,7 @@ class Task:
     rebuild: bool = False
     workers: int | None = None
     format: int = VERSION
-    options: Mapping[str, Any] | None = None
+    options: RecipeOptions | None = None
     inherited: str = ""
 
     def again(self) -> Self:

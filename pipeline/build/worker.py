@@ -16,7 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.decode.decode import Undecodable, decode
-from pipeline.decode.image_hash import image_hash
 from pipeline.format.reader import CacheReader, row_hash
 from pipeline.recipe import Recipe, pixels_to_row, row_to_pixels
 from pipeline.source.reader import Damaged, Location, Stat, read_image
@@ -110,13 +109,13 @@ def _fill_row(job: Job, fd: int, donor: "Donor | None", item: Item) -> Result:
     if row is None:
         how = "decoded"
         try:
-            pixels_HWC, notes = decode(data, job.recipe)
+            pixels_HWC, notes, looks = decode(data, job.recipe)
         except Undecodable as error:
             return Result(item.row, "failed", sha256, found, reason=str(error))
         except MemoryError:
             reason = f"needs more than {BYTES_AN_IMAGE / 1e9:g} GB of memory"
             return Result(item.row, "transient", sha256, found, reason=reason)
-        row, looks = pixels_to_row(pixels_HWC, job.recipe), image_hash(pixels_HWC)
+        row = pixels_to_row(pixels_HWC, job.recipe)
     place = job.offset + item.row * job.recipe.row_bytes
     files.write_all(fd, row.reshape(-1).view(np.uint8).data, place)
     files.begin_writing(fd, job.recipe.row_bytes, place)

@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFile
 
 from pipeline.decode.faults import JPEG, PNG, fault_of_header
+from pipeline.decode.geometry import fit, resized_size
+from pipeline.decode.image_hash import image_hash
 from pipeline.decode.jpeg import decode_jpeg
-from pipeline.decode.resize import resize
-from pipeline.recipe import Recipe
+from pipeline.recipe import Color, Recipe
 
 TINY_SIDE = 32  # pixels; shorter sides carry next to nothing at any usual size
 BLANK_RANGE = 8  # levels; JPEG noise on an empty page stays within
@@ -50,20 +51,27 @@ class Undecodable(Exception):
 
 
 class Decoded(NamedTuple):
-    """An image ready for the recipe, and notes about it."""
+    """An image ready for the recipe.
 
-    pixels_HWC: NDArray[np.uint8]  # (S, S, 3) RGB
+    Attributes:
+        pixels_HWC: (H, W, 3) uint8 RGB of the recipe's size.
+        notes: what is remarkable about the image.
+        image_hash: the perceptual hash of the whole image, squashed, whatever the fit.
+    """
+
+    pixels_HWC: NDArray[np.uint8]
     notes: tuple[str, ...]
+    image_hash: int
 
 
 def decode(data: bytes, recipe: Recipe) -> Decoded:
-    """Decode and resize one image: `Image.open(...).convert("RGB")`, then bilinear with antialiasing to S × S.
+    """Decode one image as `Image.open(...).convert("RGB")` does, and give it the recipe's shape.
 
     With `scaled_decode` the decoder may reduce a JPEG itself, by Pillow's `Image.draft`.
 
     Args:
         data: a whole JPEG or PNG file; the content decides, never a file name.
-        recipe: gives the size, the cap on pixels and whether EXIF orientation is applied.
+        recipe: how the image becomes a row.
 
     Raises:
         Undecodable: not an image, truncated, another format, too large, 16 bits a channel, or damaged.
@@ -78,12 +86,16 @@ def decode(data: bytes, recipe: Recipe) -> Decoded:
         if image.format == "PNG" and getattr(image, "is_animated", False):
             notes.append("animated: the first frame is used")
         orientation = _orientation(image, data) if recipe.exif_rotate else 1
-        scaled = recipe.scaled_decode and _scale(image, recipe.size)
+        scaled = recipe.scaled_decode and _scale(image, recipe)
+        if recipe.background is not None and image.has_transparency_data:
+            image = _over(recipe.background, image, data)
         decoded_HWC = None if scaled or orientation in _ORIENTATIONS else decode_jpeg(data, image)
-        pixels_HWC = resize(_rgb(image, orientation, data) if decoded_HWC is None else decoded_HWC, recipe.size)
+        whole = _rgb(image, orientation, data) if decoded_HWC is None else decoded_HWC
+        pixels_HWC = fit(whole, recipe)
+        looks = image_hash(pixels_HWC if recipe.fit == "squash" else whole)
     if _is_blank(pixels_HWC):
         notes.append("blank: nearly one color all over")
-    return Decoded(pixels_HWC, tuple(notes))
+    return Decoded(pixels_HWC, tuple(notes), looks)
 
 
 @cache
@@ -98,11 +110,7 @@ def decoder_identity() -> str:
     digest = hashlib.sha256()
     for probe in sorted(files("pipeline.decode").joinpath("probes").iterdir(), key=lambda entry: entry.name):
         data = probe.read_bytes()
-        for recipe in (
-            Recipe(size=16),
-            Recipe(size=64),
-            Recipe(size=5, scaled_decode=True),
-        ):  # reduced, enlarged, scaled
+        for recipe in (Recipe(size=16), Recipe(size=64), Recipe(size=5, scaled_decode=True)):  # smaller, larger, scaled
             digest.update(decode(data, recipe).pixels_HWC.tobytes())
     return digest.hexdigest()[:32]
 
@@ -157,11 +165,24 @@ def _orientation(image: Image.Image, data: bytes) -> int:
         return 1
 
 
-def _scale(image: Image.Image, size: int) -> bool:
-    """Let the decoder of a JPEG reduce the image; return whether it will."""
+def _scale(image: Image.Image, recipe: Recipe) -> bool:
+    """Tell the decoder of a JPEG that it may reduce the image; return whether it will."""
     before = image.size
-    image.draft(None, (_SCALED * size, _SCALED * size))
+    height, width = resized_size(image.height, image.width, recipe)
+    image.draft(None, (_SCALED * width, _SCALED * height))
     return image.size != before
+
+
+def _over(background: Color, image: Image.Image, data: bytes) -> Image.Image:
+    """Lay a transparent image over a color."""
+    try:
+        whole = Image.new("RGBA", image.size, (*background, 255))
+        whole.alpha_composite(image.convert("RGBA"))
+    except MemoryError:
+        raise
+    except Exception as error:  # as in `_rgb`
+        raise Undecodable(_why_not(error, data)) from error
+    return whole
 
 
 def _rgb(image: Image.Image, orientation: int, data: bytes) -> Image.Image:

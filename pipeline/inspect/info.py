@@ -119,9 +119,8 @@ class CacheInfo:
             files = f", shard {self.shard} of {self.shards}"
         lines = [
             f"{show_path(self.path)}: {self.images} images{files}, {show_bytes(self.file_bytes)}",
-            f"recipe: {recipe.size} × {recipe.size} RGB, mean {mean}, std {std}, stored as {recipe.dtype}"
-            + (", turned as EXIF says" if recipe.exif_rotate else "")
-            + (", large JPEGs decoded at a part of their size" if recipe.scaled_decode else ""),
+            f"recipe: {recipe.size[0]} × {recipe.size[1]} RGB{_preparation(recipe)}, mean {mean}, std {std}, "
+            f"stored as {recipe.dtype}",
             *([] if self.features is None else [f"features: {self.features}", f"of images: {self.features.images}"]),
             f"fingerprint: {self.fingerprint}",
             *class_table(self.class_ids, self.class_names, self.counts),
@@ -129,3 +128,17 @@ class CacheInfo:
             *self.inspection.lines(),
         ]
         return "\n".join(lines)
+
+
+def _preparation(recipe: Recipe) -> str:
+    """Say how images get their shape, where that is not the default way."""
+    color = "the edge" if recipe.pad_color == "edge" else " ".join(map(str, recipe.pad_color or ()))
+    parts = [
+        f"shorter side to {recipe.resize_to}, center kept" if recipe.fit == "crop" else "",
+        f"padded with {color}" if recipe.fit == "pad" else "",
+        f"{recipe.interpolation} filter" if recipe.interpolation != "bilinear" else "",
+        f"over {' '.join(map(str, recipe.background))}" if recipe.background else "",
+        "turned as EXIF says" if recipe.exif_rotate else "",
+        "large JPEGs decoded at a part of their size" if recipe.scaled_decode else "",
+    ]
+    return "".join(f", {part}" for part in parts if part)

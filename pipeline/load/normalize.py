@@ -34,7 +34,7 @@ def normalize(pixels_NCHW: Tensor, recipe: Recipe) -> Tensor:
         ValueError: another shape or dtype; float input has most likely been normalized already.
     """
     if pixels_NCHW.dtype != torch.uint8 or pixels_NCHW.shape[1:] != recipe.row_shape:
-        needed = f"(N, 3, {recipe.size}, {recipe.size}) uint8"
+        needed = f"(N, 3, {recipe.size[0]}, {recipe.size[1]}) uint8"
         raise ValueError(f"pixels are {needed}, not {tuple(pixels_NCHW.shape)} {pixels_NCHW.dtype}")
     if pixels_NCHW.device.type != "cpu":
         return _look_up(pixels_NCHW, *_table_on(pixels_NCHW.device, recipe))

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Unpack
 
 from pipeline.build.assess import assess
 from pipeline.build.build import build_file, nothing_decoded
@@ -32,7 +33,7 @@ from pipeline.format.header import Shard
 from pipeline.format.inspection import inspect_images
 from pipeline.format.paths import shard_path, shard_paths, shards_at, shards_pattern
 from pipeline.format.sharded import open_reader
-from pipeline.recipe import RGB, Recipe, StoredType
+from pipeline.recipe import Recipe, RecipeOptions
 from pipeline.shards.choice import ShardChoice, choose_count
 from pipeline.shards.remote import BuiltShard, run_tasks
 from pipeline.shards.report import ShardsReport, add_up, worker_rates
@@ -53,19 +54,13 @@ def build_shards(
     *,
     rows_per_shard: int | None = None,
     only: int | None = None,
-    size: int | None = None,
-    mean: RGB | None = None,
-    std: RGB | None = None,
-    dtype: StoredType | None = None,
-    exif_rotate: bool | None = None,
-    max_megapixels: int | None = None,
-    scaled_decode: bool | None = None,
     choice: Choice | None = None,
     workers: int | None = None,
     executor: Executor | None = None,
     rebuild: bool = False,
     wait: bool = False,
     progress: Progress | None = None,
+    **options: Unpack[RecipeOptions],
 ) -> ShardsReport:
     """Decode a folder of images into shards, each a cache of its own that lists all classes.
 
@@ -77,8 +72,6 @@ def build_shards(
         shards: number of files.
         rows_per_shard: chooses the number at the first build; later builds keep it.
         only: build only this shard, 0..shards-1.
-        size, mean, std, dtype, exif_rotate, max_megapixels, scaled_decode: the recipe, see `Recipe`. What is None is
-            as in the shards that are there; without any, or with `rebuild`, it is the default of `Recipe`.
         choice: which classes and how many images of each; None for all.
         workers: processes that decode; None for one a core, or, with an executor, for one a shard.
         executor: builds shards at the same time, each in one of its workers, which see source and cache under the
@@ -86,6 +79,7 @@ def build_shards(
         rebuild: decode everything anew.
         wait: wait for another build of the same shard instead of raising `CacheBusy`.
         progress: called with (images done, images in all).
+        options: the recipe, as `build_cache` takes it.
 
     Raises:
         ValueError: an impossible recipe or number.
@@ -95,17 +89,7 @@ def build_shards(
         StorageError, AccessDenied, WorkerDied: the system failed; what is done is kept and the next call goes on.
     """
     start = time.monotonic()
-    recipe, inherited = choose_recipe(
-        Path(path),
-        rebuild,
-        size=size,
-        mean=mean,
-        std=std,
-        dtype=dtype,
-        exif_rotate=exif_rotate,
-        max_megapixels=max_megapixels,
-        scaled_decode=scaled_decode,
-    )
+    recipe, inherited = choose_recipe(Path(path), rebuild, **options)
     if workers is not None and workers < 1:
         raise ValueError(f"workers is a number of processes from 1, not {workers}")
     chosen = ShardChoice(shards, rows_per_shard, only)

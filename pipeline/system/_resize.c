@@ -1,6 +1,6 @@
-/* Resize 8-bit RGB images as Pillow's BILINEAR filter does, with the same bits: the arithmetic of its Resample.c (weights in
- * float64, rounded to 22 bits; sums of integers; rows and columns one after the other, rounded in between) in vector
- * instructions. pipeline/decode/resize.py calls this through ctypes where it was compiled, and asks Pillow where not. */
+/* Resize 8-bit RGB images as Pillow's filters do, with the same bits: the arithmetic of its Resample.c (weights in float64,
+ * rounded to 22 bits; sums of integers; rows and columns one after the other, rounded in between) in vector instructions.
+ * Only the box that is kept of the result is computed. pipeline/decode/resize.py calls this through ctypes where it was compiled, and asks Pillow where not. */
 
 #include <stdint.h>
 
@@ -22,27 +22,59 @@ typedef struct {
     int32_t *weights;
 } Filter;
 
-static int make_filter(Filter *filter, int64_t from, int64_t to)
+typedef struct {
+    double radius;
+    double (*weight)(double);
+} Kernel;
+
+static double box(double x) { return x > -0.5 && x <= 0.5 ? 1.0 : 0.0; }
+
+static double bilinear(double x) { return fabs(x) < 1.0 ? 1.0 - fabs(x) : 0.0; }
+
+static double bicubic(double x)
 {
-    const double scale = (double)from / to, support = scale < 1.0 ? 1.0 : scale, step = 1.0 / support;
+    const double a = -0.5;
+    x = fabs(x);
+    if (x < 1.0)
+        return ((a + 2.0) * x - (a + 3.0)) * x * x + 1;
+    return x < 2.0 ? (((x - 5) * x + 8) * x - 4) * a : 0.0;
+}
+
+static double sinc(double x)
+{
+    if (x == 0.0)
+        return 1.0;
+    x *= M_PI;
+    return sin(x) / x;
+}
+
+static double lanczos(double x) { return -3.0 <= x && x < 3.0 ? sinc(x) * sinc(x / 3) : 0.0; }
+
+static const Kernel KERNELS[] = {{0.5, box}, {1.0, bilinear}, {2.0, bicubic}, {3.0, lanczos}};
+
+/* Of the outputs 0..to those from `start` on, `kept` of them. */
+static int make_filter(Filter *filter, const Kernel *kernel, int64_t from, int64_t to, int64_t start, int64_t kept)
+{
+    const double scale = (double)from / to, filterscale = scale < 1.0 ? 1.0 : scale;
+    const double support = kernel->radius * filterscale, step = 1.0 / filterscale;
     filter->most = 2 * (int64_t)ceil(support) + 2; /* with a weight of zero behind them: they are taken in pairs */
-    filter->first = malloc(2 * to * sizeof(int64_t));
-    filter->count = filter->first + to;
-    filter->weights = calloc(to * filter->most, sizeof(int32_t));
+    filter->first = malloc(2 * kept * sizeof(int64_t));
+    filter->count = filter->first + kept;
+    filter->weights = calloc(kept * filter->most, sizeof(int32_t));
     double *exact = malloc(filter->most * sizeof(double));
     const int made = filter->first && filter->weights && exact;
-    for (int64_t i = 0; made && i < to; i++) {
-        const double center = (i + 0.5) * scale;
+    for (int64_t i = 0; made && i < kept; i++) {
+        const double center = (start + i + 0.5) * scale;
         int64_t first = (int64_t)(center - support + 0.5), end = (int64_t)(center + support + 0.5);
         first = first < 0 ? 0 : first;
         end = end > from ? from : end;
         double sum = 0.0;
-        for (int64_t x = first; x < end; x++) {
-            const double distance = fabs((x - center + 0.5) * step);
-            sum += exact[x - first] = distance < 1.0 ? 1.0 - distance : 0.0;
+        for (int64_t x = first; x < end; x++)
+            sum += exact[x - first] = kernel->weight((x - center + 0.5) * step);
+        for (int64_t k = 0; k < end - first; k++) {
+            const double weight = (sum != 0.0 ? exact[k] / sum : exact[k]) * (1 << BITS);
+            filter->weights[i * filter->most + k] = (int32_t)(weight < 0 ? weight - 0.5 : weight + 0.5);
         }
-        for (int64_t k = 0; k < end - first; k++)
-            filter->weights[i * filter->most + k] = (int32_t)(0.5 + exact[k] / sum * (1 << BITS));
         filter->first[i] = first;
         filter->count[i] = end - first;
     }
@@ -73,8 +105,9 @@ AVX2 static void resize_row(const uint8_t *in, const Filter *filter, int64_t to,
             sums = _mm256_add_epi32(sums, _mm256_mullo_epi32(values, weight));
         }
         __m128i sum = _mm_add_epi32(_mm256_castsi256_si128(sums), _mm256_extracti128_si256(sums, 1));
-        sum = _mm_srli_epi32(_mm_add_epi32(sum, _mm_set1_epi32(1 << (BITS - 1))), BITS);
-        const int32_t pixel = _mm_cvtsi128_si32(_mm_shuffle_epi8(_mm_min_epi32(sum, _mm_set1_epi32(255)), join));
+        sum = _mm_srai_epi32(_mm_add_epi32(sum, _mm_set1_epi32(1 << (BITS - 1))), BITS);
+        sum = _mm_max_epi32(_mm_min_epi32(sum, _mm_set1_epi32(255)), _mm_setzero_si128());
+        const int32_t pixel = _mm_cvtsi128_si32(_mm_shuffle_epi8(sum, join));
         memcpy(out + 3 * i, &pixel, sizeof pixel); /* the fourth byte is the next pixel's, and written after this one */
     }
 }
@@ -100,7 +133,7 @@ AVX2 static void mix(const uint8_t *in, int64_t width, const int32_t *weights, i
         low = _mm256_add_epi32(low, _mm256_mullo_epi32(first, weight));
         high = _mm256_add_epi32(high, _mm256_mullo_epi32(second, weight));
     }
-    const __m256i words = _mm256_packus_epi32(_mm256_srli_epi32(low, BITS), _mm256_srli_epi32(high, BITS));
+    const __m256i words = _mm256_packus_epi32(_mm256_srai_epi32(low, BITS), _mm256_srai_epi32(high, BITS));
     const __m256i sorted = _mm256_permute4x64_epi64(words, 0xd8); /* packing has put the quarters in the order 0 2 1 3 */
     const __m128i bytes = _mm_packus_epi16(_mm256_castsi256_si128(sorted), _mm256_extracti128_si256(sorted, 1));
     _mm_storeu_si128((__m128i *)out, bytes);
@@ -118,23 +151,31 @@ AVX2 static void resize_columns(const uint8_t *in, int64_t width, const Filter *
     }
 }
 
-/* Resize (height, width, 3) to (size, size, 3), width and size at least 6; along the columns first where `columns_first`.
+/* Resize (height, width, 3) to (to_height, to_width, 3), and keep (kept_height, kept_width, 3) of it from (top, left) on.
+ * `width` and `kept_width` are at least 6; along the columns first where `columns_first`.
  * Returns 1, or 0 where there is no memory for it or the processor lacks the instructions. */
-int resize(const uint8_t *in, int64_t height, int64_t width, int64_t size, int columns_first, uint8_t *out)
+int resize(const uint8_t *in, int64_t height, int64_t width, int64_t to_height, int64_t to_width, int64_t top, int64_t left,
+           int64_t kept_height, int64_t kept_width, int kernel, int columns_first, uint8_t *out)
 {
     if (!__builtin_cpu_supports("avx2"))
         return 0;
     Filter along_x = {0}, along_y = {0};
-    uint8_t *between = malloc(3 * (columns_first ? width : height) * size);
-    uint8_t *last_in = calloc(3 * width + SLACK, 1), *last_out = malloc(3 * size + SLACK);
-    const int made_x = make_filter(&along_x, width, size), made_y = make_filter(&along_y, height, size);
+    const int made_x = make_filter(&along_x, &KERNELS[kernel], width, to_width, left, kept_width);
+    const int made_y = make_filter(&along_y, &KERNELS[kernel], height, to_height, top, kept_height);
+    /* Only these lines matter. */
+    const int64_t start = made_y ? along_y.first[0] : 0;
+    const int64_t lines = made_y ? along_y.first[kept_height - 1] + along_y.count[kept_height - 1] - start : 0;
+    uint8_t *between = malloc(columns_first ? 3 * width * kept_height : 3 * kept_width * lines + 1);
+    uint8_t *last_in = calloc(3 * width + SLACK, 1), *last_out = malloc(3 * kept_width + SLACK);
     const int made = made_x && made_y && between && last_in && last_out;
     if (made && columns_first) {
-        resize_columns(in, 3 * width, &along_y, size, between);
-        resize_rows(between, size, width, &along_x, size, out, last_in, last_out);
+        resize_columns(in, 3 * width, &along_y, kept_height, between);
+        resize_rows(between, kept_height, width, &along_x, kept_width, out, last_in, last_out);
     } else if (made) {
-        resize_rows(in, height, width, &along_x, size, between, last_in, last_out);
-        resize_columns(between, 3 * size, &along_y, size, out);
+        resize_rows(in + 3 * width * start, lines, width, &along_x, kept_width, between, last_in, last_out);
+        for (int64_t i = 0; i < kept_height; i++)
+            along_y.first[i] -= start;
+        resize_columns(between, 3 * kept_width, &along_y, kept_height, out);
     }
     free_filter(&along_x);
     free_filter(&along_y);
@@ -146,9 +187,11 @@ int resize(const uint8_t *in, int64_t height, int64_t width, int64_t size, int c
 
 #else
 
-int resize(const uint8_t *in, int64_t height, int64_t width, int64_t size, int columns_first, uint8_t *out)
+int resize(const uint8_t *in, int64_t height, int64_t width, int64_t to_height, int64_t to_width, int64_t top, int64_t left,
+           int64_t kept_height, int64_t kept_width, int kernel, int columns_first, uint8_t *out)
 {
-    (void)in, (void)height, (void)width, (void)size, (void)columns_first, (void)out;
+    (void)in, (void)height, (void)width, (void)to_height, (void)to_width, (void)top, (void)left;
+    (void)kept_height, (void)kept_width, (void)kernel, (void)columns_first, (void)out;
     return 0;
 }
 

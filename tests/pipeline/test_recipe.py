@@ -68,6 +68,14 @@ def test_a_row_with_a_number_that_no_pixel_gives_is_not_guessed() -> None:
         ({"dtype": "float16"}, "dtype is one of float32, uint8, not 'float16'"),
         ({"exif_rotate": "no"}, "exif_rotate is True or False, not 'no'"),
         ({"scaled_decode": 1}, "scaled_decode is True or False, not 1"),
+        ({"size": (64, 64, 3)}, "of a rectangle .height, width."),
+        ({"fit": "stretch"}, "fit is one of squash, crop, pad, not 'stretch'"),
+        ({"interpolation": "cubic"}, "interpolation is one of bilinear, bicubic, lanczos, box, nearest"),
+        ({"resize_to": 256}, "resize_to belongs to fit crop, not to squash"),
+        ({"fit": "crop", "resize_to": 223}, "from the longer side of size, 224, to 8192, not 223"),
+        ({"pad_color": (1, 2, 3)}, "pad_color belongs to fit pad"),
+        ({"fit": "pad", "pad_color": (1, 2, 256)}, "pad_color is three whole numbers"),
+        ({"background": (1, 2)}, "background is three whole numbers"),
         ({"max_megapixels": 0}, "max_megapixels is a whole number from 1, not 0"),
     ],
 )
@@ -77,13 +85,30 @@ def test_a_value_that_no_image_could_be_prepared_with_is_refused(values: dict[st
 
 
 def test_a_recipe_survives_json() -> None:
-    for scaled in (True, False):
-        recipe = Recipe(size=96, dtype="uint8", exif_rotate=True, scaled_decode=scaled, **IMAGENET)
-
+    for recipe in (
+        Recipe(),
+        Recipe(size=(96, 64), dtype="uint8", exif_rotate=True, scaled_decode=True, background=(1, 2, 3), **IMAGENET),
+        Recipe(fit="crop", interpolation="bicubic"),
+        Recipe(fit="pad", pad_color="edge"),
+    ):
         assert Recipe.from_dict(json.loads(json.dumps(recipe.to_dict()))) == recipe
-        assert (
-            "scaled_decode" in recipe.to_dict()
-        ) == scaled  # a cache of whole decodes has the bytes that it always had
+
+
+def test_a_recipe_of_old_keys_alone_is_stored_as_it_always_was() -> None:
+    assert list(Recipe().to_dict()) == ["size", "mean", "std", "dtype", "exif_rotate", "max_megapixels"]
+    assert Recipe(size=(9, 9)).to_dict()["size"] == 9 and Recipe(size=(9, 8)).to_dict()["size"] == [9, 8]
+    assert Recipe(fit="crop").to_dict().items() >= {"fit": "crop", "resize_to": 256}.items()
+
+
+def test_a_recipe_of_an_earlier_version_means_what_it_meant() -> None:
+    old = {"size": 96, "mean": [0.5] * 3, "std": [0.5] * 3, "dtype": "uint8", "exif_rotate": False}
+    assert Recipe.from_dict(old | {"max_megapixels": 64}) == Recipe(size=96, dtype="uint8")
+
+
+def test_defaults_that_depend_on_other_values_are_settled() -> None:
+    assert Recipe(fit="crop").resize_to == 256 and Recipe(size=(192, 256), fit="crop").resize_to == 292
+    assert Recipe(fit="pad", **IMAGENET).pad_color == (124, 116, 104)
+    assert Recipe(size=7).size == (7, 7)
 
 
 @pytest.mark.parametrize(
@@ -111,7 +136,15 @@ def test_differences_are_phrases_that_a_person_reads() -> None:
 
 def test_caches_of_equal_pixels_can_be_derived_from_each_other() -> None:
     assert Recipe().pixels == Recipe(dtype="uint8", **IMAGENET).pixels
-    for other in (Recipe(size=225), Recipe(exif_rotate=True), Recipe(max_megapixels=1), Recipe(scaled_decode=True)):
+    for other in (
+        Recipe(size=225),
+        Recipe(fit="crop"),
+        Recipe(interpolation="box"),
+        Recipe(background=(0, 0, 0)),
+        Recipe(exif_rotate=True),
+        Recipe(max_megapixels=1),
+        Recipe(scaled_decode=True),
+    ):
         assert other.pixels != Recipe().pixels
 
 

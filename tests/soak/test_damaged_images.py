@@ -83,7 +83,7 @@ def oracle(data: bytes) -> NDArray[np.float32] | None:
             rgb = image.convert("RGB")
         except Exception:
             return None
-    pixels = np.asarray(rgb.resize((RECIPE.size, RECIPE.size), Image.Resampling.BILINEAR))
+    pixels = np.asarray(rgb.resize(RECIPE.size, Image.Resampling.BILINEAR))
     row: NDArray[np.float32] = pixels_to_row(pixels, RECIPE)
     return row
 

@@ -52,14 +52,14 @@ def test_parts_are_of_the_beta_distribution(alpha: float) -> None:
 
 def test_cut_boxes_have_the_size_of_the_other_part_and_stay_within_the_image() -> None:
     part, places = torch.tensor([0.75, 0.75, 0.0, 1.0]), torch.tensor([0.5, 0.0, 0.5, 0.5])
-    boxes = cut_boxes(part, places, torch.full((4,), 0.5), 64)
+    boxes = cut_boxes(part, places, torch.full((4,), 0.5), (64, 64))
     assert boxes.tolist() == [[16, 48, 16, 48], [0, 16, 16, 48], [0, 64, 0, 64], [32, 32, 32, 32]]
 
 
 @pytest.mark.parametrize("kinds", [("mixup",), ("cutmix",), KINDS])
 def test_a_mixed_label_says_what_the_image_is_made_of(kinds: tuple[str, ...], cache_path: Path) -> None:
     """The oracle: an image of ones mixed with one of zeros; its mean is the part of the first."""
-    mixture = Mixing(kinds, 3, 1.0, 1.0).draw(4, torch.arange(200), torch.arange(300), 32)
+    mixture = Mixing(kinds, 3, 1.0, 1.0).draw(4, torch.arange(200), torch.arange(300), (32, 32))
     images = mix_images(mixture, torch.ones(200, 3, 32, 32), torch.zeros(200, 3, 32, 32))
     mixed = mix_labels(mixture, torch.full((200,), 0), torch.full((200,), 1), 2)
     torch.testing.assert_close(images.mean((1, 2, 3)), mixed[:, 0], atol=1e-5, rtol=0)
@@ -75,7 +75,7 @@ def test_a_mixed_label_says_what_the_image_is_made_of(kinds: tuple[str, ...], ca
 
 def test_partners_are_all_training_images_alike_and_none_other() -> None:
     among = torch.tensor([2, 5, 7, 11])
-    partners = Mixing(KINDS, 0, 1.0, 1.0).draw(0, torch.arange(8000), among, 64).partners_B
+    partners = Mixing(KINDS, 0, 1.0, 1.0).draw(0, torch.arange(8000), among, (64, 64)).partners_B
     assert partners.unique().tolist() == among.tolist()
     counts = torch.bincount(partners)[among].double()
     assert ((counts - 2000) ** 2 / 2000).sum() < 16.3  # chi-squared, 3 degrees of freedom, 0.1 %

@@ -122,7 +122,7 @@ def test_mixed_labels_have_a_lowest_loss_above_0(augment: str) -> None:
     options = replace(PLAIN, augment=augment, mixup_alpha=0.4)
     rows_N = torch.arange(4000)
     labels_N = (rows_N >= 1000).long()
-    mixture = Mixing(options.mixtures, 0, options.mixup_alpha, options.cutmix_alpha).draw(0, rows_N, rows_N, 224)
+    mixture = Mixing(options.mixtures, 0, options.mixup_alpha, options.cutmix_alpha).draw(0, rows_N, rows_N, (224, 224))
     targets_NC = mix_labels(mixture, labels_N, labels_N[mixture.partners_B], 2)
     lowest = torch.special.entr(targets_NC).sum(1).mean().item()
     blind = -(0.75 * math.log(0.75) + 0.25 * math.log(0.25))

@@ -105,7 +105,7 @@ def test_what_changed_is_named_and_computed_anew(weights: Path, tmp_path: Path) 
     before = TensorCache(path).read(torch.arange(8))
 
     other = save_weights(tmp_path / "other.pth", seed=1)
-    old, new = (Backbone("resnet18", file, 64, "cpu").digest[:8] for file in (weights, other))
+    old, new = (Backbone("resnet18", file, (64, 64), "cpu").digest[:8] for file in (weights, other))
     assert build_features(images, path, "resnet18", other, "cpu").why == f"weights {old} → {new}"
     assert not torch.equal(TensorCache(path).read(torch.arange(8)), before)
 

@@ -21,7 +21,7 @@ each_option = pytest.mark.parametrize("option", OPTIONS.values(), ids=OPTIONS)
 
 def other_value(option: Option) -> Any:
     """Return a value that the option may have and has not by default."""
-    texts = {"model": "resnet18", "augment": "flip", "device": "cpu", "name": "other"}
+    texts = {"model": "resnet18", "augment": "flip", "device": "cpu", "name": "other", "crop_size": "48x64"}
     kind = option.types[0]
     if kind is bool:
         return not option.default

@@ -37,19 +37,18 @@ def test_mistakes_of_most_runs_come_first_and_of_these_the_surest() -> None:
     ]
 
 
-@pytest.mark.parametrize("recipe", [Recipe(64), Recipe(300, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))])
+@pytest.mark.parametrize("recipe", [Recipe(64), Recipe(300, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))])
 def test_a_thumbnail_looks_like_the_image_that_was_normalized(recipe: Recipe) -> None:
-    ramp = np.linspace(0, 255, recipe.size).astype(np.uint8)
-    pixels_HWC = np.stack(
-        [np.tile(ramp, (recipe.size, 1)), np.tile(ramp[:, None], recipe.size), np.full((recipe.size,) * 2, 40)], 2
-    )
+    whole = recipe.size[0]
+    ramp = np.linspace(0, 255, whole).astype(np.uint8)
+    pixels_HWC = np.stack([np.tile(ramp, (whole, 1)), np.tile(ramp[:, None], whole), np.full((whole,) * 2, 40)], 2)
     normalized = (
         torch.tensor(pixels_HWC / 255).permute(2, 0, 1).float() - torch.tensor(recipe.mean).view(3, 1, 1)
     ) / torch.tensor(recipe.std).view(3, 1, 1)
 
     shown = Image.open(io.BytesIO(thumbnail(normalized, recipe)))
 
-    side = min(recipe.size, 192)
+    side = min(whole, 192)
     assert shown.size == (side, side)
     expected = Image.fromarray(pixels_HWC.astype(np.uint8)).resize((side, side))
     assert np.abs(np.asarray(shown, float) - np.asarray(expected, float)).mean() < 3

@@ -49,7 +49,7 @@ def torchvision_row(data: bytes, recipe: Recipe) -> torch.Tensor:
         image.info.pop("transparency")  # Pillow warns of it and then ignores it all the same
     transform = transforms.Compose(
         [
-            transforms.Resize((recipe.size, recipe.size)),
+            transforms.Resize(recipe.size),
             transforms.ToTensor(),
             transforms.Normalize(recipe.mean, recipe.std),
         ]

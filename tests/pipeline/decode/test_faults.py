@@ -113,7 +113,7 @@ def test_build_archive_and_predict_judge_an_image_alike(tmp_path: Path) -> None:
         assert {failed.name: failed.reason for failed in report.failed} == expected
 
     predicted = {}
-    trained: Any = SimpleNamespace(recipe=Recipe(16, exif_rotate=True), options=SimpleNamespace(crop_size=None))
+    trained: Any = SimpleNamespace(recipe=Recipe(16, exif_rotate=True), options=SimpleNamespace(crop=None))
     for name, data in DAMAGED.items():
         try:
             Trained.prepare(trained, data)

@@ -92,7 +92,8 @@ def plain_crop(image: NDArray[Any], left: float, top: float, width: float, heigh
 
 def test_crops_are_those_of_a_plain_loop(images: torch.Tensor) -> None:
     boxes = [(0.1, 0.3, 0.6, 0.5), (0.0, 0.0, 1.0, 1.0), (0.5, 0.25, 0.5, 0.75)]
-    cropped = crop(images[:3], *(torch.tensor(column) for column in zip(*boxes, strict=True)))
+    left, top, width, height = (torch.tensor(column) for column in zip(*boxes, strict=True))
+    cropped = crop(images[:3], left, top, width, height, (64, 64))
     for image, after, box in zip(images, cropped, boxes, strict=False):
         expected = plain_crop(image.double().numpy(), *box)
         np.testing.assert_allclose(after.numpy(), expected, atol=1e-4)
@@ -158,8 +159,8 @@ def test_augmented_runs_repeat_resume_and_differ_from_plain_ones(
 
 def test_a_part_is_cut_out_anywhere_in_training_and_in_the_middle_as_torchvision_does(images: torch.Tensor) -> None:
     for size in (33, 48, 63, 64):
-        assert torch.equal(center_crop(images, size), tv.center_crop(images, [size, size]))
-    ends = cut_out(images[:2], 48, torch.tensor([0.0, 1 - 2**-24]), torch.tensor([1 - 2**-24, 0.0]))
+        assert torch.equal(center_crop(images, (size, size)), tv.center_crop(images, [size, size]))
+    ends = cut_out(images[:2], (48, 48), torch.tensor([0.0, 1 - 2**-24]), torch.tensor([1 - 2**-24, 0.0]))
     assert torch.equal(ends[0], images[0, :, 16:, :48]) and torch.equal(ends[1], images[1, :, :48, 16:])
 
 
@@ -169,7 +170,7 @@ def test_an_erased_box_is_the_mean_and_all_else_as_it_was(images: torch.Tensor) 
     expected[0, :, 10:64, 3:20] = 0
     assert torch.equal(erased, expected)
 
-    boxes = erased_boxes(uniform("more", 0, 0, torch.arange(5000)), 1000)
+    boxes = erased_boxes(uniform("more", 0, 0, torch.arange(5000)), (1000, 1000))
     assert boxes.min() >= 0 and boxes.max() <= 1000
     areas = (boxes[:, 1] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 2]) / 1000**2
     some = areas > 0

@@ -1,0 +1,85 @@
+"""Rows built like pretrained weights are what torchvision's and timm's own transforms give."""
+
+import io
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision import models
+
+from modelnet.nets.preparation import preparation_hint, preparation_of
+from modelnet.nets.registry import import_timm
+from pipeline.decode.decode import decode
+from pipeline.errors import OptionsError
+from pipeline.recipe import Recipe, pixels_to_row
+from tests.support.photos import textured
+
+
+def picture(width: int, height: int) -> tuple[bytes, Image.Image]:
+    """Return a JPEG, and what Pillow decodes of it."""
+    file = io.BytesIO()
+    textured(width, height, 1).save(file, "JPEG")
+    return file.getvalue(), Image.open(io.BytesIO(file.getvalue())).convert("RGB")
+
+
+def row(data: bytes, name: str) -> torch.Tensor:
+    recipe = Recipe(**preparation_of(name))
+    return torch.from_numpy(pixels_to_row(decode(data, recipe).pixels_HWC, recipe))
+
+
+@pytest.mark.parametrize(("width", "height"), [(500, 375), (299, 640), (60, 50)])
+@pytest.mark.parametrize("name", ["resnet18", "resnet50:IMAGENET1K_V1", "resnet50", "efficientnet_v2_s", "vit_b_16"])
+def test_a_row_has_the_bits_of_torchvisions_transforms(name: str, width: int, height: int) -> None:
+    data, image = picture(width, height)
+    network, _, weights = name.partition(":")
+    transforms = models.get_model_weights(network)[weights or "DEFAULT"].transforms()
+    assert torch.equal(row(data, name), transforms(image))
+
+
+@pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "resnet18.a1_in1k", "mixer_b16_224"])
+def test_a_row_has_the_bits_of_timms_transform(name: str) -> None:
+    data, image = picture(500, 375)
+    timm = import_timm()
+    config = timm.data.resolve_data_config(pretrained_cfg=timm.get_pretrained_cfg(name).to_dict())
+    transform: Any = timm.data.create_transform(**config)
+    assert torch.equal(row(data, f"timm:{name}"), transform(image))
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("resnet1", "no such network: 'resnet1'. Near it: resnet"),
+        ("modelnet", "no such network"),
+        ("resnet50:V3", "no such weights of resnet50: 'V3'"),
+        ("timm:resnet180", "no such network: 'timm:resnet180'. Near it: timm:resnet18"),
+        ("timm:resnet18.nobody", "no such network"),
+    ],
+)
+def test_a_name_that_neither_library_knows_is_refused_with_the_nearest(name: str, text: str) -> None:
+    with pytest.raises(OptionsError, match=text):
+        preparation_of(name)
+
+
+def test_a_preparation_that_no_recipe_can_say_is_refused() -> None:
+    timm = import_timm()
+    border = next(
+        name for name in timm.list_pretrained() if timm.get_pretrained_cfg(name).to_dict().get("crop_mode") == "border"
+    )
+    with pytest.raises(OptionsError, match=r"which a recipe cannot express\. Give --fit and --size yourself"):
+        preparation_of(f"timm:{border}")
+
+
+def test_a_cache_of_another_preparation_is_hinted_at() -> None:
+    like = Recipe(**preparation_of("resnet18"))
+    assert preparation_hint("resnet18", like, None) == ""
+    assert preparation_hint("resnet18", Recipe(), None) == (
+        "the pretrained weights of resnet18 want another fit, resize to, mean, std: build-cache --like resnet18"
+    )
+    assert "want another size:" in preparation_hint("resnet18", like, (192, 192))
+    assert preparation_hint("modelnet", Recipe(), None) == "" == preparation_hint("linear", Recipe(), None)
+
+
+def test_mean_and_std_are_numbers_of_the_recipe() -> None:
+    assert np.allclose(Recipe(**preparation_of("resnet18")).mean, (0.485, 0.456, 0.406))

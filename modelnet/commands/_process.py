@@ -43,7 +43,8 @@ def run(group: click.Group) -> NoReturn:
     open_missing_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # a class may have a name that the terminal cannot show
+            with suppress(OSError):  # a caller has put a pipe in the place of its file
+                stream.reconfigure(errors="backslashreplace")  # a terminal may be unable to show the name of a class
     os.environ["MPLBACKEND"] = "agg"  # a notebook's names a package that may be missing here, and nothing is shown
     for asked in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(asked) is not signal.SIG_IGN:  # as nohup sets it

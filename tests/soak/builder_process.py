@@ -51,13 +51,14 @@ def _start(order: Order) -> tuple[int, int, Order]:
     quiet = os.open(os.devnull, os.O_RDWR)
     for standard in (0, 1, 2):
         os.dup2(quiet, standard)
-    code = 0
+    code = 1  # of what must not happen: an exception here
     try:
         if "command" in order:
             os.dup2(say, 2)
             sys.argv = ["cli.py", *order["command"]]
             cli.main()
         os.write(say, json.dumps(_build(order)).encode())
+        code = 0
     except SystemExit as ended:
         code = int(ended.code or 0)
     finally:

@@ -31,7 +31,7 @@ class Batch(NamedTuple):
     """A batch on the device, or this rank's part of it.
 
     Attributes:
-        images: (B, 3, S, S) float32, normalized; (B, D) of features.
+        images: (B, 3, H, W) float32, normalized; (B, D) of features.
         labels: (B,) int64; (B, C) float32, the share of each class, where images are mixed.
         rows: (B,) int64 on the CPU, the images' rows in the cache.
         size: images of the whole batch, over all ranks.

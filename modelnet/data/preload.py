@@ -27,7 +27,7 @@ class Preloaded:
         CacheDamaged: a row is not what was written.
 
     Attributes:
-        images: (M, 3, S, S) of the cache's dtype, on the device.
+        images: (M, 3, H, W) of the cache's dtype, on the device.
         labels: (M,) int64, on the device.
     """
 

@@ -33,7 +33,7 @@ class Exported:
 
     Attributes:
         data: the bytes of the file.
-        shape: (3, S, S) of an image.
+        shape: (3, H, W) of an image.
         classes: C, the logits of an image.
         checked_by: the package that computed the same logits from these bytes; None where it is not installed.
         difference: the largest one found in them.

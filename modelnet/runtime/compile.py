@@ -21,13 +21,13 @@ def compile_network(
 
     Args:
         network: on its device, in training; its weights and statistics stay as they are.
-        batch_shape: (B, 3, S, S) of a whole batch.
+        batch_shape: (B, 3, H, W) of a whole batch.
         autocast: the context that it computes in.
         cuda_graphs: whether to launch all kernels of a pass at once. What a pass returns lies where the next one
             writes: logits are copied, gradients must not be kept beyond a step.
 
     Returns:
-        What maps (N, 3, S, S) float32 images to (N, C) logits as the network does, but for rounding.
+        What maps (N, 3, H, W) float32 images to (N, C) logits as the network does, but for rounding.
 
     Raises:
         DeviceError: there is no compiler, or torch cannot compile this network.

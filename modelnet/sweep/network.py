@@ -28,7 +28,7 @@ class StackedModelNet(nn.Module):
         self.stacked = nn.ParameterList(torch.stack([state[name] for state in states]) for name in self._names)
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
-        """Map (B, 3, S, S) float32 images to (K, B, C) float32 logits."""
+        """Map (B, 3, H, W) float32 images to (K, B, C) float32 logits."""
         kernel1, bias1, kernel2, bias2, *linear = self.stacked
         pooled_BCHW = max_pool2d(self._first_convolution(images_BCHW, kernel1, bias1), kernel_size=6, stride=2)
         hidden_KBF = self._second_convolution(pooled_BCHW, kernel2, bias2)

@@ -54,7 +54,7 @@ class Setup:
         label_map: (C of `val`,) int64, the network's label by that of `val`.
         device: of the network.
         state: network and optimizer at their start.
-        forward: (images (B, 3, S, S)) -> logits (B, C), the network as it is called in training.
+        forward: (images (B, 3, H, W)) -> logits (B, C), the network as it is called in training.
         autocast: the context that the network computes in.
         class_counts: (C,) int64, training images of each class.
         loss_of: the loss of a batch.

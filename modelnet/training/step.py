@@ -32,7 +32,7 @@ class TrainingStep:
     """Trains on one batch after the other.
 
     Attributes:
-        forward: images (B, 3, S, S) -> logits (B, C); (K, B, C) of K networks.
+        forward: images (B, 3, H, W) -> logits (B, C); (K, B, C) of K networks.
         loss_of: logits, labels, images of the whole batch -> the mean loss; (K,) of K networks.
         update: changes the weights.
         accumulation: which batches begin and end a step.

@@ -1,4 +1,4 @@
-"""Decode a JPEG or PNG to (S, S, 3) uint8 pixels, with the bits of torchvision's ImageFolder and Resize."""
+"""Decode a JPEG or PNG to (H, W, 3) uint8 pixels, with the bits of torchvision's ImageFolder and Resize."""
 
 import hashlib
 import io

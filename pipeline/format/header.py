@@ -152,7 +152,7 @@ class Header:
 
     @property
     def row_shape(self) -> tuple[int, ...]:
-        """(3, S, S), or (D,) of features."""
+        """(3, H, W), or (D,) of features."""
         return self.recipe.row_shape if self.features is None else (self.features.length,)
 
     @property

@@ -27,7 +27,7 @@ def map_together(files: Sequence[tuple[int, Header]]) -> tuple[NDArray[Any], lis
         files: (file descriptor, header) of each. The descriptors may be closed afterwards.
 
     Returns:
-        (R, 3, S, S) as stored; the row at which each file begins; and the map. R is at least the number of all rows;
+        (R, 3, H, W) as stored; the row at which each file begins; and the map. R is at least the number of all rows;
         rows between files are zero.
 
     Raises:

@@ -78,7 +78,7 @@ class CacheReader:
 
     @cached_property
     def images(self) -> NDArray[Any]:
-        """(N, 3, S, S) float32 or uint8, as stored, unchecked; writing to it changes this process's view only."""
+        """(N, 3, H, W) float32 or uint8, as stored, unchecked; writing to it changes this process's view only."""
         return self._view(self.header.extents["images"])
 
     def table(self, name: str) -> NDArray[Any]:
@@ -102,7 +102,7 @@ class CacheReader:
 
     @property
     def row_shape(self) -> tuple[int, ...]:
-        """(3, S, S), or (D,) of features."""
+        """(3, H, W), or (D,) of features."""
         return self.header.row_shape
 
     @property

@@ -29,7 +29,7 @@ Verify = Literal["first", "always", "off"]
 
 
 class TensorCache(Mapping[str, Mapping[ClassId, Tensor]]):
-    """Reads a cache. `cache[file_name][class_id]` is a checked, normalized copy, (3, S, S) float32.
+    """Reads a cache. `cache[file_name][class_id]` is a checked, normalized copy, (3, H, W) float32.
 
     Opening checks the header and the tables; each row is checked when it is read. A cache can be pickled, forked and
     sent to spawned workers. Only its path and fingerprint are sent.
@@ -62,12 +62,12 @@ class TensorCache(Mapping[str, Mapping[ClassId, Tensor]]):
         self._unchecked = np.full(reader.num_images, self.verify != "off")
         self._memory = BatchMemory()
         self._labels = reader.table("labels").astype(np.int64)
-        self.row_shape = reader.row_shape  # (3, S, S), or (D,) of features
+        self.row_shape = reader.row_shape  # (3, H, W), or (D,) of features
         self.stored_dtype = self._rows.dtype
 
     @property
     def images(self) -> Tensor:
-        """(N, 3, S, S) as stored: a private memory map of the file, not checked.
+        """(N, 3, H, W) as stored: a private memory map of the file, not checked.
 
         Raises:
             AttributeError: the cache consists of shards, so no single array has its rows; use `read_stored`.
@@ -127,7 +127,7 @@ class TensorCache(Mapping[str, Mapping[ClassId, Tensor]]):
         return self.reader.table("source_sha256")
 
     def read_batch(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Read the images and labels of rows: (B, 3, S, S) float32 and (B,) int64."""
+        """Read the images and labels of rows: (B, 3, H, W) float32 and (B,) int64."""
         images = self.read(rows)
         return images, self.labels_of(rows)
 
@@ -142,7 +142,7 @@ class TensorCache(Mapping[str, Mapping[ClassId, Tensor]]):
             rows: (B,) int64.
 
         Returns:
-            (B, 3, S, S) float32, owned by the caller; (B, D) for features.
+            (B, 3, H, W) float32, owned by the caller; (B, D) for features.
 
         Raises:
             CacheDamaged: a row does not match its hash; the message names row, class and file.
@@ -158,7 +158,7 @@ class TensorCache(Mapping[str, Mapping[ClassId, Tensor]]):
         return images_BCHW
 
     def read_stored(self, rows: Tensor, out: Tensor | None = None) -> Tensor:
-        """Read rows as stored, checked: (B, 3, S, S) of the stored dtype; into `out` if it is given."""
+        """Read rows as stored, checked: (B, 3, H, W) of the stored dtype; into `out` if it is given."""
         if out is None:
             out = self._memory.empty((len(rows), *self.row_shape), self.stored_dtype)
         if self._has_unchecked(rows):
@@ -203,7 +203,7 @@ class TensorCache(Mapping[str, Mapping[ClassId, Tensor]]):
 
         Args:
             rows: (B,) int64.
-            out: (B, 3, S, S) of the stored dtype, where the rows are copied to on the way: a row that has just been
+            out: (B, 3, H, W) of the stored dtype, where the rows are copied to on the way: a row that has just been
                 copied is hashed out of the processor's cache.
 
         Raises:

@@ -24,12 +24,12 @@ Rows = Sequence[int] | NDArray[np.integer[Any]] | Tensor
 
 
 class CacheDataset(Dataset[Sample]):
-    """Presents a cache as a map-style dataset: index -> (image (3, S, S) float32, normalized; label 0..C-1).
+    """Presents a cache as a map-style dataset: index -> (image (3, H, W) float32, normalized; label 0..C-1).
 
     It works in any DataLoader, with any number of workers and any start method. Pass `collate_fn=collate`: torch's own
     function gives the same tensors, but copies each batch into new memory, which costs more than reading it.
 
-    A list, an array or a slice of rows gives a batch, ((B, 3, S, S), (B,) int64), as in a `TensorDataset`.
+    A list, an array or a slice of rows gives a batch, ((B, 3, H, W), (B,) int64), as in a `TensorDataset`.
 
     Args:
         cache: the cache to read.
@@ -109,7 +109,7 @@ class Samples(UserList[Sample]):
     """Holds the samples of a batch, and the batch as a whole; the list is made only when somebody reads it.
 
     Attributes:
-        images: (B, 3, S, S) float32, or as stored.
+        images: (B, 3, H, W) float32, or as stored.
         labels: (B,) int64.
     """
 

@@ -44,7 +44,7 @@ def make_loader(
     part: tuple[int, int] = (0, 1),
     **options: Any,
 ) -> DataLoader[Sample]:
-    """Make a torch DataLoader of images (B, 3, S, S), float32 and normalized, and labels (B,) int64.
+    """Make a torch DataLoader of images (B, 3, H, W), float32 and normalized, and labels (B,) int64.
 
     With 0 workers, this process reads whole batches. That is fastest for a cache in memory, because the batch of a
     worker has to be copied once more.

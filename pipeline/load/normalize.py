@@ -24,11 +24,11 @@ def normalize(pixels_NCHW: Tensor, recipe: Recipe) -> Tensor:
     """Scale 8-bit pixels to what the network sees, bit for bit as torchvision does.
 
     Args:
-        pixels_NCHW: (N, 3, S, S) uint8, 0..255.
+        pixels_NCHW: (N, 3, H, W) uint8, 0..255.
         recipe: gives mean and std.
 
     Returns:
-        (N, 3, S, S) float32 on the same device.
+        (N, 3, H, W) float32 on the same device.
 
     Raises:
         ValueError: another shape or dtype; float input has most likely been normalized already.
@@ -58,10 +58,10 @@ def normalize_rows(images_NCHW: Tensor, rows: Tensor, recipe: Recipe, out_BCHW: 
     """Gather rows and normalize them, on the CPU.
 
     Args:
-        images_NCHW: (N, 3, S, S) uint8, contiguous.
+        images_NCHW: (N, 3, H, W) uint8, contiguous.
         rows: (B,) int64 of 0..N-1; whoever calls has checked them.
         recipe: gives mean and std.
-        out_BCHW: (B, 3, S, S) float32, contiguous; is overwritten.
+        out_BCHW: (B, 3, H, W) float32, contiguous; is overwritten.
     """
     kernel = compiled_kernel()
     if kernel is None:

@@ -6,10 +6,8 @@
 import json
 import math
 import struct
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -191,23 +189,6 @@ class Header:
     def encoded_size(self) -> int:
         """Bytes of `encode()`; the digest begins behind them."""
         return len(self.encode())
-
-
-def is_cache(path: Path) -> bool:
-    """Say whether a file begins as a cache does."""
-    with suppress(OSError), path.open("rb") as file:
-        return file.read(len(MAGIC)) == MAGIC
-    return False
-
-
-def table_extents(counts: dict[str, int], widths: dict[str, int]) -> list[tuple[str, str, tuple[int, ...], int]]:
-    """List (name, dtype, row shape, count) of every table, in the order in which they are written.
-
-    Args:
-        counts: of "images", "classes", "failed", "remarks", "alike".
-        widths: of each table of fixed-length bytes.
-    """
-    return [(name, dtype or f"|S{max(1, widths[name])}", shape, counts[of]) for name, dtype, shape, of in TABLES]
 
 
 def describe_shard(shard: Shard | None) -> str:

@@ -8,7 +8,7 @@ import re
 from glob import glob, has_magic
 from pathlib import Path
 
-from pipeline.format.header import SIDE_FILES, is_cache
+from pipeline.format.header import SIDE_FILES
 
 _NAME = re.compile(r"(?P<name>.+)-(?P<index>[0-9]{5})-of-(?P<count>[0-9]{5})(?P<suffix>\.[^.]*)?", re.DOTALL)
 
@@ -71,11 +71,6 @@ def cache_files(path: "str | os.PathLike[str]") -> list[Path]:
 def cache_exists(path: "str | os.PathLike[str]") -> bool:
     """Tell whether there is a cache, or any shard of one, at `path`."""
     return all(os.path.lexists(file) for file in cache_files(path))
-
-
-def is_cache_or_shards(path: "str | os.PathLike[str]") -> bool:
-    """Tell a cache, or the name or pattern of a sharded one, from a source of images."""
-    return all(map(is_cache, cache_files(path)))
 
 
 def cache_name(path: "str | os.PathLike[str]") -> str:

@@ -109,11 +109,7 @@ def fail(message: str, code: int, debug: bool) -> NoReturn:
             speaks = code not in (INTERRUPTED, TERMINATED) or os.environ.get("RANK") == "0"
         if not speaks:
             end(code)
-    for number in (
-        signal.SIGINT,
-        signal.SIGTERM,
-        signal.SIGHUP,
-    ):  # a second one: the code of the first counts
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # a second one: the code of the first counts
         signal.signal(number, signal.SIG_IGN)
     if debug:
         import traceback

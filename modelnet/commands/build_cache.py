@@ -10,13 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from modelnet.commands._console import progress_bar, usage_errors
-from modelnet.commands._options import (
-    DEFAULT_CACHES,
-    DONE_WITH_FAILURES,
-    PATH,
-    choice_options,
-    example,
-)
+from modelnet.commands._options import DEFAULT_CACHES, DONE_WITH_FAILURES, PATH, choice_options, example
 from modelnet.commands._process import tell
 from modelnet.commands._recipe import apply_like, recipe_options
 
@@ -67,7 +61,7 @@ def command(
     from pipeline.build.build import build_cache
     from pipeline.build.report import BuildReport
     from pipeline.build.task import choose_recipe
-    from pipeline.inspect.plan import plan_build, plan_shards
+    from pipeline.inspect.plan import plan_build
     from pipeline.shards.build import build_shards
     from pipeline.source.selection import parse_choice
 
@@ -81,8 +75,7 @@ def command(
     if dry_run:
         if inherited:
             tell(inherited)
-        plan = plan_shards(source, path, checked, shards, workers, rebuild, choice) if shards else None
-        tell(plan or plan_build(source, path, checked, workers, rebuild, choice))
+        tell(plan_build(source, path, checked, shards, workers, rebuild, choice))
         return
     recipe |= {"choice": choice, "workers": workers, "rebuild": rebuild, "wait": wait}
     report: BuildReport

@@ -15,9 +15,7 @@ from pipeline.text import show_path
 @click.command("report", epilog=example("python cli.py report runs/example-modelnet-001"))
 @click.argument("runs", nargs=-1, required=True, type=PATH, metavar="RUN...")
 @click.option(
-    "--out",
-    type=PATH,
-    help="The page.  [default: RUN/report.html, of several runs <first>-to-<last>.html beside them]",
+    "--out", type=PATH, help="The page.  [default: RUN/report.html, of several runs <first>-to-<last>.html beside them]"
 )
 def command(runs: tuple[Path, ...], out: Path | None) -> None:
     """Show runs as one HTML page: curves, mistakes with pictures, scores by class, options, environment.

@@ -14,14 +14,7 @@ from modelnet.pages.collect import Report, flips_shown, gather
 from modelnet.pages.mistakes import ImageKey, Mistake
 from modelnet.pages.results import facts_of, group_table, run_table
 from modelnet.pages.run import Run
-from modelnet.pages.tables import (
-    class_tables,
-    environment_table,
-    matrix,
-    option_tables,
-    pair_table,
-    pairs_table,
-)
+from modelnet.pages.tables import class_tables, environment_table, matrix, option_tables, pair_table, pairs_table
 from modelnet.plots.axes import MEASURES, PARTS, parts_shown, value_of
 from modelnet.plots.svg import curves_svg
 from modelnet.runs.history import describe_epochs

@@ -265,12 +265,7 @@ class TrainingLoop:
         """Run the network, as it is now, over the images that it was trained on, in plain order and unchanged."""
         options, rows = self.setup.options, self.batches.subset
         batches = Batches(
-            self.setup.cache,
-            self.setup.device,
-            options.batch_size,
-            rows=rows,
-            ranks=self.ranks,
-            crop_size=options.crop,
+            self.setup.cache, self.setup.device, options.batch_size, rows=rows, ranks=self.ranks, crop_size=options.crop
         )
         label_map = torch.arange(len(self.setup.cache.class_ids))
         outcome = evaluate(self.state.network, batches, label_map, autocast=self.setup.autocast)

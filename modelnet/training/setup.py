@@ -310,12 +310,7 @@ def build_augmentation(options: TrainOptions, recipe: Recipe) -> Augmentation | 
     if not options.augment and options.crop is None:
         return None
     return Augmentation(
-        options.augmentations,
-        options.data_seed,
-        recipe,
-        options.crop_scale,
-        options.color_jitter,
-        options.crop,
+        options.augmentations, options.data_seed, recipe, options.crop_scale, options.color_jitter, options.crop
     )
 
 

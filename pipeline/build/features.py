@@ -142,11 +142,7 @@ def _why_stale(old: CacheReader, images: Reader, features: Features, rebuild: bo
 
 
 def _write(
-    images: Reader,
-    path: Path,
-    features: Features,
-    rows_of: RowsOf,
-    progress: Callable[[int, int], None] | None,
+    images: Reader, path: Path, features: Features, rows_of: RowsOf, progress: Callable[[int, int], None] | None
 ) -> Header:
     building, journal = (path.with_name(path.name + suffix) for suffix in (".building", ".journal"))
     for left in (building, journal):  # of a build that was killed

@@ -94,8 +94,7 @@ class ImageTable:
         ]
         position = {class_id: label for label, class_id in enumerate(self.manifest.class_ids)}
         return sorted(
-            self.manifest.failed + found,
-            key=lambda f: (position.get(f.class_id, len(position)), os.fsencode(f.name)),
+            self.manifest.failed + found, key=lambda f: (position.get(f.class_id, len(position)), os.fsencode(f.name))
         )
 
     def tables(self) -> dict[str, NDArray[Any]]:

@@ -98,10 +98,7 @@ def storage_errors(path: Path) -> Iterator[None]:
             if error.errno == errno.EMFILE:
                 why += f" (the limit is {resource.getrlimit(resource.RLIMIT_NOFILE)[0]})"
             raise WorkerDied(
-                "the build stopped",
-                path,
-                why,
-                "Raise the limit (ulimit -n), or use fewer --workers, and run it again",
+                "the build stopped", path, why, "Raise the limit (ulimit -n), or use fewer --workers, and run it again"
             ) from error
         if error.errno in (errno.EACCES, errno.EPERM):
             raise AccessDenied("the cache cannot be written", path, why, "Give another --out") from error

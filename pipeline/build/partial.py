@@ -128,11 +128,7 @@ class PartialBuild:
         done = np.flatnonzero(images.state == DONE)
         self._move(self.rows[done], np.arange(len(done)))
         rows = Extent(
-            "images",
-            np.dtype(self.recipe.dtype).newbyteorder("<").str,
-            self.recipe.row_shape,
-            len(done),
-            IMAGES_OFFSET,
+            "images", np.dtype(self.recipe.dtype).newbyteorder("<").str, self.recipe.row_shape, len(done), IMAGES_OFFSET
         )
         if rows.end - rows.offset < hdf5.SMALLEST_IMAGES:
             self.discard()

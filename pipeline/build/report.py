@@ -84,11 +84,7 @@ class BuildReport:
         elif self.up_to_date:
             yield f"{where}, is up to date; nothing was decoded ({self.seconds:.2f} s)"
         else:
-            parts = (
-                (self.decoded, "decoded"),
-                (self.copied, "copied"),
-                (self.kept, "kept from the unfinished build"),
-            )
+            parts = ((self.decoded, "decoded"), (self.copied, "copied"), (self.kept, "kept from the unfinished build"))
             done = ", ".join(f"{count} {what}" for count, what in parts if count)
             rate = show_rate(self.decoded, self.seconds)
             yield f"{where}: {done or 'tables alone rewritten'} in {self.seconds:.1f} s{rate}"

@@ -102,8 +102,7 @@ class Task:
         recipe, inherited = self.recipe, self.inherited
         if self.options is not None:
             recipe, inherited = choose_recipe(self.path, self.rebuild, **self.options)
-        return replace(self, manifest=self._scan(), recipe=recipe, inherited=inherited)
-
-    def _scan(self) -> Manifest:
         manifest = scan_source(self.source, base_path(self.path) if self.shard else self.path, self.choice)
-        return manifest if self.shard is None else Partition(manifest, self.shard.count).shard(self.shard.index)
+        if self.shard is not None:
+            manifest = Partition(manifest, self.shard.count).shard(self.shard.index)
+        return replace(self, manifest=manifest, recipe=recipe, inherited=inherited)

@@ -123,11 +123,7 @@ def _fill_row(job: Job, fd: int, donor: "Donor | None", item: Item) -> Result:
 
 
 def _why(error: OSError) -> str:
-    known = {
-        errno.ENOENT: "vanished",
-        errno.ELOOP: "a link that leads nowhere",
-        errno.EACCES: "permission denied",
-    }
+    known = {errno.ENOENT: "vanished", errno.ELOOP: "a link that leads nowhere", errno.EACCES: "permission denied"}
     return known.get(error.errno or 0) or error.strerror or str(error)
 
 

@@ -105,10 +105,7 @@ def _checked_text(start: bytes, size: int, path: Path) -> bytes:
         else:
             why = "its first bytes are not a cache's"
         raise CacheUnsafe(
-            "not a cache",
-            path,
-            f"{why}; a tensor cache of format {VERSION} is read",
-            "Build one: build-cache SOURCE",
+            "not a cache", path, f"{why}; a tensor cache of format {VERSION} is read", "Build one: build-cache SOURCE"
         )
     _, version, length = PREFIX.unpack_from(start)
     if version != VERSION:
@@ -191,9 +188,6 @@ def _check_extents(header: Header, path: Path) -> None:
     for extent in sorted(header.extents.values(), key=lambda extent: extent.offset):
         if extent.offset < end or extent.end > header.file_size:
             raise CacheUnsafe(
-                "not a cache that can be read",
-                path,
-                f"its dataset {extent.name} reaches outside its place",
-                _REBUILD,
+                "not a cache that can be read", path, f"its dataset {extent.name} reaches outside its place", _REBUILD
             )
         end = extent.end

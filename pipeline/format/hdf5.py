@@ -14,11 +14,7 @@ _ALIGNED_FROM = 2048  # bytes; what is smaller may stand in the gap before the i
 SMALLEST_IMAGES = 545  # bytes; aligning fewer would align the root group too, and that would take their place
 
 
-def write_objects(
-    fd: int,
-    images: Extent,
-    tables: dict[str, NDArray[Any]],
-) -> tuple[dict[str, Extent], int]:
+def write_objects(fd: int, images: Extent, tables: dict[str, NDArray[Any]]) -> tuple[dict[str, Extent], int]:
     """Write superblock, object headers and tables into a file whose rows are in place already.
 
     The library writes through `_AroundRows`, so rows are not copied or touched. Everything is contiguous, allocated
@@ -166,9 +162,5 @@ def describe(path: str) -> dict[str, dict[str, Any]]:
             if properties.get_layout() != h5py.h5d.CONTIGUOUS or properties.get_external_count():
                 view[name] = {"kind": "not contiguous"}  # asked for its shape, a virtual dataset opens other files
                 continue
-            view[name] = {
-                "dtype": dataset.dtype.str,
-                "shape": list(dataset.shape),
-                "offset": dataset.id.get_offset(),
-            }
+            view[name] = {"dtype": dataset.dtype.str, "shape": list(dataset.shape), "offset": dataset.id.get_offset()}
     return view

@@ -112,12 +112,7 @@ class Extent:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""
-        return {
-            "name": self.name,
-            "dtype": self.dtype,
-            "shape": [self.count, *self.row_shape],
-            "offset": self.offset,
-        }
+        return {"name": self.name, "dtype": self.dtype, "shape": [self.count, *self.row_shape], "offset": self.offset}
 
 
 @dataclass(frozen=True)

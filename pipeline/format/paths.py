@@ -5,6 +5,7 @@ The 64 shards of `name.h5` are the files `name-00000-of-00064.h5` to `name-00063
 
 import os
 import re
+from contextlib import suppress
 from glob import glob, has_magic
 from pathlib import Path
 
@@ -37,19 +38,15 @@ def shards_pattern(path: Path, count: int) -> Path:
 def shards_at(path: Path) -> dict[int, list[Path]]:
     """Find the shards of `path`: number of shards -> finished and unfinished files, in order."""
     found: dict[int, list[Path]] = {}
-    for name in _names_in(path.parent):
+    names: list[str] = []
+    with suppress(OSError):
+        names = [entry.name for entry in path.parent.iterdir()]
+    for name in names:
         base = name.removesuffix(".building")
         parts = _NAME.fullmatch(base)
         if parts and parts["name"] == path.stem and (parts["suffix"] or "") == path.suffix:
             found.setdefault(int(parts["count"]), []).append(path.with_name(name))
     return {count: sorted(files) for count, files in sorted(found.items())}
-
-
-def _names_in(folder: Path) -> list[str]:
-    try:
-        return [entry.name for entry in folder.iterdir()]
-    except OSError:
-        return []
 
 
 def cache_files(path: "str | os.PathLike[str]") -> list[Path]:

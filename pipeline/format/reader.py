@@ -18,10 +18,8 @@ from numpy.typing import NDArray
 from pipeline.errors import CacheDamaged, CacheStale, CacheUnsafe, StorageError, WorkerDied
 from pipeline.format.checks import open_cache, read_header
 from pipeline.format.classes import ClassId, class_ids_of, class_order
-from pipeline.format.features import Features
 from pipeline.format.header import OPEN_FLAG, SUPERBLOCK_VERSION, Extent, Header
 from pipeline.format.tables import Failed, is_earlier_failure, read_failure
-from pipeline.recipe import Recipe
 from pipeline.system import files
 
 _libc = ctypes.CDLL(None)
@@ -37,6 +35,9 @@ class CacheReader:
     Args:
         path: the file.
 
+    Attributes:
+        recipe, features, decoder, fingerprint, num_images, row_shape, file_bytes: as the header has them.
+
     Raises:
         CacheMissing, CacheUnsafe, CacheDamaged, CacheError, AccessDenied, StorageError, WorkerDied: see
             `pipeline.format.header`.
@@ -46,7 +47,10 @@ class CacheReader:
         self.path = path
         self.fd = open_cache(path)
         try:
-            self.header: Header = read_header(self.fd, path)
+            header = self.header = read_header(self.fd, path)
+            self.recipe, self.features, self.decoder = header.recipe, header.features, header.decoder
+            self.fingerprint, self.file_bytes = header.fingerprint, header.file_size
+            self.num_images, self.row_shape = header.num_images, header.row_shape
             flags = mmap.MAP_PRIVATE | (_MAP_NORESERVE if os.uname().sysname == "Linux" else 0)
             self.map = mmap.mmap(self.fd, self.header.file_size, flags, mmap.PROT_READ | mmap.PROT_WRITE)
             self._times = self._write_times()
@@ -84,41 +88,6 @@ class CacheReader:
     def table(self, name: str) -> NDArray[Any]:
         """Return a table as a view of the map, possibly unaligned; see `pipeline.format.header` for dtypes."""
         return self._view(self.header.extents[name])
-
-    @property
-    def num_images(self) -> int:
-        """N."""
-        return self.header.num_images
-
-    @property
-    def recipe(self) -> Recipe:
-        """How every image became a row."""
-        return self.header.recipe
-
-    @property
-    def features(self) -> Features | None:
-        """Network and layer that the rows come from; None for images."""
-        return self.header.features
-
-    @property
-    def row_shape(self) -> tuple[int, ...]:
-        """(3, H, W), or (D,) of features."""
-        return self.header.row_shape
-
-    @property
-    def decoder(self) -> str:
-        """Identity of the decoder, 32 hexadecimal digits."""
-        return self.header.decoder
-
-    @property
-    def fingerprint(self) -> str:
-        """Digest of all that decides the bytes, 64 hexadecimal digits."""
-        return self.header.fingerprint
-
-    @property
-    def file_bytes(self) -> int:
-        """Size of the file."""
-        return self.header.file_size
 
     @cached_property
     def class_folders(self) -> list[bytes]:

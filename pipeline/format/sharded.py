@@ -22,7 +22,6 @@ from pipeline.format.mapping import map_together
 from pipeline.format.paths import base_path, cache_files, shard_path, shards_pattern
 from pipeline.format.reader import CacheReader, read_no_more_than_asked, row_hash
 from pipeline.format.tables import Failed, failed_table, near_rows, note_table
-from pipeline.recipe import Recipe
 from pipeline.text import shorten, show_path
 
 _BUILD = "Run the build again; it makes what is missing"
@@ -47,10 +46,8 @@ class ShardedReader:
         self.path = base_path(shards[0].path)
         self.shards = sorted(shards, key=lambda shard: _shard(shard).index)
         first = self.shards[0]
-        self.recipe: Recipe = first.header.recipe
-        self.decoder = first.header.decoder
-        self.features = first.header.features
-        self.row_shape = first.header.row_shape
+        self.recipe, self.decoder = first.recipe, first.decoder
+        self.features, self.row_shape = first.features, first.row_shape
         self.class_folders, self.class_ids = first.class_folders, first.class_ids
         self.class_names = first.class_names
         try:
@@ -61,6 +58,8 @@ class ShardedReader:
         self._ends = np.cumsum(counts)
         self._labels = np.concatenate([shard.table("labels") for shard in self.shards])
         self._order = self._sorted_rows()
+        self.num_images = len(self._order)
+        self.file_bytes = sum(shard.file_bytes for shard in self.shards)
         self.places = np.concatenate(
             [np.arange(start, start + count, dtype=np.int64) for start, count in zip(starts, counts, strict=True)]
         )[self._order]
@@ -126,16 +125,6 @@ class ShardedReader:
             blank[[row for row, note in self.notes if note.startswith("blank")]] = True
             return near_rows(self.table("image_hash"), self.table("source_sha256"), blank)
         return self._joined(name)[self._order]
-
-    @property
-    def num_images(self) -> int:
-        """N."""
-        return len(self._order)
-
-    @property
-    def file_bytes(self) -> int:
-        """Size of all files."""
-        return sum(shard.header.file_size for shard in self.shards)
 
     @cached_property
     def fingerprint(self) -> str:

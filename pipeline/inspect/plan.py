@@ -76,45 +76,43 @@ def plan_build(
     source: Path,
     path: Path,
     recipe: Recipe,
+    shards: ShardChoice | None = None,
     workers: int | None = None,
     rebuild: bool = False,
     choice: Choice | None = None,
 ) -> Plan:
-    """Plan what `build_cache` would do; write nothing.
+    """Plan what `build_cache` would do, or `build_shards` where shards are given; write nothing.
 
     Raises:
-        SourceError, AccessDenied, OutputError: as `build_cache`.
+        SourceError, AccessDenied, OutputError: as these.
     """
-    refuse_beside_shards(path)
-    manifest = scan_source(source, path, choice)
-    refuse_place(path)
-    found = assess(Task(source, choice, manifest, path, recipe, decoder_identity(), None, rebuild=rebuild))
-    found.refuse_loss()
-    return _plan(manifest, path, recipe, [found], _state(found), workers)
-
-
-def plan_shards(
-    source: Path,
-    path: Path,
-    recipe: Recipe,
-    shards: ShardChoice,
-    workers: int | None = None,
-    rebuild: bool = False,
-    choice: Choice | None = None,
-) -> Plan:
-    """Plan what `build_shards` would do; write nothing.
-
-    Raises:
-        SourceError, AccessDenied, OutputError: as `build_shards`.
-    """
-    manifest = scan_source(source, path, choice)
-    build = ShardsBuild(source, manifest, path, recipe, shards, choice, rebuild)
-    build.refuse()
-    found = [assess(build.task(index)) for index in build.chosen]
-    states = Counter(map(_state, found))
-    state = "; ".join(text if len(states) == 1 else f"{number} {text}" for text, number in states.most_common(SHOWN))
-    shown = shards_pattern(path, build.count) if shards.only is None else build.file(shards.only)
-    return _plan(manifest, shown, recipe, found, state, workers)
+    if shards is None:
+        refuse_beside_shards(path)
+        manifest = scan_source(source, path, choice)
+        refuse_place(path)
+        files = [assess(Task(source, choice, manifest, path, recipe, decoder_identity(), None, rebuild=rebuild))]
+        files[0].refuse_loss()
+    else:
+        manifest = scan_source(source, path, choice)
+        build = ShardsBuild(source, manifest, path, recipe, shards, choice, rebuild)
+        build.refuse()
+        files = [assess(build.task(index)) for index in build.chosen]
+        path = shards_pattern(path, build.count) if shards.only is None else build.file(shards.only)
+    states = Counter(map(_state, files)).most_common(SHOWN)
+    todo, reserved = sum(file.todo for file in files), sum(_reserved(file.task.path) for file in files)
+    failures = [failed for file in files if file.reusable for failed in file.staleness.failures.values()]
+    place = path.absolute().parent
+    while not place.exists():
+        place = place.parent
+    return Plan(
+        manifest=manifest,
+        failures=sorted(failures, key=lambda failed: (str(failed.class_id), failed.name)),
+        path=path,
+        state="; ".join(text if len(states) == 1 else f"{number} {text}" for text, number in states),
+        bytes_needed=room_needed(ImageTable(manifest), recipe, len(manifest.names)),
+        bytes_free=shutil.disk_usage(place).free + reserved,
+        seconds=todo * _seconds_an_image(manifest, recipe) / (workers or os.cpu_count() or 1) if todo else 0,
+    )
 
 
 def _reserved(path: Path) -> int:
@@ -126,25 +124,6 @@ def _reserved(path: Path) -> int:
 def _state(found: Assessment) -> str:
     partial = "; an unfinished build is there, and what fits of it will be kept" * (_reserved(found.task.path) > 0)
     return found.state + partial
-
-
-def _plan(
-    manifest: Manifest, path: Path, recipe: Recipe, files: list[Assessment], state: str, workers: int | None
-) -> Plan:
-    todo, reserved = sum(file.todo for file in files), sum(_reserved(file.task.path) for file in files)
-    failures = [failed for file in files if file.reusable for failed in file.staleness.failures.values()]
-    place = path.absolute().parent
-    while not place.exists():
-        place = place.parent
-    return Plan(
-        manifest=manifest,
-        failures=sorted(failures, key=lambda failed: (str(failed.class_id), failed.name)),
-        path=path,
-        state=state,
-        bytes_needed=room_needed(ImageTable(manifest), recipe, len(manifest.names)),
-        bytes_free=shutil.disk_usage(place).free + reserved,
-        seconds=todo * _seconds_an_image(manifest, recipe) / (workers or os.cpu_count() or 1) if todo else 0,
-    )
 
 
 def _seconds_an_image(manifest: Manifest, recipe: Recipe) -> float:

@@ -70,12 +70,8 @@ def add_up(reports: Sequence[BuildReport], manifest: Manifest) -> ShardsReport:
     report.warnings = list(manifest.warnings)
     for part in reports:
         report.counts = [a + b for a, b in zip(report.counts, part.counts, strict=True)]
-        report.cached += part.cached
-        report.decoded += part.decoded
-        report.copied += part.copied
-        report.kept += part.kept
-        report.failed += part.failed
-        report.file_bytes += part.file_bytes
+        for name in ("cached", "decoded", "copied", "kept", "failed", "file_bytes"):
+            setattr(report, name, getattr(report, name) + getattr(part, name))
         report.warnings += [warning for warning in part.warnings if warning not in report.warnings]
         report.built += not part.up_to_date
         if part.why:

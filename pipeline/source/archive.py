@@ -29,12 +29,7 @@ from pipeline.text import show_path
 
 _NO_IMAGES = "no images to read"
 _UNREADABLE = "the archive cannot be read"
-_COMPRESSED = {
-    b"\x1f\x8b": "gunzip -k",
-    b"BZh": "bunzip2 -k",
-    b"\xfd7zXZ\0": "unxz -k",
-    b"\x28\xb5\x2f\xfd": "unzstd",
-}
+_COMPRESSED = {b"\x1f\x8b": "gunzip -k", b"BZh": "bunzip2 -k", b"\xfd7zXZ\0": "unxz -k", b"\x28\xb5\x2f\xfd": "unzstd"}
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from pipeline.build.output import identity
 from pipeline.build.task import Task
 from pipeline.decode.decode import decoder_identity
 from pipeline.inspect.info import check_source
-from pipeline.inspect.plan import plan_build, plan_shards
+from pipeline.inspect.plan import plan_build
 from pipeline.recipe import Recipe
 from pipeline.shards.choice import ShardChoice
 from pipeline.source.scan import scan_source
@@ -78,7 +78,7 @@ def test_shards_are_judged_as_a_whole_cache_is(change: Callable[[Path, Path], No
     build_shards(photos, out, 2, size=16, workers=1)
     change(photos, out)
 
-    plan, check = plan_shards(photos, out, Recipe(16), ShardChoice(2)), check_source(out, photos)
+    plan, check = plan_build(photos, out, Recipe(16), ShardChoice(2)), check_source(out, photos)
     report = build_shards(photos, out, 2, size=16, workers=1)
 
     assert (not check) == report.up_to_date == (change is nothing) == (plan.state == "up to date")

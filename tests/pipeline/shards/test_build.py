@@ -19,7 +19,7 @@ from pipeline.format.features import Features
 from pipeline.format.paths import shard_path
 from pipeline.format.reader import CacheReader
 from pipeline.inspect.info import check_source, describe_cache
-from pipeline.inspect.plan import plan_shards
+from pipeline.inspect.plan import plan_build
 from pipeline.inspect.verify import verify_cache
 from pipeline.load.cache import TensorCache
 from pipeline.recipe import Recipe
@@ -231,11 +231,11 @@ def test_damage_is_named_with_its_shard_and_mended_there(photos: Path, out: Path
 
 def test_a_plan_says_how_many_shards_are_out_of_date(photos: Path, out: Path) -> None:
     choice = ShardChoice(4)
-    assert "4 not there yet" in str(plan_shards(photos, out, Recipe(size=SIZE), choice)).replace(": not", ": 4 not")
+    assert "4 not there yet" in str(plan_build(photos, out, Recipe(size=SIZE), choice)).replace(": not", ": 4 not")
     build_shards(photos, out, 4, size=SIZE, workers=1)
     save_jpeg(photos / "1" / "new.jpg", 40, 40, 77)
 
-    plan = plan_shards(photos, out, Recipe(size=SIZE), choice)
+    plan = plan_build(photos, out, Recipe(size=SIZE), choice)
 
     assert plan.state == "3 up to date; 1 out of date: class 1: 1 added" and plan.seconds > 0
 

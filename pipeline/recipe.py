@@ -223,8 +223,8 @@ def parse_size(text: "str | int | tuple[int, int]") -> tuple[int, int]:
         return checked_size(text)
     if not re.fullmatch(r"[0-9]{1,9}(x[0-9]{1,9})?", text):
         raise ValueError(f"a size is a number of pixels, 224, or height x width, 192x256, not {text!r}")
-    sides = [int(side) for side in text.split("x")]
-    return checked_size((sides[0], sides[-1]))
+    height, *width = map(int, text.split("x"))
+    return checked_size((height, *width) if width else height)
 
 
 def show_size(size: tuple[int, int]) -> str:
@@ -241,9 +241,8 @@ def checked_size(size: object) -> tuple[int, int]:
     sides = (size, size) if type(size) is int else size
     if isinstance(sides, tuple) and len(sides) == 2 and all(type(s) is int and 1 <= s <= MAX_SIZE for s in sides):
         return sides
-    raise ValueError(
-        f"size is a whole number of pixels from 1 to {MAX_SIZE}, not {size!r}; of a rectangle (height, width)"
-    )
+    kind = "(height, width), each" if isinstance(size, tuple) else "a whole number of pixels"
+    raise ValueError(f"size is {kind} from 1 to {MAX_SIZE}, not {size!r}")
 
 
 def _checked_color(name: str, color: object) -> Color:

@@ -68,7 +68,7 @@ def test_a_row_with_a_number_that_no_pixel_gives_is_not_guessed() -> None:
         ({"dtype": "float16"}, "dtype is one of float32, uint8, not 'float16'"),
         ({"exif_rotate": "no"}, "exif_rotate is True or False, not 'no'"),
         ({"scaled_decode": 1}, "scaled_decode is True or False, not 1"),
-        ({"size": (64, 64, 3)}, "of a rectangle .height, width."),
+        ({"size": (64, 64, 3)}, "size is .height, width., each from 1 to 4096, not"),
         ({"fit": "stretch"}, "fit is one of squash, crop, pad, not 'stretch'"),
         ({"interpolation": "cubic"}, "interpolation is one of bilinear, bicubic, lanczos, box, nearest"),
         ({"resize_to": 256}, "resize_to belongs to fit crop, not to squash"),

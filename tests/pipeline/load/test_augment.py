@@ -7,12 +7,14 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from torchvision.transforms import CenterCrop, Resize
 from torchvision.transforms import functional as tv
 
 from modelnet import Trained, TrainOptions, resume, train
 from modelnet.data.batches import Batches
 from modelnet.runtime.interrupt import Stop
 from pipeline import TensorCache
+from pipeline.decode.geometry import fit
 from pipeline.errors import OptionsError
 from pipeline.load.augment import (
     Augmentation,
@@ -28,6 +30,7 @@ from pipeline.load.augment import (
 from pipeline.load.random import uniform
 from pipeline.recipe import Recipe
 from tests.support.listener import Listener
+from tests.support.photos import textured
 
 KINDS = ("flip", "crop", "color", "erase")
 
@@ -162,6 +165,14 @@ def test_a_part_is_cut_out_anywhere_in_training_and_in_the_middle_as_torchvision
         assert torch.equal(center_crop(images, (size, size)), tv.center_crop(images, [size, size]))
     ends = cut_out(images[:2], (48, 48), torch.tensor([0.0, 1 - 2**-24]), torch.tensor([1 - 2**-24, 0.0]))
     assert torch.equal(ends[0], images[0, :, 16:, :48]) and torch.equal(ends[1], images[1, :, :48, 16:])
+
+
+def test_the_center_of_a_stored_crop_is_torchvisions_smaller_crop() -> None:
+    stored = Recipe(size=256, fit="crop", resize_to=256)
+    for seed, (width, height) in enumerate([(500, 375), (375, 500), (301, 256), (257, 400)]):
+        image = textured(width, height, seed)
+        center_CHW = center_crop(torch.from_numpy(fit(image, stored)).permute(2, 0, 1), (224, 224))
+        assert np.array_equal(center_CHW.permute(1, 2, 0), np.asarray(CenterCrop(224)(Resize(256)(image))))
 
 
 def test_an_erased_box_is_the_mean_and_all_else_as_it_was(images: torch.Tensor) -> None:

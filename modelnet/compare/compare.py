@@ -29,6 +29,7 @@ class _Run:
     options: dict[str, Any]
     facts: dict[str, str]
     predictions: list[Prediction]
+    result: str
 
     @property
     def kind(self) -> str:
@@ -91,13 +92,13 @@ def _load(path: Path) -> _Run:
     if config["val"] is None:
         advice = "Train it again with --val or --val-fraction"
         raise RunError("the run cannot be compared", path, "it was trained without validation images", advice)
-    rows, predictions = folder.read_metrics(), folder.read_predictions()
-    if not predictions or not _are_of_the_end(predictions, rows, config.get("result", "last")):
+    rows, predictions, result = folder.read_metrics(), folder.read_predictions(), config.get("result", "last")
+    if not predictions or not _are_of_the_end(predictions, rows, result):
         raise RunError("the run cannot be compared", path, *_why_not(folder, rows, options.epochs))
     if len(predictions) < 2:
         raise RunError("the run cannot be compared", path, "one validation image says nothing", "Validate on more")
     predictions.sort(key=lambda p: (p.class_id, p.sha256, p.file))
-    return _Run(path, options.to_dict(), facts_of(config), predictions)
+    return _Run(path, options.to_dict(), facts_of(config), predictions, result)
 
 
 def _why_not(folder: RunFolder, rows: list[EpochRow], epochs: int) -> tuple[str, str]:
@@ -179,6 +180,7 @@ def _side(label: str, group: list[_Run]) -> Side:
         [run.options["data_seed"] for run in group],
         _correct(group).mean(1).tolist(),
         _losses(group).mean(1).tolist(),
+        [run.result for run in group],
     )
 
 

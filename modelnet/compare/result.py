@@ -23,8 +23,9 @@ class Side:
         label: "A", "B", ...
         runs: the folders.
         seeds, data_seeds: of each.
-        accuracies: of each, 0..1, on the validation images by the weights at the end.
+        accuracies: of each, 0..1, on the validation images by the weights that are its result.
         losses: of each, mean cross-entropy.
+        results: of each, the epoch of these weights: "last", or "best" where `--patience` picked it.
     """
 
     label: str
@@ -33,6 +34,7 @@ class Side:
     data_seeds: list[int]
     accuracies: list[float]
     losses: list[float]
+    results: list[str]
 
     @property
     def name(self) -> str:
@@ -111,7 +113,7 @@ class Comparison:
         parts = ["\n".join(f"{side.label}  {side.name}" for side in self.sides)]
         if self.differs:
             parts.append("\n".join(_columns([["", *(s.label for s in self.sides)], *_rows(self.differs)])))
-        parts.append("\n".join([f"{self.images} validation images, by the weights at the end", *self._results()]))
+        parts.append("\n".join([f"{self.images} validation images, {_weights(self.sides)}", *self._results()]))
         parts += [self._pair_text(pair) for pair in self.pairs]
         if self.notes:
             parts.append("\n".join(f"note: {note}" for note in self.notes))
@@ -217,6 +219,16 @@ def _about(count: int) -> str:
     if count > MOST_NEEDED:
         return f"more than {MOST_NEEDED:,}"
     return f"about {count:,}"
+
+
+def _weights(sides: Sequence[Side]) -> str:
+    """Say which weights the numbers are of."""
+    results = {result for side in sides for result in side.results}
+    if results == {"last"}:
+        return "by the weights at the end"
+    return "by the weights of the best epoch where --patience picked it" + (
+        ", else the last" if "last" in results else ""
+    )
 
 
 def _images(count: int) -> str:

@@ -260,6 +260,16 @@ def test_a_repeated_run_does_not_pass_for_another_seed() -> None:
     assert same.better is None and same.verdict == "not distinguishable with 10 images: no difference"
 
 
+def test_the_weights_that_are_compared_are_named() -> None:
+    last, best = write_run("last", bits(10, 5)), write_run("best", bits(10, 6), patience=3)
+    assert "10 validation images, by the weights at the end\n" in str(compare_runs([last, write_run("x", bits(10, 4))]))
+    config = best / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"result": "best"}))
+    found = compare_runs([last, best])
+    assert "by the weights of the best epoch where --patience picked it, else the last\n" in str(found)
+    assert [side["results"] for side in found.to_dict()["sides"]] == [["last"], ["best"]]
+
+
 def test_what_the_reader_should_know_is_noted() -> None:
     a = write_run("a", bits(50, 20), patience=3)
     b, c = (write_run(name, bits(50, 30, seed), seed=seed) for name, seed in (("b", 0), ("c", 1)))

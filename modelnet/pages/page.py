@@ -79,16 +79,18 @@ def render(report: Report) -> bytes:
         run_table=run_table(report) if len(report.runs) > 1 else None,
         options=option_tables(report.groups),
         environment=environment_table(report.runs),
-        commands=[(show_path(run.path.name), _command(run)) for run in report.runs],
+        commands=[(show_path(run.path.name), *_command(run)) for run in report.runs],
     )
     return page.encode("utf-8", "backslashreplace")
 
 
-def _command(run: Run) -> str:
+def _command(run: Run) -> tuple[str, str]:
+    """Return the command that repeats a run, or "" and why none does."""
     command = run.config.get("command", "")
     if command is None:
-        return f"none: epochs {describe_epochs(run.config)}, and the learning rate depends on their number"
-    return show_path(command)
+        epochs = describe_epochs(run.config)
+        return "", f"No command repeats this run: epochs {epochs}, and the learning rate depends on their number."
+    return show_path(command), ""
 
 
 def _title(report: Report) -> str:

@@ -41,7 +41,8 @@ def _facts_of_one(run: Run) -> list[Fact]:
         facts.append(Fact("Validation loss", f"{run.scores.loss:.4f}"))
     elif last.val_loss is not None:
         facts.append(Fact("Validation accuracy", percent(last.val_acc), f"loss {last.val_loss:.4f}"))
-    facts.append(Fact("Training loss", f"{last.train_loss:.4f}", f"running mean; accuracy {percent(last.train_acc)}"))
+    average = f"average over the epoch; accuracy {percent(last.train_acc)}"
+    facts.append(Fact("Training loss", f"{last.train_loss:.4f}", average))
     by = f"loss {best.train_loss:.4f}" if best.val_acc is None else f"validation accuracy {percent(best.val_acc)}"
     images = "training" if best.val_acc is None else "validation"
     picked = f"{by}; picked on the {images} images, so it looks better than it is"

@@ -1,5 +1,6 @@
 """The page of a report: everything on it, nothing outside it, and no name that could be anything but text."""
 
+import json
 import re
 from html.parser import HTMLParser
 from itertools import pairwise
@@ -119,6 +120,17 @@ def test_numbers_options_and_the_command_are_those_of_the_run() -> None:
     assert "python 3.x" in text and "git commit 0123abcd" in text
     assert "paddle 6 2 50.0% 50.0% 50.0%" in text  # training, validation images; precision, recall, F1
     assert "snake , taken for paddle over 99% sure c.jpg" in text
+
+
+def test_a_run_that_no_command_repeats_shows_the_reason_instead() -> None:
+    run, other = (make_run(name, [0.7, 0.6], ANSWERS, sched="cosine", lr=lr) for name, lr in (("a", 0.1), ("b", 0.2)))
+    config = json.loads((run / "config.json").read_text())
+    (run / "config.json").write_text(json.dumps(config | {"command": None}))
+    alone, beside = Page([run]).text, Page([run, other]).text
+    for text in (alone, beside):
+        assert "No command repeats this run: epochs 2, and the learning rate depends on their number." in text
+    assert "This command" not in alone and "python cli.py" not in alone
+    assert beside.count("python cli.py train") == 1
 
 
 def test_pictures_that_are_not_there_are_said_to_be_missing() -> None:

@@ -46,7 +46,7 @@ def command(
     """Train a network on a cache and keep the results in a new folder runs/<name>/.
 
     Ctrl-C finishes the step and saves a checkpoint; --resume continues there. --resume takes only --epochs, --device,
-    --workers, --preload and --compile.
+    --workers, --preload and --compile, and --cache or --val where a cache was moved.
 
     On several GPUs: torchrun --nproc-per-node 2 cli.py train ... divides every batch among processes (ranks). The
     losses are those of one process, up to rounding. --workers and --threads hold for each rank.

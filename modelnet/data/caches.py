@@ -229,5 +229,5 @@ def find(cache: Path, run: Path | None, fingerprint: str | None = None) -> Path:
                 if TensorCache(path).fingerprint == fingerprint:
                     return path
     reason = "no such file, neither from here nor from the folder that holds runs/"
-    advice = "Move it back, or leave a link to it there"
+    advice = "Move it back, leave a link to it there, or train --resume RUN --cache FILE (--val FILE)"
     raise CacheMissing("the run's cache is gone", cache, reason, advice)

@@ -30,9 +30,12 @@ class TrainOptions:
     """
 
     cache: Path = _images(
-        MISSING, "Cache to train on: a file, or the name of a set of shards.", default_text="the one in data/cache/"
+        MISSING,
+        "Cache to train on: a file, or the name of a set of shards.",
+        default_text="the one in data/cache/",
+        resumable=True,
     )
-    val: Path | None = _images(None, "Cache to validate on after every epoch.", finder=False)
+    val: Path | None = _images(None, "Cache to validate on after every epoch.", resumable=True, finder=False)
     val_fraction: float | None = _group(
         None, "Fraction of the images to keep for validation, chosen by their content.", least=0, most=1, open=True
     )

@@ -44,11 +44,12 @@ class RunReader:
             reason, advice = "it is a table of several", "Give one of the folders that it names"
         return RunError("no run there", self.path, reason, advice)
 
-    def cache_path(self, side: str = "cache") -> Path:
+    def cache_path(self, side: str = "cache", given: Path | None = None) -> Path:
         """Return where a cache of the run is now, although it was moved: by its path, or by its fingerprint.
 
         Args:
             side: "cache", trained on, or "val", validated on; of one cache that was divided, both are it.
+            given: its path in the options that the run goes on with. Another one than before is believed as it is.
 
         Raises:
             CacheMissing: it is nowhere.
@@ -56,6 +57,8 @@ class RunReader:
         config = self.read_config()
         options, images = config["options"], config[side] or config["cache"]
         typed = (options.get("val") if side == "val" else None) or options["cache"]
+        if given is not None and given != Path(typed):
+            return given
         return find(Path(typed), self.path, images["fingerprint"])
 
     def read_metrics(self) -> list[EpochRow]:

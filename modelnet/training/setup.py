@@ -70,7 +70,7 @@ class Setup:
             require_tensorboard()
         self.ranks = ranks = ranks or Ranks()
         self._check_batch_size()
-        self.cache = open_to_train(options.cache if run is None else RunFolder(run).cache_path())
+        self.cache = open_to_train(options.cache if run is None else RunFolder(run).cache_path("cache", options.cache))
         same_caches(ranks, self.cache)  # before a network is made for its classes
         check_content(self.cache, options)
         self.device = choose_device(options.device, ranks)
@@ -192,7 +192,7 @@ class Setup:
         """Open the cache to validate on; warn of what does not go together."""
         val, warnings = None, shard_warnings(self.cache)
         if self.options.val is not None:
-            val = TensorCache(self.options.val if run is None else RunFolder(run).cache_path("val"))
+            val = TensorCache(self.options.val if run is None else RunFolder(run).cache_path("val", self.options.val))
             self.label_map = self._match(val)
             warnings += shard_warnings(val) + pair_warnings(self.cache, val)
         elif self.split is not None:

@@ -79,7 +79,8 @@ def resume(
         path: the folder of the run.
         progress, stop, ranks: as for `train`. Another number of ranks than before changes rounding, and what dropout
             draws.
-        changes: new values of `epochs`, `device`, `workers`, `preload` or `compile`; nothing else may differ.
+        changes: new values of `epochs`, `device`, `workers`, `preload` or `compile`, and new paths of caches that were
+            moved: `cache`, `val`. Nothing else may differ.
 
     Raises:
         RunError: there is no run at `path`. RunBusy: another process trains in it.
@@ -194,6 +195,8 @@ def resumed_options(run: RunFolder, changes: dict[str, Any]) -> TrainOptions:
     """
     options = TrainOptions.from_dict(run.read_config()["options"])
     try:
+        if changes.get("val") is not None and options.val is None:
+            raise ValueError("val says where its validation cache was moved to, and it has none")
         return options.resumed(changes)
     except ValueError as error:
         raise OptionsError("the run cannot go on so", run.path, str(error)) from error

@@ -120,7 +120,8 @@ def test_a_cache_that_is_gone_is_named_with_what_to_do(cache_path: Path) -> None
     Path("mine.h5").write_bytes(cache_path.read_bytes())
     run = trained_on(Path("mine.h5"), val_fraction=0.4)
     Path("mine.h5").rename("moved.h5")
-    gone = r"the run's cache is gone: mine\.h5: .*\. Move it back, or leave a link to it there"
+    gone = r"the run's cache is gone: mine\.h5: .*\. Move it back, leave a link to it there, or train --resume RUN "
+    gone += r"--cache FILE \(--val FILE\)"
     with pytest.raises(CacheMissing, match=gone + ", or give --cache to evaluate on another, whole$"):
         Trained.load(run, device="cpu").evaluate()
     with pytest.raises(CacheMissing, match=gone + "$"):
@@ -252,3 +253,27 @@ def test_a_run_finds_its_cache_by_the_fingerprint_after_it_was_moved(cache_path:
     assert Trained.load(run, device="cpu").evaluate().loss == loss
     assert len(resume(run, epochs=4).rows) == 4
     assert gather([run]).pictures.missing == ""
+
+
+def test_a_run_goes_on_with_moved_caches_that_are_named_and_with_no_others(
+    cache_path: Path, photos: Path, tmp_path: Path
+) -> None:
+    caches = [shutil.copy(cache_path, name) for name in ("c.h5", "v.h5")]
+    run = trained_on(Path("c.h5"), val=Path("v.h5"))
+    moved, val = (Path(name).rename(tmp_path / f"elsewhere-{name}") for name in caches)
+    with pytest.raises(CacheMissing, match="gone"):
+        resume(run, epochs=4)
+    next((photos / "2").iterdir()).unlink()
+    other = tmp_path / "other.h5"
+    build_cache(photos, other, size=TensorCache(moved).recipe.size, workers=1)
+    for train_cache, val_cache in ((other, val), (moved, other)):
+        with pytest.raises(CacheStale, match=r"other\.h5: it is not the one that run"):
+            resume(run, epochs=4, cache=train_cache, val=val_cache)
+    with pytest.raises(CacheMissing):
+        resume(run, epochs=4, cache=tmp_path / "nowhere.h5", val=val)
+    assert len(resume(run, epochs=4, cache=moved, val=val).rows) == 4
+    assert len(resume(run, epochs=5).rows) == 5
+    assert gather([run]).pictures.missing == ""
+    without = trained_on(moved)
+    with pytest.raises(OptionsError, match="it has none"):
+        resume(without, epochs=4, val=val)

@@ -119,7 +119,8 @@ def test_lr_find_takes_the_options_of_the_run_that_is_to_follow(option: Option) 
 
 
 def test_options_that_may_change_and_options_that_lr_find_leaves_out() -> None:
-    assert [o.name for o in OPTIONS.values() if o.resumable] == ["epochs", "device", "compile", "preload", "workers"]
+    resumable = ["cache", "val", "epochs", "device", "compile", "preload", "workers"]
+    assert [o.name for o in OPTIONS.values() if o.resumable] == resumable
     left_out = {option.name for option in OPTIONS.values() if not option.finder}
     schedule = {"lr", "sched", "warmup_epochs", "decay_rate", "decay_epochs", "plateau_epochs"}
     assert left_out == {"val", "epochs", *schedule, "model_ema", "patience", "compile", "tensorboard", "name"}

@@ -7,7 +7,6 @@ import re
 import shutil
 import signal
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -26,8 +25,6 @@ SHARED_MEMORY = Path("/dev/shm")
 PREFETCH = 2  # batches that torch asks of each worker ahead
 SECONDS_WITHOUT_A_BATCH = 600.0  # after which nothing is expected any more
 _POLL_SECONDS = 1.0
-_LONGEST_SOCKET = 107  # bytes of a Unix socket's path
-_SOCKET_NAME = "/pymp-abcdefgh/listener-abcdefgh"  # that multiprocessing puts below TMPDIR
 _NOTE_BYTES = 400
 _NO_WORKERS = "--workers 0 needs no workers"
 
@@ -62,7 +59,7 @@ def _begin(parent: int, note: Any, worker: int) -> None:
 
 
 def check_room(workers: int, batch_bytes: int) -> None:
-    """Refuse workers whose batches do not fit into shared memory, or whose sockets cannot be made.
+    """Refuse workers whose batches do not fit into shared memory.
 
     Containers often have 64 MB of shared memory. A batch that does not fit would never come.
 
@@ -73,10 +70,6 @@ def check_room(workers: int, batch_bytes: int) -> None:
     Raises:
         WorkerDied: says what is missing.
     """
-    folder = os.fsencode(tempfile.gettempdir())
-    if len(folder) + len(_SOCKET_NAME) > _LONGEST_SOCKET:
-        reason = f"it has {len(folder)} bytes; sockets of workers need {_LONGEST_SOCKET - len(_SOCKET_NAME)} or fewer"
-        raise WorkerDied("TMPDIR is too long for workers", tempfile.gettempdir(), reason, f"Shorten it; {_NO_WORKERS}")
     if not SHARED_MEMORY.is_dir():
         return
     needed, free = (PREFETCH * workers + 1) * batch_bytes, shutil.disk_usage(SHARED_MEMORY).free

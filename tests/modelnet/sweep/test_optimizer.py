@@ -15,6 +15,8 @@ COMPARED = [option for option in OPTIONS.values() if option.compared]
 def another(option: Option) -> Any:
     if option.choices:
         return option.choices[-1]
+    if option.parse is not None:
+        return 64
     by_type: dict[type, Any] = {bool: not option.default, int: 7, float: 0.25, str: "flip", Path: Path("w.pth")}
     return by_type[option.types[0]]
 

@@ -5,15 +5,22 @@ import sys
 from importlib import import_module
 from typing import Any, NoReturn
 
-import click
-
 try:
+    import click
+
     from modelnet.commands._options import example
     from modelnet.commands._process import Interrupted, Unread, run
     from modelnet.runtime.launcher import is_rank
 except ModuleNotFoundError as error:  # "pipeline.errors": a file pipeline.py comes first in the path of modules
     package = (error.name or "").partition(".")[0]
     file = getattr(sys.modules.get(package), "__file__", None)
+    if package == "click":  # another Python than that of the environment
+        from pipeline.errors import WorkerDied
+        from pipeline.text import how_to_install
+
+        advice = f"Activate its environment, or install it. {how_to_install()}"
+        print(f"error: a library that is needed cannot be loaded: {error}. {advice}", file=sys.stderr)
+        sys.exit(WorkerDied.exit_code)
     if package not in ("pipeline", "modelnet") or file is None:
         raise
     sys.exit(f"error: {file} hides the package {package} of modelnet-cache: rename that file")

@@ -120,14 +120,18 @@ def test_a_bug_is_one_line_too_and_ends_with_1(tmp_path: Path) -> None:
     assert one_line(ended.stderr).startswith("error: this is a bug: ZeroDivisionError: ")
 
 
-def test_a_library_that_cannot_be_loaded_is_no_bug_and_ends_with_71() -> None:
-    program = "import sys; sys.modules['PIL'] = None; sys.argv = ['cli.py', 'build-cache', 'x']; import cli; cli.main()"
+@pytest.mark.parametrize("library", ["PIL", "click"])  # click: another Python than that of the environment
+def test_a_library_that_cannot_be_loaded_is_no_bug_and_ends_with_71(library: str) -> None:
+    program = f"import sys; sys.modules[{library!r}] = None; sys.argv = ['cli.py', 'build-cache', 'x']; "
+    program += "import cli; cli.main()"
 
     ended = subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True)
 
     assert ended.returncode == 71
     said = one_line(ended.stderr)
-    assert re.match(r"error: a library that is needed cannot be loaded: .*PIL.*\. Activate its environment, ", said)
+    assert re.match(
+        rf"error: a library that is needed cannot be loaded: .*{library}.*\. Activate its environment, ", said
+    )
     assert said.endswith("In a clone of modelnet-cache, type: pip install '.'; with a wheel: pip install 'FILE.whl'")
 
 

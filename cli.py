@@ -80,7 +80,7 @@ class Commands(click.Group):
 def cli(ctx: click.Context, debug: bool) -> None:
     """Decode a folder of photographs once, train many experiments from the cache."""
     if is_rank() and ctx.invoked_subcommand in ("info", "verify", "compare"):
-        os.environ["WORLD_SIZE"] = "1"  # in a script that torchrun started, say: they only look, each by itself
+        os.environ["WORLD_SIZE"] = "1"  # they only read, so each rank of torchrun may run them by itself
     if is_rank() and ctx.invoked_subcommand != "train":
         raise click.UsageError("torchrun starts several processes, and only train divides its work among them")
     if ctx.invoked_subcommand is None:

@@ -15,7 +15,7 @@ Interpolation = Literal["bilinear", "bicubic", "lanczos", "box", "nearest"]
 Color = tuple[int, int, int]
 
 MAX_SIZE = 4096
-WITHOUT_KEY: dict[str, Any] = {  # what a stored recipe means that lacks a key
+WITHOUT_KEY: dict[str, Any] = {  # the meaning of a stored recipe without a key
     "fit": "squash",
     "resize_to": None,
     "interpolation": "bilinear",
@@ -23,7 +23,7 @@ WITHOUT_KEY: dict[str, Any] = {  # what a stored recipe means that lacks a key
     "background": None,
     "scaled_decode": False,
 }
-_OMITTED = frozenset(WITHOUT_KEY)  # so that a cache without them has the bytes that it always had
+_OMITTED = frozenset(WITHOUT_KEY)  # so that caches with usual values keep the bytes of earlier versions
 
 
 class RecipeOptions(TypedDict, total=False):

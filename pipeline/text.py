@@ -3,7 +3,7 @@
 import os
 from collections.abc import Container, Iterator, Sequence
 
-SHOWN = 10  # entries that a list shows before it only counts
+SHOWN = 10  # entries that a list shows before it counts the others
 
 
 def show_path(path: "str | bytes | os.PathLike[str]") -> str:

@@ -18,7 +18,7 @@ class _PathType(click.Path):
     """A path. `~` is the home folder: no shell replaces it in --out=~/c.h5."""
 
     def __init__(self) -> None:
-        super().__init__(path_type=Path, readable=False)  # whether it may be read is no question of usage
+        super().__init__(path_type=Path, readable=False)  # a missing permission is not a usage error
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Return the path; one that begins with `~` as the shell understands it."""

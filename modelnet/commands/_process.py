@@ -39,13 +39,13 @@ class Unread(BaseException):
 
 def run(group: click.Group) -> NoReturn:
     """Run the command line; every failure is one line on stderr and an exit code of `pipeline.errors`."""
-    debug = "--debug" in sys.argv  # before the command or behind it
+    debug = "--debug" in sys.argv  # before or after the name of the command
     open_missing_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
-            with suppress(OSError):  # a caller has put a pipe in the place of its file
+            with suppress(OSError):  # a caller may replace the stream by a pipe
                 stream.reconfigure(errors="backslashreplace")  # a terminal may be unable to show the name of a class
-    os.environ["MPLBACKEND"] = "agg"  # a notebook's names a package that may be missing here, and nothing is shown
+    os.environ["MPLBACKEND"] = "agg"  # a notebook's backend may not be installed here, and nothing is shown
     for asked in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(asked) is not signal.SIG_IGN:  # as nohup sets it
             signal.signal(asked, _terminate)
@@ -84,7 +84,7 @@ def run(group: click.Group) -> NoReturn:
         if error.errno not in _NO_ROOM:
             report_bug(error, debug)
         fail(f"writing failed: {error.strerror}. {_NO_ROOM[error.errno]}", StorageError.exit_code, debug)
-    except ImportError as error:  # not installed, or no room for it in memory
+    except ImportError as error:  # not installed, or too large for the memory
         missing = isinstance(error, ModuleNotFoundError)
         advice = f"Activate its environment, or install it. {how_to_install()}" if missing else _RAISE_LIMIT
         fail(f"a library that is needed cannot be loaded: {error}. {advice}", WorkerDied.exit_code, debug)
@@ -105,11 +105,11 @@ def fail(message: str, code: int, debug: bool) -> NoReturn:
             from modelnet.runtime.ranks import may_speak
 
             speaks = may_speak(code)
-        except Exception:  # torch is what failed, or it was stopped in the middle of being imported
+        except Exception:  # torch itself failed, or its import was interrupted
             speaks = code not in (INTERRUPTED, TERMINATED) or os.environ.get("RANK") == "0"
         if not speaks:
             end(code)
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # a second one: the code of the first counts
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # a second signal: the exit code is that of the first
         signal.signal(number, signal.SIG_IGN)
     if debug:
         import traceback
@@ -124,7 +124,7 @@ def tell(text: object, err: bool = False) -> None:
     try:
         click.echo(text, err=err)
     except OSError as error:
-        if error.errno not in (errno.EPIPE, errno.EIO):  # a closed pipe, a terminal that is gone
+        if error.errno not in (errno.EPIPE, errno.EIO):  # a closed pipe or a closed terminal
             raise
         discard(sys.stderr if err else sys.stdout)
 

@@ -61,7 +61,7 @@ def command(
     from pipeline.load.batch_memory import keep_freed_memory
 
     for needed in ("matplotlib.backends.backend_agg", "matplotlib.backends.backend_svg", "jinja2"):
-        import_module(needed)  # pictures and the report come last; what is missing for them is told first
+        import_module(needed)  # pictures and the report come last, but missing packages are reported first
     faulthandler.enable()  # a disk that fails under a memory map ends the process; this says where
     keep_freed_memory()
     with stop_on_signals() as stop:

@@ -12,7 +12,7 @@ from modelnet.compare.statistics import CONFIDENCE, FEWEST_RUNS, Difference, too
 from pipeline.text import align, first_lines, show_path
 
 FLIPS_SHOWN = 10
-MOST_NEEDED = 1_000_000  # a larger number says no more than this
+MOST_NEEDED = 1_000_000  # a larger number tells nothing more
 
 
 @dataclass(frozen=True)
@@ -163,7 +163,7 @@ def verdict(first: Side, second: Side, images: int, accuracy: Difference, better
     low, high, single = accuracy.low, accuracy.high, len(first.runs) == len(second.runs) == 1
     if low is None or high is None:
         few = " and ".join(f"{side.label} has {len(side.runs)}" for side in (first, second) if too_few(len(side.runs)))
-        return f"too few runs: {few}; at least {FEWEST_RUNS} runs of a side show how far its seeds lead"
+        return f"too few runs: {few}; at least {FEWEST_RUNS} runs of a side show the spread of its seeds"
     if better is not None:
         winner, other = (second, first) if better == second.label else (first, second)
         than = f" than {_as_one(other, single)}" if len(other.runs) == 1 < len(winner.runs) else ""

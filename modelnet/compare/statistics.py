@@ -16,11 +16,11 @@ from scipy.special import chdtri, ndtri, stdtrit
 Values = NDArray[np.float64]
 
 CONFIDENCE, POWER = 0.95, 0.8
-FEWEST_RUNS = 3  # of a side that stands for its options: two hardly show how far seeds scatter
-MOST_RUNS, MOST_IMAGES = 10_000, 1e12  # larger numbers are not looked for
+FEWEST_RUNS = 3  # runs of a side for a claim about its options: two say too little about the spread of seeds
+MOST_RUNS, MOST_IMAGES = 10_000, 1e12  # larger numbers are not searched
 _LEAST_P = 1e-16
-_IMAGES_LIMITS = 0.9, 0.1  # confidence of the limits between which the variance between images is believed to lie
-_MOST_DOUBT = 2  # ratio of the numbers of runs that these two limits give: beyond it no number is named
+_IMAGES_LIMITS = 0.9, 0.1  # confidence of the upper and lower limit of the variance between images
+_MOST_DOUBT = 2  # largest ratio between the numbers of runs from the two limits; above it, no number is given
 _NO_DIFFERENCE = 1e-9
 
 
@@ -93,7 +93,7 @@ class Estimate:
         spread = np.maximum(square - size**2, _NO_DIFFERENCE)
 
         def enough(count: Values) -> Any:
-            missed = ndtri(POWER) * np.sqrt(spread / count)  # by how much the difference comes out too low, at most
+            missed = ndtri(POWER) * np.sqrt(spread / count)  # largest underestimation of the difference
             fewer = np.maximum(square - missed * size * (1 - square) / spread, 0)  # images that differ then
             center, images = _with_two_added(np.maximum(size - missed, 0), fewer, count, np.ones_like(size))
             return (center > 0) & (center >= -ndtri(level / 2) * np.sqrt(images))
@@ -115,7 +115,7 @@ class Estimate:
 
     def _runs_needed(self, level: float, images: Values) -> Values:
         freedom = _freedom(self.seeds_T, self.runs_T)
-        raised = freedom / chdtri(freedom, 0.5)  # from few runs, more often than not, the variance comes out too low
+        raised = freedom / chdtri(freedom, 0.5)  # with few runs, the variance is usually underestimated
         of_one_run_T = self.seeds_T * _as_column(self.runs_T, self.seeds_T) * raised
         size = np.abs(self.value)
 

@@ -93,7 +93,7 @@ class Batches:
         self.loader: DataLoader[Any] = make_loader(
             cache, batch_size, shuffle, seed, workers, drop_last, self.is_far, rows, self.is_far, part, **options
         )
-        # torch has it that there may be none: of a loader that is not batched, which ours is
+        # torch's type allows None, for a loader without batches; ours has batches
         self.sampler = cast(EpochSampler, self.loader.batch_sampler.sampler)  # type: ignore[union-attr]
         self.plan = self.sampler.plan
         if workers and len(self.plan):
@@ -178,7 +178,7 @@ class Batches:
             return self.preloaded.batches(*self.plan.own_batches(self.plan.positions(number)[first:]))
         self.sampler.set_epoch(number, first)
         batches: Iterator[Sequence[Tensor]] = iter(self.loader)
-        if self.workers:  # ranks stop after a step that they share
+        if self.workers:  # ranks stop after the same step
             batches = wait_for_batches(batches, self.stop if self.plan.ranks == 1 else None)
         if self.is_far:
             return read_ahead(batches, Lane(self.device))
@@ -219,7 +219,7 @@ class Batches:
         except (RuntimeError, OSError, EOFError) as error:
             if self.workers == 0:
                 raise
-            if str(error).startswith("Caught "):  # raised in a worker: read the batch here to have the real exception
+            if str(error).startswith("Caught "):  # raised in a worker: read the batch here for the original exception
                 self.cache.read(self.rows(epoch, step))
                 raise
             signals, note = self._end_workers(), "" if self.note is None else self.note.value.decode(errors="replace")
@@ -230,10 +230,10 @@ class Batches:
         iterator = getattr(self.loader, "_iterator", None)
         if iterator is None:
             return []
-        with suppress(RuntimeError):  # torch's handler of SIGCHLD may tell of the same death once more
+        with suppress(RuntimeError):  # torch's SIGCHLD handler may report the same death again
             iterator._shutdown_workers()
         signals = [signal.Signals(-worker.exitcode) for worker in iterator._workers if (worker.exitcode or 0) < 0]
-        for worker in iterator._workers:  # one that hangs does not hear of SIGTERM, and would be waited for at the end
+        for worker in iterator._workers:  # a hanging worker ignores SIGTERM, and the exit would wait for it
             worker.kill()
             worker.join()
         self.loader._iterator = None

@@ -78,7 +78,7 @@ class Mixing:
 def mix_images(mixture: Mixture, images_BCHW: Tensor, others_BCHW: Tensor) -> Tensor:
     """Return the images with a box of their partner pasted, or blended with it; `images_BCHW` is written over."""
     blend_B = torch.where(mixture.is_cut_B, 1.0, mixture.part_B)
-    if images_BCHW.device.type == "cpu":  # one image after the other: no more is touched than changes
+    if images_BCHW.device.type == "cpu":  # one image after the other: only the changed pixels are written
         everything = zip(images_BCHW, others_BCHW, blend_B.tolist(), mixture.box_B4.tolist(), strict=True)
         for image_CHW, other_CHW, blend, (left, right, top, bottom) in everything:
             image_CHW[:, top:bottom, left:right] = other_CHW[:, top:bottom, left:right]

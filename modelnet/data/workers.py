@@ -22,8 +22,8 @@ from pipeline.errors import StorageError, WorkerDied
 from pipeline.text import show_bytes
 
 SHARED_MEMORY = Path("/dev/shm")
-PREFETCH = 2  # batches that torch asks of each worker ahead
-SECONDS_WITHOUT_A_BATCH = 600.0  # after which nothing is expected any more
+PREFETCH = 2  # batches that torch requests from each worker in advance
+SECONDS_WITHOUT_A_BATCH = 600.0  # after which a worker counts as hanging
 _POLL_SECONDS = 1.0
 _NOTE_BYTES = 400
 _NO_WORKERS = "--workers 0 needs no workers"
@@ -37,7 +37,7 @@ def worker_options(note: "ctypes.Array[ctypes.c_char]") -> dict[str, Any]:
     """
     options: dict[str, Any] = {"persistent_workers": True, "timeout": _POLL_SECONDS, "prefetch_factor": PREFETCH}
     options["worker_init_fn"] = partial(_begin, os.getpid(), note)
-    if sys.platform == "linux":  # a process that another has forked would be slow, and outlive this one
+    if sys.platform == "linux":  # starting it in a forked process would be slow, and it would outlive this process
         options["multiprocessing_context"] = "fork"
     return options
 

@@ -11,10 +11,10 @@ from modelnet.options import TrainOptions
 from modelnet.plots.figures import Guess
 from modelnet.progress import EpochRow
 
-GUESSING_AFTER = 20  # epochs; a ModelNet that converges has often hardly begun to after 10
+GUESSING_AFTER = 20  # epochs; even a ModelNet that converges has often barely improved after 10
 _LAST = 5  # epochs; earlier ones may still learn how many images each class has
-_NEAR = 0.03  # of a loss; a rate that is too large keeps a guessing network that far above the loss of guessing
-FALLING = 0.002  # below the loss of guessing: a network that learns slowly, and not one that guesses
+_NEAR = 0.03  # of a loss; with too large a rate, a guessing network stays that far above the loss of guessing
+FALLING = 0.002  # below the loss of guessing: the network learns slowly, but does not guess
 _SEEMS_BETTER = 0.05  # of an accuracy
 
 

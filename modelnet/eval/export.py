@@ -19,12 +19,12 @@ from pipeline.text import how_to_install, show_bytes, show_path
 
 SUFFIXES = {"onnx": ".onnx", "torch": ".pt2"}
 FILTER = "{}, antialiased: Pillow's Image.resize with Resampling.{}"
-PREPARATION = "modelnet.json"  # the name of what is recorded beside a program of torch.export
+PREPARATION = "modelnet.json"  # the file name of the preparation in a program of torch.export
 
 _NEEDED = ("onnx", "onnxscript")
 _MOST_ONNX = 2_000_000_000  # bytes: protobuf has no larger messages
-_TOLERANCE = 1e-5  # of a logit, and of its size where that is over 1
-_BATCHES = (1, 3)  # that the result is tried on; neither is the size that it was made with
+_TOLERANCE = 1e-5  # absolute for logits up to 1, relative for larger ones
+_BATCHES = (1, 3)  # batch sizes of the check; both differ from that of the export
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def export(trained: Trained, form: str = "onnx") -> Exported:
     encode = _onnx_bytes if form == "onnx" else _torch_bytes
     try:
         data = encode(trained.network, torch.zeros(2, *shape), recorded)
-    except Exception as error:  # torch's exporters end in any kind of error where they do not know an operation
+    except Exception as error:  # torch's exporters raise any type of error for an unknown operation
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise CheckpointError("the network cannot be exported", trained.run, f"torch says: {reason}") from error
     checked_by, difference = _check(trained, form, data, shape)
@@ -126,7 +126,7 @@ def _onnx_bytes(network: nn.Module, images: Tensor, recorded: dict[str, Any]) ->
     )
     assert program is not None
     for node in program.model.graph:
-        node.metadata_props.clear()  # the place in the source of each operation, with the paths of this machine
+        node.metadata_props.clear()  # the source line of each operation, with paths of this machine
     for name, value in recorded.items():
         program.model.metadata_props[name] = value if isinstance(value, str) else json.dumps(value)
     data: bytes = program.model_proto.SerializeToString()

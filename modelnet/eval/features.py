@@ -51,7 +51,7 @@ def build_features(
 
     def rows_of(first: int, end: int) -> NDArray[np.float32]:
         batch = cache.read(torch.arange(first, end))
-        # always as many at once: a shorter batch might be computed in another order, to other last digits
+        # always the same batch size: a shorter batch may be summed in another order, with other last digits
         full = torch.cat([batch, batch.new_zeros((ROWS_AT_ONCE - len(batch), *batch.shape[1:]))])
         rows_ND = backbone(full)[: len(batch)]
         if not bool(rows_ND.isfinite().all()):

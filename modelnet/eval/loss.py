@@ -12,7 +12,7 @@ from torch.nn.functional import cross_entropy
 from modelnet.data.mixup import CUTMIX, BetaTable
 from modelnet.options import TrainOptions
 
-_MIXED_LABELS = 4096  # drawn for the mean of the lowest loss
+_MIXED_LABELS = 4096  # random draws for the mean of the lowest loss
 _LOG_0 = -1000.0  # of a probability: exp gives 0, and 0 times it is 0
 
 

@@ -56,7 +56,7 @@ def image_files(path: Path) -> list[Path]:
     if not path.is_dir():
         return [path]
     contents = walk_folder(os.fsencode(path))
-    names = [*contents.images.paths, *(name for name, _ in contents.failed)]  # to be named where they fail
+    names = [*contents.images.paths, *(name for name, _ in contents.failed)]  # named later, when they fail
     found = sorted(path / os.fsdecode(name) for name in names)
     if not found:
         suffixes = " ".join(os.fsdecode(suffix) for suffix in SUFFIXES)

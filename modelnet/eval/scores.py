@@ -11,8 +11,8 @@ from modelnet.eval.evaluate import Outcome
 from pipeline.format.classes import ClassId
 from pipeline.text import align, show_path
 
-TOP5_FROM = 6  # classes; with fewer, the right one is nearly always among five
-MATRIX_UP_TO = 10  # classes, that the text shows whole
+TOP5_FROM = 6  # classes; with fewer, the right one is nearly always in the top five
+MATRIX_UP_TO = 10  # classes up to which the text shows the whole matrix
 
 
 @dataclass(frozen=True)

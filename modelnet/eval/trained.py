@@ -175,7 +175,7 @@ class Trained:
         batches = Batches(opened, self.device, size, workers=workers, rows=rows, crop_size=crop_size)
         with worker_deaths(opened.path), memory_errors(self.device):
             outcome = evaluate(self.network, batches, label_map, autocast=autocast(self.options, self.device))
-        assert outcome is not None  # nobody can ask it to stop
+        assert outcome is not None  # it has no stop flag
         scores = score(outcome, self.class_ids, self.class_names)
         if keep and not (cache is None and self.is_result):
             self._keep(opened, scores, prediction_rows(outcome, batches, self.class_ids), progress or Progress())

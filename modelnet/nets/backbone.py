@@ -14,7 +14,7 @@ from pipeline import TensorCache
 from pipeline.errors import CheckpointError, OptionsError
 from pipeline.format.features import Features
 
-_CLASSES = 1000  # ImageNet's; a last layer for others is left out anyway
+_CLASSES = 1000  # ImageNet's; the last layer is left out anyway
 
 
 class Backbone:

@@ -13,7 +13,7 @@ from pipeline.text import how_to_install
 
 MODELNET, LINEAR, TIMM = "modelnet", "linear", "timm:"
 
-_AUXILIARY = ("googlenet", "inception_v3")  # would give a second and third answer in training
+_AUXILIARY = ("googlenet", "inception_v3")  # they would return auxiliary logits in training
 
 
 def build_network(name: str, classes: int, size: int | tuple[int, int]) -> nn.Module:

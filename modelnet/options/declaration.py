@@ -17,7 +17,7 @@ class Scope(Enum):
     NETWORK = auto()  # each network of one pass over the data may have its own
     PASS = auto()  # another value needs another pass over the data
     GROUP = auto()  # all networks that are trained together share it
-    MACHINE = auto()  # decides where and how fast: runs that differ in it alone have the same options
+    MACHINE = auto()  # decides where and how fast; it does not count as a difference between runs
     RECORD = auto()  # decides what is written, not what is computed
     IMAGES = auto()  # a path; the fingerprint of the cache is compared instead
 

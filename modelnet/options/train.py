@@ -12,7 +12,7 @@ from typing import Any, cast, get_args
 from modelnet.options.declaration import Option, Scope, declare
 from pipeline.recipe import parse_size, show_size
 
-LR_PER_IMAGE, LR_OTHERS = 0.001, 0.001  # of SGD, × batch size; of the optimizers that scale the gradient themselves
+LR_PER_IMAGE, LR_OTHERS = 0.001, 0.001  # SGD's is × batch size; the others scale the gradient themselves
 MIXTURES = ("mixup", "cutmix")
 AUGMENTATIONS = ("flip", "crop", "color", "erase", *MIXTURES)
 DEVICE = re.compile(r"auto|cpu|cuda(:\d{1,3})?")
@@ -175,7 +175,7 @@ class TrainOptions:
         if len(set(self.augmentations)) < len(self.augmentations):
             raise ValueError(f"augment takes each kind once, not {self.augment!r}")
         in_order = ",".join(kind for kind in AUGMENTATIONS if kind in self.augmentations)
-        object.__setattr__(self, "augment", in_order)  # they are done in this order, in whichever they are named
+        object.__setattr__(self, "augment", in_order)  # they run in this order, whatever the order on the command line
         if self.scales_gradients and self.zero_grad != "batch":
             raise ValueError(
                 "float16's gradients are scaled anew for every step: keep none, or give amp_dtype bfloat16"

@@ -7,7 +7,7 @@ from modelnet.plots.axes import new_figure
 from modelnet.plots.figures import png_of
 from modelnet.plots.letters import Letters, letters_for
 
-NAMED_UP_TO, NUMBERED_UP_TO = 25, 10  # classes of a matrix that has room for names, and for numbers
+NAMED_UP_TO, NUMBERED_UP_TO = 25, 10  # largest number of classes for which names fit, and numbers
 PAIRS = 20
 LONGEST = 20  # letters of a name
 

@@ -83,7 +83,7 @@ def rate_curve(
     axes.axhline(blind, color="gray", linestyle=":", label=f"guessing: {blind:.3f}")
     if suggestion is not None:
         axes.axvline(suggestion, color="black", linestyle=":", label=f"suggested: {suggestion:g}")
-        axes.set_ylim(-0.04 * blind, 2 * blind)  # nobody asks how bad a rate is that fails
+        axes.set_ylim(-0.04 * blind, 2 * blind)  # losses of failing rates are not worth space on the axis
     axes.legend()
     axes.set(xlabel="learning rate", ylabel=f"training loss of epoch {epochs}", xscale="log")
     axes.grid(alpha=0.3)

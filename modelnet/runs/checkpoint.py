@@ -21,7 +21,7 @@ _ZIP = b"PK\x03\x04"
 
 def encode(content: dict[str, Any]) -> bytes:
     """Return the bytes of a checkpoint that holds `content`: dictionaries, lists, tensors, numbers, text, None."""
-    import torch  # here: who only reads a run's numbers need not wait for it
+    import torch  # here, so that reading a run's numbers does not wait for torch
 
     buffer = io.BytesIO()
     torch.save(content, buffer)

@@ -13,7 +13,7 @@ from pipeline.format.features import Features
 from pipeline.recipe import parse_size
 
 FORMAT = 5
-_RNG_BYTES = 5056  # of torch's Mersenne Twister on the CPU; of the generator on CUDA
+_RNG_BYTES = 5056  # state of torch's Mersenne Twister on the CPU; of the CUDA generator
 _RNG_CUDA_BYTES = 16
 
 
@@ -192,7 +192,7 @@ def _state_of_one(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
     """Return what an optimizer of this kind keeps of a parameter after a step."""
     parameter = torch.nn.Parameter(torch.zeros(1))
     parameter.grad = torch.zeros(1)
-    known = inspect.signature(type(optimizer).__init__).parameters  # defaults has more of AdamW than it takes
+    known = inspect.signature(type(optimizer).__init__).parameters  # `defaults` of AdamW has more than it takes
     settings = {name: value for name, value in optimizer.defaults.items() if name in known}
     probe = type(optimizer)([parameter], **settings)
     probe.step()

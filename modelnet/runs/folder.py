@@ -107,14 +107,14 @@ class RunFolder(RunReader):
 
     def _take_lock(self) -> None:
         self._lock = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        os.register_at_fork(after_in_child=self.close)  # a worker that outlives a killed run would keep it locked
+        os.register_at_fork(after_in_child=self.close)  # otherwise a worker that outlives a killed run keeps the lock
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             self.close()
             raise RunBusy("the run is busy", self.path, "another process trains in it", "Wait for it") from error
         except OSError:
-            pass  # a disk without locks: runs of different names still never meet
+            pass  # a disk without locks: runs with different names still do not collide
 
     @property
     def is_written(self) -> bool:

@@ -30,7 +30,7 @@ def keep_previous(path: Path, previous: Path) -> None:
             files.publish(path.read_bytes(), previous)
             return
         files.rename(aside, previous)
-        files.remove(aside)  # rename does nothing where both are the same file: killed here the last time
+        files.remove(aside)  # rename does nothing if both are the same file: an earlier run was killed here
 
 
 @contextmanager

@@ -13,7 +13,7 @@ Check = Callable[[Any, str], None]
 
 LARGEST = 2**63 - 1
 
-LONGEST = 60  # characters of a value that a message quotes
+LONGEST = 60  # characters of a value in a message
 
 
 def refused(key: str, needed: str, value: Any) -> ValueError:

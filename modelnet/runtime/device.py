@@ -37,9 +37,9 @@ def choose_device(name: str, ranks: Ranks | None = None) -> torch.device:
         except RuntimeError as error:  # held by another process, or too old for this PyTorch
             reason = f"{name}: {str(error).splitlines()[0]}"
             raise DeviceError("the device cannot be used", None, reason, "Try --device cpu") from error
-        torch.backends.cudnn.benchmark = False  # would choose algorithms by their time: other runs, other losses
+        torch.backends.cudnn.benchmark = False  # it chooses algorithms by measured time: losses would vary
         torch.backends.cudnn.deterministic = True
-        torch.backends.cudnn.allow_tf32 = False  # float32 that is not: --amp is there for those who want it
+        torch.backends.cudnn.allow_tf32 = False  # TF32 is not float32; --amp is the option for lower precision
         if device.index is not None:
             torch.cuda.set_device(device)
     return device

@@ -154,7 +154,7 @@ class Ranks:
         """Say whether this rank is the first that tells of a failure, and leave its exit code to the others."""
         if self._store is None:
             return True
-        with suppress(RuntimeError):  # where torchrun itself is gone, better twice than never
+        with suppress(RuntimeError):  # if torchrun itself is gone, printing twice is better than never
             if self._store.add(_SPOKEN, 1) > 1:
                 return False
             self._store.set(_CODE, str(code))
@@ -176,7 +176,7 @@ def synchronize_batch_norm(network: nn.Module, device: torch.device) -> None:
         reason = "BatchNorm takes mean and variance over all ranks on GPUs only"
         advice = "Train it in one process, or choose a network without BatchNorm"
         raise OptionsError("this network cannot train in several ranks on a CPU", None, reason, advice)
-    timm = sys.modules.get("timm")  # its layers do more than BatchNorm, and only it knows what
+    timm = sys.modules.get("timm")  # its BatchNorm layers do more, which we cannot reproduce
     convert = timm.layers.convert_sync_batchnorm if timm else nn.SyncBatchNorm.convert_sync_batchnorm
     convert(network)
 
@@ -220,7 +220,7 @@ def join_ranks() -> Iterator[Ranks]:
     dist.init_process_group(backend, store=store, rank=rank, world_size=size)
     local, local_size = int(os.environ.get("LOCAL_RANK", rank)), int(os.environ.get("LOCAL_WORLD_SIZE", size))
     if torch.cuda.is_available() and local < torch.cuda.device_count():
-        torch.cuda.set_device(local)  # which "cuda" means from here on
+        torch.cuda.set_device(local)  # "cuda" means this device from here on
     _joined = ranks = Ranks(rank, size, local, local_size, store)
     try:
         yield ranks
@@ -249,7 +249,7 @@ def may_speak(code: int) -> bool:
     """
     if _joined is not None:
         return _joined.may_speak(code)
-    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":  # else rank 0 keeps the store, and may be gone
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":  # else rank 0 holds the store, and may have ended
         with suppress(RuntimeError, ValueError):
             store, _, _ = next(rendezvous("env://", timeout=timedelta(seconds=10)))
             return Ranks(store=store).may_speak(code)

@@ -12,7 +12,7 @@ from pipeline.errors import OptionsError
 
 MOST = 512  # networks: each keeps its run folder open while it is trained
 
-_NEEDED = {"model": MODELNET, "amp": False, "compile": False}  # half-size numbers are not the same in a stack
+_NEEDED = {"model": MODELNET, "amp": False, "compile": False}  # half precision gives other results in a stack
 # Networks of one pass over the data have the same values of these; names of run folders always differ.
 SHARED = [name for name, option in OPTIONS.items() if option.scope is not Scope.NETWORK and name != "name"]
 _SWEEPABLE = {flag.removeprefix("--"): o.name for o in OPTIONS.values() if o.sweepable for flag in (o.flag, *o.flags)}

@@ -67,7 +67,7 @@ def train_many(
     members = cross(options, seeds, data_seeds, sweep)
     check(members)
     for warning in members[0].idle:
-        if all(warning in member.idle for member in members):  # a sweep's other setting may use it
+        if all(warning in member.idle for member in members):  # another setting of the sweep may use it
             progress.warn(warning)
     groups = _own_part(passes(members), ranks)
     with ExitStack() as stack:

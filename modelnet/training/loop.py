@@ -31,8 +31,8 @@ from pipeline.errors import TrainingDiverged
 from pipeline.text import shorten
 
 NAMES_SHOWN = 16
-LEAST_SCALE = 2.0**-24  # of gradients: each step in which one is not finite halves it, from 65536
-SECONDS_BETWEEN_SAVES = 1.0  # publishing takes 10 ms or more, an epoch of a small set little longer
+LEAST_SCALE = 2.0**-24  # smallest scale of gradients: it starts at 65536, and each non-finite step halves it
+SECONDS_BETWEEN_SAVES = 1.0  # publishing takes 10 ms or more, about as long as an epoch of a small set
 
 
 @dataclass(frozen=True)
@@ -233,7 +233,7 @@ class TrainingLoop:
         setup = self.setup
         assert setup.val_batches is not None
         outcome = evaluate(self.state.evaluated, setup.val_batches, setup.label_map, autocast=setup.autocast)
-        assert outcome is not None  # nobody can ask it to stop
+        assert outcome is not None  # it has no stop flag
         return outcome
 
     def evaluate_best(self) -> Outcome:
@@ -269,7 +269,7 @@ class TrainingLoop:
         )
         label_map = torch.arange(len(self.setup.cache.class_ids))
         outcome = evaluate(self.state.network, batches, label_map, autocast=self.setup.autocast)
-        assert outcome is not None  # nobody can ask it to stop
+        assert outcome is not None  # it has no stop flag
         return outcome
 
     def hint(self, text: str) -> None:
@@ -293,7 +293,7 @@ class TrainingLoop:
 
     def diverged(self, what: str, step: int) -> NoReturn:
         """Name the batch at which it happened; where its rows are not as they were written, that is why."""
-        if not self.setup.options.preload:  # those were taken from it at the beginning
+        if not self.setup.options.preload:  # they were taken from it at the start
             self.setup.cache.look_again()
             self.setup.cache.read_stored(self.batches.rows(self.state.epoch, step))
         names = self.batches.names(self.state.epoch, step)

@@ -118,7 +118,7 @@ def _last_loss(setup: Setup, rate: float) -> float:
     """Train from the network's present weights and return the mean loss of the last epoch."""
     network = setup.state.network.train()
     optimizer = build_optimizer(network, replace(setup.options, lr=rate))
-    optimizer.zero_grad()  # of the rate before, where they are kept
+    optimizer.zero_grad()  # of the previous rate, where they are kept
     scaler = GradScaler(setup.device.type, enabled=setup.options.scales_gradients)
     update = NetworkUpdate(State(network, optimizer, scaler=scaler), setup.options.clip_grad, schedule=None)
     train_step = TrainingStep(network, setup.loss_of, update, setup.accumulation, setup.autocast)

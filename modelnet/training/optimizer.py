@@ -25,7 +25,7 @@ def build_optimizer(network: nn.Module, options: TrainOptions) -> torch.optim.Op
     settings: dict[str, Any] = {"lr": options.learning_rate, "weight_decay": options.weight_decay}
     if options.opt in _WITH_MOMENTUM:
         settings["momentum"] = options.momentum
-    if options.opt == "sgd" and not options.scales_gradients:  # torch's fused step, if left out, spoils the momentum
+    if options.opt == "sgd" and not options.scales_gradients:  # a skipped fused step of torch corrupts the momentum
         settings["fused"] = True  # all weights in one pass: a twentieth less time a step at batch size 8
     optimizer: torch.optim.Optimizer = _without_compiler(_OPTIMIZERS[options.opt])(network.parameters(), **settings)
     return optimizer

@@ -76,7 +76,7 @@ class Setup:
         self.device = choose_device(options.device, ranks)
         self.autocast = autocast(options, self.device)
         self.state = initial_state(self.cache, options, self.device, ranks)
-        if options.weights is not None and run is None:  # a run that goes on has its own
+        if options.weights is not None and run is None:  # a resumed run has its own
             self._load_weights(options.weights, progress)
         elif options.init == "zeros" and options.seed != OPTIONS["seed"].default:
             progress.warn(f"--seed {options.seed} changes no weight: --init zeros sets all")

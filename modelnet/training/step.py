@@ -52,7 +52,7 @@ class TrainingStep:
         with self.autocast:
             logits = self.forward(batch.images)
         loss = self.loss_of(logits.float(), batch.labels, batch.size)
-        total = loss if loss.dim() == 0 else loss.sum()  # no network's weights see another's loss
+        total = loss if loss.dim() == 0 else loss.sum()  # a network's loss depends on its own weights alone
         self.update.scaler.scale(total).backward(self.accumulation.share(number))
         if self.accumulation.steps_after(number):
             self.update.step(self.accumulation.step(epoch, number))

@@ -166,7 +166,7 @@ class _Build:
         total, finished = len(images.state), len(images.state) - len(todo)
 
         def items() -> Iterator[Item]:
-            for candidate in map(int, self.manifest.in_reading_order(todo)):  # one by one, not a list of a million
+            for candidate in map(int, self.manifest.in_reading_order(todo)):  # one at a time, not a list of a million
                 row = int(self.partial.rows[candidate])
                 candidates[row] = candidate
                 yield Item(row, self.manifest.location(candidate), images.known_sha256(candidate))
@@ -175,7 +175,7 @@ class _Build:
             progress(finished, total)
         if not len(todo):
             return
-        # closed before the lock is given back, whatever happens here: no worker writes behind another build's back
+        # closed before the lock is released, so that no worker writes while another build runs
         with closing(run_items(job, items(), len(todo), workers, executor)) as finished_chunks:
             for results in finished_chunks:
                 entries = []

@@ -155,7 +155,7 @@ def _write(
     try:
         _reserve(fd, path, extent)
         tables = {name: np.ascontiguousarray(images.table(name)) for name in TABLE_NAMES}
-        tables["failed"] = failed_table(images.failed)  # of images that an earlier version cached, too
+        tables["failed"] = failed_table(images.failed)  # also of images that an earlier version cached
         tables["row_hash"] = _write_rows(fd, extent, rows_of, progress)
         header = _finish(fd, images, features, extent, tables)
         files.rename(building, path)
@@ -195,7 +195,7 @@ def _write_rows(
 
 def _finish(fd: int, of_images: Reader, features: Features, extent: Extent, tables: dict[str, NDArray[Any]]) -> Header:
     """Write the tables and objects around the rows, and the header last."""
-    with held_signals():  # the HDF5 library is no place for an exception
+    with held_signals():  # an exception must not pass through the HDF5 library
         extents, size = hdf5.write_objects(fd, extent, tables)
     header = Header(
         recipe=of_images.recipe,

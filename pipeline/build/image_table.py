@@ -39,7 +39,7 @@ class ImageTable:
 
     def know(self, candidate: int, sha256: bytes, found: Stat | None = None) -> None:
         """Note the content of a file."""
-        if sha256 != self.source_sha256[candidate].tobytes():  # memory that is not written stays shared with workers
+        if sha256 != self.source_sha256[candidate].tobytes():  # unwritten memory stays shared with workers
             self.source_sha256[candidate] = np.frombuffer(sha256, np.uint8)
         if found and found != tuple(self.stats[candidate].tolist()):
             self.stats[candidate] = found

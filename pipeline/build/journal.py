@@ -35,7 +35,7 @@ class Journal:
 
     def __init__(self, path: Path) -> None:
         self.fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC)
-        files.append_all(self.fd, b"\n")  # ends a line that a killed build has left half-written
+        files.append_all(self.fd, b"\n")  # ends a half-written line of a killed build
 
     @staticmethod
     def start(path: Path, build: dict[str, Any]) -> None:
@@ -67,7 +67,7 @@ def read_journal(path: Path) -> Iterator[Entry]:
     lines = _good_lines(path)
     next(lines, None)
     for line in lines:
-        with suppress(KeyError, TypeError, ValueError):  # a checksum shows accidents, not other programs
+        with suppress(KeyError, TypeError, ValueError):  # a checksum detects accidents, not deliberate changes
             yield _entry(line)
 
 

@@ -46,7 +46,7 @@ def build_lock(cache: Path, wait: bool = False) -> Iterator[int]:
         raise OutputError("the cache cannot be created", cache, why, "Give another --out") from error
     try:
         try:
-            with suppress(OSError):  # a full disk: who holds the lock is said as a courtesy
+            with suppress(OSError):  # on a full disk: the holder's name is only for messages
                 os.ftruncate(fd, 0)
                 files.write_all(fd, _ourselves(), 0)
             yield fd
@@ -56,7 +56,7 @@ def build_lock(cache: Path, wait: bool = False) -> Iterator[int]:
             if not any(os.access(cache.with_name(cache.name + suffix), os.F_OK) for suffix in ("", ".building")):
                 files.remove(path)
     finally:
-        fcntl.flock(fd, fcntl.LOCK_UN)  # a process forked meanwhile by somebody else would go on holding it
+        fcntl.flock(fd, fcntl.LOCK_UN)  # a process that other code forked meanwhile would still hold it
         os.close(fd)
 
 
@@ -73,7 +73,7 @@ def _open_and_lock(path: Path, cache: Path, wait: bool) -> int:
         except BaseException:
             os.close(fd)
             raise
-        os.close(fd)  # deleted by its holder meanwhile: another builder may hold a new one
+        os.close(fd)  # its holder deleted it meanwhile, and another build may hold a new one
 
 
 def _lock(fd: int, cache: Path, wait: bool) -> None:
@@ -98,5 +98,5 @@ def _holder(fd: int) -> str:
     try:
         holder = json.loads(files.read_at(fd, 4096, 0))
         return f" (pid {holder['pid']:d} on {holder['host']!s}, since {holder['since']!s})"
-    except (ValueError, KeyError, TypeError):  # it has the lock and has not said so yet
+    except (ValueError, KeyError, TypeError):  # it has the lock, but has not written its name yet
         return ""

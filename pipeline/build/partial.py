@@ -56,7 +56,7 @@ class PartialBuild:
         self.rows: NDArray[np.int64] = np.empty(0, np.int64)
         self.fd = -1
         self.journal: Journal | None = None
-        self.discarded = False  # an unfinished build of another recipe or decoder, of which nothing could be kept
+        self.discarded = False  # a partial build with another recipe or decoder: no row could be kept
 
     def open(self, images: ImageTable) -> int:
         """Resume the earlier build and keep the rows that still fit, or begin a new one.
@@ -139,7 +139,7 @@ class PartialBuild:
         if not rows.count:
             files.write_all(self.fd, bytes(rows.row_bytes), rows.offset)
         tables = images.tables()
-        with held_signals():  # the HDF5 library is no place for an exception
+        with held_signals():  # an exception must not pass through the HDF5 library
             extents, size = hdf5.write_objects(self.fd, rows, tables)
         header = Header(
             recipe=self.recipe,
@@ -193,9 +193,9 @@ class PartialBuild:
             self.fd = files.open_for_writing(self.building)
         except FileNotFoundError:
             return False
-        if os.fstat(self.fd).st_nlink > 1:  # half a rename: the same file is the published cache
+        if os.fstat(self.fd).st_nlink > 1:  # an interrupted rename: the published cache is the same file
             return False
-        files.write_all(self.fd, bytes(USER_BLOCK), 0)  # no header before the end
+        files.write_all(self.fd, bytes(USER_BLOCK), 0)  # the header is written last
         moved: dict[bytes, Entry] = {}
         places = _places(images)
         for entry in read_journal(self.journal_path):
@@ -211,7 +211,7 @@ class PartialBuild:
             self._take_place(images, candidate, found)
         sizes = [entry.stat.size for entry in moved.values()]
         may_be_moved = images.state == TODO
-        if -1 not in sizes:  # else one was too new for its size to be known
+        if -1 not in sizes:  # otherwise a file was too new for its size to be known
             may_be_moved &= np.isin(images.stats[:, 0], [*sizes, -1])
         for candidate in np.flatnonzero(may_be_moved).tolist() if moved else ():
             self._take_moved(images, candidate, moved, found)
@@ -257,7 +257,7 @@ class PartialBuild:
         for start in map(int, np.setdiff1d(targets, sources)):
             self._fill_up(start, source_of)
         for start in map(int, targets):
-            if source_of[start] >= 0:  # what is left moves in circles: open one
+            if source_of[start] >= 0:  # the remaining moves form cycles: break one
                 self._copy_row(start, scratch)
                 self._fill_up(start, source_of, scratch)
 
@@ -283,7 +283,7 @@ class _Rows:
     def __init__(self, hashes: NDArray[np.uint64]) -> None:
         self._order = np.argsort(hashes, kind="stable")
         self._hashes = hashes[self._order]
-        self._taken = np.zeros(len(hashes) + 1, np.int64)  # of equal hashes, where the first of them lies
+        self._taken = np.zeros(len(hashes) + 1, np.int64)  # the first position of each group of equal hashes
 
     def take(self, row_hash: np.uint64) -> int | None:
         """Return a row with this hash that was not returned before; None where there is none."""

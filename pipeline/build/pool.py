@@ -16,11 +16,11 @@ from pipeline.source.reader import show_location
 from pipeline.system.processes import SECONDS_AN_IMAGE, LocalPool, local_pool
 from pipeline.system.signals import held_signals
 
-LARGEST_CHUNK = 8  # images; what a worker has finished of a chunk when it is killed is done again
+LARGEST_CHUNK = 8  # images; if a worker is killed, its whole chunk is done again
 CRASHES_IN_A_ROW = 3
-_AHEAD = 3  # chunks a worker, so that none waits for the parent
+_AHEAD = 3  # chunks per worker, so that no worker waits for the parent
 _SIGNALS_WAIT = 0.2  # seconds until Ctrl-C is answered, at most
-_SILENT_SECONDS = SECONDS_AN_IMAGE * LARGEST_CHUNK + 20  # without a finished chunk: some worker will never answer
+_SILENT_SECONDS = SECONDS_AN_IMAGE * LARGEST_CHUNK + 20  # without a finished chunk: a worker hangs
 _GRACE_SECONDS = 10  # for workers to end after a stop
 
 
@@ -93,7 +93,7 @@ def _run(
             if done:
                 answered = time.monotonic()
             elif isinstance(executor, LocalPool) and time.monotonic() - answered > _SILENT_SECONDS:
-                kill_workers(executor)  # stopped, or waiting for a dead disk: no limit of its own reaches it
+                kill_workers(executor)  # stopped, or waiting for a dead disk: its own limits cannot end it
                 answered = time.monotonic()
             for future in done:
                 results = future.result()
@@ -106,7 +106,7 @@ def _run(
                 yield future.result()
             else:
                 suspects.extend(items)
-    except GeneratorExit:  # nobody listens any more
+    except GeneratorExit:  # the parent no longer reads
         raise
     except BaseException:
         _finish(executor, in_work)
@@ -114,7 +114,7 @@ def _run(
             if not future.cancelled() and future.exception() is None:
                 yield future.result()
         raise
-    finally:  # nothing may write rows once the build's lock is given back
+    finally:  # no process may write rows after the build releases its lock
         _finish(executor, in_work)
 
 

@@ -19,7 +19,7 @@ from pipeline.source.reader import Damaged, Location, hash_image, read_image
 from pipeline.text import shorten, show_path
 
 _CLASSES_SHOWN = 5
-_AT_ONCE = 1024  # files that are in work; for each, a thread pool keeps more than its name
+_AT_ONCE = 1024  # files in work at a time; a thread pool keeps more than a name for each
 
 
 @dataclass
@@ -103,7 +103,7 @@ def compare(
     _compare_failed(staleness, images, cache, old_failed, names)
     _compare_sets(staleness, images, cache, old_rows, old_failed, names)
     _count_common(staleness, images, cache, matched[same])
-    if 2 * staleness.held < cache.num_images:  # before it counts as another source's: perhaps all were renamed
+    if 2 * staleness.held < cache.num_images:  # perhaps all files were renamed: compare contents
         _hash_files(images, np.flatnonzero(~images.source_sha256.any(axis=1)))
         _count_common(staleness, images, cache, matched[same])
     for row in damaged:

@@ -49,7 +49,7 @@ def choose_recipe(path: Path, rebuild: bool = False, **options: Unpack[RecipeOpt
 def _recipe_at(path: Path) -> Recipe | None:
     files = [path, *(file for files in shards_at(path).values() for file in files)]
     for file in files:
-        with suppress(PipelineError, OSError):  # a file that cannot be opened is for the build to judge
+        with suppress(PipelineError, OSError):  # the build reports a file that cannot be opened
             fd = open_cache(file)
             try:
                 header = read_header(fd, file)

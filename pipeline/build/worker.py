@@ -135,7 +135,7 @@ class Donor:
         self.recipe = self.cache.header.recipe
         keys = np.ascontiguousarray(self.cache.table("source_sha256")[:, :8]).view(np.uint64).reshape(-1)
         self.order = np.argsort(keys, kind="stable")
-        self.keys = keys[self.order]  # eight bytes of each digest find it, all 32 decide
+        self.keys = keys[self.order]  # eight bytes of each digest search, all 32 decide
         self.notes: dict[int, tuple[str, ...]] = {}
         for row, note in self.cache.notes:
             self.notes[row] = (*self.notes.get(row, ()), note)

@@ -20,10 +20,10 @@ from pipeline.decode.image_hash import image_hash
 from pipeline.decode.jpeg import decode_jpeg
 from pipeline.recipe import Color, Recipe
 
-TINY_SIDE = 32  # pixels; shorter sides carry next to nothing at any usual size
-BLANK_RANGE = 8  # levels; JPEG noise on an empty page stays within
+TINY_SIDE = 32  # pixels; images with a shorter side show hardly anything
+BLANK_RANGE = 8  # levels; JPEG noise on an empty page has a smaller range
 
-_SCALED = 2  # times as large as S are the sides of what a scaled decode gives, or more: as Pillow's thumbnails are made
+_SCALED = 2  # a scaled decode keeps sides at least this many times the size needed, as Pillow's thumbnails do
 
 _OTHER_FORMATS = {
     b"GIF8": "a GIF",
@@ -145,11 +145,11 @@ def _open(data: bytes, recipe: Recipe) -> Image.Image:
         image = Image.open(io.BytesIO(data), formats=("JPEG", "PNG", "MPO"))
     except MemoryError:
         raise
-    except ValueError as error:  # an image that Pillow will not open, as for texts that unpack to megabytes
+    except ValueError as error:  # Pillow refuses the image, for example for texts that unpack to megabytes
         raise Undecodable(_why_not(error, data)) from error
     except Exception as error:  # a header may make it raise nearly any type
         raise Undecodable(fault_of_header(data) or "not an image") from error
-    if image.mode.startswith(("I", "F")):  # of a PNG whose header is not where it belongs
+    if image.mode.startswith(("I", "F")):  # a PNG whose header is in the wrong position
         raise Undecodable(f"more than 8 bits a channel (Pillow's mode {image.mode})")
     if image.width * image.height > limit * 1_000_000:
         raise Undecodable(f"too large: {image.width} × {image.height} pixels, over {limit} megapixels")
@@ -157,11 +157,11 @@ def _open(data: bytes, recipe: Recipe) -> Image.Image:
 
 
 def _orientation(image: Image.Image, data: bytes) -> int:
-    if image.format == "PNG":  # its EXIF may stand behind the pixels: `getexif` decodes them, and must not fail unheard
+    if image.format == "PNG":  # its EXIF may follow the pixels: `getexif` decodes them; a failure must be reported
         _rgb(image, 1, data)
     try:
         return int(image.getexif().get(0x0112, 1))
-    except Exception:  # broken EXIF is common in the wild and says nothing about the pixels
+    except Exception:  # broken EXIF is common and does not affect the pixels
         return 1
 
 

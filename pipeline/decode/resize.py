@@ -12,9 +12,9 @@ from PIL import Image
 from pipeline.recipe import Interpolation
 from pipeline.system.native import compiled
 
-_LEAST_SIDE = 6  # pixels: 16 values are mixed at once, a pixel has three
-_LONGEST_SIDE = 65_535  # pixels: sums of 32 bits are sure to hold
-_SLIMMEST = 50  # times as high as wide: such an image Pillow may resize in two calls
+_LEAST_SIDE = 6  # pixels: 16 values are computed at once, a pixel has three
+_LONGEST_SIDE = 65_535  # pixels: sums fit into 32 bits
+_SLIMMEST = 50  # ratio of height to width: above it, Pillow may resize in two calls
 
 _KERNELS = ("box", "bilinear", "bicubic", "lanczos")  # as `_resize.c` numbers them; "nearest" is left to Pillow
 

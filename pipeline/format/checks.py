@@ -162,7 +162,7 @@ def _check_shapes(header: Header) -> None:
     if list(header.extents) != ["images", *TABLE_NAMES]:
         raise ValueError(f"datasets {', '.join(header.extents)}")
     images = header.extents["images"]
-    least = 1 if header.shard is None else 0  # no image of a small set may have its place in some shard
+    least = 1 if header.shard is None else 0  # a shard of a small set may have no image
     if images.count < least or images.row_shape != header.row_shape or images.dtype != header.row_dtype:
         raise ValueError("images do not fit the recipe")
     counts = {name: header.extents[name].count for name in ("images", "classes", "failed", "remarks", "alike")}

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-MOST_PAIRS = 10_000  # enough for a person; of images that all look alike there are millions
-_CROWD = 256  # keys that share a band before the rest of their bits is looked at
+MOST_PAIRS = 10_000  # pairs that are stored; images that all look alike give millions
+_CROWD = 256  # largest number of keys in a band before more of their bits are compared
 _FEWEST_BITS = 16
 _MOST_COMPARED = 10**8  # pairs: a few seconds
 NEAR_BITS = 3  # hashes that differ in at most so many of 64 bits are near duplicates
@@ -23,7 +23,7 @@ def exact_groups(source_sha256: NDArray[np.uint8]) -> list[NDArray[np.int64]]:
     """
     digests = np.ascontiguousarray(source_sha256)
     groups = []
-    for run in _runs(digests.view(np.uint64)[:, 0]):  # eight bytes of each find them, all 32 decide
+    for run in _runs(digests.view(np.uint64)[:, 0]):  # eight bytes of each digest search, all 32 decide
         while len(run) > 1:
             same = (digests[run] == digests[run[0]]).all(axis=1)
             if same.sum() > 1:

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from pipeline.format.header import IMAGES_OFFSET, USER_BLOCK, Extent
 from pipeline.system import files
 
-_ALIGNED_FROM = 2048  # bytes; what is smaller may stand in the gap before the images
-SMALLEST_IMAGES = 545  # bytes; aligning fewer would align the root group too, and that would take their place
+_ALIGNED_FROM = 2048  # bytes; smaller tables may lie in the gap before the images
+SMALLEST_IMAGES = 545  # bytes; with a smaller threshold, the root group would be aligned to where the images begin
 
 
 def write_objects(fd: int, images: Extent, tables: dict[str, NDArray[Any]]) -> tuple[dict[str, Extent], int]:
@@ -31,7 +31,7 @@ def write_objects(fd: int, images: Extent, tables: dict[str, NDArray[Any]]) -> t
     Raises:
         OSError: the disk failed.
     """
-    import h5py  # here and not above: starting a build must not wait for it
+    import h5py  # here and not above, so that a build starts without it
 
     room = _AroundRows(fd, images)
     try:
@@ -89,7 +89,7 @@ class _AroundRows(io.RawIOBase):
         self.fd = fd
         self.images = images
         self.position = 0
-        self.end = 0  # as the library sees it: it refuses to create a file where it finds bytes
+        self.end = 0  # the library sees size 0, because it refuses to create a file over existing bytes
         self.error: BaseException | None = None
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:

@@ -36,7 +36,7 @@ def map_together(files: Sequence[tuple[int, Header]]) -> tuple[NDArray[Any], lis
     extent = files[0][1].extents["images"]
     starts, size = _lay_out([header for _, header in files])
     whole = mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _NORESERVE, mmap.PROT_READ | mmap.PROT_WRITE)
-    bytes_of_it = np.frombuffer(whole, np.uint8)  # holds the range; what is mapped into it goes when it goes
+    bytes_of_it = np.frombuffer(whole, np.uint8)  # owns the range: its release unmaps every file in it
     for start, (fd, header) in zip(starts, files, strict=True):
         _map(bytes_of_it.ctypes.data + start * extent.row_bytes, header.file_size, fd)
     rows = (size - IMAGES_OFFSET) // extent.row_bytes
@@ -47,7 +47,7 @@ def map_together(files: Sequence[tuple[int, Header]]) -> tuple[NDArray[Any], lis
 def _lay_out(headers: Sequence[Header]) -> tuple[list[int], int]:
     """Return the row at which each file begins (its map begins at a page), and the size of the map."""
     row_bytes = headers[0].extents["images"].row_bytes
-    step = mmap.PAGESIZE // math.gcd(row_bytes, mmap.PAGESIZE)  # rows between places that a file can begin at
+    step = mmap.PAGESIZE // math.gcd(row_bytes, mmap.PAGESIZE)  # rows between two positions at which a file can begin
     starts, end = [], 0
     for header in headers:
         start = -(-end // (row_bytes * step)) * step

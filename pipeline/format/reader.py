@@ -169,7 +169,7 @@ class CacheReader:
         if hasattr(os, "posix_fadvise"):
             size = self.header.extents["images"].row_bytes
             for row in rows.tolist():
-                with suppress(OSError):  # advice that is not taken costs time only
+                with suppress(OSError):  # ignored advice costs only time
                     os.posix_fadvise(self.fd, self._row_offset(row), size, os.POSIX_FADV_WILLNEED)
 
     def _row_offset(self, row: int) -> int:
@@ -244,7 +244,7 @@ def row_hash(row: NDArray[Any]) -> int:
 def _without_open_flag(block: bytes, offset: int) -> bytes:
     """Clear the bit by which the HDF5 library says that a program has the file open for writing."""
     flag, version = OPEN_FLAG - offset, SUPERBLOCK_VERSION - offset
-    if not 0 <= version < flag < len(block) or block[version] > 1:  # later superblocks have it elsewhere
+    if not 0 <= version < flag < len(block) or block[version] > 1:  # later superblocks have the flag elsewhere
         return block
     return block[:flag] + bytes([block[flag] & ~1]) + block[flag + 1 :]
 

@@ -235,7 +235,7 @@ def check_shards(shards: Sequence[CacheReader]) -> None:
     model = next(shard for shard in shards if _shard(shard).set == most)
     by_index: dict[int, CacheReader] = {}
     for shard in shards:
-        differences = _differences(model, shard)  # a mark shows accidents, not intentions
+        differences = _differences(model, shard)  # a mark detects accidents, not deliberate changes
         if _shard(shard).set != most or differences:
             found = ", ".join(differences) or "its mark differs"
             why = f"it is of another set than {show_path(model.path.name)}: {found}"

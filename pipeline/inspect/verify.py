@@ -85,9 +85,9 @@ def _verify_file(
         for difference in _hdf5_view_differs(reader):
             damaged = True
             yield Damage(-1, difference)
-    finally:  # also where the caller has heard enough
+    finally:  # also if the caller stops early
         if damaged:
-            with suppress(OSError):  # on a medium that cannot be written nothing can be rebuilt either
+            with suppress(OSError):  # a read-only disk cannot be rebuilt either
                 stat_cache.distrust(reader.path)
 
 

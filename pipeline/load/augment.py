@@ -18,7 +18,7 @@ from pipeline.load.random import NUMBERS, uniform
 from pipeline.load.to_device import send
 from pipeline.recipe import RGB, Recipe
 
-# each use has a random number of its own, so that no kind of change shifts those of another
+# each use has its own random number, so that one kind of change does not shift the numbers of another
 _FLIP, _AREA, _RATIO, _LEFT, _TOP, _BRIGHTNESS, _CONTRAST, _SATURATION = range(NUMBERS)
 _ERASE, _ERASE_AREA, _ERASE_RATIO, _ERASE_LEFT, _ERASE_TOP, _PART_LEFT, _PART_TOP = range(NUMBERS - 1)  # "more"
 

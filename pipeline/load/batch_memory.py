@@ -37,8 +37,8 @@ class BatchMemory:
     """
 
     _ALIGNMENT = 64  # bytes, as PyTorch's own allocator
-    _KEPT = 4  # free blocks of a shape; more are given back to the system
-    _SHAPES = 8  # of which free blocks are kept; of batches of ever other sizes they would fill the memory
+    _KEPT = 4  # largest number of free blocks of a shape; the system gets the others back
+    _SHAPES = 8  # largest number of shapes with free blocks; batches of many sizes would fill the memory
 
     def __init__(self) -> None:
         self._free: dict[tuple[tuple[int, ...], torch.dtype], list[NDArray[Any]]] = {}
@@ -47,13 +47,13 @@ class BatchMemory:
     def empty(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         """Return a CPU tensor, its content undefined."""
         free = self._free.setdefault((shape, dtype), [])
-        if len(self._free) > self._SHAPES:  # begin anew: at once, since other threads read here
+        if len(self._free) > self._SHAPES:  # start again, in one assignment, because other threads read this
             self._free = {(shape, dtype): free}
         try:
             block = free.pop()
         except IndexError:
             block = self._new_block(shape, dtype)
-        lent = block.view()  # all that the caller makes of it holds this view, not the block
+        lent = block.view()  # every array that the caller derives holds this view, not the block
 
         def take_back(_gone: object) -> None:
             del self._lent[id(block)]

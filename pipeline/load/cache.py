@@ -192,7 +192,7 @@ class TensorCache(Mapping[str, Mapping[ClassId, Tensor]]):
         if not isinstance(rows, Tensor):
             raise TypeError(f"rows are a tensor, (B,) int64, not {type(rows).__name__}: torch.as_tensor(rows)")
         wanted = rows.numpy()
-        if rows.dtype != torch.int64 or rows.dim() != 1:  # they are addresses soon
+        if rows.dtype != torch.int64 or rows.dim() != 1:  # they are used as addresses next
             raise ValueError(f"rows are (B,) int64, not {tuple(rows.shape)} {rows.dtype}")
         if wanted.view(np.uint64).max(initial=0) >= self.num_images:
             raise IndexError(f"rows {wanted.min()} to {wanted.max()} of a cache of {self.num_images} images")

@@ -78,7 +78,7 @@ class CacheDataset(Dataset[Sample]):
             TypeError: `rows` are not integers, but a mask, for example.
             CacheDamaged: a row does not match its hash.
         """
-        if type(self).__getitem__ is not CacheDataset.__getitem__:  # a subclass has its own idea of a sample
+        if type(self).__getitem__ is not CacheDataset.__getitem__:  # a subclass may define another sample
             return [self[row] for row in rows]
         return self._gather(rows)
 
@@ -95,11 +95,11 @@ class CacheDataset(Dataset[Sample]):
         if self.rows is not None:
             chosen = self.rows[chosen]
         if get_worker_info() is not None and not self.cache.in_memory(chosen):
-            self.cache.will_need(chosen)  # the sampler has told the system, but not what this process is to leave out
+            self.cache.will_need(chosen)  # also turns off read-ahead in this process
         if not self.stored:
             return Samples(*self.cache.read_batch(chosen))
         out = None
-        if self.pinned:  # torch uses the memory of a batch again when nobody holds it and it has been copied
+        if self.pinned:  # torch reuses the memory of a batch after it was copied and released
             shape = len(chosen), *self.cache.row_shape
             out = torch.empty(shape, dtype=self.cache.stored_dtype, device="cpu", pin_memory=True)
         return Samples(self.cache.read_stored(chosen, out), self.cache.labels_of(chosen))

@@ -10,7 +10,7 @@ from torch import Tensor
 from pipeline.load.threads import team_for
 from pipeline.system.native import compiled
 
-_STREAMED = 24 * 2**20  # bytes: what is smaller may still be in the last cache when the step reads it
+_STREAMED = 24 * 2**20  # bytes: a smaller batch may still be in the processor's cache when the step reads it
 
 
 def gather_rows(images: Tensor, rows: Tensor, out: Tensor) -> None:

@@ -17,7 +17,7 @@ from pipeline.load.threads import team_for
 from pipeline.recipe import Recipe, normalization_table
 from pipeline.system.native import compiled
 
-_BLOCK_BYTES = 600_000  # of float32: what a core's cache holds through all the steps
+_BLOCK_BYTES = 600_000  # float32 numbers that stay in a core's cache during all steps
 
 
 def normalize(pixels_NCHW: Tensor, recipe: Recipe) -> Tensor:

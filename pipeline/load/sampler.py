@@ -27,9 +27,9 @@ class EpochSampler(Sampler[int]):
         IndexError: rows that the cache does not have.
     """
 
-    _READ_AHEAD = 64 * 2**20  # bytes: enough requests at once for a disk, little of anybody's memory
-    _AT_ONCE = 4096  # positions that become Python's numbers: the first batch does not wait for the last
-    _LOOKED_AT = 64  # rows, chosen by the order, that say whether an epoch's are in memory
+    _READ_AHEAD = 64 * 2**20  # bytes: enough requests to keep a disk busy, little memory
+    _AT_ONCE = 4096  # positions converted to Python integers at a time, so that the first batch comes early
+    _LOOKED_AT = 64  # sampled rows that show whether an epoch's rows are in memory
 
     def __init__(self, plan: BatchPlan, cache: TensorCache | None = None) -> None:
         low, high = torch.aminmax(plan.rows) if len(plan.rows) else (0, 0)

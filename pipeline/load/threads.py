@@ -10,8 +10,8 @@ from threading import Thread
 
 import torch
 
-IMAGES_A_THREAD = 16  # fewer are done before another thread has begun
-_BYTES_A_THREAD = 2**19  # fewer are written before a thread of a team has begun
+IMAGES_A_THREAD = 16  # a smaller amount is done before another thread starts
+_BYTES_A_THREAD = 2**19  # a smaller amount is written before a thread of a team starts
 
 _forked: list[bool] = []
 
@@ -37,7 +37,7 @@ def team_for(bytes_written: int) -> tuple[int, int]:
 def _openmp() -> int:
     """Return the address of `GOMP_parallel` in the OpenMP of PyTorch; 0 where it was built with none, or another."""
     for library in (Path(torch.__file__).parent / "lib").glob("libtorch_cpu.*"):
-        try:  # a search by this handle goes on in what it is linked with
+        try:  # a search with this handle includes the libraries it is linked with
             return ctypes.cast(ctypes.CDLL(str(library)).GOMP_parallel, ctypes.c_void_p).value or 0
         except (OSError, AttributeError):
             continue

@@ -193,7 +193,7 @@ class ShardsBuild:
         missing = [i for i in self.chosen if not self.file(i).exists()]
         if not missing:
             return
-        images = ImageTable(self.manifest)  # its longest name and its classes: a little more than any shard has
+        images = ImageTable(self.manifest)  # its longest name and its classes: an upper limit for every shard
         rows = sum(self.sizes[index] for index in missing)
         fixed = room_needed(images, self.recipe, 0) * (len(missing) - 1)
         needed = room_needed(images, self.recipe, rows) + min(fixed, rows * self.recipe.row_bytes)

@@ -11,7 +11,7 @@ from pipeline.text import how_to_install
 
 _NO = "the cluster cannot be used"
 _CONNECT_SECONDS = 10
-_WORKERS_SECONDS = 60  # without any worker: a queue of jobs may take longer, so say that it has to be waited for
+_WORKERS_SECONDS = 60  # without any worker, before a message says so: a job queue may take longer
 _LOOK_SECONDS = 2
 
 
@@ -30,7 +30,7 @@ def dask_executor(scheduler: str) -> Iterator[Executor]:
     except ImportError as error:
         raise WorkerDied(_NO, None, "dask.distributed is not installed", how_to_install("dask")) from error
     try:
-        get_address_host_port(scheduler)  # a client that cannot be made would first wait, and then say why it gave up
+        get_address_host_port(scheduler)  # otherwise a failing client first waits, and then reports why
     except ValueError as error:
         raise WorkerDied(_NO, None, f"{scheduler!r} is no address: {error}", "One is tcp://head:8786") from error
     try:
@@ -54,7 +54,7 @@ def dask_executor(scheduler: str) -> Iterator[Executor]:
             yield executor
         finally:
             ended.set()
-            executor.shutdown(wait=False)  # what its workers have begun they finish
+            executor.shutdown(wait=False)  # its workers finish the tasks that they have begun
 
 
 def _watch_workers(client: Any, executor: Executor, ended: threading.Event) -> None:
@@ -62,7 +62,7 @@ def _watch_workers(client: Any, executor: Executor, ended: threading.Event) -> N
     while not ended.wait(_LOOK_SECONDS):
         try:
             client.wait_for_workers(1, _WORKERS_SECONDS)
-        except Exception:  # no worker; or the scheduler is gone, for which Dask has several
+        except Exception:  # no worker; or the scheduler is gone, which Dask reports by several exceptions
             if not ended.is_set():
                 executor.shutdown(wait=False)
             return

@@ -30,7 +30,7 @@ from pipeline.system.signals import held_signals
 from pipeline.text import show_path
 
 _GO_ON = "Run build-cache again; it goes on where it stopped"
-_LOOK_SECONDS = 0.5  # between two looks at how far the shards are
+_LOOK_SECONDS = 0.5  # between two checks of the progress
 _SEEN_SECONDS = 60  # until a file that a worker has published must be seen here: network file systems take their time
 
 
@@ -69,7 +69,7 @@ def run_tasks(executor: Executor, tasks: Sequence[Task], progress: Progress | No
                     far.finished(task)
                     yield finished
                 far.look()
-        finally:  # what is being worked on ends by itself, under its own lock
+        finally:  # running tasks end by themselves, under their own locks
             for future in futures:
                 future.cancel()
 
@@ -194,7 +194,7 @@ def _in_own_process(task: Task) -> BuildReport:
         env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
     )
     try:
-        answer = pickle.loads(ended.stdout)  # of our own process
+        answer = pickle.loads(ended.stdout)  # in our own process
     except (EOFError, pickle.UnpicklingError):
         said = ended.stderr.decode(errors="replace").strip().rpartition("\n")[2]
         how = f"signal {-ended.returncode}" if ended.returncode < 0 else f"exit code {ended.returncode}"

@@ -172,8 +172,8 @@ def _identity(result: os.stat_result) -> tuple[int, int]:
 def _is_folder(entry: "os.DirEntry[bytes]") -> bool:
     try:
         return entry.is_dir()
-    except PermissionError as error:  # a link to where one may not look
-        if not hidden_folder(entry.name) and not os.path.splitext(entry.name)[1]:  # called like a class
+    except PermissionError as error:  # a link to an unreadable folder
+        if not hidden_folder(entry.name) and not os.path.splitext(entry.name)[1]:  # named like a class
             raise _closed(entry.path) from error
         return False
     except OSError:  # a loop of links

@@ -33,7 +33,7 @@ class Stat(NamedTuple):
 
 
 UNSETTLED = Stat(-1, -1, -1, -1)
-_SETTLES_NS = 2 * 10**9  # a file changed so shortly ago may change again within one tick of its time stamps
+_SETTLES_NS = 2 * 10**9  # a recently changed file may change again within one tick of its time stamps
 
 
 TAR = -1  # the method of a member of a tar; a zip's methods are numbers from 0, or `zip.ENCRYPTED`

@@ -35,7 +35,7 @@ KINDS = (
     ONE_CLASS,
     CLASS_ARCHIVES,
     CLASS_FOLDERS,
-)  # the first that fits counts; the last fits everything
+)  # the first kind that fits is used; the last one fits everything
 
 _NO_IMAGES = "no images to read"
 

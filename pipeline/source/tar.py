@@ -66,7 +66,7 @@ def tar_members(fd: int, start: int, end: int, where: str) -> Generator[TarMembe
     try:
         archive = tarfile.TarFile(fileobj=headers, encoding=_NAMES[0], errors=_NAMES[1])
         while member := archive.next():
-            archive.members.clear()  # type: ignore[attr-defined]  # it would keep a million of them
+            archive.members.clear()  # type: ignore[attr-defined]  # tarfile would keep a million of them
             if member.size < 0 or archive.offset <= position:
                 raise tarfile.ReadError(f"a size of {member.size}")
             if start + archive.offset > end:

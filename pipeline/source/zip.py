@@ -20,7 +20,7 @@ _MAGICS = b"PK\3\4", b"PK\5\6"  # the second begins an empty zip
 _LARGEST = 2**62
 _LOCAL_HEADER = struct.Struct("<26sHH")
 _UNICODE_PATH = 0x7075
-_UNIX = 3  # among the systems that a zip may come from
+_UNIX = 3  # the number of Unix among a zip's systems
 
 
 class ZipMember(NamedTuple):

@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 BLOCK = 1 << 20
-NOT_POSSIBLE = (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS)  # what a file system answers that cannot do it
+NOT_POSSIBLE = (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS)  # errors of a file system that does not support it
 
 _begin_writing = getattr(ctypes.CDLL(None), "sync_file_range", None) if sys.platform == "linux" else None
 

@@ -44,7 +44,7 @@ def local_pool(workers: int) -> LocalPool:
     method = "fork" if sys.platform == "linux" else "spawn"
     pool = LocalPool(workers, multiprocessing.get_context(method), initializer=start_worker, initargs=(os.getpid(),))
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # about threads, of which the children use none
+        warnings.simplefilter("ignore", DeprecationWarning)  # a warning about threads, which the children do not use
         pool.submit(int)  # a pool forks when it is first used
     return pool
 

@@ -32,7 +32,7 @@ def held_signals() -> Iterator[Callable[[], None]]:
 
     def answer() -> None:
         if came:
-            restore()  # for good: a second signal need not wait for anything
+            restore()  # ends at once: a second signal need not wait
             signal.raise_signal(came.pop(0))
 
     for number in before:

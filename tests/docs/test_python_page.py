@@ -1,17 +1,20 @@
 """The Python that the pages show runs, and the page of the API has every public name."""
 
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 import modelnet
 import pipeline
 from modelnet import Trained, TrainOptions, predict, train
 from pipeline import build_cache
+from pipeline.recipe import RecipeOptions
 from tests.support.command_line import REPOSITORY
 from tests.support.console import check_out
 
@@ -44,19 +47,22 @@ def test_pages_name_only_what_the_packages_export() -> None:
     assert [page.name for page in pages if deeper.search(page.read_text("utf-8"))] == []
 
 
+@pytest.mark.parametrize("options", [{}, {"fit": "crop"}, {"size": (60, 72), "fit": "pad", "interpolation": "box"}])
 def test_the_program_for_an_onnx_file_answers_as_predict_does(
-    checkout: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    options: RecipeOptions, checkout: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    build_cache("data/example", "example.h5", size=64)
+    build_cache("data/example", "example.h5", **RecipeOptions(size=64) | options)
     run = train(TrainOptions(Path("example.h5"), epochs=1, name="run")).run
     subprocess.run([sys.executable, "cli.py", "export", run], check=True, capture_output=True)
-    shutil.copy("data/example/1/n03874293_775.JPEG", run / "photo.jpg")
+    Image.open("data/example/1/n03874293_775.JPEG").resize((301, 200)).save(run / "photo.jpg")
     trained = Trained.load(run)
     (answer,) = predict(trained, [run / "photo.jpg"], top_k=1)
     monkeypatch.chdir(run)
 
-    exec(compile(python_of("docs/export.md"), "docs/export.md", "exec"), {})
+    program: dict[str, Any] = {}
+    exec(compile(python_of("docs/export.md"), "docs/export.md", "exec"), program)
 
+    assert np.array_equal(program["images"][0], trained.prepare(Path("photo.jpg").read_bytes()))
     assert capsys.readouterr().out == f"{trained.class_ids[answer.classes[0][0]]}\n"
 
 

@@ -29,7 +29,7 @@ def class_folders_in(root: Path) -> tuple[Path, list[bytes]]:
     For Kaggle's ImageNet, or a folder deep within it, tables lie at its top.
     """
     inner = root / os.fsdecode(_CLASSES)
-    if os.path.isdir(inner):  # False also where one may not look; walking it says so
+    if os.path.isdir(inner):  # False also for an unreadable folder; walking it reports the error
         return inner, [os.fsencode(root)]
     whole = root.absolute()
     within = Path(os.fsdecode(_CLASSES)).parts[:-1]

@@ -179,7 +179,7 @@ def test_too_few_runs_are_said_to_be_too_few_and_leave_the_others_alone() -> Non
     found = compare_groups([a, b, c])
     few, enough = found.pairs
     assert (few.accuracy.low, few.accuracy.p, few.p_adjusted, few.better) == (None, None, None, None)
-    assert few.verdict == "too few runs: B has 2; at least 3 runs of a side show how far its seeds lead"
+    assert few.verdict == "too few runs: B has 2; at least 3 runs of a side show the spread of its seeds"
     assert "accuracy  +33.3 points (too few runs for an interval)\n" in str(found)
     assert enough.better == "C" and enough.p_adjusted == enough.accuracy.p
     assert json.loads(json.dumps(found.to_dict()))["pairs"][0]["accuracy"]["low"] is None

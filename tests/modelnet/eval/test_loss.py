@@ -8,12 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from sklearn.utils.class_weight import compute_class_weight
 from torch import Tensor
 from torch.nn.functional import cross_entropy, one_hot
 
-from modelnet import TrainOptions
+from modelnet import Trained, TrainOptions, train
 from modelnet.eval.loss import TrainingLoss, balanced_weights, blind_loss, build_loss, lowest_loss
+from modelnet.runs.folder import RunFolder
+from pipeline import build_cache
 
 PLAIN = TrainOptions(Path())
 COUNTS = torch.tensor([90, 10])
@@ -139,3 +142,32 @@ def test_the_lowest_loss_is_that_of_the_best_answers(setting: dict[str, Any], co
     entropy = -sum(p * math.log(p) for p in [1 - options.smoothing + wrong] + [wrong] * (len(counts) - 1) if p)
     expected = entropy * float((counts_C * weights).sum() / counts_C.sum())
     assert lowest_loss(build_loss(options, counts_C), counts_C, options) == pytest.approx(expected, abs=1e-6)
+
+
+def test_balanced_weights_and_smoothing_learn_rare_and_large_class(
+    in_a_folder_of_its_own: None, no_pictures: None
+) -> None:
+    rng = np.random.default_rng(0)
+    for class_id, images, brightness in (("large", 190, 0), ("rare", 10, 150)):
+        Path("photos", class_id).mkdir(parents=True)
+        for i in range(images):
+            pixels = rng.integers(0, 100, (24, 24, 3), np.uint8) + np.uint8(brightness)
+            Image.fromarray(pixels).save(Path("photos", class_id, f"{i}.png"))
+    cache = Path("c.h5")
+    build_cache("photos", cache, size=64, dtype="uint8", workers=1)
+    together = {"class_weights": "balanced", "smoothing": 0.2, "opt": "adamw", "lr": 0.01, "epochs": 6}
+    options = TrainOptions(cache, val=cache, device="cpu", threads=1, **together)  # type: ignore[arg-type]
+
+    result = train(options)
+
+    assert result.scores is not None
+    assert [one.recall for one in result.scores.classes] == [1.0, 1.0]
+    counts_C = torch.tensor([190, 10])
+    lowest = lowest_loss(build_loss(options, counts_C), counts_C, options)
+    assert lowest == pytest.approx(0.3251, abs=1e-4)
+    assert lowest - 1e-4 < result.rows[-1].train_loss < lowest + 0.05
+    # validation is measured without weights and smoothing: by the labels themselves
+    evaluated = Trained.load(result.run, device="cpu").evaluate()
+    plain = np.mean([-math.log(one.p_true) for one in RunFolder(result.run).read_predictions() or []])
+    assert evaluated.loss == pytest.approx(plain, rel=1e-3)
+    assert evaluated.loss == pytest.approx(-math.log(0.9), abs=0.05)  # 0.9 is what a smoothed label asks for

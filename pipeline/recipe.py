@@ -179,7 +179,7 @@ class Recipe:
             raise ValueError(f"not a recipe: {error}") from error
 
     def changed(self, **options: Any) -> "Recipe":
-        """Return a recipe with other values; what depends on them, and is not among them, gets its default anew.
+        """Return a recipe with other values; values that depend on them get their defaults again, unless given.
 
         Raises:
             ValueError: an impossible value.

@@ -1,4 +1,4 @@
-"""How the process of a command begins and ends: streams, limits, signals, one line for a failure, exit codes."""
+"""Start and end the process of a command: streams, limits, signals, one line for a failure, exit codes."""
 
 import errno
 import os
@@ -120,7 +120,7 @@ def fail(message: str, code: int, debug: bool) -> NoReturn:
 
 
 def tell(text: object, err: bool = False) -> None:
-    """Print a line on stdout or stderr; where nobody reads it any more, the work goes on without printing."""
+    """Print a line on stdout or stderr; if nobody reads the stream any more, continue without printing."""
     try:
         click.echo(text, err=err)
     except OSError as error:
@@ -130,14 +130,14 @@ def tell(text: object, err: bool = False) -> None:
 
 
 def discard(stream: TextIO) -> None:
-    """Send what is still written to a stream to the null device."""
+    """Send later output of a stream to the null device."""
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, stream.fileno())
     os.close(null)
 
 
 def end(code: int) -> NoReturn:
-    """End the process; one of several at once, so that those that wait for it fail, and wait no longer.
+    """End the process; as one of several ranks at once, so that the waiting ranks fail too.
 
     Nor may Python take itself apart there: gloo's threads outlive the process group as long as something holds a
     network that was trained with it, and one that then needs the interpreter aborts the process, now and then.
@@ -189,7 +189,7 @@ def working_folder_exists() -> bool:
 
 
 def open_missing_streams() -> None:
-    """Give a process that was started without stdin, stdout or stderr the null device in their place.
+    """Open the null device for each standard stream that the process was started without.
 
     Else the first file that is opened gets the number of one, and whatever a library prints would go into a cache.
     """

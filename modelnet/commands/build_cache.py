@@ -90,7 +90,7 @@ def command(
 
 
 def shard_options(engine: str, scheduler: str | None, options: dict[str, Any]) -> "ShardChoice | None":
-    """Take the options about shards out of the others; None where one file is to be built."""
+    """Remove the options about shards from the others; return None if one file is built."""
     from pipeline.shards.choice import ShardChoice
 
     shards, rows, shard = (options.pop(name) for name in ("shards", "rows_per_shard", "shard"))

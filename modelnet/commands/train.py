@@ -139,7 +139,7 @@ def refuse_two_values(ctx: click.Context, seeds: str | None, data_seeds: str | N
 
 
 def resume_options(ctx: click.Context) -> dict[str, Any]:
-    """Return the options typed beside --resume; a run goes on with its own."""
+    """Return the options typed beside --resume; the others are those of the run."""
     given = typed(ctx)
     free = [name for name in given if name in OPTIONS and OPTIONS[name].resumable]
     if other := given.keys() - {*free, "run"}:

@@ -1,4 +1,4 @@
-"""Compare runs on the same validation images: what differs in their options, and can chance alone explain the rest?"""
+"""Compare runs on the same validation images: which options differ, and can luck explain the difference?"""
 
 import shlex
 from collections.abc import Sequence
@@ -111,7 +111,7 @@ def _why_not(folder: RunFolder, rows: list[EpochRow], epochs: int) -> tuple[str,
 
 
 def _are_of_the_end(predictions: list[Prediction], rows: list[EpochRow], result: str) -> bool:
-    """Say whether predictions are those of the result; a run that goes on keeps the old ones until it ends."""
+    """Say whether predictions belong to the result; a resumed run keeps the old ones until it ends."""
     loss = float(np.mean([prediction.loss for prediction in predictions]))
     row = result_row(rows, result) if rows else None
     return row is not None and row.val_loss is not None and bool(np.isclose(loss, row.val_loss, rtol=1e-4))
@@ -223,7 +223,7 @@ def _alone(first_N: Values, second_N: Values) -> tuple[int, int]:
 
 
 def _same_seeds(first: Side, second: Side) -> bool:
-    """Say whether each run has its counterpart, with the same seeds, in the same place."""
+    """Say whether both sides have the same seeds in the same order."""
     seeds = [list(zip(side.seeds, side.data_seeds, strict=True)) for side in (first, second)]
     return seeds[0] == seeds[1] and len(set(seeds[0])) == len(seeds[0])
 

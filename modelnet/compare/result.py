@@ -1,4 +1,4 @@
-"""What a comparison of runs found, as plain values and as the text that a person reads."""
+"""Hold the result of a comparison, as plain values and as text."""
 
 import os
 from collections.abc import Sequence
@@ -45,7 +45,7 @@ class Side:
 
 @dataclass(frozen=True)
 class Flip:
-    """An image that one side alone gets right; of several runs, more than half of its own, and not of the other's.
+    """An image that only one side gets right; with several runs, more than half of them.
 
     Attributes:
         class_id, file: the image.
@@ -109,7 +109,7 @@ class Comparison:
         return values | {"confidence": CONFIDENCE}
 
     def __str__(self) -> str:
-        """Return what differs, a table of results, each pair, and what to keep in mind."""
+        """Return the options that differ, a table of results, each pair, and notes."""
         parts = ["\n".join(f"{side.label}  {side.name}" for side in self.sides)]
         if self.differs:
             parts.append("\n".join(_columns([["", *(s.label for s in self.sides)], *_rows(self.differs)])))
@@ -151,7 +151,7 @@ class Comparison:
 
 
 def verdict(first: Side, second: Side, images: int, accuracy: Difference, better: str | None, pairs: int) -> str:
-    """Return in words whether the accuracies differ, and what it would take to see it where they might.
+    """Return a sentence: do the accuracies differ, or how many runs or images would show it?
 
     Args:
         first, second: the sides.
@@ -182,7 +182,7 @@ def verdict(first: Side, second: Side, images: int, accuracy: Difference, better
 
 
 def _as_one(side: Side, single: bool) -> str:
-    """Return what of a side is spoken of: options, by several runs, or a network."""
+    """Name a side: its options if it has several runs, or its network."""
     if len(side.runs) > 1:
         return side.label
     return f"the network of {side.label}" if single else f"this network of {side.label}"
@@ -200,7 +200,7 @@ def _needed(accuracy: Difference, single: bool) -> str:
 
 
 def show_p(p: float) -> str:
-    """Return a p-value with two digits, or what it is below."""
+    """Return a p-value with two digits, or an upper limit of a tiny one."""
     return "less than 0.0001" if p < 1e-4 else f"{p:.2g}"
 
 

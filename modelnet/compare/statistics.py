@@ -46,7 +46,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A difference of two sides, and what makes it vary. Every value may be a stack.
+    """A difference of two sides, and the sources of its variance. Every value may be a stack.
 
     Attributes:
         value: mean of the second side less mean of the first.
@@ -141,7 +141,7 @@ class Estimate:
 
 
 def estimate(first_KN: Values, second_LN: Values, same_seeds: bool = False, rights: bool = True) -> Estimate:
-    """Measure a difference and what makes it vary, where every run has seen every image.
+    """Estimate a difference and the sources of its variance; every run has predicted every image.
 
     Args:
         first_KN, second_LN: a value a run and image.
@@ -212,7 +212,7 @@ def compare_losses(first_KN: Values, second_LN: Values, same_seeds: bool = False
 
 
 def too_few(*runs: int) -> bool:
-    """Say whether a side has too few runs to stand for its options; one run stands for its network alone."""
+    """Say whether a side has too few runs for a claim about its options; one run is a claim about its network."""
     return any(1 < count < FEWEST_RUNS for count in runs)
 
 
@@ -241,14 +241,14 @@ def _whole(number: float) -> int | None:
 
 
 def _with_two_added(value: Values, square: Values, count: float | Values, weight: Values) -> tuple[Values, Values]:
-    """Return mean and its variance with two more images of a weight, one for each side, that only this gets right."""
+    """Return the mean and its variance after adding two images of a weight: each side alone gets one right."""
     total = count + 2 * weight
     center = value * count / total
     return center, np.maximum((count * square + 2 * weight) / total - center**2, 0) / total
 
 
 def _of_runs(values_KN: Values) -> tuple[Values, Values]:
-    """Return the variance of a mean over runs, and the part of it that is what a run makes of single images."""
+    """Return the variance of a mean over runs, and its part from the interaction of run and image."""
     runs, images = values_KN.shape[-2:]
     means_K, means_N = values_KN.mean(-1, dtype=float), values_KN.mean(-2, dtype=float)
     squares = np.einsum("...kn,...kn->...", values_KN, values_KN)

@@ -1,4 +1,4 @@
-"""Batches on the device: what an epoch yields, and how long training waited for it."""
+"""Yield an epoch's batches on the device, and measure how long training waits for them."""
 
 import math
 import os
@@ -226,7 +226,7 @@ class Batches:
             raise death_of_a_worker(error, self.cache.path, signals, note) from error
 
     def _end_workers(self) -> list[signal.Signals]:
-        """End all workers; return the signals that killed some before, which torch does not always name."""
+        """End all workers; return the signals that killed workers before, which torch does not always name."""
         iterator = getattr(self.loader, "_iterator", None)
         if iterator is None:
             return []

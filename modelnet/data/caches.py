@@ -1,4 +1,4 @@
-"""Which cache is trained on, and whether a second one goes together with it."""
+"""Find the cache to train on, and check that the validation cache matches it."""
 
 from contextlib import suppress
 from dataclasses import replace
@@ -150,7 +150,7 @@ def pair_warnings(train: TensorCache, val: TensorCache) -> list[str]:
 def near_warnings(
     train: TensorCache, val: TensorCache, trained: NDArray[np.int64], kept: NDArray[np.int64]
 ) -> list[str]:
-    """Count the validation images that look nearly like a training image of another content.
+    """Count the validation images that are near copies of a training image.
 
     Args:
         train, val: the caches, perhaps the same.

@@ -24,7 +24,7 @@ _CELLS = 4096  # of the table of a distribution
 
 
 class Mixture(NamedTuple):
-    """What becomes of the images of a batch.
+    """How each image of a batch is mixed.
 
     Attributes:
         partners_B: int64, the row that each is mixed with.
@@ -92,7 +92,7 @@ def mix_images(mixture: Mixture, images_BCHW: Tensor, others_BCHW: Tensor) -> Te
 
 
 def mix_labels(mixture: Mixture, labels_B: Tensor, others_B: Tensor, classes: int) -> Tensor:
-    """Return (B, C) float32, the part that each class has, of the labels of images and partners, int64."""
+    """Return (B, C) float32: the share of each class in the labels (int64) of images and partners."""
     part_B1 = send(mixture.part_B, labels_B.device)[:, None]
     return torch.lerp(one_hot(others_B, classes).float(), one_hot(labels_B, classes).float(), part_B1)
 

@@ -43,7 +43,7 @@ def guessing(rows: Sequence[EpochRow], counts: Sequence[int], options: TrainOpti
 
 
 def guess_of(counts: Sequence[int], val_counts: Sequence[int] | None, options: TrainOptions) -> Guess:
-    """Return how good the best answer is that ignores the image: what curves are compared with.
+    """Return loss and accuracy of the best answer that ignores the image; curves show them as "guessing".
 
     Args:
         counts: training images of each class; the loss follows from them.

@@ -1,4 +1,4 @@
-"""The training loss, and what it can be: for a network that guesses, and at its lowest.
+"""Compute the training loss, its value for a network that guesses, and its lowest value.
 
 It lies below `training`, so that hints, reports and the learning-rate finder ask the loss that is trained with.
 """

@@ -72,7 +72,7 @@ class RunningMean:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any], ranks: Ranks | None = None) -> "RunningMean":
-        """Go on from `to_dict`'s values."""
+        """Restore `to_dict`'s values."""
         running = cls(ranks)
         running._loss_sum, running._correct, running.images = values["loss_sum"], values["correct"], values["images"]
         return running

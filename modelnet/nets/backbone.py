@@ -1,4 +1,4 @@
-"""A frozen network without its last layer, and the cache of what it makes of the images of another cache."""
+"""Run a frozen network without its last layer, and describe the features that it computes from a cache."""
 
 import hashlib
 from pathlib import Path
@@ -66,7 +66,7 @@ class Backbone:
         return features_ND.float().cpu()
 
     def features_of(self, cache: TensorCache) -> Features:
-        """Say what this network makes of the images of a cache."""
+        """Describe the features that this network computes from the images of a cache."""
         return Features(self.name, self.layer, self.length, self.digest, cache.fingerprint)
 
 

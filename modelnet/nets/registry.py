@@ -56,7 +56,7 @@ _Maker = Callable[[str, int], nn.Module]
 
 
 def _torchvision(height: int, width: int) -> tuple[list[str], _Maker]:
-    """Return the names of torchvision's classifiers, and what makes one of a name for so many classes."""
+    """Return the names of torchvision's classifiers, and a function (name, classes) that makes one."""
     from torchvision import models
 
     def make(name: str, classes: int) -> nn.Module:
@@ -74,7 +74,7 @@ def _torchvision(height: int, width: int) -> tuple[list[str], _Maker]:
 
 
 def _timm(height: int, width: int) -> tuple[list[str], _Maker]:
-    """Return the same of timm. A name that is not in its list could be a place in the network: never looked up.
+    """Return the same for timm. Names outside its list are never looked up: they may be addresses on the internet.
 
     Raises:
         OptionsError: timm is not installed.

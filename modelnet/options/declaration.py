@@ -78,7 +78,7 @@ class Option:
 
     @property
     def recorded_only(self) -> bool:
-        """Whether it says only where images are, or what is written."""
+        """Whether it only names the images, or only affects the output."""
         return self.scope in (Scope.RECORD, Scope.IMAGES)
 
     def checked(self, value: Any) -> Any:

@@ -223,7 +223,7 @@ class TrainOptions:
 
     @property
     def model_in_names(self) -> str:
-        """The model as a part of the names of files and folders."""
+        """The model for names of files and folders."""
         return self.model.replace(":", "-")
 
     @property
@@ -256,7 +256,7 @@ class TrainOptions:
         return {name: value for name, value in self.resolved().items() if OPTIONS[name].compared}
 
     def resumed(self, changes: Mapping[str, Any]) -> "TrainOptions":
-        """Return the options that a run goes on with.
+        """Return the options of a resumed run.
 
         Args:
             changes: values by option; None keeps the stored one.
@@ -273,7 +273,7 @@ class TrainOptions:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "TrainOptions":
-        """Build from `to_dict`'s values; what is missing has its default.
+        """Build from `to_dict`'s values; missing options get their defaults.
 
         Raises:
             ValueError: an unknown or impossible value.

@@ -1,4 +1,4 @@
-"""Read a run for a report, and warn of what its numbers hide."""
+"""Read a run for a report, and warn where its numbers mislead."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -67,7 +67,7 @@ class Run:
 
     @cached_property
     def classes(self) -> dict[str, str]:
-        """What to call each class, by its id as text, in the order of the labels."""
+        """The readable name of each class by its id as text, in the order of the labels."""
         classes = self.config["cache"]["classes"]
         names = [str(one["name"] or one["id"]) for one in classes]
         uses = Counter(names)  # ImageNet calls two classes "crane"
@@ -120,7 +120,7 @@ class Run:
 
     @property
     def epochs_done(self) -> int:
-        """How many epochs are done, also where metrics.csv has lost some."""
+        """Number of finished epochs, also if metrics.csv lacks lines."""
         return self.rows[-1].epoch if self.rows else 0
 
     @property
@@ -179,7 +179,7 @@ class Run:
 
 
 def class_after_class(order: str) -> str:
-    """Say that an order was not shuffled, and what follows for the numbers of training."""
+    """Say that an order was not shuffled, and that the training numbers mislead."""
     return (
         f"{order} was not shuffled (--no-shuffle): class after class, the running loss and accuracy of training look "
         "better than the network is, and whether it converged follows from that loss."

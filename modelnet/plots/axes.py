@@ -52,7 +52,7 @@ def draw_runs(axes: Any, groups: Groups, measure: str, parts: Sequence[str], gue
 
 
 def parts_shown(groups: Groups) -> list[str]:
-    """Return what is drawn: "train" and "val" of one group; of several, the one that they can be compared by."""
+    """Return the parts to draw: "train" and "val" of one group; for several groups, one that all of them have."""
     validated = all(rows[0].val_loss is not None for runs in groups.values() for rows in runs)
     parts = ["train", "val"] if validated else ["train"]
     return parts if len(groups) == 1 else parts[-1:]

@@ -10,7 +10,7 @@ _LIKELY = ("cjk", "wqy", "fallback", "unicode", "unifont", "pingfang", "hiragino
 
 
 class Letters(NamedTuple):
-    """How to draw some texts.
+    """How to draw given texts.
 
     Attributes:
         families: the fonts, matplotlib's own first; a letter is drawn with the first that has it.
@@ -26,7 +26,7 @@ class Letters(NamedTuple):
 
 
 def letters_for(texts: Iterable[str]) -> Letters:
-    """Choose fonts for texts; fonts of this machine are looked at only where matplotlib's own lacks a letter."""
+    """Choose fonts for texts; search this machine's fonts only if matplotlib's own font lacks a letter."""
     wanted = {letter for text in texts for letter in text}
     odd = {letter for letter in wanted if not letter.isprintable()}
     missing = {letter for letter in wanted - odd if ord(letter) not in _own_letters()}

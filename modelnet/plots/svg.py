@@ -38,7 +38,7 @@ def curves_svg(groups: Groups, measure: str, guess: float | None = None) -> str:
 
 
 def _for_a_page(svg: str) -> str:
-    """Keep of an SVG file what belongs into a page: no declarations, no names that nothing refers to, no own black."""
+    """Reduce an SVG file to fit into a page: no declarations, no unused ids, no black of its own."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r'\sxmlns(?::xlink)?="[^"]*"', "", svg)
     svg = re.sub(r'(<svg[^>]*?) width="[^"]*" height="[^"]*"', r'\1 role="presentation"', svg)

@@ -30,7 +30,7 @@ def encode(content: dict[str, Any]) -> bytes:
 
 
 def decode(data: bytes, path: Path) -> dict[str, Any]:
-    """Return what `encode` was given, with tensors on the CPU.
+    """Return the content given to `encode`, with tensors on the CPU.
 
     Nothing but tensors and plain values is ever unpickled, whatever the digest says.
 

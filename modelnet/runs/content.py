@@ -33,7 +33,7 @@ def _tensor(value: Any, key: str) -> None:
 
 
 def _tensor_or_number(value: Any, key: str) -> None:
-    """Accept what an optimizer keeps of a parameter."""
+    """Accept an optimizer's state of a parameter."""
     if value is not None:
         (_tensor if isinstance(value, Tensor) else number())(value, key)
 
@@ -93,7 +93,7 @@ _content = record(
 
 
 def check_content(content: dict[str, Any], path: str) -> None:
-    """Refuse a checkpoint of another format, or one whose content is not what training writes.
+    """Refuse a checkpoint of another format, or with content that training never writes.
 
     Raises:
         CheckpointError: names the key, and says what came.
@@ -109,7 +109,7 @@ def check_content(content: dict[str, Any], path: str) -> None:
 
 
 def _check_sizes(content: dict[str, Any]) -> None:
-    """Compare what stands in the content twice."""
+    """Compare values that the content has twice."""
     classes = content["model"]["classes"]
     for key in ("class_ids", "class_names"):
         if len(content[key]) != classes:
@@ -124,7 +124,7 @@ def _check_sizes(content: dict[str, Any]) -> None:
 
 
 def _wanted_size(features: dict[str, Any] | None, size: Any) -> int | tuple[int, int]:
-    """Return what a network was made for: features, square images, or images of (height, width)."""
+    """Return the input size of a network: features, square images, or images of (height, width)."""
     if features:
         return int(features["length"])
     height, width = parse_size(tuple(size) if isinstance(size, list) else size)
@@ -189,7 +189,7 @@ def _check_setting(theirs: Any, ours: Any, key: str) -> None:
 
 
 def _state_of_one(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """Return what an optimizer of this kind keeps of a parameter after a step."""
+    """Return this optimizer's state of a parameter after a step."""
     parameter = torch.nn.Parameter(torch.zeros(1))
     parameter.grad = torch.zeros(1)
     known = inspect.signature(type(optimizer).__init__).parameters  # `defaults` of AdamW has more than it takes

@@ -72,7 +72,7 @@ class RunFolder(RunReader):
 
     @classmethod
     def open_for_writing(cls, path: Path) -> "RunFolder":
-        """Go on in the folder of an earlier run.
+        """Open the folder of an earlier run to resume it.
 
         Raises:
             RunError: no run there.
@@ -182,7 +182,7 @@ class RunFolder(RunReader):
         self._publish("diverged.txt", f"{where}\n".encode("utf-8", "surrogateescape"))
 
     def forget_divergence(self) -> None:
-        """Remove diverged.txt: the run goes on."""
+        """Remove diverged.txt, because the run is resumed."""
         path = self.path / "diverged.txt"
         with storage_errors(path):
             path.unlink(missing_ok=True)

@@ -16,7 +16,7 @@ def parts_of(config: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def with_part(config: dict[str, Any], options: TrainOptions, epoch: int) -> dict[str, Any]:
-    """Return the config of a run that goes on; a part is added where its options differ from those before.
+    """Return the config of a resumed run; add a part if its options differ from those before.
 
     Args:
         config: of config.json until now.

@@ -1,4 +1,4 @@
-"""Say what the results of a run depend on, and which runs differ in their seeds alone."""
+"""List the values that the results of a run depend on, and tell runs that differ only in their seeds."""
 
 import json
 from collections.abc import Mapping
@@ -31,6 +31,6 @@ def facts_of(config: dict[str, Any]) -> dict[str, str]:
 
 
 def kind_of(facts: Mapping[str, str]) -> str:
-    """Return what two runs share that differ in their seeds alone, whatever computed them."""
+    """Return the values that two runs share if they differ only in their seeds, on any machine."""
     left_out = [name for name, option in OPTIONS.items() if not option.compared] + ["commit", "torch"]
     return json.dumps({name: value for name, value in facts.items() if name not in left_out})

@@ -26,7 +26,7 @@ class RunReader:
         return self.path / "checkpoints"
 
     def read_config(self) -> dict[str, Any]:
-        """Return what `write_config` was given.
+        """Return the values given to `write_config`.
 
         Raises:
             RunError: there is no run, or its config.json cannot be read.
@@ -86,7 +86,7 @@ class RunReader:
         return read(path, parse_predictions) if path.exists() else []
 
     def read_scores(self) -> dict[str, Any] | None:
-        """Return what `write_scores` was given; None where there is no such file.
+        """Return the values given to `write_scores`; None without the file.
 
         Raises:
             RunError: it cannot be read.
@@ -104,7 +104,7 @@ class RunReader:
         return [path.parent.parent / name for name in read(path, parse_group, "no group of runs there")]
 
     def read_divergence(self) -> str:
-        """Return what `write_divergence` was given; empty where training did not diverge.
+        """Return the text given to `write_divergence`; empty if training did not diverge.
 
         Raises:
             RunError: it cannot be read.
@@ -113,7 +113,7 @@ class RunReader:
         return read(path, lambda data: data.decode("utf-8", "surrogateescape").strip()) if path.exists() else ""
 
     def load_checkpoint(self, name: str = "last.pt") -> dict[str, Any]:
-        """Return what `save_checkpoint` was given, with tensors on the CPU.
+        """Return the content given to `save_checkpoint`, with tensors on the CPU.
 
         Raises:
             RunError: there is none.
@@ -141,7 +141,7 @@ class RunReader:
 
 
 def read(path: Path, parse: Callable[[bytes], T], what: str = "the run cannot be read") -> T:
-    """Return what a file of a run holds.
+    """Return the content of a file of a run.
 
     Args:
         path: of the file.

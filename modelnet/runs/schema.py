@@ -1,4 +1,4 @@
-"""Check values read from a file against a schema, and say which key is wrong and what came instead.
+"""Check values read from a file against a schema, and name the wrong key and its value.
 
 A check takes a value and the name of its key, and raises ValueError. Checks of larger things are made of smaller ones.
 """
@@ -78,7 +78,7 @@ def whole_or_text(value: Any, key: str) -> None:
 
 
 def optional(check: Check) -> Check:
-    """Accept null, and what `check` accepts."""
+    """Accept null, and values that `check` accepts."""
     return lambda value, key: None if value is None else check(value, key)
 
 
@@ -127,7 +127,7 @@ def record(needed: Mapping[str, Check], later: Mapping[str, Check] | None = None
 
 
 def parsed(parse: Callable[[Any], Any]) -> Check:
-    """Accept what a class can be built from; its own message says what is wrong."""
+    """Accept values from which a class can be built; the class's own message names the fault."""
 
     def check(value: Any, key: str) -> None:
         if not isinstance(value, dict):
@@ -151,7 +151,7 @@ def one_of(*texts: str) -> Check:
 
 
 def both(first: Check, second: Check) -> Check:
-    """Accept what two checks accept."""
+    """Accept values that both checks accept."""
 
     def check(value: Any, key: str) -> None:
         first(value, key)

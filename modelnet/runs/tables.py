@@ -115,7 +115,7 @@ def result_row(rows: Sequence[EpochRow], result: str) -> EpochRow:
 
 
 def criterion(row: EpochRow) -> str:
-    """Return by what the best epoch was picked."""
+    """Return the measure that chose the best epoch."""
     return "training loss" if row.val_loss is None else "validation accuracy"
 
 

@@ -1,4 +1,4 @@
-"""A network compiled by torch, for the whole batches of training; shorter ones go through it as it is."""
+"""Compile a network with torch for whole batches of training; shorter batches use it uncompiled."""
 
 import copy
 from collections.abc import Callable
@@ -14,7 +14,7 @@ _TRIALS = 3  # a CUDA graph is recorded in the second
 def compile_network(
     network: nn.Module, batch_shape: tuple[int, ...], autocast: torch.autocast, cuda_graphs: bool
 ) -> Callable[[Tensor], Tensor]:
-    """Compile a network, at once, so that what cannot work fails before a run begins.
+    """Compile a network at once, so that a failure comes before a run begins.
 
     Only batches of one shape are compiled for: each shape takes seconds to minutes, and the last, shorter batch of an
     epoch is one of many. Validation uses the network itself, so that `evaluate` repeats it to the bit.

@@ -1,4 +1,4 @@
-"""Which device a network is trained on (what was asked for, or an error, never another), and on how many threads."""
+"""Choose the device for training (the one asked for, or an error) and the number of threads."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""The processes that train one network together: which part each has, what they add up, how they end.
+"""Let several processes train one network: their shares of batches, sums over all ranks, and how they end.
 
     torchrun --nproc-per-node 2 cli.py train ...
 
@@ -32,7 +32,7 @@ _joined: "Ranks | None" = None
 
 
 class Ranks:
-    """This process and its fellows. Made without arguments it is alone, and every method gives back what it got.
+    """This process and the other ranks. Without arguments it is alone, and every method returns its input.
 
     Attributes:
         rank: of this process, from 0.
@@ -108,7 +108,7 @@ class Ranks:
         return f"cuda:{self.local}" if name in ("auto", "cuda") else name
 
     def replicate(self, network: nn.Module, device: torch.device, row_shape: tuple[int, ...]) -> nn.Module:
-        """Return what to call in training: after `backward` every rank has the gradient of the whole batch, averaged.
+        """Return the module to call in training: after `backward`, every rank has the mean gradient of the whole batch.
 
         BatchNorm takes mean and variance of the whole batch too, so that the number of ranks makes no difference.
 
@@ -161,7 +161,7 @@ class Ranks:
         return True
 
     def code_of_failure(self) -> int | None:
-        """Return the exit code of the rank that failed and told of it, if one did."""
+        """Return the exit code of the rank that reported a failure, if one did."""
         with suppress(RuntimeError):
             if self._store is not None and self._store.check([_CODE]):
                 return int(self._store.get(_CODE))
@@ -182,7 +182,7 @@ def synchronize_batch_norm(network: nn.Module, device: torch.device) -> None:
 
 
 class _SharedStop(Stop):
-    """What any rank was asked for. The answer to a `poll` is that of the one before: so nobody waits for it."""
+    """A stop request to any rank. A `poll` returns the answer to the previous one, so that no rank waits."""
 
     def __init__(self, own: Stop) -> None:
         super().__init__()
@@ -203,7 +203,7 @@ class _SharedStop(Stop):
 
 @contextmanager
 def join_ranks() -> Iterator[Ranks]:
-    """Meet the other processes of this torchrun, or go alone where there is none; part from them at the end.
+    """Join the other processes of this torchrun, or stay alone without torchrun; leave them at the end.
 
     All wait for the last one at the end: torchrun stops those that are left when one has ended otherwise than well.
 
@@ -240,7 +240,7 @@ def join_ranks() -> Iterator[Ranks]:
 
 
 def may_speak(code: int) -> bool:
-    """Say whether this process is to tell of a failure that ends it: of all ranks, one does.
+    """Say whether this process reports the failure that ends it; only one rank does.
 
     Also where it fails before it has met the others: perhaps it alone does.
 

@@ -1,4 +1,4 @@
-"""Which networks a group has: seeds, data seeds and settings, crossed; and which of them one pass can train at once."""
+"""List the networks of a group: seeds × data seeds × settings; and divide them into passes over the data."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence

@@ -171,7 +171,7 @@ class SweepLoop:
 
 
 class StackedAverage:
-    """The running means of the weights of K networks; of one that has none, the weights themselves.
+    """The running means of the weights of K networks; the weights themselves for a network without one.
 
     Args:
         stacked: the networks.

@@ -1,4 +1,4 @@
-"""Many ModelNets as one: the same images go through all of them in a few large operations."""
+"""Compute many ModelNets as one: the same images go through all of them in a few large operations."""
 
 from collections.abc import Sequence
 
@@ -11,7 +11,7 @@ from modelnet.nets.modelnet import ModelNet
 
 
 class StackedModelNet(nn.Module):
-    """K networks whose weights are stacked, each along a new first dimension; none sees another.
+    """K networks whose weights are stacked along a new first dimension; they do not influence each other.
 
     The first convolution's patches do not overlap, so one matrix product of the patches with the kernels of all
     networks does it, and the patches are cut once for all. What follows is the same for K groups of channels.

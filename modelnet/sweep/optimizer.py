@@ -1,4 +1,4 @@
-"""Torch's own optimizers on stacked weights: one for the slice that the networks of a setting have of them."""
+"""Run torch's optimizers on stacked weights: one for the slice of the networks of each setting."""
 
 from collections.abc import Sequence
 from itertools import groupby
@@ -14,7 +14,7 @@ from modelnet.training.schedule import Schedule
 
 
 class _Slice:
-    """The networks `first` to `end` of a stack, which have one optimizer: all that it does is done element by element.
+    """The networks `first` to `end` of a stack and their optimizer, which works element by element.
 
     Its parameters are views of the stacked weights, and their gradients of the stacked gradients.
     """
@@ -30,7 +30,7 @@ class _Slice:
         self.optimizer = build_optimizer(self.weights, options)
 
     def take_state(self, optimizers: Sequence[torch.optim.Optimizer]) -> None:
-        """Go on from the state of the networks' own optimizers."""
+        """Continue from the state of the networks' own optimizers."""
         for index, part in enumerate(self.weights):
             states = [_state(optimizers[k], index) for k in self.networks]
             if states[0]:
@@ -104,7 +104,7 @@ class StackedOptimizer:
             grad.mul_(factors_K.view(-1, *[1] * (grad.dim() - 1)))
 
     def take_state(self, optimizers: Sequence[torch.optim.Optimizer]) -> None:
-        """Go on from the state of the networks' own optimizers, K of them."""
+        """Continue from the state of the K networks' own optimizers."""
         for part in self._slices:
             part.take_state(optimizers)
 
@@ -120,7 +120,7 @@ class StackedOptimizer:
 
 
 def _setting(options: TrainOptions, k: int) -> tuple[Any, ...]:
-    """Return what networks must share to have one optimizer; where each meets its own plateaus, none do."""
+    """Return the options that networks must share to have one optimizer; with plateaus, they never share one."""
     alone = k if options.sched == "plateau" else None
     return (*(getattr(options, option.name) for option in OPTIONS.values() if option.compared), alone)
 

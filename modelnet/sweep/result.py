@@ -1,4 +1,4 @@
-"""What came of a group of networks: setting by setting, with medians and quartiles; as text, table and picture."""
+"""Summarize a group of networks by setting, with medians and quartiles, as text, table and picture."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -67,7 +67,7 @@ class SweepResult:
 
     @property
     def settings(self) -> dict[str, list[int]]:
-        """The networks of each setting, by what tells it from the others."""
+        """The networks of each setting, by its label."""
         names = varied(self.members)
         found: dict[str, list[int]] = {}
         for i, options in enumerate(self.members):
@@ -75,7 +75,7 @@ class SweepResult:
         return found
 
     def curves(self) -> dict[str, list[list[EpochRow]]]:
-        """Return what is drawn: by setting, the rows of the networks that did not diverge."""
+        """Return the curves to draw: by setting, the rows of the networks that did not diverge."""
         alive = {
             name: [i for i in members if self.rows[i] and not self.diverged[i]]
             for name, members in self.settings.items()
@@ -100,7 +100,7 @@ class SweepResult:
         RunFolder(self.runs[0]).write_group(header, lines)
 
     def __str__(self) -> str:
-        """Return a table of the settings, or where there is one, of its networks; and a sentence on all."""
+        """Return a table of the settings, or of the networks of a single setting, and a sentence on all."""
         settings = self.settings
         lines = self._networks() if len(settings) == 1 else self._of_settings(settings)
         return "\n".join([*lines, "", *self._sentences(settings)])
@@ -170,7 +170,7 @@ class SweepResult:
         return result_row(self.rows[i], result_of(self.members[i]))
 
     def _quantile(self, members: Sequence[int], column: str, part: float) -> float:
-        """Return a quantile of what networks ended with; those that diverged have no part in it."""
+        """Return a quantile of the networks' final values, without networks that diverged."""
         values = [getattr(self._end(i), column) for i in members if self.rows[i] and not self.diverged[i]]
         return float(np.quantile(values, part)) if values else float("nan")
 

@@ -159,7 +159,7 @@ def _own_part(groups: list[list[int]], ranks: Ranks) -> list[list[int]]:
 
 
 def _new_run(setup: Setup, stop: Stop, stack: ExitStack) -> TrainingLoop:
-    """Make the folder of one network, and what writes to it."""
+    """Make the run folder of one network and the object that writes to it."""
     options = setup.options
     run = stack.enter_context(RunFolder.create(options.name, f"{setup.cache.path.stem}-{MODELNET}"))
     run.write_config(describe_run(options, setup.batches, setup.val_batches, setup.device))
@@ -171,13 +171,13 @@ def _new_run(setup: Setup, stop: Stop, stack: ExitStack) -> TrainingLoop:
 
 
 def _quiet(training: TrainingLoop) -> TrainingLoop:
-    """Let a training save only when it is told to: together with the others."""
+    """Keep a training from saving by itself: all networks save together."""
     training.seconds_between_saves = inf
     return training
 
 
 def _threads(options: TrainOptions, count: int, ranks: Ranks) -> AbstractContextManager[None]:
-    """Set PyTorch's threads for so many networks, whose batches count like one of all their images."""
+    """Set PyTorch's threads for several networks: their batches count as one batch of all images."""
     return cpu_threads(options.threads, options.batch_size * count * ranks.size, ranks)
 
 
@@ -211,7 +211,7 @@ class _Group:
         self.result = SweepResult(members, runs, self._of_all(rows), [False] * len(runs), limits, [None] * len(runs))
 
     def train(self) -> SweepResult:
-        """Train what is left, and write down what came of it."""
+        """Train the unfinished networks, and write their results."""
         result, count = self.result, len(self.groups)
         several = f" in {count} passes over the data" if count > 1 else ""
         self.progress.note(
@@ -244,7 +244,7 @@ class _Group:
         return result.ended(self.stop.signal is not None and not over)
 
     def _of_all(self, own: dict[int, T]) -> list[T]:
-        """Return what all ranks have of their networks, in the order of the networks."""
+        """Return the values of all ranks' networks, in the order of the networks."""
         found = {i: value for part in self.ranks.gather_objects(own) for i, value in part.items()}
         return [found[i] for i in sorted(found)]
 
@@ -276,7 +276,7 @@ class _Group:
         return images, done
 
     def _label(self, group: list[int]) -> str:
-        """Return what tells a pass from the others."""
+        """Return the label of a pass."""
         options = self.result.members
         names = [name for name in SHARED if len({getattr(options[other[0]], name) for other in self.groups}) > 1]
         state = self.trainings[group[0]].state

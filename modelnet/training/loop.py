@@ -194,7 +194,7 @@ class TrainingLoop:
             self.tensorboard.add(row)
 
     def save(self) -> None:
-        """Save the state, unless it is saved already; one whose weights are no numbers never is."""
+        """Save the state, unless it is saved already; never save NaN or infinite weights."""
         position = (self.state.epoch, self.state.step)
         if position != self.saved:
             self.refuse_bad_weights()
@@ -248,7 +248,7 @@ class TrainingLoop:
             network.load_state_dict(last)
 
     def chosen(self, best: EpochRow) -> str:
-        """Say which epoch's weights are the result where patience chose them, and by what."""
+        """Say which epoch's weights are the result, and by which measure, where patience chose them."""
         stopped = f"stopped: no epoch has been better than epoch {best.epoch}. "
         return (
             f"{stopped if self.state.epoch < self.setup.options.epochs else ''}"

@@ -34,7 +34,7 @@ RATES = tuple(float(f"{10 ** (i / 3):.1g}") for i in range(-12, 1))  # 0.0001, 0
 
 @dataclass(frozen=True)
 class RateCurve:
-    """What became of each learning rate.
+    """The losses of each learning rate.
 
     Attributes:
         epochs: that each was tried for.

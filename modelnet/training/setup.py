@@ -1,4 +1,4 @@
-"""What a run needs before its first step: caches, device, network and batches, checked against each other."""
+"""Prepare a run: caches, device, network and batches, checked against each other."""
 
 import copy
 from collections.abc import Callable
@@ -39,7 +39,7 @@ from pipeline.text import show_bytes, show_path
 
 
 class Setup:
-    """What a run needs in this process. Making it writes nothing; impossible options fail here.
+    """The objects that a run needs in this process. Making them writes nothing; impossible options fail here.
 
     Args:
         options: of the run.
@@ -136,7 +136,7 @@ class Setup:
             raise OptionsError("too many ranks", None, reason, f"Give --batch-size {ranks} or more: it is that of all")
 
     def _build_forward(self) -> Callable[[Tensor], Tensor]:
-        """Return the network, compiled where that was asked for, or as one of several ranks calls it."""
+        """Return the callable for training: the network, compiled with --compile, or wrapped for several ranks."""
         network, batches, options = self.state.network, self.batches, self.options
         if not options.compile:
             return self.ranks.replicate(network, self.device, shape_of_rows(options, self.cache))
@@ -189,7 +189,7 @@ class Setup:
             progress.note(f"hint: {hint}")
 
     def _open_val(self, run: Path | None, progress: Progress) -> TensorCache | None:
-        """Open the cache to validate on; warn of what does not go together."""
+        """Open the cache to validate on; warn where it does not match."""
         val, warnings = None, shard_warnings(self.cache)
         if self.options.val is not None:
             val = TensorCache(self.options.val if run is None else RunFolder(run).cache_path("val", self.options.val))
@@ -213,7 +213,7 @@ def same_caches(ranks: Ranks, cache: TensorCache) -> None:
     """Refuse ranks that read different caches, as those of two machines may be.
 
     Raises:
-        CacheStale: some rank's is not that of rank 0; all ranks hear of it.
+        CacheStale: a rank has another cache than rank 0; raised on all ranks.
     """
     found = ranks.gather_objects(cache.fingerprint)
     others = [rank for rank, fingerprint in enumerate(found) if fingerprint != found[0]]
@@ -243,7 +243,7 @@ def check_content(cache: TensorCache, options: TrainOptions) -> None:
 
 
 def check_crop_size(crop: tuple[int, int], cache: TensorCache, options: TrainOptions) -> None:
-    """Refuse a part of an image that is larger than the image, or too small for the network."""
+    """Refuse a crop that is larger than the images, or too small for the network."""
     (height, width), typed = cache.recipe.size, f"--crop-size {show_size(crop)}"
     if crop[0] > height or crop[1] > width:
         reason = f"its images have {height} × {width} pixels"

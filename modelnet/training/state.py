@@ -1,4 +1,4 @@
-"""What a checkpoint holds: all that decides how training goes on, and all that is needed to use the network."""
+"""Hold the content of a checkpoint: everything needed to resume training, and to use the network."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,19 +19,19 @@ from pipeline.recipe import Recipe
 
 
 def shape_of_rows(options: TrainOptions, cache: TensorCache) -> tuple[int, ...]:
-    """Return the shape of what a network takes: (3, H, W) of an image or its part, or (D,) of features."""
+    """Return the shape of a network's input: (3, H, W) of an image or its crop, or (D,) of features."""
     return cache.row_shape if options.crop is None else (3, *options.crop)
 
 
 def size_of_rows(options: TrainOptions, cache: TensorCache) -> int | tuple[int, int]:
-    """Return what `build_network` takes as size: the number of features, the side of squares, or (height, width)."""
+    """Return the size for `build_network`: the number of features, the side of squares, or (height, width)."""
     shape = shape_of_rows(options, cache)
     return (shape[1], shape[2]) if shape[1:2] != shape[2:] else shape[-1]
 
 
 @dataclass
 class State:
-    """A network in training. Restored from a checkpoint, it goes on bit for bit as if it had never stopped.
+    """A network in training. Restored from a checkpoint, it continues bit for bit as if it had never stopped.
 
     Attributes:
         network, optimizer: what is trained.

@@ -1,4 +1,4 @@
-"""One training step: what the loop, the learning-rate finder and a sweep do with a batch."""
+"""Do one training step; the loop, the learning-rate finder and sweeps share it."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager

@@ -1,4 +1,4 @@
-"""Begin a run in a new folder, or go on with one where its last checkpoint left it."""
+"""Start a run in a new folder, or resume one from its last checkpoint."""
 
 import os
 from contextlib import ExitStack
@@ -29,7 +29,7 @@ def train(
 
     Args:
         options: the options of the run.
-        progress: is told how training goes.
+        progress: receives the events of training.
         stop: when it is set, training ends after the current step and saves.
         ranks: the processes that train this network together; None for a single process.
 
@@ -104,7 +104,7 @@ def resume(
 
 
 def kept_rows(training: TrainingLoop, progress: Progress) -> list[EpochRow]:
-    """Return the epochs that a run goes on after; of those that metrics.csv has lost it tells `progress`."""
+    """Return the finished epochs of a resumed run; report those missing in metrics.csv to `progress`."""
     rows, epochs = training.run.keep_metrics(training.state.epoch), training.state.epoch
     if len(rows) < epochs:
         table = show_path(training.run.path / "metrics.csv")
@@ -187,7 +187,7 @@ def restore(setup: Setup, content: dict[str, Any], path: Path) -> None:
 
 
 def resumed_options(run: RunFolder, changes: dict[str, Any]) -> TrainOptions:
-    """Return the options that a run goes on with: its own, but for those of `changes` that are not None.
+    """Return the options of a resumed run: its own, replaced by those of `changes` that are not None.
 
     Raises:
         RunError: its config.json cannot be read.

@@ -1,4 +1,4 @@
-"""Decide what a build of one file has to do: the one answer to "is the cache fresh?". Looks, and changes nothing.
+"""Decide what a build of one file has to do: the one answer to "is the cache fresh?". Changes nothing.
 
 The build, the dry run, the shards and `info --check` all ask here; what follows from the answer is theirs.
 """
@@ -16,7 +16,7 @@ from pipeline.format.reader import CacheReader
 
 @dataclass
 class Assessment:
-    """What a build finds before it does anything.
+    """The state of cache and source before a build changes anything.
 
     Attributes:
         task: the build.

@@ -101,7 +101,7 @@ def build_file(
 
 
 def nothing_decoded(root: Path, failed: list[Failed]) -> SourceError:
-    """Return the error for a source none of whose files gave an image."""
+    """Return the error for a source without a decodable image."""
     reasons = Counter(f.reason for f in failed)
     shown = ", ".join(f"{count} × {reason}" for reason, count in reasons.most_common(3))
     return SourceError("no images to cache", root, f"none of its files could be decoded ({shown})")

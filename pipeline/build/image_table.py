@@ -1,4 +1,4 @@
-"""Hold what a build knows of every image, in columns, and turn them into the tables of the cache."""
+"""Hold a build's data on every image in columns, and turn them into the tables of the cache."""
 
 import os
 from typing import Any

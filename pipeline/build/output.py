@@ -63,7 +63,7 @@ def refuse_place(path: Path) -> None:
 
 @contextmanager
 def made_folder(path: Path) -> Iterator[None]:
-    """Make the folder that a cache is to be in; where the work fails, remove what was made and is still empty.
+    """Make the folder of a cache; if the work fails, remove new folders that are still empty.
 
     Raises:
         OutputError, AccessDenied: it cannot be made.

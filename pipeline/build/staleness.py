@@ -278,7 +278,7 @@ def _compare_failed_sets(staleness: Staleness, old: list[Failed], manifest: Mani
 
 
 def _count_common(staleness: Staleness, images: ImageTable, cache: CacheReader, unchanged: NDArray[np.int64]) -> None:
-    """Count what source and cache have in common, as far as contents are known.
+    """Count the images that source and cache share, as far as contents are known.
 
     Args:
         unchanged: images whose row, of the same class and name, has their content.

@@ -48,7 +48,7 @@ def write_stats(path: Path, header: Header, *stats: NDArray[np.int64]) -> None:
 
 
 def read_stats(cache: CacheReader) -> NDArray[np.int64] | None:
-    """Return what `write_stats` wrote for this file, if it has not changed since; else None."""
+    """Return the values that `write_stats` wrote for this file; None if the file has changed since."""
     data = _read(cache.path)
     if data is None:
         return None

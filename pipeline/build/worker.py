@@ -35,7 +35,7 @@ class Item(NamedTuple):
 
 
 class Result(NamedTuple):
-    """What became of one image; `how` is "decoded", "copied", "failed" (for good) or "transient" (a failure)."""
+    """The result of one image; `how` is "decoded", "copied", "failed" (for good) or "transient" (a failure)."""
 
     row: int
     how: str

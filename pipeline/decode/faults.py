@@ -11,7 +11,7 @@ _READ = (0xC0, 0xC1, 0xC2, 0xC9, 0xCA)  # those that libjpeg decodes
 
 
 def fault_of_header(data: bytes) -> str:
-    """Name what is wrong with the header of a JPEG or PNG; empty where it ends early or nothing is seen.
+    """Name the fault in the header of a JPEG or PNG; empty if it ends early or has no visible fault.
 
     Args:
         data: a whole file.

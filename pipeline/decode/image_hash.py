@@ -6,7 +6,7 @@ from PIL import Image
 
 
 def image_hash(image: "Image.Image | NDArray[np.uint8]") -> int:
-    """Hash what an image looks like: 64 bits, "is each cell brighter than its right neighbour" on 9 × 8 cells.
+    """Return the perceptual hash of an image: 64 bits, "is each cell brighter than its right neighbour" on 9 × 8 cells.
 
     A re-encoded, slightly brightened or rescaled copy keeps nearly all bits (the "difference hash").
 

@@ -103,7 +103,7 @@ def _rows_first(height: int, width: int, new_height: int, new_width: int) -> boo
 
 
 def _whichever_shrinks_more(height: int, width: int, new_height: int, new_width: int) -> bool:
-    """Begin with the columns where the height loses more than twice what the width does, as Pillow from 13 on."""
+    """Begin with the columns if the height loses over twice as many pixels as the width, as Pillow from 13 on."""
     return height > new_height and height - new_height > 2 * (width - new_width)
 
 

@@ -53,7 +53,7 @@ def near_pairs(hashes: NDArray[np.uint64], skip: NDArray[np.bool_]) -> list[tupl
 
 
 def near_rows_across(hashes: NDArray[np.uint64], others: NDArray[np.uint64]) -> NDArray[np.bool_]:
-    """Tell which images look nearly like one of another set.
+    """Tell which images are near copies of an image of another set.
 
     Args:
         hashes: (N,) uint64, from `image_hash`.

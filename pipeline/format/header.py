@@ -51,7 +51,7 @@ def check_digits(digits: str, length: int) -> None:
 
 @dataclass(frozen=True)
 class Shard:
-    """The number of a shard, and what it shares with the other shards.
+    """The number of a shard, and the values that it shares with the other shards.
 
     Attributes:
         index: 0..count-1.
@@ -87,7 +87,7 @@ class Shard:
 
 @dataclass(frozen=True)
 class Extent:
-    """The place of a dataset: `count` rows of `row_shape` at byte `offset`. An empty one is stored as one zero row."""
+    """The position of a dataset: `count` rows of `row_shape` at byte `offset`. An empty one has one zero row."""
 
     name: str
     dtype: str

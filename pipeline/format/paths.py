@@ -50,7 +50,7 @@ def shards_at(path: Path) -> dict[int, list[Path]]:
 
 
 def cache_files(path: "str | os.PathLike[str]") -> list[Path]:
-    """Find the files that a person means by `path`: a cache, the name of a sharded one, or a pattern with `*`.
+    """Find the files of `path`: a cache, the name of a sharded cache, or a pattern with `*`.
 
     Returns:
         The finished files; `path` alone if there are none.

@@ -1,1 +1,1 @@
-"""What a person asks of a cache: info, verify, dry run."""
+"""Inspect a cache: info, verify, dry run."""

@@ -85,7 +85,7 @@ class Augmentation:
 
 
 def cut_out(images_BCHW: Tensor, size: tuple[int, int], left_B: Tensor, top_B: Tensor) -> Tensor:
-    """Cut a part of (height, width) pixels out of each image, at a position by numbers (B,) in 0..1 on the CPU."""
+    """Cut a box of (height, width) pixels out of each image, at a position by numbers (B,) in 0..1 on the CPU."""
     (height, width), (whole_height, whole_width) = size, images_BCHW.shape[2:]
     x_B = (left_B * (whole_width - width + 1)).long().tolist()
     y_B = (top_B * (whole_height - height + 1)).long().tolist()
@@ -168,7 +168,7 @@ def _crop_one_by_one(
 
 
 def _between(start_B: Tensor, part_B: Tensor, side: int, new_side: int) -> tuple[Tensor, Tensor]:
-    """Return, for each pixel of a crop's side, the first of two pixels (B, S) that it lies between, and how far on."""
+    """Return (B, S) each, for a crop's pixels along a side: the first of two neighbours, and the second's weight."""
     middles_S = (torch.arange(new_side) + 0.5) / new_side
     places_BS = ((start_B[:, None] + middles_S * part_B[:, None]) * side - 0.5).clamp(0, side - 1)
     first_BS = places_BS.long().clamp(min=0, max=max(0, side - 2))
@@ -203,7 +203,7 @@ def change_colors(images_BCHW: Tensor, factors_B3: Tensor, mean: RGB, std: RGB) 
 
 
 def erased_boxes(random_BK: Tensor, size: tuple[int, int]) -> Tensor:
-    """Choose what is erased: in half of the images 2 to 33 % of the area, its sides 0.3 to 3.3 where that fits.
+    """Choose a box to erase in half of the images: 2 to 33 % of the area, aspect ratio 0.3 to 3.3 where it fits.
 
     These are the settings of torchvision's and timm's `RandomErasing`.
 

@@ -31,7 +31,7 @@ def gather_rows(images: Tensor, rows: Tensor, out: Tensor) -> None:
 
 
 def _fit(images: Tensor, rows: Tensor, out: Tensor) -> bool:
-    """Say whether these are addresses that can be counted on; what is no batch of these rows is left to PyTorch."""
+    """Say whether the kernel may use these addresses; PyTorch handles any other input."""
     same = out.shape == (len(rows), *images.shape[1:]) and out.dtype == images.dtype and out.device.type == "cpu"
     return same and images.is_contiguous() and rows.is_contiguous() and out.is_contiguous()
 

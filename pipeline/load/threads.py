@@ -17,7 +17,7 @@ _forked: list[bool] = []
 
 
 def team_for(bytes_written: int) -> tuple[int, int]:
-    """Return what a part in C starts its threads by, and how many are worth it.
+    """Return the function by which C code starts threads, and a useful number of threads.
 
     They are those of PyTorch's operations. Its threads wait for more work with busy cores for a moment after each:
     threads of our own would get a core only behind them, and be a hundred times slower to start. They are gone in a

@@ -58,7 +58,7 @@ def dask_executor(scheduler: str) -> Iterator[Executor]:
 
 
 def _watch_workers(client: Any, executor: Executor, ended: threading.Event) -> None:
-    """Cancel what is waited for once no worker has been there for long: it would be waited for forever."""
+    """Cancel the tasks if there has been no worker for long, so that nobody waits forever."""
     while not ended.wait(_LOOK_SECONDS):
         try:
             client.wait_for_workers(1, _WORKERS_SECONDS)

@@ -235,7 +235,7 @@ def _hidden(folder: bytes) -> str:
 
 
 def _plain(name: bytes) -> bytes:
-    """Return a name without what says nothing: "./", "//", a "/" in front or behind."""
+    """Return a name without "./", "//", and a "/" at its beginning or end."""
     if name[:1] not in b"./" and b"//" not in name and b"/." not in name and not name.endswith(b"/"):
         return name
     return b"/".join(part for part in name.split(b"/") if part not in (b"", b"."))

@@ -106,7 +106,7 @@ class Collected:
         return first
 
     def take_left_out(self, contents: Contents, sidecars: bytes = b"") -> None:
-        """Take what is left out of a folder or archive, but for the images and the archives in it."""
+        """Record the files that are left out of a folder or archive; leave its images and archives alone."""
         self.left_out += contents.left_out
         for path, reason in contents.left_out_named:
             self.left_out_named.append((os.fsdecode(path), reason))
@@ -125,7 +125,7 @@ class Collected:
                 self.left_out[f"suffix {show_path(suffix_of(name))}"] += 1
 
     def class_images(self, folder: bytes) -> ClassImages | None:
-        """Return the images of a class, which has a place from now on; None if nobody asked for it."""
+        """Return the images of a class, which is added if new; None if it was not asked for."""
         if self.wanted is not None and folder not in self.wanted:
             self.unwanted.add(folder)
             return None
@@ -148,7 +148,7 @@ class Collected:
         self.left_out_named.append((os.fsdecode(path), reason))
 
     def warn(self, warning: str) -> None:
-        """Note what a person should know, once."""
+        """Add a warning, once."""
         if warning not in self.warnings:
             self.warnings.append(warning)
 

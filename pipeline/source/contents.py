@@ -77,7 +77,7 @@ class Contents:
 
     @cached_property
     def image_folders(self) -> set[bytes]:
-        """The folders in which images lie directly; the empty name where some lie in none."""
+        """The folders with images directly in them; the empty name for images in no folder."""
         return {path.rpartition(b"/")[0] for path in self.images.paths}
 
     def location(self, files: Files, row: int) -> Location:

@@ -61,7 +61,7 @@ def not_an_image_name(name: bytes) -> str:
 
 
 def suffix_of(name: bytes) -> bytes:
-    """Return what a file's name ends in, in lower case, with the dot; empty where it has none."""
+    """Return a file name's suffix in lower case, with the dot; empty without one."""
     return os.path.splitext(name)[1].lower()
 
 

@@ -132,7 +132,7 @@ class _Walk:
                 self.contents.leave_out(NOT_REGULAR, path)
 
     def _is_ours(self, entry: "os.DirEntry[bytes]") -> bool:
-        """Tell the output, what stands beside it while it is built, and other caches from the user's files."""
+        """Tell the output, the files beside it during a build, and other caches from the user's files."""
         if self.output and entry.name.startswith(os.path.basename(self.output)):
             path = os.path.join(os.path.realpath(os.path.dirname(entry.path)), entry.name)
             if path in (self.output, *(self.output + os.fsencode(suffix) for suffix in SIDE_FILES)):
@@ -181,7 +181,7 @@ def _is_folder(entry: "os.DirEntry[bytes]") -> bool:
 
 
 def _leads_nowhere(entry: "os.DirEntry[bytes]") -> bool:
-    """Tell a link to what is gone, perhaps on a disk that is not mounted: it may have been a class."""
+    """Tell a link whose target is gone, perhaps on an unmounted disk: it may have been a class."""
     return not entry.name.startswith(b".") and entry.is_symlink() and not os.path.exists(entry.path)
 
 

@@ -67,7 +67,7 @@ class Partition:
 
 
 def divide(manifest: Manifest, shards: Sequence[Shard | None]) -> Iterator[Manifest]:
-    """Yield what of a source belongs into each of some files of one set; all of it into a whole cache."""
+    """Yield the manifest of each shard's images; the whole manifest for None, a whole cache."""
     partition = None
     for shard in shards:
         if shard is None:

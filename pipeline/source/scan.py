@@ -105,7 +105,7 @@ def _collect(contents: Contents, collected: Collected) -> None:
 
 
 def kind_of(contents: Contents, wanted: Collection[bytes] | None) -> Kind:
-    """Return the first kind that fits; class folders where some of those that are asked for lie directly in it."""
+    """Return the first kind that fits; class folders, if a class asked for is directly in the source."""
     if wanted is not None and not contents.part and not contents.folders.isdisjoint(wanted):
         return CLASS_FOLDERS
     return next(kind for kind in KINDS if kind.fits(contents, wanted))

@@ -83,7 +83,7 @@ def tar_members(fd: int, start: int, end: int, where: str) -> Generator[TarMembe
 
 
 class _Headers(io.BufferedReader):
-    """What `tarfile` reads: headers and names, of no more bytes than names have."""
+    """The file that `tarfile` reads: headers and names, with a limit on the bytes of names."""
 
     def read(self, size: int | None = -1) -> bytes:
         if size is None or not 0 <= size <= _LONGEST_HEADER:
@@ -95,7 +95,7 @@ class _Headers(io.BufferedReader):
 
 
 def _doubt(behind: bytes, position: int, where: str) -> str:
-    """Look at what stands where the last header would: `tarfile` ends there without a word, whatever it is."""
+    """Check the bytes at the next header: `tarfile` ends there silently, whatever they are."""
     header = behind[:BLOCK]
     if not header:
         return "has no mark of its end; it may have been cut there"

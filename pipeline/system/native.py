@@ -1,4 +1,4 @@
-"""The parts that are written in C, where they were compiled: no compiler, no installation, and they are not there."""
+"""Load the C code, if it was compiled: without a compiler or an installation there is none."""
 
 import ctypes
 from importlib.machinery import EXTENSION_SUFFIXES
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def compiled(name: str, folder: Path = Path(__file__).parent) -> ctypes.CDLL | None:
-    """Load what became of `<name>.c`, or None where it was not compiled.
+    """Load the library compiled from `<name>.c`; None if it was not compiled.
 
     Its functions hold no interpreter lock and know nothing of Python: whoever calls them vouches for every address.
     """

@@ -62,7 +62,7 @@ def start_worker(parent: int) -> None:
 
 
 def has_room_for_sockets() -> bool:
-    """See to a folder for the sockets of worker processes, and say whether there is one.
+    """Make sure that worker processes have a folder for their sockets; return whether there is one.
 
     The path of a socket has at most 107 bytes. In a longer $TMPDIR a loader worker could not send its first batch,
     and who waits for the batch would wait for ever.
@@ -96,7 +96,7 @@ def _watch(parent: int) -> None:
 
 
 def _limit_memory() -> None:
-    """Allow `BYTES_AN_IMAGE` on top of what a forked worker has from its parent."""
+    """Allow `BYTES_AN_IMAGE` beyond the memory that a forked worker has from its parent."""
     if sys.platform != "linux":
         return
     with Path("/proc/self/status").open() as status:

@@ -63,7 +63,7 @@ def _collect_archives(contents: Contents, collected: Collected) -> Iterator[Cont
 
 
 def _unread(stems: Collection[bytes], wanted: Collection[bytes] | None) -> set[bytes]:
-    """Return the archives that need not be opened: where every class asked for has one of its name, the others."""
+    """Return the archives that need not be opened: if each class asked for has its own archive, the others."""
     return set(stems) - set(wanted) if wanted is not None and set(stems) >= set(wanted) else set()
 
 

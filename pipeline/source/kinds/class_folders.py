@@ -83,7 +83,7 @@ def collect_below(contents: Contents, collected: Collected, prefix: bytes) -> No
 
 
 def _add_empty_classes(contents: Contents, collected: Collected, prefix: bytes) -> None:
-    """Give class folders without images their place; but not those that only hold our caches."""
+    """Add class folders without images as classes, except those that only hold our caches."""
     caches = {f[len(prefix) :].partition(b"/")[0] for f in contents.cache_folders if f.startswith(prefix)}
     folders = folders_below(contents, prefix) - caches
     if not folders and contents.name and not contents.images:

@@ -1,4 +1,4 @@
-"""ImageNet as Kaggle distributes it, and its validation images, whose classes stand in a table.
+"""ImageNet as Kaggle distributes it, and its validation images, whose classes are in a table.
 
 With the table they are as if each lay in the folder of its synset.
 """
@@ -76,7 +76,7 @@ def _image_id(name: bytes) -> bytes:
 
 
 def _read_solution(location: Location | None, where: str) -> dict[bytes, bytes]:
-    """Return the synset of each image by its name without suffix: the first word of what a solution predicts.
+    """Return the synset of each image by its name without suffix: the first word of a solution's prediction.
 
     Raises:
         SourceError: there is no such table, or it cannot be read.

@@ -1,4 +1,4 @@
-"""WebDataset shards: the class of an image stands in a file beside it, `key.cls` or the "label" of `key.json`."""
+"""WebDataset shards: the class of an image is in a file beside it, `key.cls` or the "label" of `key.json`."""
 
 import json
 import re
@@ -19,7 +19,7 @@ _SHARD_FOLDER = re.compile(rb"|(.*/)?\d{5,}", re.DOTALL)
 
 
 def _key(name: bytes) -> bytes:
-    """Return what the files of a sample have in common: the path up to the first dot of the file's name."""
+    """Return the key of a sample: the path up to the first dot of the file's name."""
     folder, slash, base = name.rpartition(b"/")
     return folder + slash + base.partition(b".")[0]
 

@@ -200,8 +200,11 @@ def _needed(accuracy: Difference, single: bool) -> str:
 
 
 def show_p(p: float) -> str:
-    """Return a p-value with two digits, or an upper limit of a tiny one."""
-    return "less than 0.0001" if p < 1e-4 else f"{p:.2g}"
+    """Return a p-value with two digits, with more beside 0.05, or an upper limit of a tiny one."""
+    digits = 2
+    while p != 0.05 and digits < 9 and float(f"{p:.{digits}g}") == 0.05:
+        digits += 1
+    return "less than 0.0001" if p < 1e-4 else f"{p:.{digits}g}"
 
 
 def show_seeds(seeds: Sequence[int]) -> str:

@@ -71,8 +71,11 @@ def test_what_is_said_of_simulated_runs_is_as_often_right_as_it_promises(
     images: int, count: Count, capsys: pytest.CaptureFixture[str]
 ) -> None:
     draws, wrong = count(10_000, 200), []
-    for accuracies in ACCURACIES:
-        found = {kind: rates(images, World(accuracies, **how), draws, images, SIDES) for kind, how in KINDS.items()}
+    for place, accuracies in enumerate(ACCURACIES):
+        found = {
+            kind: rates([images, place, i], World(accuracies, **how), draws, images, SIDES)
+            for i, (kind, how) in enumerate(KINDS.items())
+        }
         for sides in SIDES:
             of_sides = [found[kind][sides] for kind in KINDS]
             with capsys.disabled():

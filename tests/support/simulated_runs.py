@@ -4,6 +4,7 @@ A run is right about an image where accuracy, ease of the image, luck of the run
 more than 0. Runs of both sides see the same images. Arrays start with an axis of the comparisons that are drawn.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -196,7 +197,7 @@ class Rates:
 
 
 def rates(
-    seed: int, world: World, draws: int, images: int, sides: list[tuple[int, int]]
+    seed: int | Sequence[int], world: World, draws: int, images: int, sides: list[tuple[int, int]]
 ) -> dict[tuple[int, int], Rates]:
     """Compare sides of these numbers of runs, as often as `draws` says.
 

@@ -12,7 +12,7 @@ import pytest
 from scipy.stats import norm
 
 from modelnet import TrainOptions, compare_groups, compare_runs, train_many
-from modelnet.compare.result import show_points, show_seeds
+from modelnet.compare.result import show_p, show_points, show_seeds
 from modelnet.eval.evaluate import PREDICTION_COLUMNS
 from modelnet.progress import EpochRow
 from modelnet.runs.folder import RunFolder
@@ -185,10 +185,14 @@ def test_too_few_runs_are_said_to_be_too_few_and_leave_the_others_alone() -> Non
     assert json.loads(json.dumps(found.to_dict()))["pairs"][0]["accuracy"]["low"] is None
 
 
-def test_an_interval_that_excludes_0_does_not_seem_to_hold_it() -> None:
+def test_an_end_beside_0_and_a_p_beside_the_limit_have_more_digits() -> None:
     assert show_points(0.0001, 0.09) == "0.01 to 9.00"
     assert show_points(-0.09, -0.00001, "+") == "-9.000 to -0.001"
     assert show_points(-0.0001, 0.09, "+") == "+0.0 to +9.0"
+    assert [show_p(p) for p in (0.0499, 0.05004, 0.05, 0.062, 1e-5)] == [
+        *("0.0499", "0.05004", "0.05", "0.062"),
+        "less than 0.0001",
+    ]
 
 
 def test_one_photograph_under_two_names_and_in_another_order_is_the_same_image() -> None:

@@ -156,6 +156,16 @@ def test_groups_are_shown_side_by_side() -> None:
     assert "--lr 0.008 (0.001 × batch size 8), 0.5 0.001 × batch size" in text
 
 
+def test_too_few_runs_have_no_interval() -> None:
+    wrong: list[Answer] = [("1", str(i), "2", 0.9) for i in range(9)]
+    right: list[Answer] = [("1", str(i), "1", 0.9) for i in range(9)]
+    runs = [make_run(f"a{seed}", [1.0], wrong, lr=0.1, seed=seed) for seed in (0, 1)]
+    runs += [make_run(f"b{seed}", [1.0], right, lr=0.2, seed=seed) for seed in (0, 1)]
+    text = Page(runs).text
+    assert "B against A: too few runs: A has 2 and B has 2; at least 3 runs of a side show how far" in text
+    assert "B against A +100.0 too few runs –" in text
+
+
 def test_a_comparison_is_in_words_and_numbers_with_the_images_that_flip() -> None:
     right: list[Answer] = [("1", f"{i:03}", "1", 0.9) for i in range(100)]
     wrong: list[Answer] = [("1", f"{i:03}", "2" if i < 40 else "1", 0.9) for i in range(100)]

@@ -21,6 +21,7 @@ MOST_RUNS, MOST_IMAGES = 10_000, 1e12  # larger numbers are not searched
 _LEAST_P = 1e-16
 _IMAGES_LIMITS = 0.9, 0.1  # confidence of the upper and lower limit of the variance between images
 _MOST_DOUBT = 2  # largest ratio between the numbers of runs from the two limits; above it, no number is given
+_CORRECTION = 0.5  # of Welch's correction (2) to the degrees of freedom
 _NO_DIFFERENCE = 1e-9
 
 
@@ -259,16 +260,16 @@ def _of_runs(values_KN: Values) -> tuple[Values, Values]:
 def _freedom(seeds_T: Values, runs_T: Values) -> Values:
     """Return the degrees of freedom of the sum of the runs' variances.
 
-    They lie halfway between Satterthwaite's (too few where both sides scatter alike) and Welch's of 1947 (too many
-    where one scatters far more). Where the smaller side seems to scatter little, that is likely its luck: they are
-    never more than for equal scatter, so that 3 runs against 16 are not too sure. Of one term they are its own.
+    They lie between Satterthwaite's (too few where both sides scatter alike) and Welch's of 1947 (too many where one
+    scatters far more). Where the smaller side seems to scatter little, that is likely its luck: they are never more
+    than for equal scatter, so that 3 runs against 16 are not too sure. Of one term they are its own.
     """
     runs_T = _as_column(runs_T, seeds_T)
     equal = (1 / runs_T).sum(0) ** 2 / (1 / (runs_T**2 * (runs_T - 1))).sum(0)
     with np.errstate(invalid="ignore", divide="ignore"):
-        halfway = seeds_T.sum(0) ** 2 / (seeds_T**2 / runs_T).sum(0) - 1
+        between = seeds_T.sum(0) ** 2 / (seeds_T**2 / (runs_T - 1 + _CORRECTION)).sum(0) - _CORRECTION
     least: Values = runs_T.min(0) - 1
-    freedom: Values = np.clip(np.nan_to_num(halfway, nan=0.0), least, equal)
+    freedom: Values = np.clip(np.nan_to_num(between, nan=0.0), least, equal)
     return freedom
 
 

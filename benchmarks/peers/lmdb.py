@@ -20,7 +20,7 @@ class Gather:
         self.batch_size = batch_size
         self.deliver = deliver
         with self.env.begin() as transaction:
-            self.side = round((len(transaction.get(_key(0))) / 3) ** 0.5)
+            self.side = round((len(transaction.get(_key(0)) or b"") / 3) ** 0.5)
 
     def __iter__(self) -> Iterator[Tensor]:
         order = np.random.default_rng().permutation(self.count)
@@ -32,7 +32,7 @@ class Gather:
         batch = np.empty((len(rows), 3, self.side, self.side), np.uint8)
         with self.env.begin(buffers=True) as transaction:
             for image_CHW, row in zip(batch, rows, strict=True):
-                image_CHW[:] = np.frombuffer(transaction.get(_key(row)), np.uint8).reshape(image_CHW.shape)
+                image_CHW[:] = np.frombuffer(transaction.get(_key(row)) or b"", np.uint8).reshape(image_CHW.shape)
         return torch.from_numpy(batch)
 
 

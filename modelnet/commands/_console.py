@@ -4,17 +4,14 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import click
 
 from modelnet.commands._process import raise_lost_signal, tell
-from modelnet.progress import Progress
+from modelnet.progress import EpochRow, Progress
 from pipeline.errors import OutputError
 from pipeline.text import show_path
-
-if TYPE_CHECKING:
-    from modelnet.progress import EpochRow
 
 
 class Notes(Progress):
@@ -39,14 +36,8 @@ class EpochLines(Notes):
         from tqdm import tqdm
 
         shape = "{percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt} images, {rate_fmt}, {remaining} left, ends {eta:%H:%M}"
-        self._bar = tqdm(
-            disable=not sys.stderr.isatty(),
-            unit=" images",
-            dynamic_ncols=True,
-            leave=False,
-            bar_format=shape,
-            delay=0.1,
-        )
+        look: dict[str, Any] = {"unit": " images", "bar_format": shape, "dynamic_ncols": True, "leave": False}
+        self._bar = tqdm(disable=not sys.stderr.isatty(), delay=0.1, **look)
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -64,7 +55,7 @@ class EpochLines(Notes):
         """Move the bar."""
         self._bar.update(images)
 
-    def epoch(self, row: "EpochRow", epochs: int) -> None:
+    def epoch(self, row: EpochRow, epochs: int) -> None:
         """Print the line of an epoch."""
         parts = [f"training loss {row.train_loss:.4f}, accuracy {row.train_acc:.1%}"]
         if row.val_loss is not None:

@@ -147,7 +147,7 @@ def _compare(groups: list[list[_Run]]) -> Comparison:
     for group in groups:
         group.sort(key=lambda run: (run.options["seed"], run.options["data_seed"]))
         _check_seeds(group)
-    sides = [_side(_label(i), group) for i, group in enumerate(groups)]
+    sides = [_side(label_of(i), group) for i, group in enumerate(groups)]
     pairs = _pairs(sides, groups)
     return Comparison(len(groups[0][0].predictions), sides, _differs(groups), pairs, _notes(sides, groups))
 
@@ -167,9 +167,9 @@ def _check_seeds(group: list[_Run]) -> None:
         seen[key] = run
 
 
-def _label(index: int) -> str:
+def label_of(index: int) -> str:
     """Return A to Z, then AA, AB, ..."""
-    return chr(ord("A") + index) if index < 26 else _label(index // 26 - 1) + _label(index % 26)
+    return chr(ord("A") + index) if index < 26 else label_of(index // 26 - 1) + label_of(index % 26)
 
 
 def _side(label: str, group: list[_Run]) -> Side:

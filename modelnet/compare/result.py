@@ -112,7 +112,8 @@ class Comparison:
         """Return the options that differ, a table of results, each pair, and notes."""
         parts = ["\n".join(f"{side.label}  {side.name}" for side in self.sides)]
         if self.differs:
-            parts.append("\n".join(_columns([["", *(s.label for s in self.sides)], *_rows(self.differs)])))
+            rows = [[name, *values] for name, values in self.differs.items()]
+            parts.append("\n".join(_columns([["", *(s.label for s in self.sides)], *rows])))
         parts.append("\n".join([f"{self.images} validation images, {_weights(self.sides)}", *self._results()]))
         parts += [self._pair_text(pair) for pair in self.pairs]
         if self.notes:
@@ -145,7 +146,8 @@ class Comparison:
         lines = [f"  images {what}: {len(pair.flips)}"]
         flips = []
         for flip in pair.flips:
-            ends = [f"{right:.0%} of the runs" if several else _right(right) for right in (flip.right_1, flip.right_2)]
+            both = (flip.right_1, flip.right_2)
+            ends = [f"{right:.0%} of the runs" if several else "right" if right else "wrong" for right in both]
             flips.append(f"{show_path(f'{flip.class_id}/{flip.file}')}: {' -> '.join(ends)}")
         return lines + [f"    {line}" for line in first_lines(flips, FLIPS_SHOWN, ": --json lists all")]
 
@@ -219,9 +221,7 @@ def show_seeds(seeds: Sequence[int]) -> str:
 
 
 def _about(count: int) -> str:
-    if count > MOST_NEEDED:
-        return f"more than {MOST_NEEDED:,}"
-    return f"about {count:,}"
+    return f"more than {MOST_NEEDED:,}" if count > MOST_NEEDED else f"about {count:,}"
 
 
 def _weights(sides: Sequence[Side]) -> str:
@@ -236,10 +236,6 @@ def _weights(sides: Sequence[Side]) -> str:
 
 def _images(count: int) -> str:
     return f"{count:,} image{'' if count == 1 else 's'}"
-
-
-def _right(right: float) -> str:
-    return "right" if right else "wrong"
 
 
 def _points(pair: Pair) -> str:
@@ -269,10 +265,6 @@ def _spread(side: Side) -> list[str]:
         low, high = np.quantile(values, (0.25, 0.75))
         texts += [format(np.mean(values), shape), f"{low:{shape}} to {high:{shape}}", format(best, shape)]
     return texts
-
-
-def _rows(differs: dict[str, list[str]]) -> list[list[str]]:
-    return [[name, *values] for name, values in differs.items()]
 
 
 def _columns(rows: list[list[str]]) -> list[str]:

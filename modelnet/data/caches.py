@@ -219,10 +219,9 @@ def find(cache: Path, run: Path | None, fingerprint: str | None = None) -> Path:
     """
     if run is None or cache_exists(cache) or cache.with_name(cache.name + ".building").exists():
         return cache
-    beside = run.absolute().parent.parent / cache
-    if cache_exists(beside):
-        return beside
     home = run.absolute().parent.parent
+    if cache_exists(home / cache):
+        return home / cache
     for folder in dict.fromkeys((CACHES, home / CACHES)) if fingerprint else ():
         for path in sorted({base_path(file) for file in folder.glob("*.h5")}):
             with suppress(CacheError):

@@ -99,7 +99,8 @@ class Trained:
             DeviceError: the device is not there.
         """
         folder = RunFolder(run)
-        checkpoint = checkpoint or folder.read_config().get("result", "last")
+        result = folder.read_config().get("result", "last")
+        checkpoint = checkpoint or result
         name = f"{checkpoint}.pt"
         content = folder.load_checkpoint(name)
         path = os.fspath(folder.checkpoints / name)
@@ -115,9 +116,8 @@ class Trained:
         with memory_errors(chosen):
             network.to(chosen).eval()
         picked = folder.best_epoch if checkpoint == "best" else None
-        is_result = checkpoint == folder.read_config().get("result", "last")
         ids, names = content["class_ids"], content["class_names"]
-        return cls(run, network, ids, names, recipe, options, chosen, features, picked, is_result)
+        return cls(run, network, ids, names, recipe, options, chosen, features, picked, checkpoint == result)
 
     def on_images(self, weights: Path | None) -> "Trained":
         """Return the network appended to the frozen one whose features it takes; itself where it takes images.

@@ -18,6 +18,7 @@ AUGMENTATIONS = ("flip", "crop", "color", "erase", *MIXTURES)
 DEVICE = re.compile(r"auto|cpu|cuda(:\d{1,3})?")
 
 _network, _pass, _group = (partial(declare, scope) for scope in (Scope.NETWORK, Scope.PASS, Scope.GROUP))
+_course = partial(_network, finder=False)  # over many epochs: lr-find tries a few
 _machine, _record, _images = (partial(declare, scope) for scope in (Scope.MACHINE, Scope.RECORD, Scope.IMAGES))
 
 
@@ -48,44 +49,31 @@ class TrainOptions:
         "When to clear gradients: before every step, before every epoch, or never.",
         choices=("batch", "epoch", "never"),
     )
-    epochs: int = _network(100, "Number of passes over the images.", least=1, resumable=True, finder=False)
+    epochs: int = _course(100, "Number of passes over the images.", least=1, resumable=True)
     opt: str = _network(
         "sgd", "Optimizer, one of PyTorch's.", choices=("sgd", "adam", "adamw", "nadam", "radam", "rmsprop")
     )
-    lr: float | None = _network(
-        None,
-        "Learning rate.",
-        least=0,
-        open=True,
-        default_text="0.001 × batch size for sgd, 0.001 for the others",
-        finder=False,
+    lr: float | None = _course(
+        None, "Learning rate.", least=0, open=True, default_text="0.001 × batch size for sgd, 0.001 for the others"
     )
     momentum: float = _network(0.5, "Momentum of sgd and rmsprop.", least=0, needs=("opt", ("sgd", "rmsprop")))
     weight_decay: float = _network(1e-4, "Weight decay.", flags=("--wd",), least=0)
-    sched: str = _network(
+    sched: str = _course(
         "none",
         "Schedule of the learning rate: half a cosine, in steps, or lower when no epoch improves.",
         choices=("none", "cosine", "step", "plateau"),
-        finder=False,
     )
-    warmup_epochs: int = _network(0, "Epochs in which the learning rate rises from 0.", least=0, finder=False)
-    decay_rate: float = _network(
+    warmup_epochs: int = _course(0, "Epochs in which the learning rate rises from 0.", least=0)
+    decay_rate: float = _course(
         0.1,
         "Factor by which step and plateau lower the learning rate.",
         least=0,
         most=1,
         needs=("sched", ("step", "plateau")),
-        finder=False,
     )
-    decay_epochs: int = _network(
-        30, "Epochs between two steps of --sched step.", least=1, needs=("sched", ("step",)), finder=False
-    )
-    plateau_epochs: int = _network(
-        10,
-        "Epochs without improvement before --sched plateau lowers the rate.",
-        least=1,
-        needs=("sched", ("plateau",)),
-        finder=False,
+    decay_epochs: int = _course(30, "Epochs between two steps of --sched step.", least=1, needs=("sched", ("step",)))
+    plateau_epochs: int = _course(
+        10, "Epochs without improvement before --sched plateau lowers the rate.", least=1, needs=("sched", ("plateau",))
     )
     clip_grad: float | None = _network(None, "Largest norm of the gradient.", least=0, open=True)
     smoothing: float = _network(0.0, "Label smoothing, 0 to 1.", least=0, most=1)
@@ -123,16 +111,15 @@ class TrainOptions:
     cutmix_alpha: float = _pass(
         1.0, "cutmix draws its share in the same way; 1 is uniform.", least=0, open=True, needs=("augment", ("cutmix",))
     )
-    model_ema: float | None = _network(
+    model_ema: float | None = _course(
         None,
         "Validate with a moving average of the weights: 0.99, for example.",
         least=0,
         most=1,
         open=True,
         metavar="DECAY",
-        finder=False,
     )
-    patience: int | None = _network(None, "Stop after this many epochs without improvement.", least=1, finder=False)
+    patience: int | None = _course(None, "Stop after this many epochs without improvement.", least=1)
     init: str = _network(
         "default", "Initialization of the weights.", choices=("default", "kaiming", "xavier", "orthogonal", "zeros")
     )

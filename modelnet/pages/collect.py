@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from modelnet.compare.compare import compare_runs
+from modelnet.compare.compare import compare_runs, label_of
 from modelnet.compare.result import Comparison, Flip
 from modelnet.eval.scores import ClassScore, class_scores
 from modelnet.pages.mistakes import ImageKey, Mistake, Pictures, find_mistakes, read_pictures
@@ -154,13 +154,7 @@ def group_runs(runs: Sequence[Run]) -> list[Group]:
 
 def _labels(count: int) -> list[str]:
     """Return a label for each of so many groups; empty for a single one."""
-    return [""] if count == 1 else [_letters(number) for number in range(count)]
-
-
-def _letters(number: int) -> str:
-    """A to Z, AA, AB, ..."""
-    before, last = divmod(number, 26)
-    return (_letters(before - 1) if before else "") + chr(ord("A") + last)
+    return [""] if count == 1 else [label_of(number) for number in range(count)]
 
 
 def _galleries(runs: Sequence[Run]) -> list[Gallery]:
@@ -175,13 +169,8 @@ def _galleries(runs: Sequence[Run]) -> list[Gallery]:
         return [Gallery("Images most often wrong", about, mistakes[: 2 * MISTAKES])]
     images = len(scored[0].predictions)
     if len(mistakes) <= 2 * MISTAKES:
-        return [
-            Gallery(
-                "Mistakes",
-                f"All {len(mistakes)} wrong predictions of {images} images, the most confident first.",
-                mistakes,
-            )
-        ]
+        about = f"All {len(mistakes)} wrong predictions of {images} images, the most confident first."
+        return [Gallery("Mistakes", about, mistakes)]
     return [
         Gallery(
             "Surest mistakes",

@@ -1,7 +1,7 @@
 """The tables of a report's page: confusion, classes, options, environment."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass
 from statistics import median
 from typing import Any, NamedTuple
 
@@ -154,22 +154,19 @@ def _balance(run: Run) -> str:
 
 def differing_options(groups: Sequence[Group]) -> dict[str, list[str]]:
     """Return the options in which the groups differ, with the value of each group."""
-    differing = {}
-    for option in fields(TrainOptions):
-        values = [_values(group.runs, option.name) for group in groups]
-        if len(set(values)) > 1 and OPTIONS[option.name].compared:
-            differing[_flag(option.name)] = values
-    return differing
+    compared = [option for option in OPTIONS.values() if option.compared]
+    differing = {option.flag: [_values(group.runs, option.name) for group in groups] for option in compared}
+    return {flag: values for flag, values in differing.items() if len(set(values)) > 1}
 
 
 def option_tables(groups: Sequence[Group]) -> list[Table]:
     """Return tables of the options: those that are not at their defaults, and the others; each with all its values."""
     changed, others = [], []
     runs = [run for group in groups for run in group.runs]
-    for option in fields(TrainOptions):
+    for option in OPTIONS.values():
         if option.name == "name":
             continue
-        shown = [_flag(option.name), _values(runs, option.name)]
+        shown = [option.flag, _values(runs, option.name)]
         if any(getattr(run.options, option.name) != option.default for run in runs):
             changed.append([*shown, _shown(None, option.name, option.default)])
         else:
@@ -178,10 +175,6 @@ def option_tables(groups: Sequence[Group]) -> list[Table]:
         Table("Options not at their defaults", ["option", "value", "default"], changed, numbers=False),
         Table("Options at their defaults", ["option", "value"], others, numbers=False),
     ]
-
-
-def _flag(name: str) -> str:
-    return f"--{name.replace('_', '-')}"
 
 
 def _values(runs: Iterable[Run], name: str) -> str:
@@ -194,9 +187,8 @@ def _values(runs: Iterable[Run], name: str) -> str:
 
 def _shown(options: TrainOptions | None, name: str, value: Any) -> str:
     if name == "lr" and value is None:
-        return (
-            "0.001 × batch size" if options is None else f"{options.learning_rate:g} ({options.learning_rate_reason})"
-        )
+        given = options and f"{options.learning_rate:g} ({options.learning_rate_reason})"
+        return given or "0.001 × batch size"
     if isinstance(value, bool):
         return "yes" if value else "no"
     return "–" if value in (None, "", MISSING) else show_path(str(value))

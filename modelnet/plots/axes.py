@@ -84,7 +84,7 @@ def draw_band(
     padded = [[*rows, *[rows[-1]] * (length - len(rows))] for rows in runs]
     values_RE = np.array([[value_of(row, column) for row in rows] for rows in padded])
     low, middle, high = np.quantile(values_RE, (0.25, 0.5, 0.75), axis=0)
-    epochs = longest_epochs(runs)
+    epochs = [row.epoch for row in max(runs, key=len)]
     if color is not None:
         axes.plot(epochs, middle, color=color, linewidth=0.8)
         return
@@ -92,11 +92,6 @@ def draw_band(
     (line,) = axes.plot(epochs, middle, label=label, marker=marker, linestyle=style)
     if len(runs) > 1:
         axes.fill_between(epochs, low, high, alpha=0.2, color=line.get_color(), linewidth=0)
-
-
-def longest_epochs(runs: Sequence[Sequence[EpochRow]]) -> list[int]:
-    """Return the epochs of the run that has most rows."""
-    return [row.epoch for row in max(runs, key=len)]
 
 
 def value_of(row: EpochRow, column: str) -> float:

@@ -1,7 +1,7 @@
 """Summarize a group of networks by setting, with medians and quartiles, as text, table and picture."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -42,11 +42,6 @@ class SweepResult:
     interrupted: bool = False
 
     @property
-    def seeds(self) -> list[int]:
-        """Of the initial weights."""
-        return [options.seed for options in self.members]
-
-    @property
     def picture(self) -> Path:
         """The curves of all."""
         return self.runs[0] / "seeds.png"
@@ -81,10 +76,6 @@ class SweepResult:
             for name, members in self.settings.items()
         }
         return {name: [self.rows[i] for i in members] for name, members in alive.items() if members}
-
-    def ended(self, interrupted: bool) -> "SweepResult":
-        """Return it with the word on how it ended."""
-        return replace(self, interrupted=interrupted)
 
     def write(self) -> None:
         """Write the table of all networks into the folder of the first."""

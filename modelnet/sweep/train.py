@@ -207,7 +207,8 @@ class _Group:
         self.stop = stop
         self.ranks = ranks
         runs = self._of_all({i: training.run.path for i, training in trainings.items()})
-        limits = self._of_all({i: _limit(training.setup) for i, training in trainings.items()})
+        setups = {i: training.setup for i, training in trainings.items()}
+        limits = self._of_all({i: converged_below(s.class_counts.tolist(), s.options) for i, s in setups.items()})
         self.result = SweepResult(members, runs, self._of_all(rows), [False] * len(runs), limits, [None] * len(runs))
 
     def train(self) -> SweepResult:
@@ -226,7 +227,7 @@ class _Group:
             if count > 1:
                 self.progress.note(f"pass {number + 1} of {count}: {self._label(group)}")
             self._train_pass(group)
-        over = all(self._of_all({i: self._is_over(i) for i in self.trainings}))
+        over = all(self._of_all({i: result.diverged[i] or t.is_finished for i, t in self.trainings.items()}))
         result.rows[:] = self._of_all({i: result.rows[i] for i in self.trainings})
         result.diverged[:] = self._of_all({i: result.diverged[i] for i in self.trainings})
         result.trained_accuracy[:] = self._of_all({i: result.trained_accuracy[i] for i in self.trainings})
@@ -241,7 +242,7 @@ class _Group:
                 first.draw_picture("seeds.png", lambda: group_curves(curves, title, guess), self.progress)
         elif all(result.diverged):
             raise TrainingDiverged("training diverged", result.runs[0], "in every network", "Try a smaller --lr")
-        return result.ended(self.stop.signal is not None and not over)
+        return replace(result, interrupted=self.stop.signal is not None and not over)
 
     def _of_all(self, own: dict[int, T]) -> list[T]:
         """Return the values of all ranks' networks, in the order of the networks."""
@@ -262,9 +263,6 @@ class _Group:
         for i, accuracy in zip(group, sweep_loop.trained_accuracy, strict=True):
             self.result.trained_accuracy[i] = accuracy
 
-    def _is_over(self, i: int) -> bool:
-        return self.result.diverged[i] or self.trainings[i].is_finished
-
     def _images(self) -> tuple[int, int]:
         """Return how many images all passes will have seen, and how many they have."""
         images = done = 0
@@ -282,8 +280,3 @@ class _Group:
         state = self.trainings[group[0]].state
         found = label(options[group[0]], names) or f"from epoch {state.epoch + 1}, batch {state.step + 1} on"
         return f"{len(group)} networks, {found}" if len(group) > 1 else found
-
-
-def _limit(setup: Setup) -> float:
-    """Return the last training loss below which a network counts as converged."""
-    return converged_below(setup.class_counts.tolist(), setup.options)

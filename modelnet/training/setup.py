@@ -256,19 +256,13 @@ def check_crop_size(crop: tuple[int, int], cache: TensorCache, options: TrainOpt
 
 def unreached(options: TrainOptions) -> list[str]:
     """Name the options that wait for more epochs than the run has."""
-    waits = {"patience": options.patience, "warmup_epochs": options.warmup_epochs}
-    waits |= {"decay_epochs": options.decay_epochs} if options.sched == "step" else {}
-    waits |= {"plateau_epochs": options.plateau_epochs} if options.sched == "plateau" else {}
-    effects = {
-        "patience": "ends nothing",
-        "warmup_epochs": "ends after the run: the rate never reaches --lr",
-        "decay_epochs": f"never lets --sched {options.sched} lower the rate",
-        "plateau_epochs": f"never lets --sched {options.sched} lower the rate",
-    }
+    effects = {"patience": "ends nothing", "warmup_epochs": "ends after the run: the rate never reaches --lr"}
+    if waits := {"step": "decay_epochs", "plateau": "plateau_epochs"}.get(options.sched):
+        effects[waits] = f"never lets --sched {options.sched} lower the rate"
     return [
-        f"{OPTIONS[name].flag} {getattr(options, name)} {effects[name]}: there are {options.epochs} epochs"
-        for name, epochs in waits.items()
-        if epochs is not None and epochs >= options.epochs + (name == "warmup_epochs")
+        f"{OPTIONS[name].flag} {epochs} {effect}: there are {options.epochs} epochs"
+        for name, effect in effects.items()
+        if (epochs := getattr(options, name)) is not None and epochs >= options.epochs + (name == "warmup_epochs")
     ]
 
 
@@ -294,13 +288,9 @@ def check_smallest_batch(network: nn.Module, plan: BatchPlan, row_shape: tuple[i
         with torch.random.fork_rng([device] if device.type == "cuda" else []), torch.no_grad(), memory_errors(device):
             network.train()(torch.zeros(1, *row_shape, device=device))
     except ValueError as error:
-        last = "the last batch of an epoch" if plan.batch_size > 1 else "a batch"
-        advice = (
-            "Give --drop-last or another --batch-size"
-            if len(plan) > 1 and plan.batch_size > 1
-            else ("Give a larger --batch-size")
-        )
-        reason = f"{last} has one image ({error})"
+        can_drop = len(plan) > 1 and plan.batch_size > 1
+        advice = "Give --drop-last or another --batch-size" if can_drop else "Give a larger --batch-size"
+        reason = f"{'the last batch of an epoch' if plan.batch_size > 1 else 'a batch'} has one image ({error})"
         raise OptionsError(f"{name} cannot train on a single image", None, reason, advice) from error
     network.load_state_dict(before)
 

@@ -64,7 +64,7 @@ class PartialBuild:
         Kept rows are marked in `images`. Then `rows` holds the row of every image, -1 for those known to fail.
 
         Args:
-            ledger: of the source.
+            images: of the source.
 
         Returns:
             The number of rows that were kept.

@@ -27,7 +27,7 @@ class BuildReport:
         inherited: the options that were taken from the old cache, in one line.
         up_to_date: True if nothing was done: nothing was missing, or the same files still cannot be read.
         warnings: one line each.
-        look: images worth a look.
+        inspection: images worth a look.
         file_bytes: size of the cache.
         seconds: the time that the build took.
     """

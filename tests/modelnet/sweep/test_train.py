@@ -99,7 +99,7 @@ def assert_each_is_as_alone(result: SweepResult) -> None:
 def test_each_network_follows_the_run_alone(wanted: dict[str, Any], cache_path: Path) -> None:
     val = {} if "val_fraction" in wanted else {"val": cache_path}
     result = train_many(TrainOptions(cache_path, **(VALUES | val | wanted)), [0, 7])
-    assert not result.interrupted and result.seeds == [0, 7]
+    assert not result.interrupted and [options.seed for options in result.members] == [0, 7]
     assert_each_is_as_alone(result)
     for run, rows in zip(result.runs, result.rows, strict=True):
         assert read_table(run / "predictions.csv")

@@ -24,22 +24,17 @@ _SYSTEM_FOLDERS = {
     b"lost+found",
 }  # made by network storage, Windows and file systems: thumbnails, deleted files, fragments
 _OTHER_FORMATS = {
-    b".webp": "WebP",
-    b".bmp": "BMP",
-    b".tif": "TIFF",
-    b".tiff": "TIFF",
-    b".gif": "GIF",
-    b".heic": "HEIC",
-    b".heif": "HEIC",
-    b".avif": "AVIF",
-    b".jxl": "JPEG XL",
-    b".jp2": "JPEG 2000",
-    b".ppm": "PPM",
-    b".pgm": "PGM",
-    b".dng": "raw",
-    b".cr2": "raw",
-    b".nef": "raw",
-    b".arw": "raw",
+    "WebP": ".webp",
+    "BMP": ".bmp",
+    "TIFF": ".tif .tiff",
+    "GIF": ".gif",
+    "HEIC": ".heic .heif",
+    "AVIF": ".avif",
+    "JPEG XL": ".jxl",
+    "JPEG 2000": ".jp2",
+    "PPM": ".ppm",
+    "PGM": ".pgm",
+    "raw": ".dng .cr2 .nef .arw",
 }
 
 
@@ -67,8 +62,8 @@ def suffix_of(name: bytes) -> bytes:
 
 def other_formats(left_out: "dict[str, int]") -> dict[str, int]:
     """Count the images in formats that are not read, by format, of files left out by reason."""
-    counts: dict[str, int] = {}
-    for suffix, name in _OTHER_FORMATS.items():
-        if count := left_out.get(f"suffix {suffix.decode()}", 0):
-            counts[name] = counts.get(name, 0) + count
-    return counts
+    counts = {
+        name: sum(left_out.get(f"suffix {suffix}", 0) for suffix in suffixes.split())
+        for name, suffixes in _OTHER_FORMATS.items()
+    }
+    return {name: count for name, count in counts.items() if count}

@@ -11,6 +11,7 @@ from modelnet.pages.collect import Group
 from modelnet.pages.run import Run
 from modelnet.plots.confusion import confused_pairs
 from pipeline.format.features import Features
+from pipeline.recipe import Recipe
 from pipeline.text import show_path
 
 MATRIX_UP_TO = 20  # classes; with more, the pairs that are most often confused are shown instead
@@ -214,8 +215,8 @@ def _environment(run: Run) -> dict[str, str]:
     if config["val"] is not None:
         sides["validation images"] = (config["val"], run.options.val or run.options.cache)
     for side, (images, path) in sides.items():
-        recipe = images.get("recipe", {})
-        size = f", {recipe['size']} × {recipe['size']}, {recipe['dtype']}" if recipe else ""
+        recipe = Recipe.from_dict(images["recipe"])
+        size = f", {recipe.size[0]} × {recipe.size[1]}, {recipe.dtype}"
         if images.get("features"):
             size = f", {Features.from_dict(images['features'])}"
         shown[side] = f"{images['images']:,} of {show_path(path)}{size}, fingerprint {images['fingerprint'][:16]}"

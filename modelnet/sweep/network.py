@@ -39,20 +39,21 @@ class StackedModelNet(nn.Module):
         return hidden_KBF
 
     def _first_convolution(self, images_BCHW: Tensor, kernel: Tensor, bias: Tensor) -> Tensor:
-        """Return (B, K × 3, side, side), the channels last in memory: so the pooling is vectorized over them."""
-        batch, side = len(images_BCHW), images_BCHW.shape[-1] // 6
-        cut = images_BCHW[:, :, : 6 * side, : 6 * side].reshape(batch, 3, side, 6, side, 6)
-        patches = cut.permute(0, 2, 4, 1, 3, 5).reshape(batch * side * side, 108)
+        """Return (B, K × 3, down, across), the channels last in memory: so the pooling is vectorized over them."""
+        batch, down, across = len(images_BCHW), *(side // 6 for side in images_BCHW.shape[2:])
+        cut = images_BCHW[:, :, : 6 * down, : 6 * across].reshape(batch, 3, down, 6, across, 6)
+        patches = cut.permute(0, 2, 4, 1, 3, 5).reshape(batch * down * across, 108)
         convolved = torch.addmm(bias.flatten(), patches, kernel.reshape(-1, 108).t())
-        return convolved.view(batch, side, side, -1).permute(0, 3, 1, 2)
+        return convolved.view(batch, down, across, -1).permute(0, 3, 1, 2)
 
     def _second_convolution(self, pooled_BCHW: Tensor, kernel: Tensor, bias: Tensor) -> Tensor:
-        """Return (K, B, 6 × side × side), in the order in which one network flattens."""
-        batch, side = len(pooled_BCHW), pooled_BCHW.shape[-1] // 3
-        cut = pooled_BCHW.permute(0, 2, 3, 1)[:, : 3 * side, : 3 * side].reshape(batch, side, 3, side, 3, self.count, 3)
-        patches = cut.permute(5, 0, 1, 3, 6, 2, 4).reshape(self.count, batch * side * side, 27)
+        """Return (K, B, 6 × down × across), in the order in which one network flattens."""
+        batch, down, across = len(pooled_BCHW), *(side // 3 for side in pooled_BCHW.shape[2:])
+        cut_BHWC = pooled_BCHW.permute(0, 2, 3, 1)[:, : 3 * down, : 3 * across]
+        cut = cut_BHWC.reshape(batch, down, 3, across, 3, self.count, 3)
+        patches = cut.permute(5, 0, 1, 3, 6, 2, 4).reshape(self.count, batch * down * across, 27)
         convolved = torch.baddbmm(bias[:, None], patches, kernel.reshape(self.count, 6, 27).transpose(1, 2))
-        return convolved.view(self.count, batch, side * side, 6).transpose(2, 3).reshape(self.count, batch, -1)
+        return convolved.view(self.count, batch, down * across, 6).transpose(2, 3).reshape(self.count, batch, -1)
 
     def copy_to(self, networks: Sequence[nn.Module], which: Sequence[int]) -> None:
         """Give networks their weights.

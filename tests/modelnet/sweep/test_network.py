@@ -1,0 +1,17 @@
+"""Many ModelNets as one: each gives what it gives alone; their training is in test_train.py."""
+
+import pytest
+import torch
+
+from modelnet.nets.modelnet import ModelNet
+from modelnet.sweep.network import StackedModelNet
+
+
+@pytest.mark.parametrize("size", [(64, 64), (66, 100), (131, 60)])
+def test_stacked_networks_answer_as_each_alone_does(size: tuple[int, int]) -> None:
+    networks = [ModelNet(3, size) for _ in range(4)]
+    images_BCHW = torch.rand(5, 3, *size)
+
+    together = StackedModelNet(networks)(images_BCHW)
+
+    torch.testing.assert_close(together, torch.stack([network(images_BCHW) for network in networks]))

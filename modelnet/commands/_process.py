@@ -18,11 +18,11 @@ from pipeline.text import how_to_install
 INTERRUPTED, TERMINATED, BUG = 130, 143, 1
 MOST_FILES = 2**17
 _NO_ROOM = {
-    errno.ENOSPC: "Free some room and run it again",
-    errno.EDQUOT: "Free some room and run it again",
+    errno.ENOSPC: "Free some space and run it again",
+    errno.EDQUOT: "Free some space and run it again",
     errno.EFBIG: "Raise the limit of a file's size (ulimit -f) and run it again",
 }
-_RAISE_LIMIT = "Install it again, or raise the limit of memory (ulimit -v)"
+_RAISE_LIMIT = "Install it again, or raise the memory limit (ulimit -v)"
 
 
 class Terminated(BaseException):
@@ -64,11 +64,11 @@ def run(group: click.Group) -> NoReturn:
             message += ". Quote a pattern of files, so that the shell leaves it alone: 'NAME-*.h5'"
         fail(f"{message}. See {command} --help", error.exit_code, debug)
     except (click.Abort, Interrupted, KeyboardInterrupt):
-        fail("interrupted. Run the same command again to go on", INTERRUPTED, debug)
+        fail("interrupted. Run the same command again to continue", INTERRUPTED, debug)
     except Terminated as stopped:
         number = int(stopped.args[0])
         what = "the terminal was closed" if number == signal.SIGHUP else "terminated"
-        fail(f"{what}. Run the same command again to go on", 128 + number, debug)
+        fail(f"{what}. Run the same command again to continue", 128 + number, debug)
     except PipelineError as error:
         fail(str(error), error.exit_code, debug)
     except (Unread, BrokenPipeError):

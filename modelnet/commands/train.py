@@ -116,7 +116,7 @@ def tell_result(result: "TrainResult | SweepResult") -> None:
 
     if result.interrupted:
         stopped = result.table if isinstance(result, SweepResult) else result.run
-        tell(f"stopped and saved. Go on with: python cli.py train --resume {shlex.quote(str(stopped))}", err=True)
+        tell(f"stopped and saved. Continue with: python cli.py train --resume {shlex.quote(str(stopped))}", err=True)
         return
     if isinstance(result, SweepResult):
         tell(f"\n{result}\n\nall networks: {show_path(result.table)}\ncurves: {show_path(result.picture)}")

@@ -96,7 +96,7 @@ def _load(path: Path) -> _Run:
     if not predictions or not _are_of_the_end(predictions, rows, result):
         raise RunError("the run cannot be compared", path, *_why_not(folder, rows, options.epochs))
     if len(predictions) < 2:
-        raise RunError("the run cannot be compared", path, "one validation image says nothing", "Validate on more")
+        raise RunError("the run cannot be compared", path, "one validation image is too few", "Validate on more")
     predictions.sort(key=lambda p: (p.class_id, p.sha256, p.file))
     return _Run(path, options.to_dict(), facts_of(config), predictions, result)
 
@@ -107,7 +107,7 @@ def _why_not(folder: RunFolder, rows: list[EpochRow], epochs: int) -> tuple[str,
         return f"it diverged: {divergence}", "Leave it out"
     done = rows[-1].epoch if rows else 0
     reason = f"{done} of {epochs} epochs" if done < epochs else "its predictions are not written yet"
-    return f"it has not ended: {reason}", f"Go on with: python cli.py train --resume {shlex.quote(str(folder.path))}"
+    return f"it has not ended: {reason}", f"Continue with: python cli.py train --resume {shlex.quote(str(folder.path))}"
 
 
 def _are_of_the_end(predictions: list[Prediction], rows: list[EpochRow], result: str) -> bool:
@@ -253,7 +253,7 @@ def _notes(sides: list[Side], groups: list[list[_Run]]) -> list[str]:
         notes.append(f"runs of {', '.join(mixed)} differ in more than their seeds; that counts as luck here")
     chosen = [run for group in groups for run in group if run.options["patience"] or run.options["sched"] == "plateau"]
     if chosen:
-        notes.append("--patience and --sched plateau decided by these images: they flatter a little")
+        notes.append("--patience and --sched plateau used these images: the accuracies are a little too high")
     if len(sides) > 2:
         notes.append("p-values by Holm's rule count all comparisons; an interval is for one by itself")
     return notes
@@ -267,7 +267,7 @@ def _luck(sides: list[Side]) -> list[str]:
             "one run a side: this is about these networks. What other seeds would make of the same options is not in "
             "the interval; train several of each (--seeds 0-7) and compare them all"
         ]
-    notes = [f"{', '.join(alone)}: one run; its luck with its seeds is not in the interval"] if alone else []
+    notes = [f"{', '.join(alone)}: one run; the luck of its seeds is not in the interval"] if alone else []
     paired = [side.label for side in sides[1:] if _same_seeds(sides[0], side)]
     if paired:
         notes.append(f"runs of {', '.join(paired)} are paired with those of {sides[0].label} that have the same seeds")

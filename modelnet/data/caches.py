@@ -92,17 +92,17 @@ def match_labels(
         CacheStale: a class that the first set does not have, or images prepared otherwise.
     """
     if different := different_features(features, other):
-        raise CacheStale("the caches do not go together", other.path, f"{what} has {different}")
+        raise CacheStale("the caches do not match", other.path, f"{what} has {different}")
     differences = same_images(recipe).differences(same_images(other.recipe))
     if differences:
-        reason = f"its images are prepared otherwise than those of {what}: {', '.join(differences)}"
-        raise CacheStale("the caches do not go together", other.path, reason, "Build both with the same options")
+        reason = f"its images are prepared differently from those of {what}: {', '.join(differences)}"
+        raise CacheStale("the caches do not match", other.path, reason, "Build both with the same options")
     # as text: folder 1 is the class 1, whether or not another folder beside it makes all of them strings
     known = list(map(str, class_ids))
     unknown = [class_id for class_id in other.class_ids if str(class_id) not in known]
     if unknown:
         reason = f"class {_shown(unknown)} is unknown to {what}, which has {_shown(class_ids)}"
-        raise CacheStale("the caches do not go together", other.path, reason)
+        raise CacheStale("the caches do not match", other.path, reason)
     return torch.tensor([known.index(str(class_id)) for class_id in other.class_ids])
 
 
@@ -142,7 +142,7 @@ def pair_warnings(train: TensorCache, val: TensorCache) -> list[str]:
     if shared := int(_shared(train, val, *sides).sum()):
         warnings.append(
             f"{shared} of {val.num_images} validation images are in the training set too (the same content): "
-            "the validation will look better than it is"
+            "validation will look better than it is"
         )
     return warnings + near_warnings(train, val, *sides)
 
@@ -162,8 +162,8 @@ def near_warnings(
     if not near:
         return []
     return [
-        f"{near} of {len(kept)} validation images look nearly like training images (copies that were scaled or "
-        "compressed again): the validation will look better than it is"
+        f"{near} of {len(kept)} validation images are near copies of training images (scaled or "
+        "compressed again): validation will look better than it is"
     ]
 
 

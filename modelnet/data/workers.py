@@ -125,12 +125,12 @@ def death_of_a_worker(
     named = found.group(2) if found else None
     if named == "Bus error" or signal.SIGBUS in signals:
         reason = "the cache was changed or its disk failed while a worker read it (bus error)"
-        return StorageError("the cache cannot be read", cache, reason, "Run verify on it; train --resume goes on")
+        return StorageError("the cache cannot be read", cache, reason, "Run verify on it; train --resume continues")
     if signals:
         named = signal.strsignal(signals[0])
     how = f"killed by signal: {named}" if named else str(error) or type(error).__name__
     how = f"it cannot send a batch: {note}" if note else how
-    return WorkerDied("a loader worker died", cache, how, f"train --resume goes on; {_NO_WORKERS}")
+    return WorkerDied("a loader worker died", cache, how, f"train --resume continues; {_NO_WORKERS}")
 
 
 @contextmanager

@@ -159,7 +159,7 @@ def _check(trained: Trained, form: str, data: bytes, shape: tuple[int, ...]) -> 
         off = (found - logits).abs()
         if not (off <= _TOLERANCE * logits.abs().clamp(min=1)).all():
             reason = f"by {by} the logits of {count} images differ by up to {off.max().item():.1e}"
-            raise CheckpointError("the exported network is another", trained.run, reason, "Nothing was written")
+            raise CheckpointError("the exported network gives other logits", trained.run, reason, "Nothing was written")
         difference = max(difference, off.max().item())
     return by, difference
 

@@ -59,7 +59,7 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
         raise AccessDenied("the weights cannot be read", path, "permission denied") from error
     except pickle.UnpicklingError as error:
         if not _is_of_torch(path):
-            reason, advice = "it is no file of torch.save", "Load it with what wrote it, and save its tensors with that"
+            reason, advice = "it is no file of torch.save", "Load it where it was written, and save only its tensors"
             raise CheckpointError("the weights cannot be read", path, reason, advice) from error
         reason = "it holds more than tensors and plain values, which could run code; it is not loaded"
         raise CheckpointUnsafe("not safe weights", path, reason) from error

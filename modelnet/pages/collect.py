@@ -165,7 +165,7 @@ def _galleries(runs: Sequence[Run]) -> list[Gallery]:
     if not mistakes:
         return []
     if len(scored) > 1:
-        about = f"{len(mistakes)} images were wrong in some run; these were wrong in most of the {len(scored)} runs."
+        about = f"{len(mistakes)} images were wrong in a run; these were wrong in most of the {len(scored)} runs."
         return [Gallery("Images most often wrong", about, mistakes[: 2 * MISTAKES])]
     images = len(scored[0].predictions)
     if len(mistakes) <= 2 * MISTAKES:
@@ -199,7 +199,7 @@ def _notes_on_many(runs: Sequence[Run]) -> list[str]:
         )
     validated = {run.images_validated for run in runs}
     if validated == {None}:
-        notes.append("No validation images: nothing here says how good the networks are on images not seen.")
+        notes.append("No validation images: this page cannot say how good the networks are on new images.")
     elif len(validated) > 1:
         notes.append("The runs were not validated on the same images: their validation losses cannot be compared.")
     return notes

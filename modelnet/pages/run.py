@@ -150,14 +150,14 @@ class Run:
         """Return warnings about the numbers."""
         notes = []
         if self.divergence:
-            notes.append(f"The run diverged: {show_path(self.divergence)}. What is shown is what came before.")
+            notes.append(f"The run diverged: {show_path(self.divergence)}. The page shows the epochs before that.")
         elif not self.has_ended:
             done = f"{self.epochs_done} of {self.options.epochs} epochs are done"
             notes.append(f"{done}: the run was stopped, or still trains.")
         if self.config["val"] is None:
-            notes.append("No validation images: nothing here says how good the network is on images it has not seen.")
+            notes.append("No validation images: this page cannot say how good the network is on new images.")
         if self.scored_epoch is not None and self.scored_epoch < self.result.epoch:
-            notes.append(f"Scores and mistakes are those after epoch {self.scored_epoch}; the run has gone on since.")
+            notes.append(f"Scores and mistakes are those after epoch {self.scored_epoch}; the run was continued since.")
         if self.rows and not self.options.shuffle:
             notes.append(class_after_class("The order"))
         if len(self.rows) >= GUESSING_AFTER and (hint := guessing(self.rows, self.counts, self.options)):

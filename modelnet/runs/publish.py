@@ -54,8 +54,8 @@ def storage_errors(path: Path) -> Iterator[None]:
         denied = isinstance(error, PermissionError) or error.errno == errno.EROFS
         kind = AccessDenied if denied else StorageError
         is_saved = any((folder / "checkpoints" / "last.pt").exists() for folder in (path.parent, path.parent.parent))
-        saved, nothing = "What was saved before is whole; --resume goes on from there", "Nothing was saved; train again"
+        saved, nothing = "Earlier files are whole; --resume continues from there", "Nothing was saved; train again"
         advice = saved if is_saved else nothing
         if not path.parent.exists():
-            advice = "The folder is no longer there; where it was renamed or moved, --resume goes on with it"
+            advice = "The folder is no longer there; if it was renamed or moved, give --resume its new path"
         raise kind("the run cannot be written", path, error.strerror or str(error), advice) from error

@@ -136,7 +136,7 @@ class RunReader:
         try:
             content = checkpoint.decode(previous.read_bytes(), previous)
         except (OSError, CheckpointError):
-            return "There is no whole one before it; train again"
+            return "No earlier checkpoint is whole; train again"
         return f"The one before it is whole (epoch {content.get('epoch', '?')}): rename previous.pt to last.pt"
 
 

@@ -234,7 +234,7 @@ def join_ranks() -> Iterator[Ranks]:
             failed.exit_code = code  # type: ignore[misc]  # of the class elsewhere; here it is that of the other rank
             raise failed from error
         reason = f"rank {rank} of {size} has lost another (killed?)"
-        raise WorkerDied("a rank of this training is gone", None, reason, "train --resume goes on") from error
+        raise WorkerDied("a rank of this training is gone", None, reason, "train --resume continues") from error
     dist.destroy_process_group()
     _joined = None
 

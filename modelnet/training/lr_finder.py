@@ -72,7 +72,9 @@ class RateCurve:
             rate = self.rates[self.lowest]
             below = "" if self.suggestion == rate else "; a longer run is safer a step below"
             low = f"lowest: {self.losses[self.lowest]:.4f} at {rate:g}{below}. Try: --lr {self.suggestion:g}"
-            return "\n".join([*lines, low, "one start each: with another --seed a rate beside it may be the lowest"])
+            return "\n".join(
+                [*lines, low, "one training a rate: with another --seed, a neighbouring rate may be the lowest"]
+            )
         if math.isinf(min(self.losses)):
             return "\n".join([*lines, "every rate diverged"])
         what = f"none is better than guessing ({self.blind:.4f}) after {self.epochs} epochs"

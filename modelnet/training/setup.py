@@ -105,7 +105,7 @@ class Setup:
             progress.note(f"learning rate {options.learning_rate:g} ({options.learning_rate_reason})")
         self.class_counts = class_counts(self.cache, self.batches.subset)
         if options.mixtures:
-            progress.note("training images are mixed: right is who names the class that has the larger part")
+            progress.note("training images are mixed: the class with the larger share counts as right")
         self.loss_of = build_loss(options, self.class_counts, self.device)
         self.accumulation = Accumulation(options, self.batches.plan, self.device)
         self.schedule = Schedule(options, self.accumulation.steps)
@@ -218,7 +218,7 @@ def same_caches(ranks: Ranks, cache: TensorCache) -> None:
     found = ranks.gather_objects(cache.fingerprint)
     others = [rank for rank, fingerprint in enumerate(found) if fingerprint != found[0]]
     if others:
-        reason = f"rank {others[0]} finds another one there than rank 0"
+        reason = f"rank {others[0]} reads another cache there than rank 0"
         raise CacheStale("the ranks read different caches", cache.path, reason, "Give all the same file")
 
 

@@ -174,5 +174,5 @@ def check_fits(content: dict[str, Any], cache: TensorCache, path: str) -> None:
         raise CheckpointError(what, path, f"it was trained on {different}", advice)
     differences = same_images(Recipe.from_dict(content["recipe"])).differences(same_images(cache.recipe))
     if differences:
-        reason = f"the cache's images are prepared otherwise: {', '.join(differences)}"
+        reason = f"the cache's images are prepared differently: {', '.join(differences)}"
         raise CheckpointError(what, path, reason, advice)

@@ -114,7 +114,7 @@ def kept_rows(training: TrainingLoop, progress: Progress) -> list[EpochRow]:
 
 def nothing_left(epochs: int) -> str:
     """Return the note for a resumed run that has no epochs left."""
-    return f"nothing is left to train: all {epochs} epochs are done. Give more --epochs to go on"
+    return f"nothing is left to train: all {epochs} epochs are done. Give more --epochs to continue"
 
 
 def restored(run: RunFolder, setup: Setup, progress: Progress, stop: Stop) -> TrainingLoop:
@@ -199,4 +199,4 @@ def resumed_options(run: RunFolder, changes: dict[str, Any]) -> TrainOptions:
             raise ValueError("val says where its validation cache was moved to, and it has none")
         return options.resumed(changes)
     except ValueError as error:
-        raise OptionsError("the run cannot go on so", run.path, str(error)) from error
+        raise OptionsError("the run cannot be resumed with these options", run.path, str(error)) from error

@@ -173,7 +173,7 @@ def _reserve(fd: int, path: Path, extent: Extent) -> None:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise
         why = f"needs {show_bytes(extent.end)}: {error.strerror}"
-        advice = "Make room, or give another --out"
+        advice = "Free some space, or give another --out"
         raise OutputError("the cache cannot be created", path, why, advice) from error
 
 

@@ -104,7 +104,7 @@ def storage_errors(path: Path) -> Iterator[None]:
             raise AccessDenied("the cache cannot be written", path, why, "Give another --out") from error
         if error.errno in (errno.EROFS, errno.ENAMETOOLONG):
             raise OutputError("the cache cannot be written", path, why, "Give another --out") from error
-        advice = "Mend that and run build-cache again; it goes on where it stopped"
+        advice = "Mend that and run build-cache again; it continues where it stopped"
         raise StorageError("the build stopped", path, why, advice) from error
 
 

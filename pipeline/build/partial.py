@@ -26,7 +26,7 @@ from pipeline.system import files
 from pipeline.system.signals import held_signals
 from pipeline.text import show_bytes
 
-_ELSEWHERE = "Make room, or give another --out"
+_ELSEWHERE = "Free some space, or give another --out"
 
 
 class PartialBuild:

@@ -63,7 +63,7 @@ def run_items(
             suspects.clear()
 
 
-_GO_ON = "Run build-cache again; it goes on where it stopped"
+_GO_ON = "Run build-cache again; it continues where it stopped"
 
 
 def _run(

@@ -75,7 +75,7 @@ class BuildReport:
         yield from failed_lines(self.failed)
         yield from (f"warning: {warning}" for warning in self.warnings)
         if summary := self.inspection.summary():
-            yield f"worth a look: {summary}; info lists them"
+            yield f"worth inspecting: {summary}; info lists them"
         where = self._where()
         again = sum(failed.transient for failed in self.failed)
         if self.up_to_date and again:

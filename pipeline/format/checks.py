@@ -86,7 +86,7 @@ def read_header(fd: int, path: Path) -> Header:
             "not a cache that can be read", path, f"its header makes no sense ({error})", _REBUILD
         ) from error
     if reencoded != start[: len(reencoded)]:
-        raise CacheUnsafe("not a cache that can be read", path, "its header is written unlike ours", _REBUILD)
+        raise CacheUnsafe("not a cache that can be read", path, "its header has another form than ours", _REBUILD)
     if header.file_size != size:
         raise CacheDamaged("the cache is damaged", path, f"{size} bytes, {header.file_size} expected", _REBUILD)
     _check_extents(header, path)
@@ -183,11 +183,11 @@ def _is_bytes(dtype: str) -> bool:
 def _check_extents(header: Header, path: Path) -> None:
     """Refuse extents that leave the file or overlap, and images that do not begin at their byte."""
     if header.extents["images"].offset != IMAGES_OFFSET:
-        raise CacheUnsafe("not a cache that can be read", path, "its images do not begin where they must", _REBUILD)
+        raise CacheUnsafe("not a cache that can be read", path, "its images begin at a wrong byte", _REBUILD)
     end = USER_BLOCK
     for extent in sorted(header.extents.values(), key=lambda extent: extent.offset):
         if extent.offset < end or extent.end > header.file_size:
             raise CacheUnsafe(
-                "not a cache that can be read", path, f"its dataset {extent.name} reaches outside its place", _REBUILD
+                "not a cache that can be read", path, f"its dataset {extent.name} reaches outside its range", _REBUILD
             )
         end = extent.end

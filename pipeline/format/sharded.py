@@ -24,7 +24,7 @@ from pipeline.format.reader import CacheReader, read_no_more_than_asked, row_has
 from pipeline.format.tables import Failed, failed_table, near_rows, note_table
 from pipeline.text import shorten, show_path
 
-_BUILD = "Run the build again; it makes what is missing"
+_BUILD = "Run the build again; it builds the missing shards"
 
 Paths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 

@@ -122,7 +122,7 @@ def _reserved(path: Path) -> int:
 
 
 def _state(found: Assessment) -> str:
-    partial = "; an unfinished build is there, and what fits of it will be kept" * (_reserved(found.task.path) > 0)
+    partial = "; there is an unfinished build, and its matching rows will be kept" * (_reserved(found.task.path) > 0)
     return found.state + partial
 
 

@@ -202,7 +202,7 @@ class ShardsBuild:
         free = shutil.disk_usage(self.path.parent).free + have
         if needed > free:
             why = f"needs {show_bytes(needed)}, {show_bytes(free)} free"
-            raise OutputError(_NO, self.path, why, "Make room, or give another --out")
+            raise OutputError(_NO, self.path, why, "Free some space, or give another --out")
 
     def here(self, progress: Progress | None) -> Iterator[BuiltShard]:
         """Build shards one after another, each with all workers."""

@@ -29,7 +29,7 @@ from pipeline.system.processes import die_with
 from pipeline.system.signals import held_signals
 from pipeline.text import show_path
 
-_GO_ON = "Run build-cache again; it goes on where it stopped"
+_GO_ON = "Run build-cache again; it continues where it stopped"
 _LOOK_SECONDS = 0.5  # between two checks of the progress
 _SEEN_SECONDS = 60  # until a file that a worker has published must be seen here: network file systems take their time
 

@@ -140,7 +140,7 @@ def _refuse(head: bytes, where: str) -> None:
     if not os.fsencode(where).lower().endswith(ARCHIVE_SUFFIXES):
         advice = "Give a folder of class folders, or a tar or zip of them"
         raise SourceError(_NO_IMAGES, where, "this is a file, and no tar or zip", advice)
-    raise ArchiveDamaged(_UNREADABLE, where, "it is no tar or zip, whatever its name says")
+    raise ArchiveDamaged(_UNREADABLE, where, "it is no tar or zip, although its name says so")
 
 
 class _Listing:

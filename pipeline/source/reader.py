@@ -168,7 +168,7 @@ def reopen_archive(path: bytes, listed: Stat) -> int:
 
 
 def _other_archive(path: bytes, why: str) -> StorageError:
-    advice = "Run it again when the archive stays as it is; it goes on where it stopped"
+    advice = "Run it again when the archive no longer changes; it continues where it stopped"
     return StorageError("the archive cannot be read any more", os.fsdecode(path), why, advice)
 
 

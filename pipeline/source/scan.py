@@ -151,7 +151,7 @@ def _manifest(root: Path, collected: Collected, choice: Choice) -> Manifest:
 def _warn_of_classes(manifest: Manifest, collected: Collected) -> None:
     for folder in manifest.class_folders:
         if not collected.files[folder].rows:
-            manifest.warnings.append(f"class {show_path(folder)} is empty; it keeps its place among the classes")
+            manifest.warnings.append(f"class {show_path(folder)} is empty; it stays one of the classes")
     written = {folder: unicodedata.normalize("NFC", os.fsdecode(folder)) for folder in manifest.class_folders}
     alike = Counter(map(str.casefold, written.values()))
     for name in sorted(name for name, count in alike.items() if count > 1):

@@ -98,12 +98,12 @@ def _doubt(behind: bytes, position: int, where: str) -> str:
     """Check the bytes at the next header: `tarfile` ends there silently, whatever they are."""
     header = behind[:BLOCK]
     if not header:
-        return "has no mark of its end; it may have been cut there"
+        return "has no end mark; it may have been cut off"
     if len(header) < BLOCK:
         raise _cut(where, "within a header")
     if any(header):
         raise _damaged(where, f"no tar header at byte {position}")
-    return "goes on behind the mark of its end, which is where reading a tar ends: are these several?" * any(behind)
+    return "continues after its end mark, where reading a tar stops: is it several archives?" * any(behind)
 
 
 def _unlike(member: tarfile.TarInfo) -> str:

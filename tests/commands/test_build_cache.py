@@ -244,7 +244,7 @@ def test_a_build_that_is_stopped_says_how_to_go_on_and_goes_on(
     stdout, stderr = build.communicate(timeout=60)
 
     assert (build.returncode, stdout) == (code, "")
-    assert one_line(stderr) == f"error: {word}. Run the same command again to go on"
+    assert one_line(stderr) == f"error: {word}. Run the same command again to continue"
     assert not (tmp_path / "c.h5").exists()
     again = run_cli(*arguments)
     assert again.code == 0
@@ -272,4 +272,4 @@ def test_a_second_ctrl_c_ends_a_build_too(seconds: float, tmp_path: Path) -> Non
     finally:
         build.kill()
     assert build.returncode == 130
-    assert one_line(stderr) == "error: interrupted. Run the same command again to go on"
+    assert one_line(stderr) == "error: interrupted. Run the same command again to continue"

@@ -122,7 +122,7 @@ def test_sighup_stops_a_build_unless_it_is_ignored(ignored: bool, code: int, tmp
     if ignored:
         assert (tmp_path / "c.h5").exists()
     else:
-        assert one_line(stderr) == "error: the terminal was closed. Run the same command again to go on"
+        assert one_line(stderr) == "error: the terminal was closed. Run the same command again to continue"
 
 
 def test_a_limit_of_file_sizes_is_named(cache_path: Path, shared_photos: Path, tmp_path: Path) -> None:

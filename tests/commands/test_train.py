@@ -72,7 +72,7 @@ def test_a_signal_ends_the_step_and_saves(cache_path: Path, tmp_path: Path, aske
     process.send_signal(asked)
     _, errors = process.communicate(timeout=30)
     assert process.returncode == code
-    assert errors.endswith("stopped and saved. Go on with: python cli.py train --resume runs/r\n")
+    assert errors.endswith("stopped and saved. Continue with: python cli.py train --resume runs/r\n")
     saved = torch.load(tmp_path / "runs/r/checkpoints/last.pt", weights_only=True)
     lines = (tmp_path / "runs/r/metrics.csv").read_text().count("\n")
     assert saved["epoch"] == lines - 1

@@ -221,7 +221,7 @@ def test_the_command_ends_in_one_line_when_it_is_stopped_and_goes_on_when_it_is_
     stdout, stderr = running.communicate(timeout=60)
 
     assert (running.returncode, stdout) == (code, "")
-    assert stderr.strip() == (f"error: {says}. Run the same command again to go on" if says else "")
+    assert stderr.strip() == (f"error: {says}. Run the same command again to continue" if says else "")
     again = subprocess.run(command, capture_output=True, text=True, timeout=60)
     while again.returncode == 75 and time.monotonic() < deadline:  # a killed worker may hold the lock for a moment
         again = subprocess.run(command, capture_output=True, text=True, timeout=60)

@@ -58,7 +58,7 @@ class _Samples:
             if _key(image) in self.ambiguous and _stem(image) not in self.stems:
                 label = show_path(self.label_of_key[_key(image)])
                 why = f"{label} is one of several labels that may belong to {show_path(image)}"
-                advice = "A sample is what has the same name up to the first dot: rename img.0000.jpg to img_0000.jpg"
+                advice = "A sample's files share the name up to the first dot: rename img.0000.jpg to img_0000.jpg"
                 raise SourceError("no classes to read", where, why, f"{advice}, and its label alike")
 
 

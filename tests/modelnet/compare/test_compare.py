@@ -278,7 +278,7 @@ def test_what_the_reader_should_know_is_noted() -> None:
     a = write_run("a", bits(50, 20), patience=3)
     b, c = (write_run(name, bits(50, 30, seed), seed=seed) for name, seed in (("b", 0), ("c", 1)))
     notes = " | ".join(compare_groups([[a], [b, c]]).notes)
-    assert "A: one run; its luck with its seeds is not in the interval" in notes
+    assert "A: one run; the luck of its seeds is not in the interval" in notes
     assert "--patience and --sched plateau decided by these images" in notes
     d = write_run("d", bits(50, 10), lr=0.5)
     e, f = (write_run(name, bits(50, 20, seed), seed=seed, data_seed=1) for name, seed in (("e", 0), ("f", 1)))

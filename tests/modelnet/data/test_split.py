@@ -146,6 +146,6 @@ def test_near_copies_on_both_sides_of_a_split_are_counted(tmp_path: Path) -> Non
 
     assert 0 < torn < 12
     assert split_warnings(cache, split) == [
-        f"{torn} of {len(split.val)} validation images look nearly like training images "
-        "(copies that were scaled or compressed again): the validation will look better than it is"
+        f"{torn} of {len(split.val)} validation images are near copies of training images "
+        "(scaled or compressed again): validation will look better than it is"
     ]

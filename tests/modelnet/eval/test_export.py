@@ -183,7 +183,7 @@ def test_what_gives_other_logits_or_cannot_be_exported_is_not_written(
         patched.setattr(export_module, "_torch_bytes", lambda *of: other)
         ended = typed("export", run, "--format", "torch")
     assert isinstance(ended.exception, CheckpointError)
-    assert "the exported network is another" in str(ended.exception)
+    assert "the exported network gives other logits" in str(ended.exception)
 
     class Undecided(torch.nn.Module):
         def forward(self, images: torch.Tensor) -> torch.Tensor:

@@ -252,7 +252,7 @@ def test_ranks_that_read_different_caches_are_refused_whatever_is_in_these(
         train_many(options, [0, 1], ranks=ranks) if many else train(options, ranks=ranks)
 
     for ended, path in zip(in_ranks(work), (cache_path, other), strict=True):
-        reason = "rank 1 finds another one there than rank 0. Give all the same file"
+        reason = "rank 1 reads another cache there than rank 0. Give all the same file"
         assert str(ended) == f"the ranks read different caches: {path}: {reason}"
     assert not (tmp_path / "runs").exists()
 
@@ -341,7 +341,7 @@ def test_torchrun_trains_speaks_once_and_is_stopped(cache_path: Path, tmp_path: 
     rest, errors = process.communicate(timeout=60)
     assert lines[0] == "run folder: runs/r\n"
     assert [line[:11] for line in lines[2:]] == ["epoch      ", "epoch      "]
-    assert errors.count("stopped and saved. Go on with") == 1 and "error:" not in errors.replace("Error:", "")
+    assert errors.count("stopped and saved. Continue with") == 1 and "error:" not in errors.replace("Error:", "")
     saved = torch.load(tmp_path / "runs/r/checkpoints/last.pt", weights_only=True)
     assert saved["epoch"] == (tmp_path / "runs/r/metrics.csv").read_text().count("\n") - 1
     assert rest.count("epoch") + 2 == saved["epoch"]

@@ -264,7 +264,7 @@ def test_a_sweep_that_is_stopped_goes_on_from_its_table(cache_path: Path, tmp_pa
     _, errors = process.communicate(timeout=30)
     assert process.returncode == 130
     table = "runs/s-lr-0.01-weight-decay-0.0-seed-0/group.csv"
-    assert errors.splitlines()[-1] == f"stopped and saved. Go on with: python cli.py train --resume {table}"
+    assert errors.splitlines()[-1] == f"stopped and saved. Continue with: python cli.py train --resume {table}"
     epochs = {line["epochs"] for line in read_table(tmp_path / table)}
     assert len(epochs) == 1
     more = str(int(epochs.pop()) + 2)

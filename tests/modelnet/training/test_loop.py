@@ -370,7 +370,7 @@ def test_a_run_that_is_stopped_and_resumed_ends_with_the_same_bits(cache_path: P
 
 def test_a_run_that_has_all_its_epochs_says_that_nothing_is_left_to_train(cache_path: Path) -> None:
     options = TrainOptions(cache_path, batch_size=4, epochs=2, lr=0.01)
-    left = "nothing is left to train: all 2 epochs are done. Give more --epochs to go on"
+    left = "nothing is left to train: all 2 epochs are done. Give more --epochs to continue"
     alone, many = Steps(), Steps()
     resume(train(options).run, progress=alone)
     table = train_many(options, [0, 1]).table
@@ -454,7 +454,7 @@ def test_a_damaged_checkpoint_is_refused_and_the_one_before_it_named(cache_path:
     with pytest.raises(CheckpointDamaged, match=r"last.pt.*whole \(epoch 1\): rename previous.pt to last.pt"):
         resume(run, epochs=3)
     previous.write_bytes(b"")
-    with pytest.raises(CheckpointDamaged, match="no whole one before it"):
+    with pytest.raises(CheckpointDamaged, match="No earlier checkpoint is whole"):
         resume(run, epochs=3)
 
 
@@ -464,7 +464,7 @@ def test_a_checkpoint_of_other_classes_or_another_recipe_is_refused(photos: Path
     run = train(TrainOptions(path, epochs=1)).run
 
     build_cache(photos, path, size=96, workers=1)
-    with pytest.raises(CheckpointError, match="prepared otherwise: size 64 → 96"):
+    with pytest.raises(CheckpointError, match="prepared differently: size 64 → 96"):
         resume(run, epochs=2)
     save_jpeg(photos / "3" / "new.jpg", 80, 80, seed=99)
     build_cache(photos, path, size=64, workers=1)

@@ -49,7 +49,7 @@ def test_the_rate_below_the_lowest_loss_is_suggested_where_it_has_learnt_too() -
     assert curve.suggestion == 1
     assert str(curve).splitlines()[-2:] == [
         "lowest: 0.5000 at 2; a longer run is safer a step below. Try: --lr 1",
-        "one start each: with another --seed a rate beside it may be the lowest",
+        "one training a rate: with another --seed, a neighbouring rate may be the lowest",
     ]
     brink = RateCurve(1, (1.0, 2.0, 4.0), [0.699, 0.5, 0.8], 0.7)
     assert brink.suggestion == 2

@@ -229,7 +229,7 @@ def test_a_disk_that_is_too_small_is_told_before_any_decoding(
 
     monkeypatch.setattr(os, "statvfs", nearly_full)
 
-    with pytest.raises(OutputError, match=r"needs \d+\.\d kB, 29\d\.\d kB free\. Make room, or give") as refused:
+    with pytest.raises(OutputError, match=r"needs \d+\.\d kB, 29\d\.\d kB free\. Free some space, or give") as refused:
         build_cache(photos, out, size=SIZE, workers=1)
     assert refused.value.exit_code == 73
     assert names_in(out.parent) <= {"c.h5.lock"}

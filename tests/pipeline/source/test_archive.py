@@ -400,7 +400,7 @@ def test_a_tar_without_the_mark_of_its_end_is_read_with_a_warning(tmp_path: Path
     source = write_tar(tmp_path / "a.tar", {"1/a.jpg": bytes(512)})
     source.write_bytes(source.read_bytes()[:1024])
 
-    assert scan_source(source).warnings == [f"{source} has no mark of its end; it may have been cut there"]
+    assert scan_source(source).warnings == [f"{source} has no end mark; it may have been cut off"]
 
 
 def test_of_concatenated_tars_the_first_is_read_with_a_warning(tmp_path: Path) -> None:
@@ -411,7 +411,7 @@ def test_of_concatenated_tars_the_first_is_read_with_a_warning(tmp_path: Path) -
 
     assert manifest.class_folders == [b"1"]
     assert manifest.warnings == [
-        f"{first} goes on behind the mark of its end, which is where reading a tar ends: are these several?"
+        f"{first} continues after its end mark, where reading a tar stops: is it several archives?"
     ]
 
 

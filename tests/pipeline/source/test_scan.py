@@ -106,7 +106,7 @@ def test_an_empty_class_keeps_its_place_and_a_person_is_told(photos: Path, tmp_p
     report = build_cache(photos, tmp_path / "c.h5", size=8, workers=1)
 
     assert (report.class_ids, report.counts) == ([0, 1, 2], [0, 4, 4])
-    assert report.warnings == ["class 0 is empty; it keeps its place among the classes"]
+    assert report.warnings == ["class 0 is empty; it stays one of the classes"]
     assert TensorCache(tmp_path / "c.h5").labels.tolist() == [1] * 4 + [2] * 4
 
 
@@ -358,9 +358,9 @@ def test_a_tree_with_every_trap_is_accounted_for_to_the_last_file(
         "  class 9, self.jpg: Too many levels of symbolic links (the next build tries again)",
         "  class Cat, broken.jpg: a GIF, not a JPEG or PNG",
         "  class Cat, hollow.jpg: not an image",
-        "warning: class empty is empty; it keeps its place among the classes",
+        "warning: class empty is empty; it stays one of the classes",
         "warning: classes Cat and cat differ only in case; they are kept apart",
-        "worth a look: 1 group with the same content; info lists them",
+        "worth inspecting: 1 group with the same content; info lists them",
     ]
     assert last.startswith(f"{tmp_path / 'c.h5'}: 11 images, ")
     assert report.cached + report.left_out.total() + len(report.failed) == report.seen

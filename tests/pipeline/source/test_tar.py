@@ -121,7 +121,7 @@ def test_a_tar_that_is_cut_anywhere_is_refused_or_misses_the_mark_of_its_end(tmp
         with pytest.raises(ArchiveDamaged, match="it ends within"):
             members(path)
     path.write_bytes(data[:end])
-    assert members(path) == (whole, "has no mark of its end; it may have been cut there")
+    assert members(path) == (whole, "has no end mark; it may have been cut off")
 
 
 def test_a_header_that_is_damaged_anywhere_is_refused(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ def test_a_ratio_compares_rounds_so_that_a_slow_machine_slows_both() -> None:
     assert ours.over(theirs) == 2.0
 
 
-def test_every_measure_has_its_turn_in_every_round_and_warm_up_does_not_count() -> None:
+def test_every_measure_runs_once_a_round_and_warm_up_does_not_count() -> None:
     calls: list[str] = []
 
     def turn(name: str) -> float:

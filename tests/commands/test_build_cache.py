@@ -18,7 +18,7 @@ from tests.support.command_line import REPOSITORY, RunCli, one_line
 from tests.support.photos import save_jpeg
 
 
-def test_a_build_prints_what_it_did_and_a_second_one_that_nothing_is_left_to_do(
+def test_a_build_prints_its_work_and_a_second_build_decodes_nothing(
     shared_photos: Path, tmp_path: Path, run_cli: RunCli
 ) -> None:
     command = ("build-cache", shared_photos, "--size", "64", "--workers", "1")
@@ -89,9 +89,7 @@ def test_the_current_folder_has_a_name_too(tmp_path: Path, monkeypatch: pytest.M
     assert default_cache(Path("..")).name == "birds.h5"
 
 
-def test_strict_ends_with_3_where_an_image_failed_and_the_cache_is_there_all_the_same(
-    photos: Path, run_cli: RunCli
-) -> None:
+def test_strict_ends_with_3_after_a_failed_image_and_keeps_the_cache(photos: Path, run_cli: RunCli) -> None:
     command = ("build-cache", photos, "--out", "c.h5", "--size", "64", "-j", "1", "--strict")
     assert run_cli(*command).code == 0
     (photos / "1" / "broken.JPEG").write_bytes(b"no image")
@@ -145,7 +143,7 @@ def test_a_dry_run_over_a_cache_tells_whether_it_is_up_to_date(photos: Path, run
 
 
 @pytest.mark.parametrize("shards", [(), ("--shards", "2")])
-def test_a_dry_run_over_a_cache_counts_what_is_known_to_fail_among_the_failed(
+def test_a_dry_run_over_a_cache_counts_known_failures_as_failed(
     shards: tuple[str, ...], photos: Path, run_cli: RunCli
 ) -> None:
     (photos / "1" / "broken.jpg").write_bytes(b"no image")

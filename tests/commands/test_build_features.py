@@ -25,7 +25,7 @@ def test_features_are_built_once_and_then_up_to_date(cache_path: Path, tmp_path:
     assert trained.code == 0, trained.stderr
 
 
-def test_a_folder_of_images_is_answered_with_the_command_that_builds_its_cache(
+def test_a_folder_of_images_gives_the_command_that_builds_its_cache(
     shared_photos: Path, tmp_path: Path, run_cli: RunCli
 ) -> None:
     ended = run_cli("build-features", shared_photos, "--model", "resnet18", "--weights", save_weights(tmp_path))

@@ -206,6 +206,6 @@ def test_the_exit_codes_of_the_command_line_are_those_of_the_errors() -> None:
     assert codes == (3, 130, 143, 1)
 
 
-def test_a_pattern_that_the_shell_has_put_files_for_is_answered_with_how_to_keep_it_from_that(run_cli: RunCli) -> None:
+def test_a_pattern_expanded_by_the_shell_gives_the_advice_to_quote_it(run_cli: RunCli) -> None:
     ended = run_cli("train", "--cache", "a-00000-of-00002.h5", "a-00001-of-00002.h5")
     assert ended.code == 2 and "so that the shell leaves it alone: 'NAME-*.h5'. See cli.py train --help" in ended.stderr

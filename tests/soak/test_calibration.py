@@ -44,7 +44,7 @@ def trained(seeds: int, workspace: Path, monkeypatch: pytest.MonkeyPatch) -> tup
     return plain.runs, slow.runs
 
 
-def test_a_difference_is_claimed_where_there_is_one_and_hardly_where_there_is_none(
+def test_a_real_difference_is_claimed_and_an_absent_one_rarely(
     trained: tuple[list[Path], list[Path]], count: Count, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rng, times = np.random.default_rng(0), count(100, 8)

@@ -127,7 +127,7 @@ def check(report: BuildReport, bad: dict[str, bytes], good: dict[str, bytes], fi
     return wrong
 
 
-def test_every_undecodable_photograph_is_named_and_the_good_ones_keep_every_bit(
+def test_every_undecodable_photograph_is_named_and_good_ones_keep_all_bits(
     count: Callable[[int, int], int], workspace: Path
 ) -> None:
     rng = random.Random(4)

@@ -217,7 +217,7 @@ def test_what_fails_in_a_worker_ends_the_build_as_what_fails_in_the_parent(
     assert left_over(cache) == []
 
 
-def test_a_build_that_failed_leaves_nothing_that_could_write_into_the_next_one(
+def test_a_failed_build_leaves_no_process_that_writes_into_the_next(
     workspace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The HDF5 library keeps a file that it could not write, and tries again at the end of the process."""

@@ -203,7 +203,7 @@ def test_a_signal_at_any_moment_ends_the_command_in_one_line(
     ("number", "code", "says"),
     [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated"), (signal.SIGKILL, -9, "")],
 )
-def test_the_command_ends_in_one_line_when_it_is_stopped_and_goes_on_when_it_is_run_again(
+def test_a_stopped_command_ends_in_one_line_and_continues_when_rerun(
     number: signal.Signals, code: int, says: str, workspace: Path
 ) -> None:
     source, cache = plant(workspace / "source", 24, side=700), workspace / "out" / "c.h5"

@@ -48,7 +48,7 @@ def bits(count: int, right: int, start: int = 0) -> list[int]:
     return [int((i - start) % count < right) for i in range(count)]
 
 
-def test_no_difference_is_never_minus_nothing_and_what_decides_on_no_result_is_no_difference() -> None:
+def test_no_difference_has_no_minus_and_unused_options_do_not_differ() -> None:
     runs = [write_run("a", bits(10, 5)), write_run("b", bits(10, 5), tensorboard=True)]
     path = runs[1] / "predictions.csv"
     path.write_text(path.read_text().replace("2.303", "2.30297"))
@@ -110,7 +110,7 @@ def test_what_is_not_distinguishable_says_how_many_images_would_do() -> None:
     assert pair.verdict.endswith(f"would be needed to see a difference of {size} four times in five")
 
 
-def test_runs_that_differ_in_their_seeds_alone_are_a_side_together_whatever_computed_them() -> None:
+def test_runs_that_differ_only_in_seeds_form_a_side_on_any_machine() -> None:
     rng = np.random.default_rng(0)
     runs = [
         write_run(f"{lr}-{seed}", rng.permutation(bits(80, right)).tolist(), lr=lr, seed=seed, threads=seed + 1)
@@ -129,7 +129,7 @@ def test_runs_that_differ_in_their_seeds_alone_are_a_side_together_whatever_comp
     assert "data seed 0 in A, B: luck with order and augmentation is not in the interval" in found.notes
 
 
-def test_runs_of_one_kind_show_how_far_seeds_lead_and_groups_of_them_are_compared_where_they_are_named() -> None:
+def test_equal_runs_show_the_spread_of_seeds_and_named_groups_are_compared() -> None:
     runs = [write_run(f"r{seed}", bits(40, 20 + seed, seed), seed=seed, data_seed=seed) for seed in range(4)]
     together = compare_runs(runs)
     assert together.pairs == [] and together.sides[0].accuracies == [0.5, 0.525, 0.55, 0.575]
@@ -195,7 +195,7 @@ def test_an_end_beside_0_and_a_p_beside_the_limit_have_more_digits() -> None:
     ]
 
 
-def test_one_photograph_under_two_names_and_in_another_order_is_the_same_image() -> None:
+def test_an_image_with_another_name_and_position_is_the_same_image() -> None:
     a = write_run("a", [1, 1, 0, 0], photos=["p", "q", "r", "s"])
     b = write_run("b", [0, 0, 1, 1], photos=["r", "s", "p", "q"], lr=0.1)
     table = (b / "predictions.csv").read_text()

@@ -59,7 +59,7 @@ def test_a_batch_knows_the_names_of_its_images(cache_path: Path) -> None:
             assert torch.equal(cache[file][int(class_id)], image)
 
 
-def test_the_time_spent_waiting_is_that_of_reading_not_of_what_is_done_with_it(
+def test_the_waiting_time_counts_reading_and_not_the_work_on_a_batch(
     cache_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cache = TensorCache(cache_path)
@@ -105,9 +105,7 @@ def test_a_cache_cut_short_under_a_worker_is_no_lack_of_shared_memory(cache_path
     assert caught.value.exit_code == 74
 
 
-def test_a_cache_cut_short_before_an_epoch_is_noticed_before_workers_are_started(
-    cache_path: Path, tmp_path: Path
-) -> None:
+def test_a_cache_cut_short_before_an_epoch_is_noticed_before_workers_start(cache_path: Path, tmp_path: Path) -> None:
     path = tmp_path / "c.h5"
     path.write_bytes(cache_path.read_bytes())
     batches = Batches(TensorCache(path), CPU, batch_size=1, workers=1)

@@ -66,7 +66,7 @@ def test_a_class_that_the_training_set_does_not_have_is_refused(tmp_path: Path) 
         match_labels(train.class_ids, train.recipe, val)
 
 
-def test_images_prepared_otherwise_are_refused_and_how_they_are_stored_does_not_matter(tmp_path: Path) -> None:
+def test_other_preparation_is_refused_and_another_stored_dtype_is_not(tmp_path: Path) -> None:
     train = cache_of(tmp_path / "train", {"1": 1, "2": 1})
     same = cache_of(tmp_path / "same", {"1": 1, "2": 1}, dtype="uint8")
     other = cache_of(tmp_path / "other", {"1": 1, "2": 1}, size=96)
@@ -124,7 +124,7 @@ def test_one_class_is_nothing_to_train_on(tmp_path: Path) -> None:
         open_to_train(cache.path)
 
 
-def test_a_class_is_the_same_whether_its_neighbours_make_its_id_a_number_or_a_name(tmp_path: Path) -> None:
+def test_a_class_with_a_number_as_id_matches_the_class_with_it_as_text(tmp_path: Path) -> None:
     photos = make_photos(tmp_path / "photos")
     build_cache(photos, tmp_path / "val.h5", size=64, workers=1)
     (photos / "extra").mkdir()

@@ -50,7 +50,7 @@ def test_parts_are_of_the_beta_distribution(alpha: float) -> None:
     assert ends.isfinite().all() and ends[0] == 0
 
 
-def test_cut_boxes_have_the_size_of_the_other_part_and_stay_within_the_image() -> None:
+def test_cut_boxes_have_the_area_of_the_partner_within_the_image() -> None:
     part, places = torch.tensor([0.75, 0.75, 0.0, 1.0]), torch.tensor([0.5, 0.0, 0.5, 0.5])
     boxes = cut_boxes(part, places, torch.full((4,), 0.5), (64, 64))
     assert boxes.tolist() == [[16, 48, 16, 48], [0, 16, 16, 48], [0, 64, 0, 64], [32, 32, 32, 32]]
@@ -81,7 +81,7 @@ def test_partners_are_all_training_images_alike_and_none_other() -> None:
     assert ((counts - 2000) ** 2 / 2000).sum() < 16.3  # chi-squared, 3 degrees of freedom, 0.1 %
 
 
-def test_an_image_is_mixed_the_same_in_any_batch_by_any_workers_and_from_memory(cache_path: Path) -> None:
+def test_mixing_an_image_does_not_depend_on_batch_workers_or_preloading(cache_path: Path) -> None:
     def images_and_labels(**options: Any) -> tuple[torch.Tensor, torch.Tensor]:
         batches = mixing_batches(cache_path, KINDS, **options)
         if options.get("batch_size") == 4:
@@ -123,7 +123,7 @@ def test_the_loss_of_mixed_labels_is_that_of_both_by_their_parts(
     torch.testing.assert_close(loss_of(logits, one_hot(one, 3).float()), plain)
 
 
-def test_mixed_runs_say_so_resume_to_the_same_losses_and_validate_on_whole_images(cache_path: Path) -> None:
+def test_mixed_runs_say_so_resume_alike_and_validate_on_whole_images(cache_path: Path) -> None:
     options = TrainOptions(
         cache_path, val=cache_path, batch_size=3, epochs=3, augment="mixup,cutmix", class_weights="balanced", threads=1
     )

@@ -54,7 +54,7 @@ def test_all_batches_come_in_order() -> None:
         assert [int(batch[0]) for batch in read_ahead(numbers(count), Notes())] == list(range(count))
 
 
-def test_the_next_batch_is_sent_while_a_step_runs_and_never_more_than_that_one() -> None:
+def test_only_the_next_batch_is_sent_while_a_step_runs() -> None:
     lane, sent_by = Notes(), []
     for i, _ in enumerate(read_ahead(numbers(6), lane)):
         until = time.monotonic() + 5
@@ -77,7 +77,7 @@ def test_a_batch_is_handed_over_when_its_copy_was_waited_for() -> None:
         assert f"arrival of {i}" in lane.notes and f"arrival of {i + 1}" not in lane.notes
 
 
-def test_what_the_reading_thread_meets_is_raised_where_the_batch_was_asked_for() -> None:
+def test_an_error_of_the_reading_thread_is_raised_at_the_next_batch() -> None:
     def broken() -> Iterator[list[Tensor]]:
         yield [torch.tensor(0)]
         raise CacheDamaged("the cache is damaged", "c.h5", "row 1")

@@ -69,9 +69,7 @@ def test_a_set_that_grows_moves_no_image_and_copies_stay_together(many: Path, ma
     assert after == before | {f"copy-{name}" for name in before}
 
 
-def test_a_class_without_images_on_a_side_is_named_and_an_empty_side_refused(
-    cache_path: Path, many_cache: Path
-) -> None:
+def test_a_class_missing_on_a_side_is_named_and_an_empty_side_refused(cache_path: Path, many_cache: Path) -> None:
     cache = TensorCache(many_cache)
     every = torch.arange(24)
     split = split_by_content(cache, 0.5)

@@ -108,7 +108,7 @@ def test_what_the_loss_asks_for_decides_what_guessing_gives() -> None:
     assert guessing(epochs(loss.item()), uneven, PLAIN) == ""
 
 
-def test_a_network_has_converged_half_way_between_guessing_and_the_best_its_labels_allow() -> None:
+def test_convergence_is_half_way_between_guessing_and_the_lowest_loss() -> None:
     assert converged_below([5, 5], PLAIN) == pytest.approx(math.log(2) / 2)
     assert converged_below([30, 10], PLAIN) == pytest.approx(-(0.75 * math.log(0.75) + 0.25 * math.log(0.25)) / 2)
     assert converged_below([30, 10], replace(PLAIN, class_weights="balanced")) == pytest.approx(math.log(2) / 2)

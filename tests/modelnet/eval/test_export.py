@@ -196,7 +196,7 @@ def test_what_gives_other_logits_or_cannot_be_exported_is_not_written(
     assert not list(run.glob("model*"))
 
 
-def test_a_file_that_cannot_be_written_is_named_before_anything_is_exported(
+def test_an_unwritable_file_is_named_before_anything_is_exported(
     cache_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("modelnet.eval.export.export", lambda *_: pytest.fail("it was exported"))

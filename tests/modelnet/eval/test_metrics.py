@@ -7,7 +7,7 @@ from torch.nn.functional import cross_entropy
 from modelnet.eval.metrics import RunningMean
 
 
-def test_running_means_are_plain_sums_to_the_last_bit_wherever_they_were_cut() -> None:
+def test_running_means_equal_plain_sums_bit_for_bit_wherever_cut() -> None:
     torch.manual_seed(0)
     steps = [(torch.randn(size, 3), torch.randint(0, 3, (size,))) for size in [4] * 150 + [1]]
     losses = [cross_entropy(logits, labels) for logits, labels in steps]

@@ -44,7 +44,7 @@ def test_what_is_no_network_or_cannot_take_the_images_is_said() -> None:
     assert caught.value.exit_code == 2
 
 
-def test_a_network_of_timm_is_that_of_its_name_and_seed_for_images_of_any_size_that_it_can_take() -> None:
+def test_a_timm_network_follows_from_name_and_seed_at_any_image_size() -> None:
     no_more: dict[str, Any] = {}
     for name, special in (("test_resnet", no_more), ("test_vit", {"img_size": 96})):
         torch.manual_seed(4)
@@ -78,9 +78,7 @@ def test_a_run_of_timm_starts_from_a_local_file_and_is_used_again(cache_path: Pa
     assert Trained.load(result.run).evaluate() == result.scores
 
 
-def test_a_run_of_a_torchvision_network_resumes_to_the_same_bits_and_is_used_again(
-    cache_path: Path, shared_photos: Path
-) -> None:
+def test_a_torchvision_run_resumes_to_the_same_bits_and_predicts(cache_path: Path, shared_photos: Path) -> None:
     options = TrainOptions(
         cache_path, val=cache_path, model=SMALL, batch_size=3, epochs=2, drop_last=True, threads=1, model_ema=0.9
     )
@@ -96,9 +94,7 @@ def test_a_run_of_a_torchvision_network_resumes_to_the_same_bits_and_is_used_aga
     assert Trained.load(cut).evaluate() == whole.scores
 
 
-def test_weights_are_taken_where_they_fit_and_the_last_layer_for_other_classes_is_new(
-    cache_path: Path, tmp_path: Path
-) -> None:
+def test_fitting_weights_load_and_the_last_layer_of_other_classes_is_new(cache_path: Path, tmp_path: Path) -> None:
     torch.manual_seed(9)
     torch.save(models.get_model(SMALL, weights=None, num_classes=1000).state_dict(), "w.pth")
     heard = Listener()

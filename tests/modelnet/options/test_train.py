@@ -91,7 +91,7 @@ def test_options_survive_the_run_folder() -> None:
         TrainOptions.from_dict(options.to_dict() | {"magic": 1})
 
 
-def test_random_changes_are_the_same_options_in_whichever_order_they_are_named() -> None:
+def test_the_order_of_the_kinds_of_augmentation_does_not_matter() -> None:
     cache = Path("c.h5")
     assert TrainOptions(cache, augment="cutmix, crop,flip") == TrainOptions(cache, augment="flip,crop,cutmix")
     assert TrainOptions(cache, augment="crop,flip").augment == "flip,crop"

@@ -54,7 +54,7 @@ def test_a_thumbnail_looks_like_the_image_that_was_normalized(recipe: Recipe) ->
     assert np.abs(np.asarray(shown, float) - np.asarray(expected, float)).mean() < 3
 
 
-def test_pictures_come_from_the_cache_that_the_run_saw_or_it_is_said_why_not(photos: Path, tmp_path: Path) -> None:
+def test_pictures_come_from_the_cache_of_the_run_or_the_page_says_why(photos: Path, tmp_path: Path) -> None:
     path = tmp_path / "c.h5"
     build_cache(photos, path, size=64, workers=1)
     fingerprint = TensorCache(path).fingerprint

@@ -232,7 +232,7 @@ def test_the_command_writes_a_page_beside_the_runs_or_where_it_is_told() -> None
     assert isinstance(wrong.exception, RunError)
 
 
-def test_pages_and_pictures_beside_the_runs_are_no_runs_and_do_not_stop_a_pattern_that_names_them() -> None:
+def test_a_pattern_of_runs_may_match_pages_and_pictures_beside_them() -> None:
     for name, lr in (("a", 0.1), ("b", 0.2)):
         for seed in (0, 1):
             make_run(f"{name}-{seed}", [0.7], ANSWERS, lr=lr, seed=seed)

@@ -30,7 +30,7 @@ def test_what_was_written_is_read_back() -> None:
     assert read == {"weights": {}, "epoch": 3, "ids": [1, "x"], "best": None}
 
 
-def test_a_checkpoint_is_an_ordinary_file_of_torch_and_an_ordinary_zip_archive(tmp_path: Path) -> None:
+def test_a_checkpoint_is_a_file_of_torch_and_a_zip_archive(tmp_path: Path) -> None:
     path = tmp_path / "last.pt"
     path.write_bytes(encode(content()))
     assert torch.load(path, weights_only=True)["epoch"] == 3

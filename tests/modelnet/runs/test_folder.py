@@ -196,7 +196,7 @@ def test_names_that_are_not_utf8_survive_in_predictions(run: RunFolder) -> None:
 
 
 @pytest.mark.parametrize("line", [b"2,,0.5,,,0.1,9,0,1\n", b"2,x,y,,,,,,\n", b"\xff\xfe\n", b"2,0.5\n"])
-def test_a_table_of_epochs_that_is_none_is_named_and_not_taken_for_an_empty_one(run: RunFolder, line: bytes) -> None:
+def test_a_wrong_table_of_epochs_is_named_and_not_read_as_empty(run: RunFolder, line: bytes) -> None:
     path = run.path / "metrics.csv"
     path.write_bytes(b"epoch,train_loss,train_acc,val_loss,val_acc,lr,images_per_s,data_wait_s,epoch_s\n" + line)
     with pytest.raises(RunError, match=r"metrics\.csv: it is not a table of epochs"):

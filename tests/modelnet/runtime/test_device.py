@@ -55,7 +55,7 @@ def test_too_little_memory_is_no_bug(raised: RuntimeError, said: str) -> None:
     assert str(caught.value).endswith("Try a smaller --batch-size, and no --preload") and caught.value.exit_code == 71
 
 
-def test_too_little_memory_for_the_processor_is_said_too_and_other_errors_are_left_alone() -> None:
+def test_too_little_cpu_memory_is_reported_and_other_errors_pass() -> None:
     with pytest.raises(DeviceError, match=r"^out of memory: cpu: "), memory_errors(torch.device("cpu")):
         torch.empty(2**60)
     with pytest.raises(RuntimeError, match="mat1 and mat2"), memory_errors(torch.device("cpu")):

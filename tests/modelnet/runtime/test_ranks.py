@@ -370,7 +370,7 @@ def test_one_rank_tells_of_an_error_and_all_end_with_its_code(
     assert errors.splitlines()[-1].startswith(line.format(cache=cache_path.stem))
 
 
-def test_ranks_that_are_done_end_without_waiting_for_threads_that_may_abort(
+def test_finished_ranks_end_without_waiting_for_threads_that_may_abort(
     cache_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

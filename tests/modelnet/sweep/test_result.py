@@ -22,7 +22,7 @@ def group(members: list[TrainOptions], rows: list[list[EpochRow]], diverged: Seq
     return SweepResult(members, runs, rows, [i in diverged for i in range(count)], [0.35] * count, [None] * count)
 
 
-def test_a_setting_shows_median_and_quartiles_of_the_networks_that_ended_well() -> None:
+def test_a_setting_shows_median_and_quartiles_of_finished_networks() -> None:
     members = [replace(OPTIONS, lr=lr, seed=seed) for lr in (0.1, 0.2) for seed in range(5)]
     rows = [[row(0.1 * seed, 0.5 + 0.05 * seed)] for seed in range(5)] + [[row(0.3, 0.9)]] * 4 + [[]]
     lines = str(group(members, rows, diverged=[9])).splitlines()
@@ -58,7 +58,7 @@ def test_the_median_row_is_the_median_of_each_measure() -> None:
     assert median_row([row(1.0), row(2.0)]).val_acc is None
 
 
-def test_networks_that_were_trained_class_after_class_are_said_to_be_worse_than_they_seem() -> None:
+def test_networks_trained_class_after_class_get_a_warning() -> None:
     seem = [replace(row(0.05), train_acc=accuracy) for accuracy in (0.9, 0.98, 1.0)]
     result = group([replace(OPTIONS, shuffle=False, seed=seed) for seed in range(3)], [[one] for one in seem])
     result.trained_accuracy[:] = [0.6, 0.68, 0.7]

@@ -140,7 +140,7 @@ def test_data_seeds_are_crossed_with_seeds_a_pass_over_the_data_each(cache_path:
 
 
 @pytest.mark.parametrize("cut", [2, 3, 5])
-def test_a_network_of_many_that_was_stopped_goes_on_alone_as_if_it_always_had_been(cut: int, cache_path: Path) -> None:
+def test_a_stopped_network_of_a_sweep_continues_alone_with_the_same_bits(cut: int, cache_path: Path) -> None:
     options = TrainOptions(cache_path, batch_size=3, epochs=4, lr=0.03, threads=1)
     stop = Stop()
     result = train_many(options, [0, 1], Listener(stop, cut), stop)
@@ -172,7 +172,7 @@ def test_a_group_that_was_stopped_goes_on_to_the_same_bits(wanted: dict[str, Any
                 assert torch.equal(contents[0][part][name], value), (part, name)
 
 
-def test_networks_that_were_saved_after_other_epochs_go_on_in_passes_of_their_own(cache_path: Path) -> None:
+def test_networks_saved_after_different_epochs_resume_in_separate_passes(cache_path: Path) -> None:
     result = train_many(TrainOptions(cache_path, **VALUES), [0, 1, 2])
     resume(result.runs[1], epochs=7)
     resumed = resume_many(result.table, epochs=8)
@@ -219,9 +219,7 @@ def test_what_many_networks_cannot_do_is_refused_before_anything_is_made(cache_p
 
 
 @pytest.mark.parametrize("shuffle", [True, False])
-def test_where_the_order_is_not_shuffled_each_network_is_asked_about_its_training_images(
-    shuffle: bool, cache_path: Path
-) -> None:
+def test_unshuffled_networks_are_evaluated_on_their_training_images(shuffle: bool, cache_path: Path) -> None:
     options = TrainOptions(cache_path, batch_size=1, epochs=2, lr=0.02, threads=1, shuffle=shuffle, device="cpu")
     result = train_many(options, [0, 1])
     if shuffle:

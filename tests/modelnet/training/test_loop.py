@@ -150,7 +150,7 @@ def test_eight_images_are_learnt_by_heart(cache_path: Path) -> None:
     assert result.rows[-1].train_acc == 1
 
 
-def test_every_image_counts_once_in_the_running_mean_whatever_the_batch_size(cache_path: Path) -> None:
+def test_every_image_counts_once_in_the_mean_at_any_batch_size(cache_path: Path) -> None:
     cache = TensorCache(cache_path)
     torch.manual_seed(0)
     with torch.no_grad():
@@ -295,9 +295,7 @@ class WritesOver(Progress):
 
 
 @pytest.mark.parametrize("steps", [5, 8])
-def test_rows_that_were_written_over_are_told_rather_than_a_loss_that_is_no_number(
-    steps: int, cache_path: Path, tmp_path: Path
-) -> None:
+def test_overwritten_rows_are_reported_rather_than_a_nan_loss(steps: int, cache_path: Path, tmp_path: Path) -> None:
     """In the midst of the second epoch, whose rows are known to be good, or between two."""
     copy = Path(shutil.copy(cache_path, tmp_path / "c.h5"))
     with pytest.raises(CacheDamaged, match=r"row \d .* is not as it was written"):
@@ -510,9 +508,7 @@ def test_a_folder_that_is_no_run_is_named(tmp_path: Path) -> None:
 # Validation
 
 
-def test_validation_goes_by_class_id_and_is_measured_on_the_weights_after_the_epoch(
-    shared_photos: Path, tmp_path: Path
-) -> None:
+def test_validation_matches_class_ids_and_uses_weights_after_the_epoch(shared_photos: Path, tmp_path: Path) -> None:
     for class_id, seed in (("10", 31), ("2", 32), ("1", 33)):
         for i in range(3):
             save_jpeg(tmp_path / "train" / class_id / f"{i}.jpg", 70, 70, seed * 10 + i)
@@ -543,9 +539,7 @@ def test_validation_goes_by_class_id_and_is_measured_on_the_weights_after_the_ep
     assert all(0 <= float(row["p_true"]) <= float(row["p_predicted"]) <= 1 for row in rows)
 
 
-def test_a_validation_set_that_does_not_go_together_is_refused_before_it_is_remarked_on(
-    cache_path: Path, tmp_path: Path
-) -> None:
+def test_a_validation_set_that_does_not_match_is_refused_before_warnings(cache_path: Path, tmp_path: Path) -> None:
     for class_id in ("1", "3"):
         save_jpeg(tmp_path / "val" / class_id / "a.jpg", 70, 70, int(class_id))
     build_cache(tmp_path / "val", tmp_path / "val.h5", size=64, workers=1)

@@ -44,7 +44,7 @@ def test_what_is_suggested_learns_what_the_default_does_not(cache_path: Path) ->
     assert suggested < train(options).rows[-1].train_loss - 0.1
 
 
-def test_the_rate_below_the_lowest_loss_is_suggested_where_it_has_learnt_too() -> None:
+def test_the_rate_below_the_lowest_loss_is_suggested_if_it_learnt() -> None:
     curve = RateCurve(1, (1.0, 2.0, 4.0), [0.6, 0.5, math.inf], 0.7)
     assert curve.suggestion == 1
     assert str(curve).splitlines()[-2:] == [
@@ -71,7 +71,7 @@ def test_nothing_is_suggested_where_no_network_has_learnt_anything() -> None:
     assert str(curve).endswith("none is better than guessing (0.7000) after 2 epochs. Give more --epochs")
 
 
-def test_the_rates_are_round_numbers_that_rise_by_about_a_third_of_a_decade() -> None:
+def test_the_rates_are_round_numbers_about_a_third_of_a_decade_apart() -> None:
     assert RATES[:4] == (0.0001, 0.0002, 0.0005, 0.001) and RATES[-1] == 1
     assert all(1.9 < b / a < 2.6 for a, b in pairwise(RATES))
 
@@ -92,9 +92,7 @@ def test_the_command_draws_a_picture_and_says_what_to_type(cache_path: Path, tmp
     assert (tmp_path / "runs/photos-modelnet-lr.png").read_bytes()[:4] == b"\x89PNG"
 
 
-def test_the_command_names_what_changes_nothing_and_a_picture_that_cannot_be_written(
-    cache_path: Path, tmp_path: Path
-) -> None:
+def test_idle_options_and_an_unwritable_picture_are_reported(cache_path: Path, tmp_path: Path) -> None:
     words = ["lr-find", "--cache", str(cache_path), "--threads", "1", "--epochs", "1", "--crop-scale", "0.5"]
     ended = CliRunner().invoke(cli, words)
     assert ended.stderr == "warning: --crop-scale 0.5 changes nothing without --augment crop\n"

@@ -85,9 +85,7 @@ def test_the_weights_are_those_of_the_plain_loop_with_torchs_optimizer(opt: str,
         {"sched": "cosine", "zero_grad": "never", "accumulate": 2},
     ],
 )
-def test_a_run_that_is_cut_resumes_to_the_same_bits_and_the_same_learning_rates(
-    wanted: dict[str, Any], cache_path: Path
-) -> None:
+def test_a_stopped_run_resumes_to_the_same_bits_and_learning_rates(wanted: dict[str, Any], cache_path: Path) -> None:
     options = TrainOptions(cache_path, val=cache_path, batch_size=3, epochs=5, **wanted)
     whole = train(options)
     for cut in (4, 9):

@@ -129,7 +129,7 @@ def test_an_image_becomes_the_same_whatever_batch_it_comes_in(images: torch.Tens
     assert not torch.equal(augmentation(*KINDS, seed=1)(images.clone(), 3, torch.arange(8)), together)
 
 
-def test_batches_are_changed_alike_for_any_number_of_workers_and_the_cache_is_not(cache_path: Path) -> None:
+def test_augmentation_is_the_same_for_any_workers_and_leaves_the_cache(cache_path: Path) -> None:
     cache = TensorCache(cache_path)
     before = cache.images.clone()
     epochs = []
@@ -160,7 +160,7 @@ def test_augmented_runs_repeat_resume_and_differ_from_plain_ones(
     assert [row.train_loss for row in resume(cut).rows] == augmented
 
 
-def test_a_part_is_cut_out_anywhere_in_training_and_in_the_middle_as_torchvision_does(images: torch.Tensor) -> None:
+def test_crops_lie_anywhere_in_training_and_the_center_is_torchvisions(images: torch.Tensor) -> None:
     for size in (33, 48, 63, 64):
         assert torch.equal(center_crop(images, (size, size)), tv.center_crop(images, [size, size]))
     ends = cut_out(images[:2], (48, 48), torch.tensor([0.0, 1 - 2**-24]), torch.tensor([1 - 2**-24, 0.0]))
@@ -189,7 +189,7 @@ def test_an_erased_box_is_the_mean_and_all_else_as_it_was(images: torch.Tensor) 
     assert 0.019 < areas[some].min() < 0.025 and 0.32 < areas.max() < 0.335
 
 
-def test_a_run_on_parts_of_images_sees_other_parts_each_epoch_and_is_used_on_the_middle(
+def test_a_run_on_crops_sees_new_ones_each_epoch_and_predicts_on_centers(
     cache_path: Path, shared_photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

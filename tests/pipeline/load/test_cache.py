@@ -54,7 +54,7 @@ def every_mode(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("size", [64, 224])
 @pytest.mark.parametrize("dtype", ["float32", "uint8"])
-def test_tensors_have_the_bits_of_torchvisions_transform_wherever_they_are_read(
+def test_tensors_have_the_bits_of_torchvision_from_every_reader(
     dtype: Literal["float32", "uint8"], size: int, every_mode: Path, tmp_path: Path
 ) -> None:
     mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -172,7 +172,7 @@ def damage(path: Path, row: int) -> None:
         file.write(bytes([byte ^ 4]))
 
 
-def test_a_damaged_row_is_named_with_class_and_file_and_the_others_are_read(copy: Path) -> None:
+def test_a_damaged_row_is_named_with_class_and_file_and_others_are_read(copy: Path) -> None:
     damage(copy, 5)
     cache = TensorCache(copy)
 
@@ -335,7 +335,7 @@ def read_elsewhere(pickled: bytes) -> subprocess.CompletedProcess[bytes]:
     )
 
 
-def test_a_cache_that_is_rebuilt_while_open_stays_whole_here_and_where_it_is_sent(
+def test_a_cache_rebuilt_while_open_stays_whole_also_when_pickled(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -353,9 +353,7 @@ def test_a_cache_that_is_rebuilt_while_open_stays_whole_here_and_where_it_is_sen
     assert TensorCache(path).num_images == 4
 
 
-def test_a_cache_that_was_rebuilt_and_closed_meanwhile_is_not_mistaken_for_the_old_one(
-    photos: Path, tmp_path: Path
-) -> None:
+def test_a_rebuilt_cache_is_not_mistaken_for_the_old_one_after_closing(photos: Path, tmp_path: Path) -> None:
     path = tmp_path / "c.h5"
     build_cache(photos, path, size=SIZE, executor=InThisProcess())
     cache = TensorCache(path)

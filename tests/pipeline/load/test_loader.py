@@ -420,9 +420,7 @@ def test_worker_processes_deliver_the_same_epochs(cache: TensorCache) -> None:
 
 
 @pytest.mark.parametrize("method", START_METHODS)
-def test_worker_processes_of_any_kind_deliver_each_image_once_to_torchs_own_collate(
-    method: str, cache: TensorCache
-) -> None:
+def test_workers_of_any_kind_deliver_each_image_once_to_torchs_collate(method: str, cache: TensorCache) -> None:
     dataset = make_loader(cache).dataset
     multiprocessing.set_forkserver_preload(
         ["pipeline.load.loader"]

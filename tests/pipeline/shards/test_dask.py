@@ -60,9 +60,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {file.name: file.read_bytes() for file in folder.glob("*.h5")}
 
 
-def test_a_worker_that_is_killed_costs_what_it_had_not_noted_and_the_bytes_are_the_same(
-    cluster: Cluster, tmp_path: Path
-) -> None:
+def test_a_killed_worker_costs_only_unnoted_images_and_changes_no_byte(cluster: Cluster, tmp_path: Path) -> None:
     photos = tmp_path / "photos"
     save_jpeg(photos / "1" / "0.jpg", 2400, 2000, 0)
     for number in range(1, 48):

@@ -108,7 +108,7 @@ def test_sparse_members_are_named_and_what_follows_them_is_found(form: str, tmp_
     assert (tmp_path / "a.tar").read_bytes()[found[1].offset :][: found[1].size] == b"after"
 
 
-def test_a_tar_that_is_cut_anywhere_is_refused_or_misses_the_mark_of_its_end(tmp_path: Path) -> None:
+def test_a_tar_cut_anywhere_is_refused_or_lacks_its_end_mark(tmp_path: Path) -> None:
     path = tmp_path / "a.tar"
     write_tar(path, tarfile.PAX_FORMAT, NAMES)
     data = path.read_bytes()

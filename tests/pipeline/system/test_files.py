@@ -9,7 +9,7 @@ from pipeline.system import files
 
 
 @pytest.mark.parametrize("known", [True, False])
-def test_asking_the_system_to_begin_writing_changes_no_byte_and_raises_nothing(
+def test_starting_to_write_back_changes_no_byte_and_raises_nothing(
     known: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not known:  # as where the system has no such call

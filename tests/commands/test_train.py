@@ -1,4 +1,4 @@
-"""The train command in a process of its own: what it prints, how it ends, how it is stopped."""
+"""Run train (modelnet/commands/train.py, runtime/interrupt.py) in its own process: output, end, stop."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""Whole runs on a GPU, compared with the CPU's; left out where there is none."""
+"""Compare whole runs (training/loop.py) on a GPU with the CPU's; skipped without a GPU."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Runs side by side: what is compared with what, what is refused, and what a person reads."""
+"""Compare runs (compare.py, result.py): which sides, which refusals, which text."""
 
 import hashlib
 import json

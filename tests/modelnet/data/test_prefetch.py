@@ -1,4 +1,4 @@
-"""Reading ahead of the steps: what happens in which order, on a device that only takes notes, and on a real one."""
+"""Check the order of reading, copying and steps (prefetch.py, pipeline/load/to_device.py)."""
 
 import threading
 import time

@@ -1,4 +1,4 @@
-"""A trained network in use: it sees what the cache holds, and says what it said while training."""
+"""Use a trained network (trained.py, predict.py, commands/evaluate.py, commands/predict.py) as it was trained."""
 
 import csv
 import json

@@ -1,4 +1,4 @@
-"""The page of a report in a real browser, headless Chromium: at the width of a phone and of a desk, and printed."""
+"""View the page (page.py) in headless Chromium: on a phone, on a desk, and printed."""
 
 import html
 import io

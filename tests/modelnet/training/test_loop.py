@@ -1,4 +1,4 @@
-"""Training against plain loops, and what becomes of a run that goes wrong."""
+"""Train (loop.py, progress.py) as plain loops do, and end or resume a run that fails."""
 
 import csv
 import hashlib

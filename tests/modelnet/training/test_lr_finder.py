@@ -1,4 +1,4 @@
-"""The search for a learning rate: each loss is that of a run with the rate."""
+"""Find a learning rate (lr_finder.py, commands/lr_find.py): each loss is that of a run with the rate."""
 
 import math
 from itertools import pairwise

@@ -1,4 +1,4 @@
-"""Training with --amp against plain loops with torch.autocast and GradScaler."""
+"""Compare --amp (step.py, loop.py) with plain loops with torch.autocast and GradScaler."""
 
 from collections.abc import Callable
 from functools import partial

@@ -1,4 +1,4 @@
-"""Optimizers, learning rates and losses against plain loops of torch's own."""
+"""Check optimizers and rates (optimizer.py, schedule.py) and losses against plain loops of torch."""
 
 import subprocess
 import sys

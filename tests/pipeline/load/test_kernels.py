@@ -1,4 +1,4 @@
-"""Rows that the compiled part copies are those that PyTorch copies, to the byte, wherever they lie and go."""
+"""Compare rows that C code copies (kernels.py, system/native.py) with PyTorch's, byte by byte."""
 
 from pathlib import Path
 from typing import Any

@@ -225,7 +225,7 @@ def test_what_cannot_be_compared_says_why_and_what_to_do() -> None:
         compare_runs([a, moved])
 
     for name, spoil, why in (
-        ("stopped", lambda run: (run / "predictions.csv").unlink(), r"it has not ended: 2 of 9 epochs\. Go"),
+        ("stopped", lambda run: (run / "predictions.csv").unlink(), r"it has not ended: 2 of 9 epochs\. Continue"),
         (
             "gone on",
             lambda run: RunFolder(run).append_metrics(EpochRow(3, 1, 0, 0.7, 0.6, 0.1, 1, 0, 1)),
@@ -279,7 +279,7 @@ def test_what_the_reader_should_know_is_noted() -> None:
     b, c = (write_run(name, bits(50, 30, seed), seed=seed) for name, seed in (("b", 0), ("c", 1)))
     notes = " | ".join(compare_groups([[a], [b, c]]).notes)
     assert "A: one run; the luck of its seeds is not in the interval" in notes
-    assert "--patience and --sched plateau decided by these images" in notes
+    assert "--patience and --sched plateau used these images" in notes
     d = write_run("d", bits(50, 10), lr=0.5)
     e, f = (write_run(name, bits(50, 20, seed), seed=seed, data_seed=1) for name, seed in (("e", 0), ("f", 1)))
     notes = " | ".join(compare_groups([[b, c], [e, f]]).notes)

@@ -106,7 +106,7 @@ def test_what_cannot_be_evaluated_says_why(cache_path: Path, photos: Path) -> No
         with pytest.raises(DeviceError):
             Trained.load(run, device="cuda")
     build_cache(photos, "large.h5", size=96, workers=1)
-    with pytest.raises(CacheStale, match=r"than those of run photos-modelnet-001: size 64 → 96"):
+    with pytest.raises(CacheStale, match=r"from those of run photos-modelnet-001: size 64 → 96"):
         Trained.load(run, device="cpu").evaluate(Path("large.h5"))
     build_cache(photos, "c.h5", size=64, workers=1)
     run = trained_on(cache_path, val=Path("c.h5"))

@@ -130,7 +130,7 @@ def test_notes_say_what_the_numbers_hide() -> None:
     assert notes(stopped) == ""
     wild = make_run("wild", [0.7, 0.6], epochs=9, seed=1)
     RunFolder(wild).write_divergence("the loss is nan in epoch 3, batch 1 of 2")
-    assert notes(wild).startswith("The run diverged: the loss is nan in epoch 3, batch 1 of 2. What is shown is")
+    assert notes(wild).startswith("The run diverged: the loss is nan in epoch 3, batch 1 of 2. The page shows")
     assert gather([wild, Path("runs/a"), Path("runs/b")]).notes[:2] == [
         "1 of 3 runs diverged: wild.",
         "1 of 3 runs were stopped before their last epoch, or still train: b.",

@@ -152,7 +152,7 @@ def describe(path: str) -> dict[str, dict[str, Any]]:
     import h5py
 
     view: dict[str, dict[str, Any]] = {}
-    with h5py.File(path, "r") as file:
+    with h5py.File(path, "r", locking=False) as file:  # a program that has it open for writing is no damage
         for name in file:
             if not isinstance(file.get(name, getlink=True), h5py.HardLink) or not isinstance(file[name], h5py.Dataset):
                 view[name] = {"kind": "no dataset"}

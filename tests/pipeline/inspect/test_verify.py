@@ -3,6 +3,7 @@
 import shutil
 from pathlib import Path
 
+import h5py
 import pytest
 
 from pipeline.build.build import build_cache
@@ -34,6 +35,11 @@ def test_a_cache_as_it_was_built_has_no_damage(cache_path: Path) -> None:
     assert list(verify_cache(cache_path, lambda done, total: seen.append((done, total)))) == []
 
     assert seen == [(row + 1, 8) for row in range(8)]
+
+
+def test_a_cache_that_another_program_has_open_for_writing_has_no_damage(copy: Path) -> None:
+    with h5py.File(copy, "r+"):  # which locks it
+        assert list(verify_cache(copy)) == []
 
 
 def test_every_damaged_row_is_named_and_no_other(copy: Path) -> None:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from modelnet.compare.result import Flip
+from modelnet.compare.result import Comparison, Flip, Pair
 from modelnet.pages.collect import Report, flips_shown, gather
 from modelnet.pages.mistakes import ImageKey, Mistake
 from modelnet.pages.results import facts_of, group_table, run_table
@@ -70,9 +70,9 @@ def render(report: Report) -> bytes:
         galleries=[(one, [_picture(report, mistake) for mistake in one.mistakes]) for one in report.galleries],
         comparison=report.comparison,
         pair_table=None if report.comparison is None else pair_table(report.comparison),
-        flips=[_flip(report, flip) for flip in flips_shown(report.comparison)],
+        flips=_flips(report),
         missing=report.pictures.missing,
-        groups_have_several=any(len(group.runs) > 1 for group in report.groups),
+        groups_have_several=_sides_have_several(report.comparison),
         some_pictures=bool(report.pictures.jpegs),
         confusions=[(group.label, matrix(group), pairs_table(group)) for group in report.groups if group.confusion],
         classes=[(group.label, *class_tables(group)) for group in report.groups],
@@ -143,9 +143,19 @@ def _picture(report: Report, mistake: Mistake) -> Picture:
     return _pictured(report, mistake.image, said, f"{often}{_sure(mistake.p_predicted)}")
 
 
-def _flip(report: Report, flip: Flip) -> Picture:
-    first, second = (group.label for group in report.groups)
-    if len(report.runs) == 2:
+def _sides_have_several(comparison: Comparison | None) -> bool:
+    return comparison is not None and any(len(side.runs) > 1 for side in comparison.sides)
+
+
+def _flips(report: Report) -> list[Picture]:
+    """Show the images that flip between the two sides; a group that was left out has no side."""
+    comparison = report.comparison
+    return [] if comparison is None else [_flip(report, comparison.pairs[0], flip) for flip in flips_shown(comparison)]
+
+
+def _flip(report: Report, pair: Pair, flip: Flip) -> Picture:
+    first, second = pair.first, pair.second
+    if pair.alone is not None:
         detail = f"{first if flip.right_1 else second} is right, {second if flip.right_1 else first} is wrong"
     else:
         detail = f"right in {flip.right_1:.0%} of the runs of {first}, {flip.right_2:.0%} of {second}"

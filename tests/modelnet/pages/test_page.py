@@ -175,6 +175,9 @@ def test_a_comparison_is_in_words_and_numbers_with_the_images_that_flip() -> Non
     assert "Differences on the 100 validation images" in text and "B against A -40.0 -" in text
     assert "40 images that one group alone gets right. " in text
     assert text.count("A is right, B is wrong") == 12
+    unvalidated = [make_run(f"u{i}", [1.0], lr=0.3, seed=i) for i in range(2)]
+    beside = Page([Path("runs/a"), Path("runs/b"), *unvalidated]).text
+    assert beside.count("A is right, B is wrong") == 12 and "40 images that one group alone gets right. " in beside
     many = [make_run(f"s{i}", [1.0], wrong if i == 0 else right, lr=0.2, seed=i) for i in range(3)]
     text = Page([Path("runs/b"), *many]).text
     assert "right in 0% of the runs of A, 67% of B" in text

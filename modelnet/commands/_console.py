@@ -78,12 +78,12 @@ def usage_errors() -> Iterator[None]:
 
 
 @contextmanager
-def output_errors(path: Path) -> Iterator[None]:
-    """Name the file that could not be written (73)."""
+def output_errors(path: Path, advice: str = "") -> Iterator[None]:
+    """Name the file that could not be written (73), and what to do."""
     try:
         yield
     except OSError as error:
-        raise OutputError("the file cannot be written", path, error.strerror or str(error)) from error
+        raise OutputError("the file cannot be written", path, error.strerror or str(error), advice) from error
 
 
 @contextmanager

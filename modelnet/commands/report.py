@@ -49,7 +49,7 @@ def write_report(runs: Sequence[Path], out: Path | None = None) -> None:
     first, last = (Path(os.path.normpath(run.absolute())) for run in (runs[0], runs[-1]))
     default = first / "report.html" if len(runs) == 1 else first.parent / f"{first.name}-to-{last.name}.html"
     path = out or Path(os.path.relpath(default))
-    with output_errors(path):
+    with output_errors(path, "" if out else "The runs are whole: make room, or give report --out"):
         check_can_publish(path)
         publish(page, path)
     tell(f"report: {show_path(path)}")

@@ -260,3 +260,10 @@ def test_a_page_that_cannot_be_written_says_why() -> None:
         assert str(ended.exception) == (
             f"the file cannot be written: {out}: a part of its path is a file, and no folder"
         )
+
+
+def test_a_page_without_room_beside_its_run_leaves_the_run_whole() -> None:
+    make_run("a", [0.7])
+    Path("runs/a/report.html").mkdir()
+    error = CliRunner().invoke(cli, ["report", "runs/a"]).exception
+    assert isinstance(error, OutputError) and error.advice == "The runs are whole: make room, or give report --out"

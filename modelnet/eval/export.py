@@ -18,7 +18,6 @@ from pipeline.errors import CheckpointError, OptionsError
 from pipeline.text import how_to_install, show_bytes, show_path
 
 SUFFIXES = {"onnx": ".onnx", "torch": ".pt2"}
-FILTER = "{}, antialiased: Pillow's Image.resize with Resampling.{}"
 PREPARATION = "modelnet.json"  # the file name of the preparation in a program of torch.export
 
 _NEEDED = ("onnx", "onnxscript")
@@ -92,7 +91,7 @@ def preparation(trained: Trained) -> dict[str, Any]:
     """
     return {
         "recipe": trained.recipe.to_dict(),
-        "filter": FILTER.format(trained.recipe.interpolation, trained.recipe.interpolation.upper()),
+        "filter": _filter(trained.recipe.interpolation),
         "crop_size": trained.options.to_dict()["crop_size"],
         "class_ids": trained.class_ids,
         "class_names": trained.class_names,
@@ -100,6 +99,12 @@ def preparation(trained: Trained) -> dict[str, Any]:
         "features": None if trained.features is None else trained.features.to_dict(),
         "run": show_path(trained.run.resolve().name),
     }
+
+
+def _filter(interpolation: str) -> str:
+    """Describe how an image is resized, for a program that does without this one."""
+    smooth = "" if interpolation == "nearest" else ", antialiased"
+    return f"{interpolation}{smooth}: Pillow's Image.resize with Resampling.{interpolation.upper()}"
 
 
 def _check_onnx(trained: Trained) -> None:

@@ -8,7 +8,9 @@ writes the run folder, and speaks.
 
 import os
 import re
+import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
@@ -215,9 +217,10 @@ def join_ranks() -> Iterator[Ranks]:
     if not is_rank():
         yield Ranks()
         return
-    store, rank, size = next(rendezvous("env://"))
-    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() and dist.is_nccl_available() else "gloo"
-    dist.init_process_group(backend, store=store, rank=rank, world_size=size)
+    with _ended_by_signals():
+        store, rank, size = next(rendezvous("env://"))
+        backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() and dist.is_nccl_available() else "gloo"
+        dist.init_process_group(backend, store=store, rank=rank, world_size=size)
     local, local_size = int(os.environ.get("LOCAL_RANK", rank)), int(os.environ.get("LOCAL_WORLD_SIZE", size))
     if torch.cuda.is_available() and local < torch.cuda.device_count():
         torch.cuda.set_device(local)  # "cuda" means this device from here on
@@ -237,6 +240,22 @@ def join_ranks() -> Iterator[Ranks]:
         raise WorkerDied("a rank of this training is gone", None, reason, "train --resume continues") from error
     dist.destroy_process_group()
     _joined = None
+
+
+@contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """Let a signal end this process at once: torch waits half an hour for other ranks, and Python cannot answer."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    answered = {number: handler for number, handler in handlers.items() if callable(handler)}
+    if threading.current_thread() is not threading.main_thread():
+        answered = {}
+    for number in answered:
+        signal.signal(number, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        for number, handler in answered.items():
+            signal.signal(number, handler)
 
 
 def may_speak(code: int) -> bool:

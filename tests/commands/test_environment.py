@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -138,6 +139,24 @@ def test_world_size_alone_makes_no_ranks(cache_path: Path, tmp_path: Path, run_c
     ended = run_cli(*train, env={"WORLD_SIZE": "2"})
     assert ended.code == 0
     assert "warning: WORLD_SIZE is set and RANK, MASTER_PORT not: this process trains alone\n" in ended.stderr
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as client:
+        return client.connect_ex(("localhost", port)) == 0
+
+
+def test_a_signal_ends_the_wait_for_other_ranks(cache_path: Path, tmp_path: Path) -> None:
+    with socket.create_server(("localhost", 0)) as server:
+        port = server.getsockname()[1]
+    env = os.environ | {"WORLD_SIZE": "2", "RANK": "0", "MASTER_ADDR": "localhost", "MASTER_PORT": str(port)}
+    command = [sys.executable, str(REPOSITORY / "cli.py"), "train", "--cache", str(cache_path)]
+    with subprocess.Popen(command, cwd=tmp_path, env=env, stderr=subprocess.DEVNULL) as waiting:
+        while not _listens(port):
+            assert waiting.poll() is None
+            time.sleep(0.05)
+        waiting.terminate()
+        assert waiting.wait(20) == -signal.SIGTERM
 
 
 @pytest.mark.parametrize("rank", ["0", "1"])

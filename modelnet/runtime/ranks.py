@@ -24,7 +24,7 @@ from torch.distributed.rendezvous import rendezvous
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from modelnet.runtime.interrupt import Stop
-from modelnet.runtime.launcher import is_rank
+from modelnet.runtime.launcher import is_rank, launcher_variables
 from pipeline.errors import OptionsError, RankFailed, WorkerDied
 
 _LOST = re.compile(r"gloo|nccl|connection (closed|reset)|broken pipe", re.IGNORECASE)
@@ -217,6 +217,10 @@ def join_ranks() -> Iterator[Ranks]:
     if not is_rank():
         yield Ranks()
         return
+    for name, value in launcher_variables().items():
+        if not value.isdecimal():
+            reason = f"{name} is {value!r}, not a number"
+            raise OptionsError("the ranks cannot meet", None, reason, "Start them with torchrun, or unset WORLD_SIZE")
     with _ended_by_signals():
         store, rank, size = next(rendezvous("env://"))
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() and dist.is_nccl_available() else "gloo"

@@ -14,6 +14,8 @@ TABLES = (*NAME_FILES, SOLUTION)
 
 _SYSTEM_FOLDERS = {
     b"@eadir",
+    b"network trash folder",
+    b"temporary items",
     b"@recycle",
     b"@recently-snapshot",
     b"#recycle",

@@ -134,6 +134,11 @@ def test_a_limit_of_file_sizes_is_named(cache_path: Path, shared_photos: Path, t
     assert train.returncode in (73, 74) and "File too large" in train.stderr and "bug" not in train.stderr
 
 
+def test_a_number_of_ranks_that_is_none_is_a_usage_error(cache_path: Path, run_cli: RunCli) -> None:
+    ended = run_cli("train", "--cache", cache_path, env={"WORLD_SIZE": "x", "RANK": "0", "MASTER_PORT": "29500"})
+    assert ended.code == 2 and "the ranks cannot meet: WORLD_SIZE is 'x', not a number" in ended.stderr
+
+
 def test_world_size_alone_makes_no_ranks(cache_path: Path, tmp_path: Path, run_cli: RunCli) -> None:
     train = ("train", "--cache", cache_path, "--epochs", "1", "--threads", "1", "--name", "r")
     ended = run_cli(*train, env={"WORLD_SIZE": "2"})

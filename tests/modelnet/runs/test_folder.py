@@ -157,7 +157,9 @@ def test_a_folder_that_was_moved_meanwhile_is_not_called_whole(run: RunFolder) -
     run.path.rename(run.path.with_name("elsewhere"))
     writes: list[Callable[[], None]] = [lambda: run.append_metrics(ROW), lambda: run.write_config({})]
     for write in writes:
-        with pytest.raises(StorageError, match=r"No such file or directory\. The folder is no longer there; where it"):
+        with pytest.raises(
+            StorageError, match=r"No such file or directory\. The folder is no longer there; if it was renamed"
+        ):
             write()
 
 

@@ -17,7 +17,7 @@ example: .venv/installed  ## build the cache of data/example and train on it, en
 	$(PY) cli.py train --batch-size 8
 
 test: .venv/installed  ## all tests, a file a core at a time
-	$(PY) -m pytest --numprocesses auto --dist loadfile
+	$(PY) -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 check: .venv/installed  ## format, lint, types
 	$(PY) -m ruff format --check .

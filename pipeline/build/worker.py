@@ -109,7 +109,7 @@ def _fill_row(job: Job, fd: int, donor: "Donor | None", item: Item) -> Result:
     if row is None:
         how = "decoded"
         try:
-            pixels_HWC, notes, looks = decode(data, job.recipe)
+            pixels_HWC, notes, looks, *_ = decode(data, job.recipe)
         except Undecodable as error:
             return Result(item.row, "failed", sha256, found, reason=str(error))
         except MemoryError:

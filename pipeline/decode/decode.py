@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile
 
-from pipeline.decode.faults import JPEG, PNG, fault_of_header
+from pipeline.decode.faults import fault_of_header
+from pipeline.decode.formats import FORMATS, JPEG, PNG, Format, recognize
 from pipeline.decode.geometry import fit, resized_size
 from pipeline.decode.image_hash import image_hash
 from pipeline.decode.jpeg import decode_jpeg
@@ -25,16 +26,6 @@ BLANK_RANGE = 8  # levels; JPEG noise on an empty page has a smaller range
 
 _SCALED = 2  # a scaled decode keeps sides at least this many times the size needed, as Pillow's thumbnails do
 
-_OTHER_FORMATS = {
-    b"GIF8": "a GIF",
-    b"BM": "a BMP",
-    b"II*\0": "a TIFF",
-    b"MM\0*": "a TIFF",
-    b"8BPS": "a Photoshop file",
-    b"\0\0\x01\0": "an icon",
-    b"\0\0\0\x0cjP": "a JPEG 2000",
-    b"%PDF": "a PDF",
-}
 _ORIENTATIONS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -47,7 +38,15 @@ _ORIENTATIONS = {
 
 
 class Undecodable(Exception):
-    """The bytes give no image; the message is the reason, fit for a person."""
+    """The bytes give no image; the message is the reason, fit for a person.
+
+    Attributes:
+        format: the name of the format as in `Decoded`; empty where the bytes are of none.
+    """
+
+    def __init__(self, reason: str, format: str = "") -> None:
+        super().__init__(reason)
+        self.format = format
 
 
 class Decoded(NamedTuple):
@@ -57,11 +56,15 @@ class Decoded(NamedTuple):
         pixels_HWC: (H, W, 3) uint8 RGB of the recipe's size.
         notes: what is remarkable about the image.
         image_hash: the perceptual hash of the whole image, squashed, whatever the fit.
+        format: what people call the format of the file, as "JPEG"; a camera's MPO is a JPEG.
+        source_size: (height, width) in pixels that the file declares, before EXIF turning and fitting.
     """
 
     pixels_HWC: NDArray[np.uint8]
     notes: tuple[str, ...]
     image_hash: int
+    format: str
+    source_size: tuple[int, int]
 
 
 def decode(data: bytes, recipe: Recipe) -> Decoded:
@@ -77,41 +80,72 @@ def decode(data: bytes, recipe: Recipe) -> Decoded:
         Undecodable: not an image, truncated, another format, too large, 16 bits a channel, or damaged.
         MemoryError: the decoder ran out of memory.
     """
-    _check_format(data)
-    with _strict_pillow():
-        image = _open(data, recipe)
-        notes = []
-        if min(image.size) < TINY_SIDE:
-            notes.append(f"tiny: {image.width} × {image.height} pixels")
-        if image.format == "PNG" and getattr(image, "is_animated", False):
-            notes.append("animated: the first frame is used")
-        orientation = _orientation(image, data) if recipe.exif_rotate else 1
-        scaled = recipe.scaled_decode and _scale(image, recipe)
-        if recipe.background is not None and image.has_transparency_data:
-            image = _over(recipe.background, image, data)
-        decoded_HWC = None if scaled or orientation in _ORIENTATIONS else decode_jpeg(data, image)
-        whole = _rgb(image, orientation, data) if decoded_HWC is None else decoded_HWC
-        pixels_HWC = fit(whole, recipe)
-        looks = image_hash(pixels_HWC if recipe.fit == "squash" else whole)
+    form = _format_of(data)
+    try:
+        with _strict_pillow():
+            return _decode(data, form, recipe)
+    except Undecodable as error:
+        error.format = form.name
+        raise
+
+
+def _decode(data: bytes, form: Format, recipe: Recipe) -> Decoded:
+    image = _open(data, recipe)
+    source_size = image.height, image.width
+    notes = []
+    if min(image.size) < TINY_SIDE:
+        notes.append(f"tiny: {image.width} × {image.height} pixels")
+    if image.format == "PNG" and getattr(image, "is_animated", False):
+        notes.append("animated: the first frame is used")
+    orientation = _orientation(image, data) if recipe.exif_rotate else 1
+    scaled = recipe.scaled_decode and _scale(image, recipe)
+    if recipe.background is not None and image.has_transparency_data:
+        image = _over(recipe.background, image, data)
+    decoded_HWC = None if scaled or orientation in _ORIENTATIONS else decode_jpeg(data, image)
+    whole = _rgb(image, orientation, data) if decoded_HWC is None else decoded_HWC
+    pixels_HWC = fit(whole, recipe)
+    looks = image_hash(pixels_HWC if recipe.fit == "squash" else whole)
     if _is_blank(pixels_HWC):
         notes.append("blank: nearly one color all over")
-    return Decoded(pixels_HWC, tuple(notes), looks)
+    return Decoded(pixels_HWC, tuple(notes), looks, form.name, source_size)
 
 
 @cache
-def decoder_identity() -> str:
-    """Digest the pixels to which this installation decodes the sample images of the package.
+def decoder_identity(format: str = "") -> str:
+    """Digest the pixels to which this installation decodes the sample images of a format in the package.
 
-    A new Pillow that gives the same pixels is the same decoder: no cache becomes out of date.
+    A new Pillow that gives the same pixels is the same decoder: no cache becomes out of date. Where a format cannot be
+    read here, as HEIC without its extra, the identity is empty: another one than any that reads it. So a file that
+    failed for this reason is tried again as soon as the decoder is there, like all files whose decoder changed.
+
+    Args:
+        format: the name of a format, as in `Decoded`.
 
     Returns:
-        32 hexadecimal digits.
+        32 hexadecimal digits, or nothing.
     """
+    if not format:
+        return earlier_decoder_identity()
+    try:
+        return _identity(next(form for form in FORMATS if form.name == format))
+    except Undecodable:
+        return ""
+
+
+@cache
+def earlier_decoder_identity() -> str:
+    """Return the identity of the decoders of JPEG and PNG together, as earlier versions stored it in caches."""
+    return _identity(JPEG, PNG)
+
+
+def _identity(*formats: Format) -> str:
+    suffixes = tuple(suffix for form in formats for suffix in form.suffixes)
     digest = hashlib.sha256()
     for probe in sorted(files("pipeline.decode").joinpath("probes").iterdir(), key=lambda entry: entry.name):
-        data = probe.read_bytes()
-        for recipe in (Recipe(size=16), Recipe(size=64), Recipe(size=5, scaled_decode=True)):  # smaller, larger, scaled
-            digest.update(decode(data, recipe).pixels_HWC.tobytes())
+        if probe.name.endswith(suffixes):
+            data = probe.read_bytes()
+            for recipe in (Recipe(size=16), Recipe(size=64), Recipe(size=5, scaled_decode=True)):
+                digest.update(decode(data, recipe).pixels_HWC.tobytes())
     return digest.hexdigest()[:32]
 
 
@@ -121,21 +155,15 @@ def _is_blank(pixels_HWC: NDArray[np.uint8]) -> bool:
     return all(int(np.ptp(part, axis=(0, 1)).max()) <= BLANK_RANGE for part in (few, every))
 
 
-def _check_format(data: bytes) -> None:
-    if data.startswith(PNG):
-        if data[24:25] == b"\x10":  # IHDR's bit depth
-            raise Undecodable("a 16-bit PNG, which convert('RGB') clips; convert it to 8 bits a channel first")
-        return
-    if data.startswith(JPEG):
-        return
-    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        raise Undecodable("a WebP, not a JPEG or PNG")
-    if data[4:8] == b"ftyp":
-        raise Undecodable("a HEIF, AVIF or video file, not a JPEG or PNG")
-    for magic, name in _OTHER_FORMATS.items():
-        if data.startswith(magic):
-            raise Undecodable(f"{name}, not a JPEG or PNG")
-    raise Undecodable("not an image")
+def _format_of(data: bytes) -> Format:
+    form = recognize(data)
+    if form == PNG and data[24:25] == b"\x10":  # IHDR's bit depth
+        raise Undecodable("a 16-bit PNG, which convert('RGB') clips; convert it to 8 bits a channel first", PNG.name)
+    if form in (JPEG, PNG):
+        return form
+    if isinstance(form, Format):
+        raise Undecodable(f"{form.a}, not a JPEG or PNG", form.name)
+    raise Undecodable(f"{form}, not a JPEG or PNG" if form else "not an image")
 
 
 def _open(data: bytes, recipe: Recipe) -> Image.Image:

@@ -19,7 +19,7 @@ from torchvision import transforms
 
 from pipeline.decode import decode as decode_module
 from pipeline.decode import jpeg
-from pipeline.decode.decode import Undecodable, decode, decoder_identity
+from pipeline.decode.decode import Undecodable, decode, decoder_identity, earlier_decoder_identity
 from pipeline.recipe import Recipe, pixels_to_row
 from tests.support.command_line import REPOSITORY
 from tests.support.photos import textured
@@ -131,7 +131,7 @@ REFUSED: dict[str, tuple[bytes, str]] = {
     "BMP": (encoded(textured(20, 20, 1), "BMP"), "a BMP, not a JPEG or PNG"),
     "TIFF": (encoded(textured(20, 20, 1), "TIFF"), "a TIFF, not a JPEG or PNG"),
     "WebP": (encoded(textured(20, 20, 1), "WEBP"), "a WebP, not a JPEG or PNG"),
-    "HEIC": (b"\0\0\0\x18ftypheic" + bytes(40), "a HEIF, AVIF or video file, not a JPEG or PNG"),
+    "HEIC": (b"\0\0\0\x18ftypheic" + bytes(40), "a HEIC, not a JPEG or PNG"),
     "PDF": (b"%PDF-1.7 ...", "a PDF, not a JPEG or PNG"),
     "PostScript": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not an image"),
     "bomb": (png(100_000, 100_000, 8, 0, b"\0"), "too large: 100000 × 100000 pixels, over 64 megapixels"),
@@ -277,12 +277,12 @@ def test_tiny_and_blank_images_are_remarked_upon(image: Image.Image, notes: tupl
 
 
 def test_the_identity_of_the_decoder_is_the_same_in_every_process() -> None:
-    program = "from pipeline.decode.decode import decoder_identity; print(decoder_identity())"
+    program = "from pipeline.decode.decode import decoder_identity; print(decoder_identity('JPEG'))"
     for seed in ("1", "2"):
         environment = os.environ | {"PYTHONHASHSEED": seed, "LC_ALL": "C", "TZ": "Asia/Kathmandu"}
         found = subprocess.check_output([sys.executable, "-c", program], cwd=REPOSITORY, env=environment, text=True)
-        assert found.strip() == decoder_identity()
-    assert len(decoder_identity()) == 32 and int(decoder_identity(), 16)
+        assert found.strip() == decoder_identity("JPEG")
+    assert len(decoder_identity("JPEG")) == 32 and int(decoder_identity("JPEG"), 16)
 
 
 def test_the_identity_of_the_decoder_changes_with_one_pixel_of_one_probe(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -298,11 +298,29 @@ def test_the_identity_of_the_decoder_changes_with_one_pixel_of_one_probe(monkeyp
             return decoded._replace(pixels_HWC=pixels)
         return decoded
 
-    before = decoder_identity()
+    before = earlier_decoder_identity()
     monkeypatch.setattr(decode_module, "decode", off_by_one)
 
-    assert decoder_identity.__wrapped__() != before
+    assert earlier_decoder_identity.__wrapped__() != before
     assert calls >= 24  # a dozen probes, each at two sizes
+
+
+@pytest.mark.parametrize(
+    ("data", "form"),
+    [(encoded(textured(40, 30, 1)), "JPEG"), (encoded(textured(40, 30, 1), "PNG"), "PNG"), (b"what", "")],
+)
+@pytest.mark.parametrize("options", [{}, {"scaled_decode": True}, {"exif_rotate": True}])
+def test_format_and_size_of_the_source_are_told(data: bytes, form: str, options: dict[str, Any]) -> None:
+    if not form:
+        with pytest.raises(Undecodable) as refused:
+            decode(data, Recipe(size=4, **options))
+        assert refused.value.format == ""
+        return
+    decoded = decode(data, Recipe(size=4, **options))
+    assert (decoded.format, decoded.source_size) == (form, (30, 40))
+    with pytest.raises(Undecodable) as refused:
+        decode(data[:200], Recipe(size=4, **options))
+    assert refused.value.format == form
 
 
 @pytest.mark.parametrize("with_simplejpeg", [True, False])

@@ -47,9 +47,8 @@ class Backbone:
         if not linear or linear[-1][1].out_features != _CLASSES:
             raise OptionsError(f"{name} gives no features", None, "its last layer is not linear", "Try resnet18")
         self.layer, last = linear[-1]
-        left = [key for key in load_weights(network, weights) if not key.startswith(f"{self.layer}.")]
-        if left:
-            reason = f"{left[0]} has another shape than {name} has for images of {size[0]} × {size[1]}"
+        if new := load_weights(network, weights).new:
+            reason = f"it has no {new[0]}, as {len(new)} of the tensors of {name}"
             raise CheckpointError("the weights do not fit", weights, reason)
         network.set_submodule(self.layer, nn.Identity())
         self.length = last.in_features

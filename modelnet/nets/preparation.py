@@ -47,6 +47,21 @@ def preparation_hint(model: str, recipe: Recipe, crop: tuple[int, int] | None) -
     return f"the pretrained weights of {model} want another {', '.join(other)}: build-cache --like {model}"
 
 
+def pretrained_hint(model: str) -> str:
+    """Say which file has a network's pretrained weights, and how to give it; empty if no library knows one."""
+    if model.startswith(TIMM):
+        config = import_timm().get_pretrained_cfg(model.removeprefix(TIMM))
+        found = config and (config.url or config.hf_hub_id)
+        if config and config.hf_hub_id:
+            found = f"{config.hf_hub_filename or 'model.safetensors'} of {config.hf_hub_id} on the Hugging Face Hub"
+    else:
+        from torchvision import models
+
+        known = model in models.list_models(module=models)
+        found = models.get_model_weights(model)["DEFAULT"].url if known else None
+    return f"{model} starts untrained; pretrained weights are {found}: give that file as --weights" if found else ""
+
+
 def _of_torchvision(name: str) -> dict[str, Any]:
     from torchvision import models
 

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from modelnet.nets.weights_file import odd_kind
 from modelnet.runs import config, schema
 from modelnet.runs.schema import Check, list_of, mapping, number, optional, record, refused, text, whole
 from pipeline.errors import CheckpointError
@@ -21,15 +22,8 @@ def _tensor(value: Any, key: str) -> None:
     """Accept a dense tensor of real numbers that has its bytes here."""
     if not isinstance(value, Tensor):
         raise refused(key, "a tensor", value)
-    kinds = {
-        "complex": value.is_complex(),
-        "sparse": value.layout != torch.strided,
-        "meta": value.is_meta,
-        "quantized": value.is_quantized,
-        "nested": value.is_nested,
-    }
-    if wrong := [kind for kind, found in kinds.items() if found]:
-        raise ValueError(f"{key} is a dense tensor of real numbers, not a {wrong[0]} one")
+    if kind := odd_kind(value):
+        raise ValueError(f"{key} is a dense tensor of real numbers, not a {kind} one")
 
 
 def _tensor_or_number(value: Any, key: str) -> None:
@@ -88,7 +82,7 @@ _content = record(
         "rng": _random_state(_RNG_BYTES),
         "rng_cuda": list_of(_random_state(_RNG_CUDA_BYTES)),
     },
-    {"features": optional(config.features)},
+    {"features": optional(config.features), "weights_sha256": optional(text)},
 )
 
 

@@ -1,9 +1,7 @@
 """Describe a run for config.json: options, images, weights and versions, so that its results can be traced later."""
 
-import hashlib
 import platform
 import subprocess
-from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,7 @@ import torch
 from modelnet.data.batches import Batches
 from modelnet.data.caches import class_counts
 from modelnet.nets.registry import TIMM
+from modelnet.nets.weights_file import digest_of
 from modelnet.options import TrainOptions
 from modelnet.runtime.ranks import Ranks
 
@@ -54,18 +53,6 @@ def versions(model: str, device: torch.device) -> dict[str, str | None]:
     packages = [*_PACKAGES, *(["timm"] if model.startswith(TIMM) else [])]
     found = {"python": platform.python_version()} | {name: _version(name) for name in packages}
     return found | ({"cuda": torch.version.cuda} if device.type == "cuda" else {})
-
-
-def digest_of(file: Path) -> str:
-    """Return the SHA-256 of a file, 64 hexadecimal digits."""
-    found = file.stat()
-    return _digest_of(file, found.st_size, found.st_mtime_ns)
-
-
-@lru_cache(maxsize=1)  # many networks begin with the same weights
-def _digest_of(file: Path, _size: int, _mtime: int) -> str:
-    with file.open("rb") as data:
-        return hashlib.file_digest(data, "sha256").hexdigest()
 
 
 def command(options: TrainOptions, ranks: Ranks) -> str:

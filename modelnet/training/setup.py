@@ -14,9 +14,10 @@ from modelnet.data.mixup import Mixing
 from modelnet.data.preload import check_room
 from modelnet.data.split import split_by_content, split_counts, split_warnings
 from modelnet.eval.loss import build_loss
+from modelnet.nets.head import draw_head
 from modelnet.nets.init import initialize
 from modelnet.nets.modelnet import SMALLEST
-from modelnet.nets.preparation import preparation_hint
+from modelnet.nets.preparation import preparation_hint, pretrained_hint
 from modelnet.nets.registry import LINEAR, MODELNET, build_network
 from modelnet.nets.weights import load_weights
 from modelnet.options import OPTIONS, TrainOptions
@@ -35,7 +36,7 @@ from pipeline.errors import CacheStale, OptionsError
 from pipeline.load.augment import Augmentation
 from pipeline.load.batch_plan import BatchPlan
 from pipeline.recipe import Recipe, show_size
-from pipeline.text import show_bytes, show_path
+from pipeline.text import show_bytes
 
 
 class Setup:
@@ -78,7 +79,9 @@ class Setup:
         self.state = initial_state(self.cache, options, self.device, ranks)
         if options.weights is not None and run is None:  # a resumed run has its own
             self._load_weights(options.weights, progress)
-        elif options.init == "zeros" and options.seed != OPTIONS["seed"].default:
+        elif run is None and (hint := pretrained_hint(options.model)):
+            progress.note(f"hint: {hint}")
+        if options.weights is None and options.init == "zeros" and options.seed != OPTIONS["seed"].default:
             progress.warn(f"--seed {options.seed} changes no weight: --init zeros sets all")
         self.split = None if options.val_fraction is None else split_by_content(self.cache, options.val_fraction)
         self.batches = Batches(
@@ -177,15 +180,20 @@ class Setup:
         return own
 
     def _load_weights(self, path: Path, progress: Progress) -> None:
-        left = load_weights(self.state.network, path)
-        for option in () if left else ("init", "seed"):
-            if getattr(self.options, option) != OPTIONS[option].default:
-                progress.warn(f"--{option} {getattr(self.options, option)} changes no weight: --weights sets all")
-        shown = f"; of another shape, and new: {', '.join(left[:4])}{', ...' if len(left) > 4 else ''}" if left else ""
-        progress.note(
-            f"weights: {len(self.state.network.state_dict()) - len(left)} tensors of {show_path(path)}{shown}"
-        )
-        if hint := preparation_hint(self.options.model, self.cache.recipe, self.options.crop):
+        """Start from the weights of a file; layers that it lacks are drawn from the seed."""
+        options, network = self.options, self.state.network
+        loaded = load_weights(network, path)
+        self.state.weights_sha256 = loaded.sha256
+        if loaded.head:
+            draw_head(network, loaded.head, options.seed, options.init)
+        for option in () if loaded.head or loaded.new else ("init", "seed"):
+            if getattr(options, option) != OPTIONS[option].default:
+                progress.warn(f"--{option} {getattr(options, option)} changes no weight: --weights sets all")
+        for line in loaded.notes:
+            progress.note(line)
+        for line in loaded.warnings:
+            progress.warn(line)
+        if hint := preparation_hint(options.model, self.cache.recipe, options.crop):
             progress.note(f"hint: {hint}")
 
     def _open_val(self, run: Path | None, progress: Progress) -> TensorCache | None:

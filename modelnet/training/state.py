@@ -46,6 +46,7 @@ class State:
         decays: times that the learning rate was lowered because no epoch got better.
         scaler: of the gradients, where float16 would lose small ones; it finds its scale in training.
         keeps_gradients: whether gradients are part of the state: the next batch adds to them.
+        weights_sha256: of the file of weights that training began from, or None.
     """
 
     network: nn.Module
@@ -62,6 +63,7 @@ class State:
     decays: int = 0
     scaler: GradScaler = field(default_factory=lambda: GradScaler("cpu", enabled=False))
     keeps_gradients: bool = False
+    weights_sha256: str | None = None
 
     def __post_init__(self) -> None:
         self.running = RunningMean(self.ranks)
@@ -113,6 +115,7 @@ class State:
             "class_names": cache.class_names,
             "fingerprint": cache.fingerprint,
             "options": options.to_dict(),
+            "weights_sha256": self.weights_sha256,
             "weights": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "average": {} if self.average is None else self.average.module.state_dict(),
@@ -153,6 +156,7 @@ class State:
         self.epoch, self.step = content["epoch"], content["step"]
         self.running = RunningMean.from_dict(content["running"], self.ranks)
         self.seconds, self.waited = content["seconds"], content["waited"]
+        self.weights_sha256 = content.get("weights_sha256")
         self.best, self.stale, self.decays = content["best"], content["stale"], content["decays"]
         torch.set_rng_state(content["rng"])
         if content["rng_cuda"] and self.device.type == "cuda":

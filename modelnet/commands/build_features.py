@@ -4,11 +4,9 @@ from pathlib import Path
 
 import click
 
-from modelnet.commands._console import progress_bar
+from modelnet.commands._console import Notes, progress_bar
 from modelnet.commands._options import DEVICE, PATH, example
 from modelnet.commands._process import tell
-
-DEFAULT_FEATURES = Path("data/features")
 
 
 @click.command(
@@ -20,18 +18,23 @@ DEFAULT_FEATURES = Path("data/features")
 @click.argument("cache", type=PATH)
 @click.option("--model", required=True, help="The frozen network: a torchvision classifier, or timm:NAME.")
 @click.option("--weights", required=True, type=PATH, help="A local file with its weights.")
-@click.option("--out", type=PATH, help="The cache of features.  [default: data/features/<CACHE>-<MODEL>.h5]")
+@click.option("--layer", default="", metavar="NAME", help="Layer to extract.  [default: the input of the last layer]")
+@click.option(
+    "--out", type=PATH, help="The cache of features.  [default: data/features/<CACHE>-<MODEL>-<8 digits of SHA-256>.h5]"
+)
 @DEVICE
 @click.option("--rebuild", is_flag=True, help="Compute every row anew.")
 @click.option("--wait", is_flag=True, help="Wait for another build of the same cache.")
-def command(cache: Path, model: str, weights: Path, out: Path | None, device: str, rebuild: bool, wait: bool) -> None:
+def command(
+    cache: Path, model: str, weights: Path, layer: str, out: Path | None, device: str, rebuild: bool, wait: bool
+) -> None:
     """Extract features of the images of CACHE with a frozen network, for a linear layer that is trained on them.
 
-    A row is the input of the network's last layer. train --model linear takes the cache of features.
+    A row is the input of the network's last layer, or the output of --layer. Maps are averaged over their positions.
+    train --model linear takes the cache of features.
     """
-    from modelnet.eval.features import build_features
-    from pipeline.format.paths import cache_name
+    from modelnet.eval.features import build_features, default_path
 
-    path = out or DEFAULT_FEATURES / f"{cache_name(cache)}-{model.replace(':', '-')}.h5"
+    path, more = out or default_path(cache, model, weights, layer), {"rebuild": rebuild, "wait": wait}
     with progress_bar("features", " images") as bar:
-        tell(build_features(cache, path, model, weights, device, rebuild=rebuild, wait=wait, progress=bar))
+        tell(build_features(cache, path, model, weights, device, layer=layer, notes=Notes(), progress=bar, **more))

@@ -9,9 +9,25 @@ import torch
 from numpy.typing import NDArray
 
 from modelnet.nets.backbone import Backbone
+from modelnet.nets.preparation import preparation_hint
+from modelnet.nets.weights_file import digest_of
+from modelnet.progress import Progress
 from pipeline import TensorCache
 from pipeline.build.features import ROWS_AT_ONCE, FeaturesReport, write_features
 from pipeline.errors import CacheMissing, CheckpointError, OptionsError, OutputError
+from pipeline.format.paths import cache_name
+
+FOLDER = Path("data/features")
+
+
+def default_path(images: Path, model: str, weights: Path, layer: str = "") -> Path:
+    """Return where features go by default: data/features/<cache>-<model>[-<layer>]-<8 digits of the weights>.h5.
+
+    Raises:
+        RunError: no such file of weights.
+    """
+    parts = [cache_name(images), model.replace(":", "-"), *[layer] * bool(layer), digest_of(weights)[:8]]
+    return FOLDER / f"{'-'.join(parts)}.h5"
 
 
 def build_features(
@@ -21,6 +37,8 @@ def build_features(
     weights: Path,
     device: str = "auto",
     *,
+    layer: str = "",
+    notes: Progress | None = None,
     rebuild: bool = False,
     wait: bool = False,
     progress: Callable[[int, int], None] | None = None,
@@ -30,7 +48,8 @@ def build_features(
     Args:
         images: a cache of images.
         path: the cache of features.
-        model, weights, device: as `Backbone` has them.
+        model, weights, device, layer: as `Backbone` has them.
+        notes: hears what was loaded, and whether the images are prepared as the weights expect.
         rebuild, wait, progress: as `write_features` has them.
 
     Raises:
@@ -47,7 +66,13 @@ def build_features(
         raise OptionsError("no images to make features of", images, "it holds features", "Give the cache of images")
     if path.resolve() == images.resolve():
         raise OutputError("the cache would be lost", path, "the images are in it", "Give another --out")
-    backbone = Backbone(model, weights, cache.recipe.size, device)
+    backbone, notes = Backbone(model, weights, cache.recipe.size, device, layer=layer), notes or Progress()
+    for line in backbone.loaded.notes:
+        notes.note(line)
+    for line in backbone.loaded.warnings:
+        notes.warn(line)
+    if hint := preparation_hint(model, cache.recipe, None):
+        notes.note(f"hint: {hint}")
 
     def rows_of(first: int, end: int) -> NDArray[np.float32]:
         batch = cache.read(torch.arange(first, end))

@@ -17,6 +17,7 @@ from modelnet.eval.evaluate import PREDICTION_COLUMNS, evaluate, prediction_rows
 from modelnet.eval.scores import Scores, score
 from modelnet.nets.backbone import Backbone
 from modelnet.nets.registry import build_network
+from modelnet.nets.weights_file import digest_of
 from modelnet.options import TrainOptions
 from modelnet.progress import EpochRow, Progress
 from modelnet.runs.content import check_content, evaluated_weights, features_of
@@ -137,13 +138,12 @@ class Trained:
         name, digest = self.features.model, self.features.weights
         if weights is None:
             reason = f"it was trained on features of {name}, whose weights are not kept here"
-            raise RunError("weights are needed", self.run, reason, f"Give --weights, those with digest {digest[:8]}")
-        backbone = Backbone(name, weights, self.recipe.size, str(self.device))
-        if backbone.digest != digest:
-            reason = (
-                f"their digest is {backbone.digest[:8]}, and {self.run.name} was trained on features by {digest[:8]}"
-            )
+            raise RunError("weights are needed", self.run, reason, f"Give --weights, of SHA-256 {digest[:8]}")
+        if (given := digest_of(weights)) != digest:
+            reason = f"their SHA-256 is {given[:8]}, and {self.run.name} was trained on features by {digest[:8]}"
             raise CheckpointError("the weights are others", weights, reason)
+        layer = self.features.layer
+        backbone = Backbone(name, weights, self.recipe.size, str(self.device), layer=layer)
         return replace(self, network=nn.Sequential(backbone.network, self.network).eval())
 
     def evaluate(

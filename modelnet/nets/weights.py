@@ -113,7 +113,8 @@ def load_weights(network: nn.Module, path: Path) -> Loaded:
     if bad := [name for name, tensor in taken.items() if not tensor.isfinite().all()]:
         reason = f"{bad[0]} holds NaN or infinite numbers, as {len(bad)} of {len(taken)} tensors do"
         raise CheckpointError("the weights cannot be used", path, reason)
-    network.load_state_dict(own | taken)
+    own.update(taken)  # it keeps the versions of the network's modules, which a plain dictionary lacks
+    network.load_state_dict(own)
     weights_of_head = (found.get(f"{layer}.weight") for layer in head)
     head_was = next((tuple(tensor.shape) for tensor in weights_of_head if tensor is not None), None)
     new = [name for name in own if name not in taken and name not in in_head and not name.endswith(_COUNTER)]

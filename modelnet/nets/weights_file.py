@@ -11,6 +11,7 @@ import warnings
 import zipfile
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -65,27 +66,39 @@ def read_weights(path: Path) -> Weights:
         CheckpointUnsafe: a pickle that would run code.
         OptionsError: it is of safetensors, and that package is not installed.
     """
-    try:
-        if path.exists() and not path.is_file():
-            what = "a folder" if path.is_dir() else "no regular file"
-            raise RunError("no weights there", path, f"it is {what}", "Give the file itself, as model.safetensors")
+    with _opening(path):
         with path.open("rb") as file:
             head = file.read(1024)
         refuse_others(path, head)
         content = _of_torch(path) if re.match(rb"PK|\x80[\x02-\x05]", head) else _of_safetensors(path, head)
+    return _state_dict(content, path)
+
+
+@contextmanager
+def _opening(path: Path) -> Iterator[None]:
+    """Refuse what is no regular file; name a file that cannot be opened."""
+    try:
+        if path.exists() and not path.is_file():
+            what = "a folder" if path.is_dir() else "no regular file"
+            raise RunError("no weights there", path, f"it is {what}", "Give the file itself, as model.safetensors")
+        yield
     except FileNotFoundError as error:
         raise RunError("no weights there", path, "no such file", "Give the path of a local file") from error
     except PermissionError as error:
         raise AccessDenied("the weights cannot be read", path, "permission denied") from error
     except OSError as error:
         raise _unreadable(path, error.strerror or str(error)) from error
-    return _state_dict(content, path)
 
 
 def digest_of(file: Path) -> str:
-    """Return the SHA-256 of a file, 64 hexadecimal digits."""
-    found = file.stat()
-    return _digest_of(file, found.st_size, found.st_mtime_ns)
+    """Return the SHA-256 of a file, 64 hexadecimal digits.
+
+    Raises:
+        RunError: no such file. AccessDenied: it may not be read.
+    """
+    with _opening(file):
+        found = file.stat()
+        return _digest_of(file, found.st_size, found.st_mtime_ns)
 
 
 @lru_cache(maxsize=1)  # many networks begin with the same weights

@@ -1,4 +1,4 @@
-"""Describe the rows of a cache of features: the input of a frozen network's last layer, for each image."""
+"""Describe the rows of a cache of features: what a frozen network computes from each image."""
 
 import string
 from dataclasses import asdict, dataclass, fields
@@ -11,9 +11,9 @@ class Features:
 
     Attributes:
         model: name of the network.
-        layer: the layer whose input the numbers are.
+        layer: the layer whose output the numbers are, pooled; "" for the input of the network's last layer.
         length: D, the number of features of an image.
-        weights: SHA-256 of the network's weights, 64 hexadecimal digits.
+        weights: SHA-256 of the file of weights, 64 hexadecimal digits.
         images: fingerprint of the cache of images.
 
     Raises:
@@ -29,7 +29,7 @@ class Features:
     def __post_init__(self) -> None:
         if type(self.length) is not int or not 1 <= self.length < 2**31:
             raise ValueError(f"length is a number of numbers, not {self.length!r}")
-        if not all(isinstance(name, str) and name for name in (self.model, self.layer)):
+        if not self.model or not all(isinstance(name, str) for name in (self.model, self.layer)):
             raise ValueError(f"model and layer are names, not {self.model!r} and {self.layer!r}")
         for digits in (self.weights, self.images):
             if not isinstance(digits, str) or len(digits) != 64 or not set(digits) <= set(string.hexdigits.lower()):
@@ -41,8 +41,9 @@ class Features:
         return self.model, self.layer, self.length, self.weights
 
     def __str__(self) -> str:
-        """Name them: "512 numbers an image: resnet18 before fc, weights 1a2b3c4d"."""
-        return f"{self.length} numbers an image: {self.model} before {self.layer}, weights {self.weights[:8]}"
+        """Name them: "512 numbers an image: resnet18 after layer4, weights 1a2b3c4d"."""
+        where = f"after {self.layer}" if self.layer else "before its last layer"
+        return f"{self.length} numbers an image: {self.model} {where}, weights {self.weights[:8]}"
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""
@@ -62,7 +63,7 @@ class Features:
     def differences(self, other: "Features") -> list[str]:
         """List the values that differ in `other`, one phrase each."""
         found = [
-            f"{name} {getattr(self, name)} → {getattr(other, name)}"
+            f"{name} {getattr(self, name) or '(the last)'} → {getattr(other, name) or '(the last)'}"
             for name in ("model", "layer", "length")
             if getattr(self, name) != getattr(other, name)
         ]

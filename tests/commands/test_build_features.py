@@ -1,5 +1,6 @@
 """build-features: the cache of features that it builds, and what it refuses."""
 
+import hashlib
 from pathlib import Path
 
 import torch
@@ -14,14 +15,18 @@ def save_weights(folder: Path) -> Path:
 
 
 def test_features_are_built_once_and_then_up_to_date(cache_path: Path, tmp_path: Path, run_cli: RunCli) -> None:
-    command = ("build-features", cache_path, "--model", "resnet18", "--weights", save_weights(tmp_path))
+    weights = save_weights(tmp_path)
+    command = ("build-features", cache_path, "--model", "resnet18", "--weights", weights)
+    path = f"data/features/photos-resnet18-{hashlib.sha256(weights.read_bytes()).hexdigest()[:8]}.h5"
 
     first, second = run_cli(*command, "--device", "cpu"), run_cli(*command, "--device", "cpu")
 
-    assert (first.code, first.stderr) == (0, "")
-    assert "data/features/photos-resnet18.h5: 8 images, " in first.stdout.splitlines()[-1]
+    assert first.code == 0, first.stderr
+    assert first.stderr.startswith(f"weights: 122 tensors of {weights}, SHA-256 ")
+    assert "hint: the pretrained weights of resnet18 want another size" in first.stderr
+    assert f"{path}: 8 images, " in first.stdout.splitlines()[-1]
     assert "is up to date; nothing was computed" in second.stdout
-    trained = run_cli("train", "--cache", "data/features/photos-resnet18.h5", "--model", "linear", "--epochs", "1")
+    trained = run_cli("train", "--cache", path, "--model", "linear", "--epochs", "1")
     assert trained.code == 0, trained.stderr
 
 

@@ -42,7 +42,7 @@ bench: .venv/installed  ## measure against other systems: SOURCE=FOLDER of photo
 	$(PY) -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
 	$(PY) -m pip install --quiet --disable-pip-version-check --editable '.[bench-ffcv]' \
 		|| echo "FFCV cannot be built here (libopencv-dev, libturbojpeg0-dev, pkg-config, a compiler); it is left out"
-	$(PY) -m benchmarks $(SOURCE) --images $(IMAGES) $(if $(ONLY),--only $(ONLY))
+	$(PY) -m benchmarks $(SOURCE) --images $(IMAGES) $(if $(ONLY),--only $(ONLY)) $(if $(WEIGHTS),--weights $(WEIGHTS))
 
 clean:
 	rm -rf .venv build *.egg-info .mypy_cache .pytest_cache .ruff_cache

@@ -13,7 +13,7 @@ PARTS = (
     *("reading", "building", "training", "many", "memory", "scale", "larger", "sharding", "starting"),
     *("scaled", "windows", "prices"),
 )
-ASKED_FOR = ("photographs",)  # which have a SOURCE of their own
+ASKED_FOR = ("photographs", "preparation")  # which have a SOURCE of their own
 
 
 def main() -> None:
@@ -26,7 +26,7 @@ def main() -> None:
     keep_freed_memory()  # as `train` does; the other systems gain by it too
     options.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="benchmarks-", dir=options.workdir) as folder:
-        work = Workplace(Path(folder), options.source.absolute(), options.images, options.rounds, say)
+        work = Workplace(Path(folder), options.source.absolute(), options.images, options.rounds, say, options.weights)
         for part in options.only:
             start = time.monotonic()
             with contextlib.redirect_stdout(sys.stderr):  # other systems print
@@ -46,9 +46,17 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--images", type=int, default=9216, help="to how many it is replicated by links (9216)")
     parser.add_argument("--rounds", type=int, default=5, help="how often everything is measured (5)")
     parser.add_argument("--only", type=_parts, default=PARTS, metavar="PART,...", help=f"of {names}")
+    parser.add_argument("--weights", type=_file, help="of timm's tf_efficientnet_lite0, for preparation")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"), help="where tables are recorded")
     parser.add_argument("--workdir", type=Path, help="where everything is built, about 21 GB (the temporary folder)")
     return parser.parse_args()
+
+
+def _file(text: str) -> Path:
+    path = Path(text).absolute()
+    if not path.is_file():
+        raise argparse.ArgumentTypeError(f"there is no file {text}")
+    return path
 
 
 def _parts(text: str) -> tuple[str, ...]:

@@ -37,14 +37,24 @@ class Workplace:
         images: to how many it is replicated.
         rounds: how often everything is measured.
         say: hears what is being made.
+        weights: a file of weights of a pretrained network, or None.
     """
 
-    def __init__(self, folder: Path, source: Path, images: int, rounds: int, say: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        source: Path,
+        images: int,
+        rounds: int,
+        say: Callable[[str], None],
+        weights: Path | None = None,
+    ) -> None:
         self.folder = folder
         self.source = source
         self.images = images
         self.rounds = rounds
         self.say = say
+        self.weights = weights
 
     def scaled(self, count: int, least: int = 1) -> int:
         """Shrink a size as `images` is smaller than a full measurement."""

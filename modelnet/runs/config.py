@@ -98,6 +98,8 @@ def parse_config(data: bytes) -> dict[str, Any]:
     """
     values: dict[str, Any] = _json(data)
     _config(values, "")
+    if values["val"] is None and any(values["options"].get(name) is not None for name in ("val", "val_fraction")):
+        raise refused("val", "a table, since options name validation images", None)
     for side in ("cache", "val"):
         if (images := values[side]) is None:
             continue

@@ -248,7 +248,8 @@ def test_what_cannot_be_compared_says_why_and_what_to_do() -> None:
 
     blind = write_run("blind", bits(10, 5))
     config = json.loads((blind / "config.json").read_text())
-    (blind / "config.json").write_text(json.dumps(config | {"val": None}))
+    options = config["options"] | {"val": None, "val_fraction": None}
+    (blind / "config.json").write_text(json.dumps(config | {"val": None, "options": options}))
     with pytest.raises(RunError, match=r"blind: it was trained without validation images\. Train it again with --val"):
         compare_runs([a, blind])
     (blind / "config.json").write_text(json.dumps(config | {"options": {"lr": 1}}))

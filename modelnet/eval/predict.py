@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from modelnet.eval.trained import BATCH_SIZE, Trained
-from pipeline.decode.decode import Undecodable
+from pipeline.decode.faults import Undecodable
 from pipeline.errors import RunError
 from pipeline.source.file_names import SUFFIXES
 from pipeline.source.folder import walk_folder
@@ -30,7 +30,7 @@ def predict(trained: Trained, paths: Sequence[Path], top_k: int) -> Iterator[Ans
 
     Args:
         trained: the network.
-        paths: files, or folders, whose JPEGs and PNGs are read at any depth.
+        paths: files, or folders, whose images are read at any depth.
         top_k: classes an image.
 
     Yields:

@@ -224,7 +224,7 @@ class Trained:
         """Prepare an image file bit for bit as the cache prepared the training images.
 
         Args:
-            data: a whole JPEG or PNG.
+            data: a whole image file.
 
         Returns:
             (3, H, W) float32; with `crop_size`, its middle.

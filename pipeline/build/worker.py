@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.decode.decode import Undecodable, decode
+from pipeline.decode.decode import decode
+from pipeline.decode.faults import Undecodable
 from pipeline.format.reader import CacheReader, row_hash
 from pipeline.recipe import Recipe, pixels_to_row, row_to_pixels
 from pipeline.source.reader import Damaged, Location, Stat, read_image

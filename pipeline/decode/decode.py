@@ -1,7 +1,6 @@
-"""Decode a JPEG or PNG to (H, W, 3) uint8 pixels, with the bits of torchvision's ImageFolder and Resize."""
+"""Decode an image to (H, W, 3) uint8 pixels, with the bits of torchvision's ImageFolder and Resize."""
 
 import hashlib
-import io
 import threading
 import warnings
 from collections.abc import Iterator
@@ -14,11 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile
 
-from pipeline.decode.faults import fault_of_header
-from pipeline.decode.formats import FORMATS, JPEG, PNG, Format, recognize
+from pipeline.decode.faults import Undecodable, undecodable
+from pipeline.decode.formats import FORMATS, JPEG, NAMES, PNG, Format, recognize
 from pipeline.decode.geometry import fit, resized_size
 from pipeline.decode.image_hash import image_hash
 from pipeline.decode.jpeg import decode_jpeg
+from pipeline.decode.opening import note_on_frames, open_image
 from pipeline.recipe import Color, Recipe
 
 TINY_SIDE = 32  # pixels; images with a shorter side show hardly anything
@@ -35,18 +35,6 @@ _ORIENTATIONS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-
-
-class Undecodable(Exception):
-    """The bytes give no image; the message is the reason, fit for a person.
-
-    Attributes:
-        format: the name of the format as in `Decoded`; empty where the bytes are of none.
-    """
-
-    def __init__(self, reason: str, format: str = "") -> None:
-        super().__init__(reason)
-        self.format = format
 
 
 class Decoded(NamedTuple):
@@ -73,14 +61,17 @@ def decode(data: bytes, recipe: Recipe) -> Decoded:
     With `scaled_decode` the decoder may reduce a JPEG itself, by Pillow's `Image.draft`.
 
     Args:
-        data: a whole JPEG or PNG file; the content decides, never a file name.
+        data: a whole file of one of `pipeline.decode.formats`; the content decides, never a file name.
         recipe: how the image becomes a row.
 
     Raises:
-        Undecodable: not an image, truncated, another format, too large, 16 bits a channel, or damaged.
+        Undecodable: not an image, truncated, damaged, of another format, too large, or one that has no right 8-bit RGB
+            here: 16 bits a channel, a CMYK TIFF.
         MemoryError: the decoder ran out of memory.
     """
-    form = _format_of(data)
+    form = recognize(data)
+    if not isinstance(form, Format):
+        raise Undecodable(f"{form}; only {NAMES} are read" if form else "not an image")
     try:
         with _strict_pillow():
             return _decode(data, form, recipe)
@@ -90,15 +81,15 @@ def decode(data: bytes, recipe: Recipe) -> Decoded:
 
 
 def _decode(data: bytes, form: Format, recipe: Recipe) -> Decoded:
-    image = _open(data, recipe)
+    image = open_image(data, form, recipe.max_megapixels)
     source_size = image.height, image.width
     notes = []
     if min(image.size) < TINY_SIDE:
         notes.append(f"tiny: {image.width} × {image.height} pixels")
-    if image.format == "PNG" and getattr(image, "is_animated", False):
-        notes.append("animated: the first frame is used")
-    orientation = _orientation(image, data) if recipe.exif_rotate else 1
-    scaled = recipe.scaled_decode and _scale(image, recipe)
+    if note := note_on_frames(image, form, data):
+        notes.append(note)
+    orientation = _orientation(image, form, data) if recipe.exif_rotate else 1
+    scaled = recipe.scaled_decode and form == JPEG and _scale(image, recipe)
     if recipe.background is not None and image.has_transparency_data:
         image = _over(recipe.background, image, data)
     decoded_HWC = None if scaled or orientation in _ORIENTATIONS else decode_jpeg(data, image)
@@ -155,37 +146,9 @@ def _is_blank(pixels_HWC: NDArray[np.uint8]) -> bool:
     return all(int(np.ptp(part, axis=(0, 1)).max()) <= BLANK_RANGE for part in (few, every))
 
 
-def _format_of(data: bytes) -> Format:
-    form = recognize(data)
-    if form == PNG and data[24:25] == b"\x10":  # IHDR's bit depth
-        raise Undecodable("a 16-bit PNG, which convert('RGB') clips; convert it to 8 bits a channel first", PNG.name)
-    if form in (JPEG, PNG):
-        return form
-    if isinstance(form, Format):
-        raise Undecodable(f"{form.a}, not a JPEG or PNG", form.name)
-    raise Undecodable(f"{form}, not a JPEG or PNG" if form else "not an image")
-
-
-def _open(data: bytes, recipe: Recipe) -> Image.Image:
-    """Open an image by its header alone; Pillow allocates no pixels before `load`."""
-    limit = recipe.max_megapixels
-    try:
-        image = Image.open(io.BytesIO(data), formats=("JPEG", "PNG", "MPO"))
-    except MemoryError:
-        raise
-    except ValueError as error:  # Pillow refuses the image, for example for texts that unpack to megabytes
-        raise Undecodable(_why_not(error, data)) from error
-    except Exception as error:  # a header may make it raise nearly any type
-        raise Undecodable(fault_of_header(data) or "not an image") from error
-    if image.mode.startswith(("I", "F")):  # a PNG whose header is in the wrong position
-        raise Undecodable(f"more than 8 bits a channel (Pillow's mode {image.mode})")
-    if image.width * image.height > limit * 1_000_000:
-        raise Undecodable(f"too large: {image.width} × {image.height} pixels, over {limit} megapixels")
-    return image
-
-
-def _orientation(image: Image.Image, data: bytes) -> int:
-    if image.format == "PNG":  # its EXIF may follow the pixels: `getexif` decodes them; a failure must be reported
+def _orientation(image: Image.Image, form: Format, data: bytes) -> int:
+    """Return the orientation that is still to be applied: TIFFs and HEICs are upright once they are decoded."""
+    if form != JPEG:  # a PNG's EXIF may follow its pixels: `getexif` decodes them; a failure must be reported
         _rgb(image, 1, data)
     try:
         return int(image.getexif().get(0x0112, 1))
@@ -203,32 +166,23 @@ def _scale(image: Image.Image, recipe: Recipe) -> bool:
 
 def _over(background: Color, image: Image.Image, data: bytes) -> Image.Image:
     """Lay a transparent image over a color."""
-    try:
-        whole = Image.new("RGBA", image.size, (*background, 255))
-        whole.alpha_composite(image.convert("RGBA"))
-    except MemoryError:
-        raise
-    except Exception as error:  # as in `_rgb`
-        raise Undecodable(_why_not(error, data)) from error
+    transparent = _converted(image, "RGBA", data)
+    whole = Image.new("RGBA", transparent.size, (*background, 255))
+    whole.alpha_composite(transparent)
     return whole
 
 
 def _rgb(image: Image.Image, orientation: int, data: bytes) -> Image.Image:
     """Decode the pixels with Pillow, and turn them by the number of EXIF's orientation."""
-    try:
-        rgb = image.convert("RGB")
-    except MemoryError:
-        raise
-    except Exception as error:  # a decoder fed with damaged bytes raises nearly any type
-        raise Undecodable(_why_not(error, data)) from error
+    rgb = _converted(image, "RGB", data)
     return rgb.transpose(_ORIENTATIONS[orientation]) if orientation in _ORIENTATIONS else rgb
 
 
-def _why_not(error: Exception, data: bytes) -> str:
-    text = str(error)
-    if "truncated" in text or "Truncated" in text or isinstance(error, EOFError):
-        return "truncated"
-    return fault_of_header(data) or f"damaged: {text or type(error).__name__}"
+def _converted(image: Image.Image, mode: str, data: bytes) -> Image.Image:
+    try:
+        return image.convert(mode)
+    except Exception as error:
+        raise undecodable(error, data) from error
 
 
 @contextmanager

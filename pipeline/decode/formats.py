@@ -1,4 +1,4 @@
-"""Recognize image formats by their first bytes."""
+"""Declare the image formats that are read: names, suffixes, first bytes."""
 
 import struct
 from typing import NamedTuple
@@ -28,8 +28,9 @@ BMP = Format("BMP", (".bmp", ".dib"))
 TIFF = Format("TIFF", (".tif", ".tiff"))
 WEBP = Format("WebP", (".webp",))
 AVIF = Format("AVIF", (".avif",))
-HEIC = Format("HEIC", (".heic", ".heif"))
+HEIC = Format("HEIC", (".heic", ".heif", ".hif"))
 FORMATS = (JPEG, PNG, GIF, BMP, TIFF, WEBP, AVIF, HEIC)
+NAMES = f"{', '.join(form.name for form in FORMATS[:-1])} and {FORMATS[-1].name}"
 
 _MAGIC = {
     b"\xff\xd8\xff": JPEG,

@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from pipeline.decode.formats import JPEG
+
 _Decoder = Callable[[bytes], NDArray[np.uint8]]
 
 
@@ -48,9 +50,11 @@ def _decoder() -> _Decoder | None:
         return pixels_HWC
 
     for probe in files("pipeline.decode").joinpath("probes").iterdir():
+        if not probe.name.endswith(JPEG.suffixes):
+            continue
         data = probe.read_bytes()
         image = Image.open(io.BytesIO(data))
-        if image.format == "JPEG" and image.mode in ("RGB", "L"):
+        if image.mode in ("RGB", "L"):
             try:
                 pixels_HWC = decoder(data)
             except ValueError:

@@ -1,4 +1,4 @@
-"""Inspect the images of a cache: copies, near copies, tiny, blank and animated images."""
+"""Inspect the images of a cache: copies, near copies, images that are tiny, blank or of several frames."""
 
 import os
 from collections.abc import Iterator
@@ -30,7 +30,7 @@ class Inspection:
     Attributes:
         same_content: groups of images whose files have the same bytes.
         nearly_alike: pairs that look alike (copies that were scaled or compressed again), at most 10,000.
-        notes: (image, note): tiny, blank, animated.
+        notes: (image, note): tiny, blank, animated, of several pages.
     """
 
     same_content: list[list[str]] = field(default_factory=list)
@@ -42,7 +42,7 @@ class Inspection:
         parts = [
             (len(self.same_content), "group", "groups", " with the same content"),
             (len(self.nearly_alike), "pair", "pairs", " nearly alike"),
-            (len(self.notes), "tiny, blank or animated", "tiny, blank or animated", ""),
+            (len(self.notes), "tiny, blank or of several frames", "tiny, blank or of several frames", ""),
         ]
         return ", ".join(f"{n} {one if n == 1 else many}{rest}" for n, one, many, rest in parts if n)
 

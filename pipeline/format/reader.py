@@ -121,7 +121,7 @@ class CacheReader:
 
     @cached_property
     def notes(self) -> list[tuple[int, str]]:
-        """(row, note) of images that are tiny, blank or animated."""
+        """(row, note) of images that are tiny, blank or of several frames."""
         return [(entry["row"], entry["remark"]) for entry in map(json.loads, self.table("remarks").tolist())]
 
     def row_is_good(self, row: int) -> bool:

@@ -146,7 +146,7 @@ class ShardedReader:
 
     @cached_property
     def notes(self) -> list[tuple[int, str]]:
-        """(row, note) of images that are tiny, blank or animated."""
+        """(row, note) of images that are tiny, blank or of several frames."""
         rows = np.empty(len(self._order), np.int64)
         rows[self._order] = np.arange(len(self._order))
         starts = [0, *self._ends.tolist()]

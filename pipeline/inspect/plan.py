@@ -17,7 +17,8 @@ from pipeline.build.output import refuse_beside_shards, refuse_place
 from pipeline.build.report import failed_lines, left_out_lines
 from pipeline.build.space import room_needed
 from pipeline.build.task import Task
-from pipeline.decode.decode import Undecodable, decode, decoder_identity
+from pipeline.decode.decode import decode, decoder_identity
+from pipeline.decode.faults import Undecodable
 from pipeline.format.classes import class_table
 from pipeline.format.paths import shards_pattern
 from pipeline.format.tables import Failed

@@ -2,9 +2,10 @@
 
 import os
 
+from pipeline.decode.formats import FORMATS
 from pipeline.text import show_path
 
-SUFFIXES = (b".jpg", b".jpeg", b".jpe", b".jfif", b".png")
+SUFFIXES = tuple(os.fsencode(suffix) for form in FORMATS for suffix in form.suffixes)
 ARCHIVE_SUFFIXES = (b".tar", b".zip")
 SIDECAR_SUFFIXES = (b".cls", b".json", b".txt")  # files beside an image that may hold its label or caption
 TABLE_SUFFIXES = (b".csv", b".tsv", b".json", b".jsonl", b".parquet")
@@ -26,14 +27,10 @@ _SYSTEM_FOLDERS = {
     b"lost+found",
 }  # made by network storage, Windows and file systems: thumbnails, deleted files, fragments
 _OTHER_FORMATS = {
-    "WebP": ".webp",
-    "BMP": ".bmp",
-    "TIFF": ".tif .tiff",
-    "GIF": ".gif",
-    "HEIC": ".heic .heif",
-    "AVIF": ".avif",
     "JPEG XL": ".jxl",
     "JPEG 2000": ".jp2",
+    "Photoshop": ".psd",
+    "SVG": ".svg",
     "PPM": ".ppm",
     "PGM": ".pgm",
     "raw": ".dng .cr2 .nef .arw",

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from pipeline.decode.formats import NAMES
 from pipeline.errors import AccessDenied, SourceError
 from pipeline.format.classes import class_ids_of, class_order
 from pipeline.source.archive import open_archive
@@ -118,7 +119,7 @@ def _refuse_nothing(source: Path, collected: Collected) -> None:
     advice = "Put the images of each class into a folder of its own"
     if others := other_formats(collected.left_out):
         why += f", but {_counted(others)}"
-        advice = "Convert them: only JPEG and PNG are read"
+        advice = f"Convert them: only {NAMES} are read"
     if any(reason == OUTSIDE for _, reason in collected.left_out_named):
         why += "; images lie directly in it"
     raise SourceError(_NO_IMAGES, source, why, advice)
@@ -143,7 +144,7 @@ def _manifest(root: Path, collected: Collected, choice: Choice) -> Manifest:
     _count(manifest.left_out, "class not asked for", len(collected.unwanted))
     _warn_of_classes(manifest, collected)
     if others := other_formats(manifest.left_out):
-        manifest.warnings.append(f"{_counted(others)} left out; only JPEG and PNG are read")
+        manifest.warnings.append(f"{_counted(others)} left out; only {NAMES} are read")
     _fill_columns(manifest, collected, choice)
     return manifest
 

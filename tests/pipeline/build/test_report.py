@@ -18,7 +18,7 @@ from pipeline.format.tables import Failed
         (Inspection(same_content=[["1/a", "2/b"]]), "1 group with the same content"),
         (
             Inspection([["a", "b"], ["c", "d"]], [("a", "c")], [("e", "tiny")] * 3),
-            "2 groups with the same content, 1 pair nearly alike, 3 tiny, blank or animated",
+            "2 groups with the same content, 1 pair nearly alike, 3 tiny, blank or of several frames",
         ),
     ],
 )

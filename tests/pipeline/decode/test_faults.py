@@ -16,8 +16,8 @@ from PIL import Image
 
 from modelnet.eval.trained import Trained
 from pipeline import build_cache
-from pipeline.decode.decode import Undecodable, decode
-from pipeline.decode.faults import PNG
+from pipeline.decode.decode import decode
+from pipeline.decode.faults import PNG, Undecodable
 from pipeline.recipe import Recipe
 from tests.support.photos import textured
 

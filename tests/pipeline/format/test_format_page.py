@@ -187,7 +187,7 @@ def test_a_stranger_reads_every_table_from_the_document_alone(rich: tuple[Path, 
         {
             "class_id": 2,
             "name": "caf\udce9 broken.jpg",
-            "reason": "a GIF, not a JPEG or PNG",
+            "reason": "truncated",
             "transient": False,
             "source_sha256": hashlib.sha256(b"GIF89a").hexdigest(),
         },

@@ -123,7 +123,7 @@ def test_a_folder_that_holds_our_own_caches_is_no_class(photos: Path) -> None:
 def test_suffixes_count_in_any_case_and_the_rest_is_left_out_by_suffix(tmp_path: Path) -> None:
     for name in ("a.JPG", "b.jpeg", "c.Jpe", "d.JFIF", "e.PnG"):
         picture(tmp_path / "1" / name)
-    for name in ("f.gif", "g.GIF", "h.tar.gz", "Thumbs.db", "README", ".DS_Store", "._a.JPG"):
+    for name in ("f.jxl", "g.JXL", "h.tar.gz", "Thumbs.db", "README", ".DS_Store", "._a.JPG"):
         picture(tmp_path / "1" / name)
     picture(tmp_path / "1" / ".thumbnails" / "a.jpg")
     picture(tmp_path / "__MACOSX" / "1" / "a.jpg")
@@ -133,7 +133,7 @@ def test_suffixes_count_in_any_case_and_the_rest_is_left_out_by_suffix(tmp_path:
 
     assert [name for _, name in images(tmp_path)] == ["a.JPG", "b.jpeg", "c.Jpe", "d.JFIF", "e.PnG"]
     assert manifest.left_out == {
-        "suffix .gif": 2,
+        "suffix .jxl": 2,
         "suffix .gz": 1,
         "suffix .db": 1,
         "no suffix": 1,
@@ -356,7 +356,7 @@ def test_a_tree_with_every_trap_is_accounted_for_to_the_last_file(
         "  class 9, dangling.jpg: a link that leads nowhere (the next build tries again)",
         f"  class 9, {long_name}: File name too long (the next build tries again)",
         "  class 9, self.jpg: Too many levels of symbolic links (the next build tries again)",
-        "  class Cat, broken.jpg: a GIF, not a JPEG or PNG",
+        "  class Cat, broken.jpg: truncated",
         "  class Cat, hollow.jpg: not an image",
         "warning: class empty is empty; it stays one of the classes",
         "warning: classes Cat and cat differ only in case; they are kept apart",

@@ -56,9 +56,10 @@ def test_folders_of_the_system_are_no_classes_and_hold_no_images(name: str, tmp_
 
 
 def test_formats_that_are_not_read_are_named(tmp_path: Path) -> None:
-    paths = [f"cat/{number}.{suffix}" for number, suffix in enumerate(["webp", "WEBP", "bmp", "tif", "tiff", "jpg"])]
+    paths = [f"cat/{number}.{suffix}" for number, suffix in enumerate(["jp2", "JP2", "jxl", "ppm", "webp", "jpg"])]
 
     manifest = scan_source(tree(tmp_path / "x", *paths))
 
-    assert manifest.warnings == ["2 WebP files and 1 BMP file and 2 TIFF files left out; only JPEG and PNG are read"]
-    assert manifest.left_out == {"suffix .webp": 2, "suffix .bmp": 1, "suffix .tif": 1, "suffix .tiff": 1}
+    read = "only JPEG, PNG, GIF, BMP, TIFF, WebP, AVIF and HEIC are read"
+    assert manifest.warnings == [f"1 JPEG XL file and 2 JPEG 2000 files and 1 PPM file left out; {read}"]
+    assert manifest.left_out == {"suffix .jp2": 2, "suffix .jxl": 1, "suffix .ppm": 1}

@@ -1,0 +1,386 @@
+"""Every format gives the pixels of its decoder, or is refused by name before pixels are made (`open_image`)."""
+
+import io
+import resource
+import struct
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pillow_heif
+import pytest
+from numpy.typing import NDArray
+from PIL import AvifImagePlugin, Image, ImageOps
+
+from pipeline import TensorCache, build_cache
+from pipeline.decode.decode import decode, decoder_identity
+from pipeline.decode.faults import Undecodable
+from pipeline.decode.formats import FORMATS
+from pipeline.recipe import Recipe
+from tests.support.command_line import REPOSITORY
+from tests.support.photos import textured
+from tests.support.tiffs import tiff
+
+PICTURE = textured(61, 45, 5)
+PIXELS = np.asarray(PICTURE)
+GREY = PICTURE.convert("L")
+ALPHA = Image.merge("RGBA", [*PICTURE.split(), textured(61, 45, 8).split()[0]])
+
+
+def encoded(image: Image.Image, form: str, **options: Any) -> bytes:
+    file = io.BytesIO()
+    if form == "HEIC":
+        primary, others = image, options.pop("append_images", [])
+        container = pillow_heif.from_pillow(primary)
+        for other in others:
+            container.add_from_pillow(other)
+        container.save(file, **options)
+    else:
+        image.save(file, form, **options)
+    return file.getvalue()
+
+
+def turning_heic(image: Image.Image, exif: Image.Exif) -> bytes:
+    """Write a HEIC that is to be turned by its box irot; its EXIF says the same."""
+    file = io.BytesIO()
+    pillow_heif.from_bytes(image.mode, image.size, image.tobytes()).save(file, exif=exif.tobytes())
+    return file.getvalue()
+
+
+def opened(data: bytes) -> Image.Image:
+    """The oracle: the image as its library opens it, whatever this project does."""
+    of_heic = data[8:12] in (b"heic", b"heix")
+    open_heic: Any = pillow_heif.HeifImageFile
+    image: Image.Image = (open_heic if of_heic else Image.open)(io.BytesIO(data))
+    return image
+
+
+def resized(image: Image.Image, size: int = 20) -> NDArray[np.uint8]:
+    return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR))
+
+
+def refusal(data: bytes, **options: Any) -> Undecodable:
+    with pytest.raises(Undecodable) as refused:
+        decode(data, Recipe(size=16, **options))
+    return refused.value
+
+
+SAME: dict[str, tuple[Image.Image, Callable[[], bytes]]] = {  # what convert("RGB") has to give, and files of it
+    "PNG": (PICTURE, lambda: encoded(PICTURE, "PNG")),
+    "WebP": (PICTURE, lambda: encoded(PICTURE, "WEBP", lossless=True)),
+    "WebP, alpha": (ALPHA, lambda: encoded(ALPHA, "WEBP", lossless=True, exact=True)),
+    "BMP": (PICTURE, lambda: encoded(PICTURE, "BMP")),
+    "BMP, grey": (GREY, lambda: encoded(GREY, "BMP")),
+    "BMP, 1 bit": (GREY.convert("1"), lambda: encoded(GREY.convert("1"), "BMP")),
+    "BMP, palette": (PICTURE.quantize(17), lambda: encoded(PICTURE.quantize(17), "BMP")),
+    "GIF": (PICTURE.quantize(99), lambda: encoded(PICTURE.quantize(99), "GIF")),
+    "GIF, grey": (GREY, lambda: encoded(GREY, "GIF")),
+    "GIF, transparent": (PICTURE.quantize(9), lambda: encoded(PICTURE.quantize(9), "GIF", transparency=3)),
+    "TIFF, raw": (PICTURE, lambda: encoded(PICTURE, "TIFF")),
+    "TIFF, LZW": (PICTURE, lambda: encoded(PICTURE, "TIFF", compression="tiff_lzw")),
+    "TIFF, deflate": (PICTURE, lambda: encoded(PICTURE, "TIFF", compression="tiff_adobe_deflate")),
+    "TIFF, packbits": (PICTURE, lambda: encoded(PICTURE, "TIFF", compression="packbits")),
+    "TIFF, alpha": (ALPHA, lambda: encoded(ALPHA, "TIFF")),
+    "TIFF, grey and alpha": (ALPHA.convert("LA"), lambda: encoded(ALPHA.convert("LA"), "TIFF")),
+    "TIFF, palette": (PICTURE.quantize(17), lambda: encoded(PICTURE.quantize(17), "TIFF", compression="tiff_lzw")),
+    "TIFF, grey": (GREY, lambda: encoded(GREY, "TIFF", compression="tiff_lzw")),
+    "TIFF, 1 bit": (GREY.convert("1"), lambda: encoded(GREY.convert("1"), "TIFF", compression="group4")),
+    "TIFF, strips": (PICTURE, lambda: tiff(PIXELS, deflate=True)),
+    "TIFF, tiles": (PICTURE, lambda: tiff(PIXELS, tile=16)),
+    "TIFF, packed tiles": (PICTURE, lambda: tiff(PIXELS, tile=32, deflate=True)),
+    "TIFF, big": (PICTURE, lambda: tiff(PIXELS, big=True)),
+    "AVIF": (PICTURE, lambda: encoded(PICTURE, "AVIF", quality=70)),
+    "AVIF, alpha": (ALPHA, lambda: encoded(ALPHA, "AVIF")),
+    "HEIC": (PICTURE, lambda: encoded(PICTURE, "HEIC", quality=70)),
+    "HEIC, alpha": (ALPHA, lambda: encoded(ALPHA, "HEIC")),
+    "HEIC, grid": (textured(300, 200, 1), lambda: encoded(textured(300, 200, 1), "HEIC", tile_size=128)),
+}
+
+
+@pytest.mark.parametrize("kind", SAME)
+@pytest.mark.parametrize("size", [20, 64])
+def test_every_format_has_the_bits_of_pillows_rgb(kind: str, size: int) -> None:
+    picture, file = SAME[kind]
+    data = file()
+    if kind.startswith(("AVIF", "HEIC")):  # lossy
+        picture = opened(data).convert(picture.mode)
+
+    decoded = decode(data, Recipe(size=size))
+
+    assert np.array_equal(decoded.pixels_HWC, resized(picture.convert("RGB"), size))
+    assert decoded.format == kind.split(",")[0] and decoded.notes == ()
+    assert decoded.source_size == (picture.height, picture.width)
+
+
+@pytest.mark.parametrize("form", ["GIF", "WEBP", "TIFF", "AVIF", "HEIC"])
+def test_transparent_images_of_every_format_are_laid_over_a_color(form: str) -> None:
+    picture = PICTURE.quantize(9) if form == "GIF" else ALPHA
+    data = encoded(picture, form, **({"transparency": 3} if form == "GIF" else {}))
+    whole = Image.new("RGBA", picture.size, (9, 200, 30, 255))
+    whole.alpha_composite(opened(data).convert("RGBA"))
+
+    laid = decode(data, Recipe(size=20, background=(9, 200, 30))).pixels_HWC
+
+    assert np.array_equal(laid, resized(whole.convert("RGB")))
+    assert not np.array_equal(laid, decode(data, Recipe(size=20)).pixels_HWC)
+
+
+def test_ten_bits_a_channel_are_scaled_to_eight() -> None:
+    levels = np.linspace(0, 65535, 64 * 64).reshape(64, 64, 1).repeat(3, axis=2).astype(np.uint16)
+    file = io.BytesIO()
+    pillow_heif.from_bytes("RGB;16", (64, 64), levels.tobytes()).save(file, quality=-1, chroma=444)
+
+    found = decode(file.getvalue(), Recipe(size=64)).pixels_HWC
+
+    assert opened(file.getvalue()).info["bit_depth"] == 10
+    assert np.abs(found - levels / 257).max() < 1  # level
+
+
+CHANNELS_5 = np.zeros((9, 9, 5), np.uint8)
+REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
+    "16-bit grey TIFF": (
+        lambda: tiff(PIXELS[:, :, :1].astype("<u2")),
+        "more than 8 bits a channel (Pillow's mode I;16)",
+    ),
+    "16-bit RGB TIFF": (lambda: tiff(PIXELS.astype("<u2") * 257), "a TIFF with more than 8 bits a channel"),
+    "32-bit TIFF": (lambda: encoded(GREY.convert("I"), "TIFF"), "more than 8 bits a channel (Pillow's mode I)"),
+    "float TIFF": (lambda: encoded(GREY.convert("F"), "TIFF"), "more than 8 bits a channel (Pillow's mode F)"),
+    "signed TIFF": (lambda: tiff(PIXELS[:, :, :1], t339=2), "a TIFF of signed numbers"),
+    "CMYK TIFF": (lambda: encoded(PICTURE.convert("CMYK"), "TIFF"), "a CMYK TIFF; convert it to RGB first"),
+    "LAB TIFF": (lambda: tiff(PIXELS, t262=8), "a LAB TIFF; convert it to RGB first"),
+    "TIFF of 5 channels": (lambda: tiff(CHANNELS_5, t338=[0, 0]), "a TIFF of 5 channels"),
+    "TIFF of 2 grey channels": (lambda: tiff(CHANNELS_5[:, :, :2]), "a TIFF of channels that are not read"),
+    "10-bit grey HEIC": (
+        lambda: encoded(Image.fromarray(PIXELS[:, :, 0].astype(np.uint16) * 257), "HEIC"),
+        "more than 8 bits a channel (Pillow's mode I;16)",
+    ),
+    "WebP of sound": (lambda: b"RIFF\x24\0\0\0WAVEfmt " + bytes(28), "not an image"),
+    "video": (lambda: b"\0\0\0\x14ftypisom\0\0\0\0mp42" + bytes(40), "a video or another ISO media file; only JPEG, "),
+    "canvas of 65,536 × 65,536": (
+        lambda: b"RIFF\x1e\0\0\0WEBPVP8X\x0a\0\0\0\0\0\0\0" + b"\xff\xff\0" * 2 + bytes(8),
+        "too large: 65536 × 65536 pixels, over 64 megapixels",
+    ),
+    "WebP of 16,383 × 16,383": (
+        lambda: b"RIFF\x1a\0\0\0WEBPVP8L\x0d\0\0\0\x2f" + struct.pack("<I", 16382 | 16382 << 14) + bytes(9),
+        "too large: 16383 × 16383 pixels, over 64 megapixels",
+    ),
+    "BMP of 100,000 × 100,000": (
+        lambda: encoded(PICTURE, "BMP")[:18] + struct.pack("<ii", 100_000, 100_000) + encoded(PICTURE, "BMP")[26:],
+        "too large: 100000 × 100000 pixels, over 64 megapixels",
+    ),
+    "TIFF of 65,000 × 65,000": (
+        lambda: tiff(PIXELS, t256=65_000, t257=65_000),
+        "too large: 65000 × 65000 pixels, over 64 megapixels",
+    ),
+    "GIF with a frame beyond its screen": (
+        lambda: with_frame_size(encoded(PICTURE.quantize(9), "GIF"), 20_000, 20_000),
+        "too large: 20000 × 20000 pixels, over 64 megapixels",
+    ),
+    "AVIF of 16,000 × 16,000": (
+        lambda: with_extents(encoded(PICTURE, "AVIF"), 16_000, 16_000),
+        "too large: 16000 × 16000 pixels, over 64 megapixels",
+    ),
+    "HEIC that declares another size than its codec": (
+        lambda: with_extents(encoded(PICTURE, "HEIC"), 16_000, 16_000),
+        "damaged: Invalid input: Invalid image size: Decoded image does not have the size signaled in the file.",
+    ),
+}
+
+
+def with_frame_size(data: bytes, width: int, height: int) -> bytes:
+    """Change the size of a GIF's first frame."""
+    place = data.index(b",\0\0\0\0" + struct.pack("<HH", *PICTURE.size)) + 5
+    return data[:place] + struct.pack("<HH", width, height) + data[place + 4 :]
+
+
+def with_extents(data: bytes, width: int, height: int) -> bytes:
+    """Change the size that an AVIF or HEIC declares for its image, not the one in its codec's own data."""
+    while (place := data.find(b"ispe")) >= 0:
+        data = data[:place] + b"ISPE\0\0\0\0" + struct.pack(">II", width, height) + data[place + 16 :]
+    return data.replace(b"ISPE", b"ispe")
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_what_has_no_right_pixels_is_refused_by_name_without_any(kind: str) -> None:
+    file, reason = REFUSED[kind]
+    data = file()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+    for options in ({}, {"exif_rotate": True}, {"background": (1, 2, 3)}):
+        assert str(refusal(data, **options)).startswith(reason)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 20_000  # kB
+
+
+@pytest.mark.parametrize("kind", [kind for kind in SAME if kind != "PNG"])
+def test_a_file_that_is_cut_off_is_called_truncated(kind: str) -> None:
+    data = SAME[kind][1]()
+
+    for kept in (0.5, 0.8, 0.95):
+        refused = refusal(data[: int(len(data) * kept)])
+        assert (str(refused), refused.format) == ("truncated", kind.split(",")[0])
+
+
+FRAMES: dict[str, tuple[dict[str, Any], str]] = {
+    "GIF": ({"save_all": True}, "animated: the first frame is used"),
+    "PNG": ({"save_all": True}, "animated: the first frame is used"),
+    "WEBP": ({"save_all": True, "lossless": True}, "animated: the first frame is used"),
+    "AVIF": ({"save_all": True}, "animated: the first frame is used"),
+    "TIFF": ({"save_all": True}, "pages: the first of several is used"),
+    "HEIC": ({}, "pages: the primary one of several is used"),
+}
+
+
+@pytest.mark.parametrize("form", FRAMES)
+def test_the_first_frame_or_page_is_taken_and_a_person_is_told(form: str) -> None:
+    options, note = FRAMES[form]
+    data = encoded(PICTURE, form, append_images=[textured(61, 45, 6), textured(61, 45, 7)], **options)
+
+    decoded = decode(data, Recipe(size=20))
+
+    assert decoded.notes == (note,)
+    assert np.array_equal(decoded.pixels_HWC, resized(opened(data).convert("RGB")))
+    assert opened(data).n_frames == 3  # type: ignore[attr-defined]
+
+
+def test_a_damaged_second_frame_of_a_gif_does_no_harm() -> None:
+    whole = encoded(PICTURE.quantize(9), "GIF")
+    expected = decode(whole, Recipe(size=20)).pixels_HWC
+
+    for tail in (b",", b",\0\0\0\0", b"!\xf9", b",\0\0\0\0\x05\0\x05\0\0\x08\x01", bytes(9), b"\xff" * 40):
+        decoded = decode(whole[:-1] + tail, Recipe(size=20))
+        assert np.array_equal(decoded.pixels_HWC, expected)
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6, 7])
+@pytest.mark.parametrize("form", ["PNG", "WEBP", "TIFF", "AVIF", "HEIC"])
+def test_an_image_is_turned_upright_once_in_every_format(form: str, orientation: int) -> None:
+    picture, exif = textured(90, 50, 21), Image.Exif()
+    exif[0x0112] = orientation
+    picture.info["exif"] = exif.tobytes()
+    data = turning_heic(picture, exif) if form == "HEIC" else encoded(picture, form, exif=exif)
+    upright, as_stored = ImageOps.exif_transpose(picture), opened(data).convert("RGB")
+    if form in ("WEBP", "AVIF", "HEIC"):  # lossy
+        lossy = ImageOps.exif_transpose(opened(data)).convert("RGB")
+        assert np.abs(np.asarray(lossy).astype(int) - np.asarray(upright)).mean() < 5  # levels
+        upright = lossy
+
+    turned = decode(data, Recipe(size=20, exif_rotate=True))
+    stored = decode(data, Recipe(size=20))
+
+    assert np.array_equal(turned.pixels_HWC, resized(upright))
+    assert np.array_equal(stored.pixels_HWC, resized(as_stored))
+    if form in ("TIFF", "HEIC"):  # their decoders turn them
+        assert as_stored.size == upright.size
+    assert turned.source_size == stored.source_size == as_stored.size[::-1]
+
+
+def test_exif_in_a_heic_is_ignored_as_its_own_turning_counts() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = turning_heic(PICTURE, exif)
+    assert data.count(b"irot") == 1
+    unturned = data.replace(b"irot\x03", b"irot\0")  # by 0 degrees; its EXIF still says 6
+
+    turned = decode(unturned, Recipe(size=20, exif_rotate=True))
+
+    assert unturned != data and turned.source_size == (45, 61)
+    assert np.array_equal(turned.pixels_HWC, resized(opened(unturned).convert("RGB")))
+
+
+@pytest.mark.parametrize("form", ["GIF", "BMP", "TIFF", "WEBP", "AVIF", "HEIC"])
+def test_the_cap_on_pixels_holds_for_every_format(form: str) -> None:
+    data = encoded(Image.new("L", (1000, 1001)), form)
+
+    refused = refusal(data, max_megapixels=1)
+
+    assert str(refused) == "too large: 1000 × 1001 pixels, over 1 megapixels"
+    assert decode(data, Recipe(size=4, max_megapixels=2)).source_size == (1001, 1000)
+
+
+@pytest.mark.parametrize("form", ["AVIF", "HEIC"])
+def test_no_thread_is_left_and_settings_are_as_they_were(form: str) -> None:
+    data = encoded(textured(300, 200, 3), form)
+    settings = [AvifImagePlugin.DEFAULT_MAX_THREADS, dict(vars(pillow_heif.options))]
+    before, threads = len(list(Path("/proc/self/task").iterdir())), threading.active_count()
+
+    decode(data, Recipe(size=16))
+
+    assert [AvifImagePlugin.DEFAULT_MAX_THREADS, dict(vars(pillow_heif.options))] == settings
+    assert (len(list(Path("/proc/self/task").iterdir())), threading.active_count()) == (before, threads)
+
+
+def test_libtiff_prints_nothing(capfd: pytest.CaptureFixture[str]) -> None:
+    data = encoded(PICTURE, "TIFF", compression="jpeg")
+    broken = data.replace(b"\xff\xda", b"\xff\xdb")
+
+    refused = refusal(broken)
+
+    assert refused.format == "TIFF" and str(refused).startswith("damaged: ")
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_heic_without_its_library_says_what_reads_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+
+    refused = refusal(encoded(PICTURE, "HEIC"))
+
+    assert (str(refused), refused.format) == ("a HEIC; pip install pillow-heif (extra heic) reads it", "HEIC")
+    assert decoder_identity.__wrapped__("HEIC") == ""
+
+
+@pytest.mark.parametrize(("form", "plugin"), [("WebP", "WebP"), ("AVIF", "Avif")])
+def test_a_pillow_without_a_decoder_says_so(form: str, plugin: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = encoded(PICTURE, form)
+    monkeypatch.setattr(f"PIL.{plugin}ImagePlugin.SUPPORTED", False)
+
+    refused = refusal(data)
+
+    assert str(refused) == f"a{'n' * (form == 'AVIF')} {form}; this Pillow is built without it, those of pip read it"
+    assert decoder_identity.__wrapped__(form) == ""
+
+
+def test_each_format_has_an_identity_of_its_own() -> None:
+    identities = [decoder_identity(form.name) for form in FORMATS]
+
+    assert len(set(identities)) == len(FORMATS)
+    assert all(len(identity) == 32 and int(identity, 16) for identity in identities)
+
+
+def test_a_jpeg_is_decoded_without_the_decoders_of_other_formats() -> None:
+    program = (
+        "import sys; from pipeline.decode.decode import decode, decoder_identity; from pipeline.recipe import Recipe;"
+        "decoder_identity('JPEG'); decode(sys.stdin.buffer.read(), Recipe(8));"
+        "print([name for name in sys.modules if name.split('.')[-1] in"
+        " ('pillow_heif', 'AvifImagePlugin', 'TiffImagePlugin', 'WebPImagePlugin')])"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", program], input=encoded(PICTURE, "JPEG"), capture_output=True, cwd=REPOSITORY, check=True
+    )
+
+    assert ended.stdout == b"[]\n"
+
+
+def test_a_build_reads_every_format_by_content_whatever_its_suffix(tmp_path: Path) -> None:
+    (tmp_path / "photos" / "1").mkdir(parents=True)
+    suffixes = [form.suffixes[0] for form in FORMATS]
+    for number, kind in enumerate(("WebP", "BMP", "GIF", "TIFF, LZW", "AVIF", "HEIC", "PNG")):
+        data = SAME[kind][1]()
+        decode(data, Recipe(size=16))  # in this process too, before its workers are forked
+        for suffix in (suffixes[number], suffixes[number - 1].upper()):
+            (tmp_path / "photos" / "1" / f"{number}{suffix}").write_bytes(data)
+    for suffix in suffixes:
+        (tmp_path / "photos" / "1" / f"text{suffix}").write_bytes(b"<html>not found</html>")
+
+    report = build_cache(tmp_path / "photos", tmp_path / "c.h5", size=16, workers=2)
+
+    assert report.cached == 14
+    assert {failed.name: failed.reason for failed in report.failed} == {f"text{s}": "not an image" for s in suffixes}
+    cache = TensorCache(tmp_path / "c.h5")
+    for name in cache.filenames:
+        data = (tmp_path / "photos" / "1" / name).read_bytes()
+        expected = resized(opened(data).convert("RGB"), 16)
+        assert np.array_equal(np.round((cache[name][1].numpy() + 1) * 127.5).transpose(1, 2, 0), expected)

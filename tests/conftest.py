@@ -17,6 +17,7 @@ from pipeline.build import worker
 from pipeline.build.build import build_cache
 from pipeline.shards.build import build_shards
 from tests.support.command_line import REPOSITORY, Ended, RunCli
+from tests.support.command_server import CommandServer
 from tests.support.photos import SIZE, make_photos, settle
 
 
@@ -129,21 +130,32 @@ def settled_photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def command_server() -> Iterator[CommandServer]:
+    """The process from which commands are forked."""
+    server = CommandServer()
+    yield server
+    server.close()
+
+
 @pytest.fixture
-def run_cli(tmp_path: Path) -> RunCli:
-    """Run `cli.py` with these arguments, as a person would; in `tmp_path` unless told otherwise."""
+def run_cli(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> RunCli:
+    """Run `cli.py` with these arguments, as a person would; in `tmp_path` unless told otherwise.
+
+    With `env`, changes of the environment, an interpreter is started for it. Else a forked one does.
+    """
 
     def run(
         *arguments: "str | bytes | os.PathLike[str]", cwd: Path = tmp_path, env: dict[str, str] | None = None
     ) -> Ended:
-        ended = subprocess.run(
-            [sys.executable, str(REPOSITORY / "cli.py"), *arguments],
-            cwd=cwd,
-            env=os.environ | (env or {}),
-            capture_output=True,
-            timeout=100,
-        )
-        return Ended(ended.returncode, ended.stdout.decode(errors="replace"), ended.stderr.decode(errors="replace"))
+        if env is not None:
+            command = [sys.executable, str(REPOSITORY / "cli.py"), *arguments]
+            done = subprocess.run(command, cwd=cwd, env=os.environ | env, capture_output=True, timeout=100)
+            return Ended(done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace"))
+        server: CommandServer = request.getfixturevalue("command_server")
+        streams = tmp_path_factory.mktemp("streams")
+        code = server.run([os.fsdecode(argument) for argument in arguments], cwd, streams / "out", streams / "err")
+        return Ended(code, *((streams / name).read_text(errors="replace") for name in ("out", "err")))
 
     return run
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.command_line import REPOSITORY
+from tests.support.command_server import CommandServer
 from tests.support.console import check_out, matches, type_in, typed_commands
 
 ENGLISH, CHINESE = REPOSITORY / "docs" / "tutorial.md", REPOSITORY / "docs" / "tutorial.zh-CN.md"
@@ -26,12 +27,12 @@ def of_those_that_stayed_finite(line: str) -> str:
 
 
 @pytest.mark.timeout(240)
-def test_the_ten_commands_print_what_the_tutorial_shows(checkout: Path) -> None:
+def test_the_ten_commands_print_what_the_tutorial_shows(checkout: Path, command_server: CommandServer) -> None:
     commands = typed_commands(ENGLISH)
     assert len(commands) == 10
 
     for typed in commands:
-        printed = [of_those_that_stayed_finite(line) for line in type_in(typed, checkout)]
+        printed = [of_those_that_stayed_finite(line) for line in type_in(typed, checkout, command_server)]
         assert matches(typed.shown, printed), f"{typed.command}\n" + "\n".join(printed)
 
 

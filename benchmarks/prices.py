@@ -28,7 +28,7 @@ from modelnet.sweep.network import StackedModelNet
 from modelnet.training.loop import TrainingLoop
 from modelnet.training.setup import Setup
 from pipeline import TensorCache, make_loader
-from pipeline.load import batch_memory, cache, kernels, normalize, threads
+from pipeline.load import augment_rows, batch_memory, cache, kernels, normalize, threads
 
 BATCHES = (8, 64, 256)
 IMAGES = 1024  # at most: an epoch is one turn
@@ -96,7 +96,7 @@ def answer(path: Path, parts: set[str]) -> None:
     if "streaming" in parts:
         patch.object(kernels, "_STREAMED", 2**62).start()
     if "team" in parts:
-        for module in (kernels, normalize):
+        for module in (kernels, normalize, augment_rows):
             patch.object(module, "team_for", lambda _bytes: (0, 1)).start()
     if "python" in parts:
         patch.object(cache, "gather_rows", partial(_in_parts, kernels.gather_rows)).start()

@@ -20,7 +20,7 @@ from modelnet.data.workers import death_of_a_worker, new_note, wait_for_batches,
 from modelnet.runtime.interrupt import Stop
 from modelnet.runtime.ranks import Ranks
 from pipeline import TensorCache, make_loader
-from pipeline.load.augment import Augmentation, center_crop
+from pipeline.load.augment import Augmentation
 from pipeline.load.normalize import normalize
 from pipeline.load.sampler import EpochSampler
 from pipeline.load.to_device import send
@@ -50,7 +50,7 @@ class Batches:
         cache: what to read.
         device: where the batches go.
         batch_size, shuffle, seed, workers, drop_last, rows: as `make_loader` has them.
-        augment: what is done to the images on the device, or None.
+        augment: what is done to the images, or None: on a CPU while they are read, else on the device.
         mixing: with which other images they are mixed then, or None.
         ranks: the processes among which every batch is divided; this one reads its part.
         crop_size: (height, width) in pixels of the center that is kept of each image, without `augment`; None for all.
@@ -80,9 +80,10 @@ class Batches:
         self.device = device
         self.is_far = device.type == "cuda"
         self.workers = workers
+        if augment is None and crop_size is not None:
+            augment = Augmentation(None, 0, cache.recipe, crop_size=crop_size)
         self.augment = augment
         self.mixing = mixing
-        self.crop_size = crop_size
         self.waited = 0.0
         self.preloaded: Preloaded | None = None
         self.ranks = ranks or Ranks()
@@ -91,14 +92,18 @@ class Batches:
         options = {} if self.note is None else worker_options(self.note)
         part = self.ranks.rank, self.ranks.size
         self.loader: DataLoader[Any] = make_loader(
-            cache, batch_size, shuffle, seed, workers, drop_last, self.is_far, rows, self.is_far, part, **options
+            cache,
+            *(batch_size, shuffle, seed, workers, drop_last, self.is_far, rows, self.is_far, part),
+            augment=self._on_the_way or "",
+            **options,
         )
         # torch's type allows None, for a loader without batches; ours has batches
         self.sampler = cast(EpochSampler, self.loader.batch_sampler.sampler)  # type: ignore[union-attr]
         self.plan = self.sampler.plan
         if workers and len(self.plan):
             dtype = cache.stored_dtype if self.is_far else torch.float32
-            row_bytes = math.prod(cache.row_shape) * dtype.itemsize
+            shape = (3, *self._on_the_way.size) if self._on_the_way is not None else cache.row_shape
+            row_bytes = math.prod(shape) * dtype.itemsize
             check_worker_room(workers, row_bytes * -(-self.plan.size(0) // self.plan.ranks))
 
     @property
@@ -129,61 +134,72 @@ class Batches:
         """
         self.waited = 0.0
         asked = time.perf_counter()
-        order = self.plan.order(number)
         with self._reading(number, start):
             batches = self._begin(number, start)
         for step in range(start, len(self)):
             with self._reading(number, step):
-                images, labels = next(batches, (None, None))
-            if images is None or labels is None:  # asked to stop
+                batch = next(batches, None)
+            if batch is None:  # asked to stop
                 self._end_workers()
                 return
-            if images.dtype == torch.uint8:
-                images = normalize(images, self.cache.recipe)
             self.waited += time.perf_counter() - asked
-            rows = self.plan.own(self.plan.batch(order, step))
-            if self.augment is not None and len(images):
-                images, labels = self._change(self.augment, images, labels, number, rows)
-            elif self.crop_size is not None:
-                images = center_crop(images, self.crop_size)
-            yield Batch(images, labels, rows, self.plan.size(step))
+            yield batch
             asked = time.perf_counter()
 
-    def _change(
-        self, augment: Augmentation, images: Tensor, labels: Tensor, epoch: int, rows: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Augment the images of rows, and mix them with their partners, augmented as in their own batches."""
-        images = augment(images, epoch, rows)
-        if self.mixing is None:
-            return images, labels
-        mixture = self.mixing.draw(epoch, rows, self.subset, self.crop_size or self.cache.recipe.size)
-        others, other_labels = self._read(mixture.partners_B)
-        others = augment(others, epoch, mixture.partners_B)
-        labels = mix_labels(mixture, labels, other_labels, len(self.cache.class_ids))
-        return mix_images(mixture, images, others), labels
+    @property
+    def _on_the_way(self) -> Augmentation | None:
+        """What changes images while they are read."""
+        return None if self.is_far else self.augment
 
-    def _read(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Return images, normalized, and labels of any rows, on the device."""
-        if self.preloaded is not None:
-            images, labels = self.preloaded.read(rows)
-        else:
-            read = self.cache.read_stored if self.is_far else self.cache.read
-            images, labels = send(read(rows), self.device), send(self.cache.labels[rows], self.device)
-        return (normalize(images, self.cache.recipe) if images.dtype == torch.uint8 else images), labels
+    def _begin(self, number: int, start: int) -> Iterator[Batch]:
+        """Return an iterator of an epoch's batches from `start` on."""
+        batches = self._batches(number, start)
+        free_core = (os.cpu_count() or 1) > torch.get_num_threads() and self.workers == 0 and self.plan.ranks == 1
+        return read_beside(batches) if free_core and not self.is_far else batches
 
-    def _begin(self, number: int, start: int) -> Iterator[Sequence[Tensor]]:
-        """Return an iterator of an epoch's images, as stored or normalized, and labels, on the device."""
+    def _batches(self, number: int, start: int) -> Iterator[Batch]:
+        order = self.plan.order(number)
+        for step, (images, labels) in zip(range(start, len(self)), self._read_epoch(number, start), strict=False):
+            rows = self.plan.own(self.plan.batch(order, step))
+            images = self._arrived(images, number, rows)
+            if self.mixing is not None and len(rows):
+                images, labels = self._mix(self.mixing, images, labels, number, rows)
+            yield Batch(images, labels, rows, self.plan.size(step))
+
+    def _read_epoch(self, number: int, start: int) -> Iterator[Sequence[Tensor]]:
+        """Return an iterator of an epoch's images and labels, on the device."""
         first = start * self.plan.batch_size
+        if self.preloaded is not None and self._on_the_way is not None:
+            order, steps = self.plan.order(number), range(start, len(self))
+            return (self._read(self.plan.own(self.plan.batch(order, step)), number) for step in steps)
         if self.preloaded is not None:
             return self.preloaded.batches(*self.plan.own_batches(self.plan.positions(number)[first:]))
         self.sampler.set_epoch(number, first)
         batches: Iterator[Sequence[Tensor]] = iter(self.loader)
         if self.workers:  # ranks stop after the same step
             batches = wait_for_batches(batches, self.stop if self.plan.ranks == 1 else None)
-        if self.is_far:
-            return read_ahead(batches, Lane(self.device))
-        free_core = (os.cpu_count() or 1) > torch.get_num_threads() and self.workers == 0 and self.plan.ranks == 1
-        return read_beside(batches) if free_core else batches
+        return read_ahead(batches, Lane(self.device)) if self.is_far else batches
+
+    def _read(self, rows: Tensor, epoch: int) -> tuple[Tensor, Tensor]:
+        """Read images, as `_read_epoch` does, and labels of any rows."""
+        if self.preloaded is not None:
+            return self.preloaded.read(rows, self._on_the_way, epoch)
+        images = self.cache.read_stored(rows) if self.is_far else self.cache.read(rows, self._on_the_way, epoch)
+        return send(images, self.device), send(self.cache.labels[rows], self.device)
+
+    def _arrived(self, images: Tensor, epoch: int, rows: Tensor) -> Tensor:
+        """Do to images on the device what was not done while they were read."""
+        if self.augment is not None and self.is_far:
+            return self.augment(images, epoch, rows)
+        return normalize(images, self.cache.recipe) if images.dtype == torch.uint8 else images
+
+    def _mix(self, mixing: Mixing, images: Tensor, labels: Tensor, epoch: int, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Mix the images of rows with their partners, augmented as in their own batches."""
+        mixture = mixing.draw(epoch, rows, self.subset, (images.shape[2], images.shape[3]))
+        others, other_labels = self._read(mixture.partners_B, epoch)
+        others = self._arrived(others, epoch, mixture.partners_B)
+        labels = mix_labels(mixture, labels, other_labels, len(self.cache.class_ids))
+        return mix_images(mixture, images, others), labels
 
     def gather(self, values_M: Tensor) -> Tensor:
         """Gather one value an image from all ranks, in the order of the images, after an epoch without shuffling.

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from pipeline.load.augment import box_mask
+from pipeline.load.augment_images import box_mask
 from pipeline.load.random import uniform
 from pipeline.load.to_device import send
 
@@ -76,14 +76,16 @@ class Mixing:
 
 
 def mix_images(mixture: Mixture, images_BCHW: Tensor, others_BCHW: Tensor) -> Tensor:
-    """Return the images with a box of their partner pasted, or blended with it; `images_BCHW` is written over."""
+    """Return the images with a box of their partner pasted, or blended with it; both are written over."""
     blend_B = torch.where(mixture.is_cut_B, 1.0, mixture.part_B)
     if images_BCHW.device.type == "cpu":  # one image after the other: only the changed pixels are written
-        everything = zip(images_BCHW, others_BCHW, blend_B.tolist(), mixture.box_B4.tolist(), strict=True)
-        for image_CHW, other_CHW, blend, (left, right, top, bottom) in everything:
+        mixed = zip(images_BCHW.numpy(), others_BCHW.numpy(), blend_B.numpy(), mixture.box_B4.tolist(), strict=True)
+        for image_CHW, other_CHW, blend, (left, right, top, bottom) in mixed:  # NumPy never starts threads
             image_CHW[:, top:bottom, left:right] = other_CHW[:, top:bottom, left:right]
             if blend < 1:
-                image_CHW.lerp_(other_CHW, 1 - blend)
+                image_CHW *= blend
+                other_CHW *= 1 - blend
+                image_CHW += other_CHW
         return images_BCHW
     device = images_BCHW.device
     inside = box_mask(send(mixture.box_B4, device), images_BCHW.shape[-2:])

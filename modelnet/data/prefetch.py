@@ -2,12 +2,14 @@
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from pipeline.load.to_device import send
+
+Item = TypeVar("Item")
 
 
 class Lane:
@@ -67,8 +69,8 @@ def read_ahead(batches: Iterator[Sequence[Tensor]], lane: Lane) -> Iterator[list
             used = lane.mark()
 
 
-def read_beside(batches: Iterator[Sequence[Tensor]]) -> Iterator[Sequence[Tensor]]:
-    """Yield batches, each read by another thread while the step of the one before it runs.
+def read_beside(batches: Iterator[Item]) -> Iterator[Item]:
+    """Yield batches, each made by another thread while the step of the one before it runs.
 
     Worth it where the step leaves a core free. Beside a step of as many threads as there are cores it costs more than
     it saves: PyTorch's threads wait for each other by spinning.

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from pipeline import TensorCache
 from pipeline.errors import DeviceError
+from pipeline.load.augment import Augmentation
 from pipeline.load.to_device import send
 from pipeline.text import show_bytes
 
@@ -39,10 +40,20 @@ class Preloaded:
         self._position_of_row = torch.zeros(cache.num_images, dtype=torch.int64)
         self._position_of_row[rows] = torch.arange(len(rows))
 
-    def read(self, rows_B: Tensor) -> tuple[Tensor, Tensor]:
-        """Return images as they are stored, and labels, of rows: (B,) int64 on the CPU."""
+    def read(self, rows_B: Tensor, augment: Augmentation | None = None, epoch: int = 0) -> tuple[Tensor, Tensor]:
+        """Return images as they are stored, and labels, of rows: (B,) int64 on the CPU.
+
+        Args:
+            rows_B: of the cache.
+            augment: changes the images on the way, on the CPU alone, as it does in `epoch`.
+        """
         positions = send(self._position_of_row[rows_B], self.images.device)
-        return self.images.index_select(0, positions), self.labels.index_select(0, positions)
+        labels = self.labels.index_select(0, positions)
+        if augment is None:
+            return self.images.index_select(0, positions), labels
+        images_BCHW = torch.empty((len(rows_B), 3, *augment.size), dtype=torch.float32, device="cpu")
+        augment.read(self.images, positions, epoch, rows_B, images_BCHW)
+        return images_BCHW, labels
 
     def batches(self, positions: Tensor, lengths: Sequence[int]) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield images as they are stored, and labels, of batches of these lengths.

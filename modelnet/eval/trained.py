@@ -37,7 +37,7 @@ from pipeline.errors import (
 )
 from pipeline.format.classes import ClassId
 from pipeline.format.features import Features
-from pipeline.load.augment import center_crop
+from pipeline.load.augment import Augmentation
 from pipeline.load.normalize import normalize
 from pipeline.recipe import Recipe, pixels_to_row
 from pipeline.text import show_path
@@ -233,8 +233,10 @@ class Trained:
             Undecodable: the bytes give no image.
         """
         row_CHW = torch.from_numpy(pixels_to_row(decode(data, self.recipe).pixels_HWC, self.recipe))
-        image_CHW = normalize(row_CHW[None], self.recipe)[0] if row_CHW.dtype == torch.uint8 else row_CHW
-        return image_CHW if self.options.crop is None else center_crop(image_CHW, self.options.crop)
+        if self.options.crop is not None:
+            center = Augmentation(None, 0, self.recipe, crop_size=self.options.crop)
+            return center(row_CHW[None], 0, torch.zeros(1, dtype=torch.int64))[0]
+        return normalize(row_CHW[None], self.recipe)[0] if row_CHW.dtype == torch.uint8 else row_CHW
 
     def probabilities(self, images_NCHW: Tensor) -> Tensor:
         """Return the (N, C) float64 probabilities of prepared images, on the CPU."""

@@ -33,7 +33,7 @@ from modelnet.training.state import State, shape_of_rows, size_of_rows
 from modelnet.training.tensorboard import require_tensorboard
 from pipeline import TensorCache
 from pipeline.errors import CacheStale, OptionsError
-from pipeline.load.augment import Augmentation
+from pipeline.load.augment import KINDS, Augmentation
 from pipeline.load.batch_plan import BatchPlan
 from pipeline.recipe import Recipe, show_size
 from pipeline.text import show_bytes
@@ -305,7 +305,7 @@ def check_smallest_batch(network: nn.Module, plan: BatchPlan, row_shape: tuple[i
 
 def build_augmentation(options: TrainOptions, recipe: Recipe) -> Augmentation | None:
     """Return the augmentation of training images, or None."""
-    if not options.augment and options.crop is None:
+    if not set(options.augmentations) & set(KINDS) and options.crop is None:
         return None
     return Augmentation(
         options.augmentations, options.data_seed, recipe, options.crop_scale, options.color_jitter, options.crop

@@ -8,6 +8,8 @@ from torch import Tensor
 
 from pipeline.load.random import seeded_generator
 
+EPOCH = 2**40  # a position of a later epoch is so much larger, where a dataset has to know the epoch
+
 
 class BatchPlan:
     """Says which rows each batch of each epoch has. Everything follows from the arguments: it has no state.

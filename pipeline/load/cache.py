@@ -19,6 +19,7 @@ from pipeline.format.features import Features
 from pipeline.format.reader import CacheReader, row_hash
 from pipeline.format.sharded import Paths, Reader, ShardedReader, open_reader
 from pipeline.format.tables import Failed
+from pipeline.load.augment import Augmentation
 from pipeline.load.batch_memory import BatchMemory
 from pipeline.load.kernels import gather_rows
 from pipeline.load.normalize import normalize_rows
@@ -126,20 +127,20 @@ class TensorCache(Mapping[str, Mapping[ClassId, Tensor]]):
         """(N, 32) uint8, the SHA-256 of each image file."""
         return self.reader.table("source_sha256")
 
-    def read_batch(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Read the images and labels of rows: (B, 3, H, W) float32 and (B,) int64."""
-        images = self.read(rows)
-        return images, self.labels_of(rows)
+    def read_batch(self, rows: Tensor, augment: Augmentation | None = None, epoch: int = 0) -> tuple[Tensor, Tensor]:
+        """Read the images and labels of rows, as `read` does: (B, 3, H, W) float32 and (B,) int64."""
+        return self.read(rows, augment, epoch), self.labels_of(rows)
 
     def labels_of(self, rows: Tensor) -> Tensor:
         """Return the labels of existing rows, (B,) int64."""
         return torch.from_numpy(self._labels[rows.numpy()])
 
-    def read(self, rows: Tensor) -> Tensor:
+    def read(self, rows: Tensor, augment: Augmentation | None = None, epoch: int = 0) -> Tensor:
         """Read rows into a new tensor, checked and normalized.
 
         Args:
             rows: (B,) int64.
+            augment: changes the images on the way, as it does in `epoch`.
 
         Returns:
             (B, 3, H, W) float32, owned by the caller; (B, D) for features.
@@ -149,12 +150,16 @@ class TensorCache(Mapping[str, Mapping[ClassId, Tensor]]):
             IndexError: a row does not exist.
             TypeError, ValueError: `rows` is not a tensor, or has another shape or dtype.
         """
-        if self.stored_dtype == torch.float32:
+        if augment is None and self.stored_dtype == torch.float32:
             return self.read_stored(rows)
         if self._has_unchecked(rows):
             self._check(rows)
-        images_BCHW = self._memory.empty((len(rows), *self.row_shape), torch.float32)
-        normalize_rows(self._rows, self._places_of(rows), self.recipe, images_BCHW)
+        shape = self.row_shape if augment is None else (3, *augment.size)
+        images_BCHW = self._memory.empty((len(rows), *shape), torch.float32)
+        if augment is None:
+            normalize_rows(self._rows, self._places_of(rows), self.recipe, images_BCHW)
+        else:
+            augment.read(self._rows, self._places_of(rows), epoch, rows, images_BCHW)
         return images_BCHW
 
     def read_stored(self, rows: Tensor, out: Tensor | None = None) -> Tensor:
@@ -255,11 +260,7 @@ class TensorCache(Mapping[str, Mapping[ClassId, Tensor]]):
         return isinstance(name, str) and bool(self.rows_of(name))
 
     def __iter__(self) -> Iterator[str]:
-        seen: set[str] = set()
-        for name in self.filenames:
-            if name not in seen:
-                seen.add(name)
-                yield name
+        return iter(dict.fromkeys(self.filenames))
 
     def __len__(self) -> int:
         return self._num_names

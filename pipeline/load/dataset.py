@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset, default_collate, get_worker_info
 
+from pipeline.load.augment import Augmentation
+from pipeline.load.batch_plan import EPOCH
 from pipeline.load.cache import TensorCache
 
 Sample = tuple[Tensor, int]
@@ -36,13 +38,19 @@ class CacheDataset(Dataset[Sample]):
         stored: give images as stored, to be normalized later by `pipeline.normalize`, for example on a GPU.
         pinned: read into page-locked memory, for a GPU; only with `stored`.
         rows: (M,) int64, the rows that form the dataset; None means all.
+        augment: changes the images on the way; index + epoch × 2**40 gives an image as a later epoch sees it.
 
     Raises:
         TypeError: `cache` is not a TensorCache.
     """
 
     def __init__(
-        self, cache: TensorCache, stored: bool = False, pinned: bool = False, rows: Tensor | None = None
+        self,
+        cache: TensorCache,
+        stored: bool = False,
+        pinned: bool = False,
+        rows: Tensor | None = None,
+        augment: Augmentation | None = None,
     ) -> None:
         if not isinstance(cache, TensorCache):
             raise TypeError(f"a TensorCache is needed, not a {type(cache).__name__}: TensorCache(path) opens one")
@@ -50,6 +58,7 @@ class CacheDataset(Dataset[Sample]):
         self.stored = stored
         self.pinned = pinned
         self.rows = rows
+        self.augment = augment
 
     def __len__(self) -> int:
         return self.cache.num_images if self.rows is None else len(self.rows)
@@ -76,6 +85,7 @@ class CacheDataset(Dataset[Sample]):
         Raises:
             IndexError: a row does not exist; negative rows count from the end.
             TypeError: `rows` are not integers, but a mask, for example.
+            ValueError: a batch of several epochs.
             CacheDamaged: a row does not match its hash.
         """
         if type(self).__getitem__ is not CacheDataset.__getitem__:  # a subclass may define another sample
@@ -88,6 +98,11 @@ class CacheDataset(Dataset[Sample]):
         numbers = [index(row) for row in wanted]
         if numbers and type(wanted[0]) is bool:
             raise TypeError("rows are integers, and a mask is none: mask.nonzero().flatten() gives its rows")
+        epoch = max(numbers, default=0) // EPOCH if self.augment is not None else 0
+        if epoch > 0:
+            numbers = [number - epoch * EPOCH for number in numbers]
+            if min(numbers) < 0:
+                raise ValueError("a batch has images of several epochs: they cannot be augmented together")
         if numbers and not -count <= min(numbers) <= max(numbers) < count:
             where = "a cache" if self.rows is None else "a part of a cache,"
             raise IndexError(f"rows {min(numbers)} to {max(numbers)} of {where} of {count} images")
@@ -97,7 +112,7 @@ class CacheDataset(Dataset[Sample]):
         if get_worker_info() is not None and not self.cache.in_memory(chosen):
             self.cache.will_need(chosen)  # also turns off read-ahead in this process
         if not self.stored:
-            return Samples(*self.cache.read_batch(chosen))
+            return Samples(*self.cache.read_batch(chosen, self.augment, epoch))
         out = None
         if self.pinned:  # torch reuses the memory of a batch after it was copied and released
             shape = len(chosen), *self.cache.row_shape

@@ -9,11 +9,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from pipeline.errors import WorkerDied
+from pipeline.load.augment import KINDS, Augmentation
 from pipeline.load.batch_plan import BatchPlan
 from pipeline.load.cache import TensorCache
 from pipeline.load.dataset import CacheDataset, Sample, collate
 from pipeline.load.random import seeded_generator
 from pipeline.load.sampler import EpochSampler, RankBatchSampler
+from pipeline.recipe import parse_size, show_size
 from pipeline.system.processes import has_room_for_sockets
 
 
@@ -42,9 +44,16 @@ def make_loader(
     rows: Tensor | None = None,
     stored: bool = False,
     part: tuple[int, int] = (0, 1),
+    augment: str | Augmentation = "",
+    crop_size: str | int | tuple[int, int] | None = None,
+    crop_scale: float = 0.35,
+    color_jitter: float = 0.4,
     **options: Any,
 ) -> DataLoader[Sample]:
     """Make a torch DataLoader of images (B, 3, H, W), float32 and normalized, and labels (B,) int64.
+
+    With `augment`, each image is changed anew in each epoch while it is read, as data seed, epoch and row say: as
+    `train` changes it with the same options and `data_seed=seed`, bit for bit, with any number of workers.
 
     With 0 workers, this process reads whole batches. That is fastest for a cache in memory, because the batch of a
     worker has to be copied once more.
@@ -53,7 +62,7 @@ def make_loader(
         cache: the cache to read.
         batch_size: the number B of images in a batch.
         shuffle: use a new order in each epoch, which follows from seed and epoch; otherwise the order of the rows.
-        seed: sets the order, and the random numbers that a `collate_fn` draws in workers.
+        seed: sets the order, the augmentation, and the random numbers that a `collate_fn` draws in workers.
         workers: the number of processes that read.
         drop_last: leave out the last, shorter batch.
         pin_memory: copy batches into page-locked memory; None means only if CUDA is available.
@@ -61,18 +70,23 @@ def make_loader(
         stored: give images as stored, so those of a uint8 cache as uint8. A quarter of the bytes go to a GPU, where
             `pipeline.normalize` gives the same tensors bit for bit.
         part: (rank, ranks). Each batch of B images is divided among `ranks` processes; this one reads its part.
+        augment: the random changes, of flip, crop, color and erase: "flip,crop".
+        crop_size: height and width in pixels of the images that come out: 224, "192x256", (192, 256). "crop" resizes
+            its box to it. Other changes cut out a part anywhere; without changes it is the center.
+        crop_scale: smallest part of an image's area that "crop" keeps.
+        color_jitter: largest change of brightness, contrast and saturation by "color".
         options: further arguments of the DataLoader (`multiprocessing_context`, `collate_fn`, ...).
 
     Raises:
         WorkerDied: workers are asked for, and every folder for temporary files has too long a name.
-        IndexError, ValueError: `rows` or `part` is impossible.
+        IndexError, ValueError: `rows`, `part` or the augmentation is impossible.
         TypeError: `cache` is not a TensorCache, or a sampler was given; use torch's DataLoader for that.
     """
-    if given := {"sampler", "batch_sampler", "num_workers"} & options.keys():
+    if wrong := {"sampler", "batch_sampler", "num_workers"} & options.keys():
         instead = "its number of processes is called workers"
-        if given != {"num_workers"}:
-            instead = f"with your own: DataLoader(CacheDataset(cache), {min(given)}=..., collate_fn=collate)"
-        raise TypeError(f"make_loader takes no {' nor '.join(sorted(given))}; {instead}")
+        if wrong != {"num_workers"}:
+            instead = f"with your own: DataLoader(CacheDataset(cache), {min(wrong)}=..., collate_fn=collate)"
+        raise TypeError(f"make_loader takes no {' nor '.join(sorted(wrong))}; {instead}")
     if workers and not has_room_for_sockets():
         reason = "its name is too long for a socket"
         raise WorkerDied("no worker can be started", tempfile.gettempdir(), reason, "Set a shorter TMPDIR")
@@ -81,8 +95,16 @@ def make_loader(
     pinned = stored and pin_memory and workers == 0  # at once; else torch copies the batch there
     part_of_cache = None if rows is None else torch.as_tensor(rows, device="cpu")
     dataset = CacheDataset(cache, stored, pinned, part_of_cache)
+    if augment or crop_size is not None:
+        if stored:
+            raise ValueError("stored gives images as they are stored, and augment changes them: give one of both")
+        if isinstance(augment, str):
+            augment = _augmentation(cache, augment, seed, crop_size, crop_scale, color_jitter)
+        dataset.augment = augment
     all_rows = cache.num_images if part_of_cache is None else part_of_cache
-    sampler = EpochSampler(BatchPlan(all_rows, batch_size, shuffle, seed, drop_last, part), cache)
+    sampler = EpochSampler(
+        BatchPlan(all_rows, batch_size, shuffle, seed, drop_last, part), cache, dataset.augment is not None
+    )
     if sampler.plan.ranks > 1:
         options["batch_sampler"] = RankBatchSampler(sampler)
     else:
@@ -90,3 +112,30 @@ def make_loader(
     options.setdefault("collate_fn", collate)
     options.setdefault("generator", seeded_generator(seed))  # of what workers draw; torch's global one is left alone
     return CacheLoader(dataset, num_workers=workers, pin_memory=pin_memory and not pinned, **options)
+
+
+def _augmentation(
+    cache: TensorCache,
+    augment: str,
+    seed: int,
+    crop_size: str | int | tuple[int, int] | None,
+    crop_scale: float,
+    color_jitter: float,
+) -> Augmentation:
+    """Return the augmentation that a person typed."""
+    if cache.features is not None:
+        raise ValueError(f"{cache.path} holds features: augment and crop_size change images")
+    typed = [kind.strip() for kind in augment.split(",") if kind.strip()]
+    if mixed := {"mixup", "cutmix"} & set(typed):
+        raise ValueError(f"{min(mixed)} mixes labels too: modelnet's train does that, a loader gives plain labels")
+    if not set(typed) <= set(KINDS) or len(set(typed)) < len(typed):
+        raise ValueError(f"augment is some of {', '.join(KINDS)}, each once, with commas, not {augment!r}")
+    for name, value in (("crop_scale", crop_scale), ("color_jitter", color_jitter)):
+        if not 0 <= value <= 1:
+            raise ValueError(f"{name} is a number from 0 to 1, not {value!r}")
+    size = None if crop_size is None else parse_size(crop_size)
+    if size is not None and (size[0] > cache.recipe.size[0] or size[1] > cache.recipe.size[1]):
+        whole = show_size(cache.recipe.size)
+        raise ValueError(f"crop_size {show_size(size)} is larger than the images of {cache.path}, {whole}")
+    kinds = tuple(kind for kind in KINDS if kind in typed)
+    return Augmentation(kinds or None, seed, cache.recipe, crop_scale, color_jitter, size)

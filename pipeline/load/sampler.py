@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Sampler
 
-from pipeline.load.batch_plan import BatchPlan
+from pipeline.load.batch_plan import EPOCH, BatchPlan
 from pipeline.load.cache import TensorCache
 
 
@@ -22,6 +22,7 @@ class EpochSampler(Sampler[int]):
     Args:
         plan: the rows that the dataset has, and their order.
         cache: what the rows are of; those that are not in memory are read ahead. None: nothing is.
+        tells_epoch: add the epoch × `EPOCH` to each position, for a dataset that augments.
 
     Raises:
         IndexError: rows that the cache does not have.
@@ -31,12 +32,13 @@ class EpochSampler(Sampler[int]):
     _AT_ONCE = 4096  # positions converted to Python integers at a time, so that the first batch comes early
     _LOOKED_AT = 64  # sampled rows that show whether an epoch's rows are in memory
 
-    def __init__(self, plan: BatchPlan, cache: TensorCache | None = None) -> None:
+    def __init__(self, plan: BatchPlan, cache: TensorCache | None = None, tells_epoch: bool = False) -> None:
         low, high = torch.aminmax(plan.rows) if len(plan.rows) else (0, 0)
         if cache is not None and len(plan.rows) and not 0 <= low <= high < cache.num_images:
             raise IndexError(f"rows {int(low)} to {int(high)} of a cache of {cache.num_images} images")
         self.plan = plan
         self.cache = cache
+        self.tells_epoch = tells_epoch
         self.epoch = 0
         self.start = 0
 
@@ -51,12 +53,14 @@ class EpochSampler(Sampler[int]):
     def next_positions(self) -> Tensor:
         """Return the int64 positions of the next epoch, from its start on, and go on to the epoch after it."""
         positions = self.plan.positions(self.epoch)[self.start :]
+        if self.tells_epoch:
+            positions = positions + self.epoch * EPOCH
         self.epoch, self.start = self.epoch + 1, 0
         return positions
 
     def read_ahead(self, positions: Tensor) -> Iterator[int]:
         """Yield int64 positions one by one; rows that are not in memory are read a few ahead."""
-        sample = self.plan.rows[positions[:: max(1, len(positions) // self._LOOKED_AT)]]
+        sample = self.plan.rows[positions[:: max(1, len(positions) // self._LOOKED_AT)] % EPOCH]
         if self.cache is None or self.cache.in_memory(sample):
             return (position for chunk in positions.split(self._AT_ONCE) for position in chunk.tolist())
         return self._read_ahead(positions, self.cache)
@@ -72,7 +76,7 @@ class EpochSampler(Sampler[int]):
         announced: deque[Tensor] = deque()
         while True:
             for chunk in islice(coming, 4 - len(announced)):
-                cache.will_need(self.plan.rows[chunk])
+                cache.will_need(self.plan.rows[chunk % EPOCH])
                 announced.append(chunk)
             if not announced:
                 return

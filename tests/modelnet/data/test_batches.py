@@ -5,6 +5,7 @@ import os
 import signal
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -38,9 +39,9 @@ def test_an_epoch_that_begins_late_reads_nothing_before(cache_path: Path, monkey
     read: list[int] = []
     real = cache.read
 
-    def remember(rows: torch.Tensor) -> torch.Tensor:
+    def remember(rows: torch.Tensor, *augmentation: Any) -> torch.Tensor:
         read.extend(rows.tolist())
-        return real(rows)
+        return real(rows, *augmentation)
 
     monkeypatch.setattr(cache, "read", remember)
 
@@ -65,9 +66,9 @@ def test_the_waiting_time_counts_reading_and_not_the_work_on_a_batch(
     cache = TensorCache(cache_path)
     read = cache.read
 
-    def slow_read(rows: torch.Tensor) -> torch.Tensor:
+    def slow_read(rows: torch.Tensor, *augmentation: Any) -> torch.Tensor:
         time.sleep(0.05)
-        return read(rows)
+        return read(rows, *augmentation)
 
     monkeypatch.setattr(cache, "read", slow_read)
     batches = Batches(cache, CPU, batch_size=4)

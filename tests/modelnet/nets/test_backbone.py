@@ -14,7 +14,7 @@ from modelnet.eval.predict import predict
 from modelnet.eval.trained import Trained
 from modelnet.pages.collect import gather
 from modelnet.pages.page import render
-from pipeline import TensorCache, build_cache
+from pipeline import TensorCache, build_cache, make_loader
 from pipeline.errors import (
     CacheMissing,
     CacheStale,
@@ -209,3 +209,9 @@ def test_a_report_of_a_linear_probe_has_no_pictures_and_says_so(features_path: P
     page = render(gather([train(options).run])).decode()
     assert f"Pictures are missing: {features_path} holds features, not images." in page
     assert "512 numbers an image: resnet18 before its last layer" in page and "<img" not in page
+
+
+def test_a_loader_of_features_takes_no_augmentation(features_path: Path) -> None:
+    for options in ({"augment": "flip"}, {"crop_size": 1}):
+        with pytest.raises(ValueError, match="holds features: augment and crop_size change images"):
+            make_loader(TensorCache(features_path), **options)

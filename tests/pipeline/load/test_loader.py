@@ -502,9 +502,9 @@ def test_rows_that_are_not_in_memory_are_announced_before_they_are_read(
     monkeypatch.setattr(EpochSampler, "_READ_AHEAD", 4 * 2 * cache.recipe.row_bytes)
     read_batch = cache.read_batch
 
-    def read(rows: torch.Tensor) -> Any:
+    def read(rows: torch.Tensor, *augmentation: Any) -> Any:
         events.extend(("read", row) for row in rows.tolist())
-        return read_batch(rows)
+        return read_batch(rows, *augmentation)
 
     monkeypatch.setattr(cache, "read_batch", read)
     for _ in make_loader(cache, batch_size=1, seed=3):

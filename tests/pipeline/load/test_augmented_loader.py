@@ -1,0 +1,169 @@
+"""Augmented batches of a loader against those of training, and against the plain ones."""
+
+import multiprocessing
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+from torchvision.transforms import functional as tv
+
+from modelnet import TrainOptions
+from modelnet.data.batches import Batches
+from modelnet.training.setup import build_augmentation
+from pipeline import CacheDataset, TensorCache, collate, make_loader
+from pipeline.errors import CacheDamaged
+from pipeline.load import augment_rows, kernels, normalize
+
+CPU = torch.device("cpu")
+EVERYTHING: dict[str, Any] = {"augment": "flip,crop,color,erase", "crop_size": "48x40", "crop_scale": 0.2}
+
+
+def seen_in_training(cache: TensorCache, epoch: int, batch_size: int = 3, **options: Any) -> list[Tensor]:
+    given = TrainOptions(Path("c.h5"), batch_size=batch_size, data_seed=5, **options)
+    augment = build_augmentation(given, cache.recipe)
+    batches = Batches(cache, CPU, batch_size, True, 5, augment=augment)
+    return [images for images, *_ in batches.epoch(epoch)]
+
+
+def same(ours: list[Tensor], others: list[Tensor]) -> bool:
+    return all(torch.equal(one, other) for one, other in zip(ours, others, strict=True))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("kind", ["cache_path", "uint8_cache_path", "shards_path"])
+def test_a_loader_gives_what_training_sees_in_each_epoch(
+    kind: str, workers: int, request: pytest.FixtureRequest
+) -> None:
+    cache = TensorCache(request.getfixturevalue(kind))
+    loader: Any = make_loader(cache, 3, seed=5, workers=workers, **EVERYTHING)
+
+    first, second = ([images for images, _ in loader] for _ in range(2))
+    loader.sampler.set_epoch(7)
+    later = [images for images, _ in loader]
+
+    for epoch, batches in ((0, first), (1, second), (7, later)):
+        assert same(batches, seen_in_training(cache, epoch, **EVERYTHING))
+    assert first[0].shape == (3, 3, 48, 40) and not same(first, second)
+
+
+def test_all_kinds_of_caches_give_the_same_augmented_bits(
+    cache_path: Path, uint8_cache_path: Path, shards_path: Path
+) -> None:
+    epochs = [
+        [images for images, _ in make_loader(TensorCache(path), 3, **EVERYTHING)]
+        for path in (cache_path, uint8_cache_path, shards_path)
+    ]
+    assert same(epochs[0], epochs[1]) and same(epochs[0], epochs[2])
+
+
+def test_without_the_compiled_part_the_bits_are_the_same(
+    uint8_cache_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = TensorCache(uint8_cache_path)
+    compiled = [images for images, _ in make_loader(cache, 3, **EVERYTHING)]
+    for module, name in (
+        (augment_rows, "compiled_kernel"),
+        (normalize, "compiled_kernel"),
+        (kernels, "compiled_kernels"),
+    ):
+        monkeypatch.setattr(module, name, lambda: None)
+
+    assert same(compiled, [images for images, _ in make_loader(cache, 3, **EVERYTHING)])
+
+
+def test_a_size_without_augmentation_is_that_of_the_center(cache_path: Path) -> None:
+    cache = TensorCache(cache_path)
+
+    images, _ = next(iter(make_loader(cache, 8, shuffle=False, crop_size=(33, 48))))
+
+    assert torch.equal(images, tv.center_crop(cache.images, [33, 48]))
+
+
+@pytest.mark.parametrize("batch_size", [1, 7])
+def test_an_image_is_augmented_alike_in_any_batch_and_on_any_rank(cache_path: Path, batch_size: int) -> None:
+    cache = TensorCache(cache_path)
+    whole = torch.cat([images for images, _ in make_loader(cache, 8, seed=5, **EVERYTHING)])
+
+    assert same([whole], [torch.cat([images for images, _ in make_loader(cache, batch_size, seed=5, **EVERYTHING)])])
+    parts = [next(iter(make_loader(cache, 8, seed=5, part=(rank, 2), **EVERYTHING)))[0] for rank in range(2)]
+    assert same([whole], [torch.cat(parts)])
+
+
+def test_the_dataset_of_a_loader_augments_in_anybodys_loader(cache_path: Path) -> None:
+    cache = TensorCache(cache_path)
+    ours: Any = make_loader(cache, 3, seed=5, **EVERYTHING)
+    theirs = DataLoader(ours.dataset, 3, sampler=ours.sampler, collate_fn=collate)
+
+    epochs = [[images for images, _ in theirs] for _ in range(2)]
+
+    assert same(epochs[0], seen_in_training(cache, 0, **EVERYTHING))
+    assert same(epochs[1], seen_in_training(cache, 1, **EVERYTHING))
+    assert len(list(ours.dataset)) == 8
+    with pytest.raises(ValueError, match="images of several epochs"):
+        ours.dataset[[0, 2**40]]
+    with pytest.raises(IndexError, match="rows 8 to 8 of a cache of 8 images"):
+        ours.dataset[2**40 + 8]
+    with pytest.raises(IndexError):
+        CacheDataset(cache)[2**40]
+
+
+def test_spawned_workers_know_the_epoch(cache_path: Path) -> None:
+    cache = TensorCache(cache_path)
+    spawned = make_loader(
+        cache, 4, seed=5, workers=1, multiprocessing_context="spawn", persistent_workers=True, **EVERYTHING
+    )
+
+    epochs = [[images for images, _ in spawned] for _ in range(2)]
+
+    assert [same(batches, seen_in_training(cache, epoch, 4, **EVERYTHING)) for epoch, batches in enumerate(epochs)] == [
+        True,
+        True,
+    ]
+    assert multiprocessing.active_children()
+
+
+def test_rows_are_checked_when_they_are_first_augmented(uint8_cache_path: Path, tmp_path: Path) -> None:
+    content = bytearray(uint8_cache_path.read_bytes())
+    content[8192 + 3 * 3 * 64 * 64 + 5] ^= 1  # in row 3
+    (tmp_path / "damaged.h5").write_bytes(content)
+    cache = TensorCache(tmp_path / "damaged.h5")
+
+    with pytest.raises(CacheDamaged, match="row 3"):
+        list(make_loader(cache, 8, augment="flip,crop"))
+
+
+def test_reading_augmented_batches_leaves_the_cache_alone(cache_path: Path, set_threads: Callable[[int], None]) -> None:
+    set_threads(2)
+    cache = TensorCache(cache_path)
+    before = cache.images.clone()
+
+    for images, _ in make_loader(cache, 8, **EVERYTHING):
+        images.zero_()
+
+    assert torch.equal(cache.images, before)
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"augment": "flip,mixup"}, "mixup mixes labels too: modelnet's train does that"),
+        ({"augment": "cutmix"}, "cutmix mixes labels too"),
+        (
+            {"augment": "flip,turn"},
+            "augment is some of flip, crop, color, erase, each once, with commas, not 'flip,turn'",
+        ),
+        ({"augment": "flip,flip"}, "each once"),
+        ({"crop_size": 65}, "crop_size 65 is larger than the images of .*, 64"),
+        ({"crop_size": 0}, "size"),
+        ({"augment": "crop", "crop_scale": 1.5}, "crop_scale is a number from 0 to 1, not 1.5"),
+        ({"augment": "color", "color_jitter": -0.1}, "color_jitter is a number from 0 to 1, not -0.1"),
+        ({"augment": "flip", "stored": True}, "stored gives images as they are stored"),
+    ],
+)
+def test_an_impossible_augmentation_is_named(options: dict[str, Any], told: str, cache_path: Path) -> None:
+    with pytest.raises(ValueError, match=told):
+        make_loader(TensorCache(cache_path), **options)

@@ -15,31 +15,43 @@ from pipeline.text import show_path
 @click.option(
     "--format",
     "form",
-    type=click.Choice(["onnx", "torch"]),
-    help="torch writes a program of torch.export.  [default: as --out ends, else onnx]",
+    type=click.Choice(["onnx", "torch", "safetensors"]),
+    help="torch: a program of torch.export; safetensors: weights alone.  [default: as --out ends, else onnx]",
 )
-@click.option("--out", type=PATH, help="The file.  [default: RUN/model.onnx or RUN/model.pt2]")
+@click.option(
+    "--out", type=PATH, help="The file.  [default: RUN/model.onnx, RUN/model.pt2 or RUN/safetensors/model.safetensors]"
+)
 @CHECKPOINT
 @click.option("--weights", type=PATH, help="Weights of the frozen network, if RUN was trained on features.")
 def command(run: Path, form: str | None, out: Path | None, checkpoint: str | None, weights: Path | None) -> None:
     """Write the network of RUN for other programs, with its recipe for images and its classes.
 
     The network takes batches of any size. The file is read again and must give the same logits within 1e-5.
+
+    --format safetensors writes weights under the names of torchvision or timm, and a config.json beside them that timm
+    reads.
     """
     from modelnet.eval.export import SUFFIXES, export
+    from modelnet.eval.export_weights import CONFIG, check_config_place, export_weights
     from modelnet.eval.trained import Trained
     from pipeline.system.files import check_can_publish, publish
 
     form = chosen_format(form, out)
-    trained = Trained.load(run, checkpoint, "cpu").on_images(weights)
+    trained = Trained.load(run, checkpoint, "cpu")
     if trained.note:
         Notes().note(f"note: {trained.note}")
-    path = out or run / f"model{SUFFIXES[form]}"
+    path = out or run / ("safetensors" if form == "safetensors" else "") / f"model{SUFFIXES[form]}"
     with output_errors(path):
         check_can_publish(path)
-    exported = export(trained, form)
+    if form == "safetensors":
+        check_config_place(path.with_name(CONFIG))
+        exported = export_weights(trained, weights)
+    else:
+        exported = export(trained.on_images(weights), form)
     with output_errors(path):
         publish(exported.data, path)
+        if exported.config:
+            publish(exported.config, path.with_name(CONFIG))
     tell(exported.text(path))
     if exported.checked_by is None:
         tell("warning: not checked: onnxruntime is not installed", err=True)

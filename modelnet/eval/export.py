@@ -5,6 +5,7 @@ The file holds the network in float32, for any number of images, and no path of 
 
 import io
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,7 +18,7 @@ from modelnet.eval.trained import Trained
 from pipeline.errors import CheckpointError, OptionsError
 from pipeline.text import how_to_install, show_bytes, show_path
 
-SUFFIXES = {"onnx": ".onnx", "torch": ".pt2"}
+SUFFIXES = {"onnx": ".onnx", "torch": ".pt2", "safetensors": ".safetensors"}
 PREPARATION = "modelnet.json"  # the file name of the preparation in a program of torch.export
 
 _NEEDED = ("onnx", "onnxscript")
@@ -37,6 +38,8 @@ class Exported:
         checked_by: the package that computed the same logits from these bytes; None where it is not installed.
         difference: the largest one found in them.
         amp: the half-size numbers that `predict` computes with, or "": the file computes with float32.
+        config: the bytes of a config.json beside the file; empty where there is none.
+        note: what a person should know of it.
     """
 
     data: bytes
@@ -45,6 +48,8 @@ class Exported:
     checked_by: str | None
     difference: float
     amp: str = ""
+    config: bytes = b""
+    note: str = ""
 
     def text(self, path: Path) -> str:
         """Return a summary of the file at `path`."""
@@ -53,6 +58,8 @@ class Exported:
         lines = [f"{show_path(path)}: {show_bytes(len(self.data))}: {what}"]
         if self.checked_by is not None:
             lines.append(f"checked: by {self.checked_by} its logits differ by at most {self.difference:.1e}")
+        if self.note:
+            lines.append(f"note: {self.note}")
         if self.amp:
             lines.append(f"note: it computes in float32, predict in {self.amp} (--amp): probabilities differ a little")
         return "\n".join(lines)
@@ -155,18 +162,36 @@ def _check(trained: Trained, form: str, data: bytes, shape: tuple[int, ...]) -> 
     compute = _onnxruntime(data) if form == "onnx" else ("torch", torch.export.load(io.BytesIO(data)).module())
     if compute is None:
         return None, 0.0
-    (by, run), difference = compute, 0.0
-    generator = torch.Generator().manual_seed(0)
+    by, run = compute
+    return by, compared(trained.run, by, trained.network, run, shape)
+
+
+def compared(
+    run: Path, by: str, network: nn.Module, exported: Callable[[Tensor], Tensor], shape: tuple[int, ...]
+) -> float:
+    """Return by how much the logits of an exported network differ from the network's, at most.
+
+    Args:
+        run: the run folder.
+        by: the package that computes those of the exported one.
+        network: in evaluation mode, on the CPU.
+        exported: (N, 3, H, W) -> (N, C).
+        shape: (3, H, W) of an image.
+
+    Raises:
+        CheckpointError: they differ by more than rounding.
+    """
+    generator, difference = torch.Generator().manual_seed(0), 0.0
     for count in _BATCHES:
         images = torch.randn(count, *shape, generator=generator)
         with torch.inference_mode():
-            logits, found = trained.network(images), run(images)
+            logits, found = network(images), exported(images)
         off = (found - logits).abs()
         if not (off <= _TOLERANCE * logits.abs().clamp(min=1)).all():
             reason = f"by {by} the logits of {count} images differ by up to {off.max().item():.1e}"
-            raise CheckpointError("the exported network gives other logits", trained.run, reason, "Nothing was written")
+            raise CheckpointError("the exported network gives other logits", run, reason, "Nothing was written")
         difference = max(difference, off.max().item())
-    return by, difference
+    return difference
 
 
 def _onnxruntime(data: bytes) -> tuple[str, Any] | None:

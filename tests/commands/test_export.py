@@ -18,6 +18,7 @@ from modelnet.commands.export import chosen_format
         (None, "model.bin", "onnx"),
         ("torch", "model.bin", "torch"),
         ("onnx", "model.onnx", "onnx"),
+        (None, "model.safetensors", "safetensors"),
     ],
 )
 def test_the_format_follows_from_its_name_or_from_the_file(form: str | None, out: str | None, chosen: str) -> None:

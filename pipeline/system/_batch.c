@@ -134,31 +134,34 @@ typedef struct {
 #define LANES 8
 #define PADDED(pixels) (((pixels) + LANES - 1) / LANES * LANES)
 
-/* Pixel i lies between line[x[i]] and the next one, in the direction of `step`. */
-WIDEST void resample(const float *line, const int32_t *x, const float *part, int64_t step, int64_t pixels, float *restrict y)
-{
-    for (int64_t i = 0; i < pixels; i++)
-        y[i] = line[x[i]] + (line[x[i] + step] - line[x[i]]) * part[i];
-}
-
 #if defined(__GNUC__) && !defined(__clang__)
 typedef float floats __attribute__((vector_size(4 * LANES), aligned(4)));
 typedef int32_t numbers __attribute__((vector_size(4 * LANES), aligned(4)));
 
-/* The same where any 8 pixels lie among 16 of the line: those are read at once and shuffled, twice as fast. */
-WIDEST void resample_near(const float *line, const int32_t *x, const float *part, int64_t step, int64_t pixels, float *restrict y)
+/* Pixel i lies between line[x[i]] and the next one by `step`. Eight that lie close together are read at once and shuffled. */
+WIDEST void resample(const float *line, const int32_t *x, const float *part, int64_t step, int64_t pixels, float *restrict y)
 {
     for (int64_t i = 0; i < pixels; i += LANES) {
-        const int32_t first = x[step < 0 ? i + LANES - 1 : i];
-        const float *at = line + first, *next = at + step;
-        const numbers lanes = *(const numbers *)(x + i) - first;
-        const floats a = __builtin_shuffle(*(const floats *)at, *(const floats *)(at + LANES), lanes);
-        const floats b = __builtin_shuffle(*(const floats *)next, *(const floats *)(next + LANES), lanes);
+        const int64_t first = x[step < 0 ? i + LANES - 1 : i], last = x[step < 0 ? i : i + LANES - 1];
+        const floats *at = (const floats *)(line + first), *next = (const floats *)(line + first + step);
+        const numbers lanes = *(const numbers *)(x + i) - (int32_t)first;
+        floats a, b;
+        if (last - first < LANES)
+            a = __builtin_shuffle(at[0], lanes), b = __builtin_shuffle(next[0], lanes);
+        else if (last - first < 2 * LANES)
+            a = __builtin_shuffle(at[0], at[1], lanes), b = __builtin_shuffle(next[0], next[1], lanes);
+        else
+            for (int l = 0; l < LANES; l++)
+                a[l] = line[x[i + l]], b[l] = line[x[i + l] + step];
         *(floats *)(y + i) = a + (b - a) * *(const floats *)(part + i);
     }
 }
 #else
-#define resample_near resample
+void resample(const float *line, const int32_t *x, const float *part, int64_t step, int64_t pixels, float *restrict y)
+{
+    for (int64_t i = 0; i < pixels; i++)
+        y[i] = line[x[i]] + (line[x[i] + step] - line[x[i]]) * part[i];
+}
 #endif
 
 WIDEST void blend(const float *restrict a, const float *restrict b, float part, int64_t pixels, float *restrict y)
@@ -183,9 +186,6 @@ static void crop(const augmented *job, int64_t i, float *memory, float *out)
     const int64_t left = x[step < 0 ? width - 1 : 0], right = x[step < 0 ? 0 : width - 1];
     const int64_t from = left - (step < 0 && left > 0), pixels = right + (step > 0 && right < job->width - 1) - from + 1;
     float *lines[2] = {memory, memory + PADDED(width)}, *line = memory + 2 * PADDED(width) + 1;
-    int far = 0;
-    for (int64_t j = 0; j < width; j += LANES)
-        far |= (x[j + LANES - 1] - x[j]) * step >= 2 * LANES;
     for (int64_t channel = 0; channel < 3; channel++) {
         int64_t held[2] = {-1, -1}; /* the resampled lines: an even and an odd one */
         for (int64_t j = 0; j < height; j++, out += width) {
@@ -200,7 +200,7 @@ static void crop(const augmented *job, int64_t i, float *memory, float *out)
                 if (held[n & 1] != n) {
                     read_line(job, row, channel, held[n & 1] = n, from, pixels, line);
                     line[-1] = line[0], line[pixels] = line[pixels - 1]; /* beyond the image, with weight 0 */
-                    (far ? resample : resample_near)(line - from, x, job->x_part + i * PADDED(width), step, width, lines[n & 1]);
+                    resample(line - from, x, job->x_part + i * PADDED(width), step, width, lines[n & 1]);
                 }
             blend(lines[y[j] & 1], lines[second & 1], job->y_part[i * height + j], width, out);
         }

@@ -43,10 +43,12 @@ def undecodable(error: Exception, data: bytes) -> Undecodable:
     read_beyond = isinstance(error, EOFError) or isinstance(error.__cause__, (EOFError, IndexError, struct.error))
     if read_beyond or _ENDS_EARLY.search(text):
         return Undecodable("truncated")
+    if text == "not identified by this driver":  # Pillow's words
+        text = "a side of 0 pixels, or no channels"
     return Undecodable(fault_of_header(data) or f"damaged: {text or type(error).__name__}")
 
 
-_NO_MEMORY = re.compile("out of memory|memory allocation", re.IGNORECASE)  # libavif, libheif
+_NO_MEMORY = re.compile("out of memory|memory allocation error: (?!security|invalid)", re.IGNORECASE)  # AVIF, HEIC
 _ENDS_EARLY = re.compile("truncated|unexpected end of file", re.IGNORECASE)  # Pillow and libavif, libheif
 
 

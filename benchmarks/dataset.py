@@ -15,7 +15,6 @@ from pipeline import build_cache
 from pipeline.build.image_table import DONE, ImageTable
 from pipeline.build.partial import PartialBuild
 from pipeline.build.stat_cache import write_stats
-from pipeline.decode.decode import decoder_identity
 from pipeline.format.header import IMAGES_OFFSET
 from pipeline.format.reader import CacheReader, row_hash
 from pipeline.recipe import Recipe, StoredType
@@ -160,7 +159,7 @@ def draw_cache(
     images = ImageTable(manifest)
     rows = len(manifest.names)
     random = np.random.default_rng(1)
-    unfinished = PartialBuild(path, recipe, decoder_identity())
+    unfinished = PartialBuild(path, recipe)
     unfinished.fd = files.create(unfinished.building)
     unfinished.rows = np.arange(rows)
     try:

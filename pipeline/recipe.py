@@ -15,7 +15,7 @@ Interpolation = Literal["bilinear", "bicubic", "lanczos", "box", "nearest"]
 Color = tuple[int, int, int]
 
 MAX_SIZE = 4096
-WITHOUT_KEY: dict[str, Any] = {  # the meaning of a stored recipe without a key
+WITHOUT_KEY: dict[str, Any] = {  # the meaning of a key that a recipe of an earlier version lacks
     "fit": "squash",
     "resize_to": None,
     "interpolation": "bilinear",
@@ -23,7 +23,6 @@ WITHOUT_KEY: dict[str, Any] = {  # the meaning of a stored recipe without a key
     "background": None,
     "scaled_decode": False,
 }
-_OMITTED = frozenset(WITHOUT_KEY)  # so that caches with usual values keep the bytes of earlier versions
 
 
 class RecipeOptions(TypedDict, total=False):
@@ -157,9 +156,12 @@ class Recipe:
         return replace(self, mean=Recipe.mean, std=Recipe.std, dtype=Recipe.dtype)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON values; keys of `_OMITTED` only with unusual values, and a square's size as a number."""
-        values = {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(self).items()}
-        values = {name: v for name, v in values.items() if name not in _OMITTED or v != WITHOUT_KEY[name]}
+        """Return every key with a plain JSON value."""
+        return {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(self).items()}
+
+    def to_earlier_dict(self) -> dict[str, Any]:
+        """Return the keys and values that earlier versions stored; their fingerprints depend on them."""
+        values = {k: v for k, v in self.to_dict().items() if k not in WITHOUT_KEY or v != WITHOUT_KEY[k]}
         return values | ({"size": self.size[0]} if self.size[0] == self.size[1] else {})
 
     @classmethod

@@ -119,6 +119,11 @@ def same_images(recipe: Recipe) -> Recipe:
     return replace(recipe, dtype="float32", max_megapixels=64)
 
 
+def has_rows_of(cache: TensorCache, fingerprint: str) -> bool:
+    """Tell whether a fingerprint is that of a cache, or the one that an earlier version gave to the same rows."""
+    return cache.fingerprint == fingerprint or cache.reader.earlier_fingerprint == fingerprint
+
+
 def shard_warnings(cache: TensorCache) -> list[str]:
     """Warn of a cache that is one shard of several; name the path of all of them."""
     shard = None if isinstance(cache.reader, ShardedReader) else cache.reader.header.shard
@@ -222,10 +227,10 @@ def find(cache: Path, run: Path | None, fingerprint: str | None = None) -> Path:
     home = run.absolute().parent.parent
     if cache_exists(home / cache):
         return home / cache
-    for folder in dict.fromkeys((CACHES, home / CACHES)) if fingerprint else ():
+    for folder in dict.fromkeys((CACHES, home / CACHES)):
         for path in sorted({base_path(file) for file in folder.glob("*.h5")}):
             with suppress(CacheError):
-                if TensorCache(path).fingerprint == fingerprint:
+                if fingerprint and has_rows_of(TensorCache(path), fingerprint):
                     return path
     reason = "no such file, neither from here nor from the folder that holds runs/"
     advice = "Move it back, leave a link to it there, or train --resume RUN --cache FILE (--val FILE)"

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from modelnet.data.batches import Batches
-from modelnet.data.caches import match_labels
+from modelnet.data.caches import has_rows_of, match_labels
 from modelnet.data.split import split_by_content
 from modelnet.data.workers import worker_deaths
 from modelnet.eval.evaluate import PREDICTION_COLUMNS, evaluate, prediction_rows
@@ -209,7 +209,7 @@ class Trained:
         except CacheMissing as error:
             error.advice += ", or give --cache to evaluate on another, whole"
             raise
-        if cache.fingerprint != RunFolder(self.run).read_config()["val"]["fingerprint"]:
+        if not has_rows_of(cache, RunFolder(self.run).read_config()["val"]["fingerprint"]):
             reason = f"it is not the one that run {self.run.name} was validated on"
             raise CacheStale("the cache has changed", cache.path, reason, "Give --cache to evaluate on it, whole")
         fraction = self.options.val_fraction
@@ -218,7 +218,7 @@ class Trained:
     def _trained_on(self, cache: TensorCache) -> int:
         """Count the images of a cache that the network was trained on, where it is the run's own."""
         described = RunFolder(self.run).read_config()["cache"]
-        return int(described["images"]) if cache.fingerprint == described["fingerprint"] else 0
+        return int(described["images"]) if has_rows_of(cache, described["fingerprint"]) else 0
 
     def prepare(self, data: bytes) -> Tensor:
         """Prepare an image file bit for bit as the cache prepared the training images.

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from modelnet.data.caches import find
+from modelnet.data.caches import find, has_rows_of
 from modelnet.options import TrainOptions
 from modelnet.runs.tables import Prediction
 from pipeline import TensorCache
@@ -97,7 +97,7 @@ def read_pictures(run: Path, options: TrainOptions, fingerprint: str, images: It
         cache = TensorCache(find(options.val or options.cache, run, fingerprint))
     except PipelineError as error:
         return Pictures({}, str(error))
-    if cache.fingerprint != fingerprint:
+    if not has_rows_of(cache, fingerprint):
         return Pictures({}, f"{show_path(cache.path)} has changed since the run")
     if cache.features is not None:
         return Pictures({}, f"{show_path(cache.path)} holds features, not images")

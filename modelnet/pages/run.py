@@ -13,7 +13,7 @@ from modelnet.options import TrainOptions
 from modelnet.plots.figures import Guess
 from modelnet.progress import EpochRow
 from modelnet.runs.folder import RunFolder
-from modelnet.runs.kind import facts_of, kind_of
+from modelnet.runs.kind import facts_of, images_of, kind_of
 from modelnet.runs.tables import Prediction, best_row, result_row
 from pipeline.errors import RunDamaged
 from pipeline.text import show_path
@@ -139,7 +139,7 @@ class Run:
     def images_validated(self) -> tuple[str, float | None] | None:
         """A key that runs share if they were validated on the same images; None without validation."""
         val = self.config["val"]
-        return None if val is None else (str(val["fingerprint"]), self.options.val_fraction)
+        return None if val is None else (images_of(val), self.options.val_fraction)
 
     @property
     def group_key(self) -> str:

@@ -46,7 +46,7 @@ _images = record(
         "classes": list_of(record({"id": schema.whole_or_text, "name": text, "images": whole()}), least=1),
         "recipe": recipe,
     },
-    {"features": optional(features)},
+    {"features": optional(features), "earlier_fingerprint": text},
 )
 _config = record(
     {"options": options, "cache": _images, "val": optional(_images)},

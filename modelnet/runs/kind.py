@@ -6,6 +6,7 @@ from typing import Any
 
 from modelnet.options import OPTIONS, TrainOptions
 from modelnet.runs.history import describe_epochs
+from pipeline.recipe import Recipe
 
 
 def facts_of(config: dict[str, Any]) -> dict[str, str]:
@@ -24,10 +25,21 @@ def facts_of(config: dict[str, Any]) -> dict[str, str]:
     if weights := config.get("weights"):
         facts["weights"] = f"SHA-256 {weights['sha256'][:12]}"
     cache = config["cache"]
-    facts["training images"] = f"{cache['images']} of {cache['fingerprint'][:8]}"
-    facts |= {name: str(value) for name, value in cache["recipe"].items()}
+    facts["training images"] = f"{cache['images']} of {images_of(cache)[:8]}"
+    facts |= {name: str(value) for name, value in Recipe.from_dict(cache["recipe"]).to_dict().items()}
     torch = config.get("versions", {}).get("torch") or "-"
     return facts | {"commit": str(config.get("git_commit"))[:12], "torch": torch}
+
+
+def images_of(described: Mapping[str, Any]) -> str:
+    """Return the fingerprint that tells whether two runs have the same images.
+
+    It is the one that earlier versions gave, where they could: so their runs go together with new ones.
+
+    Args:
+        described: `cache` or `val` of config.json.
+    """
+    return str(described.get("earlier_fingerprint") or described["fingerprint"])
 
 
 def kind_of(facts: Mapping[str, str]) -> str:

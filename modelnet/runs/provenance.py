@@ -66,11 +66,12 @@ def command(options: TrainOptions, ranks: Ranks) -> str:
 
 
 def describe_images(batches: Batches) -> dict[str, Any]:
-    """Describe a set of images: fingerprint, classes with counts, recipe."""
+    """Describe a set of images: fingerprints (see `kind.images_of`), classes with counts, recipe."""
     cache = batches.cache
     counts = class_counts(cache, batches.subset).tolist()
     return {
         "fingerprint": cache.fingerprint,
+        "earlier_fingerprint": cache.reader.earlier_fingerprint,
         "images": len(batches.subset),
         "classes": [
             {"id": class_id, "name": name, "images": count}

@@ -5,6 +5,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from modelnet.data.caches import has_rows_of
 from modelnet.data.split import SPLIT_COLUMNS, split_rows
 from modelnet.options import TrainOptions
 from modelnet.progress import EpochRow, Progress
@@ -132,7 +133,7 @@ def restored(run: RunFolder, setup: Setup, progress: Progress, stop: Stop) -> Tr
     config, content = ranks.first((run.read_config(), run.load_checkpoint()) if run.is_written else None)
     check_fits(content, setup.cache, os.fspath(run.checkpoints / "last.pt"))
     for cache, described in ((setup.cache, config["cache"]), (setup.val, config["val"])):
-        if cache is not None and cache.fingerprint != described["fingerprint"]:
+        if cache is not None and not has_rows_of(cache, described["fingerprint"]):
             reason = f"it is not the one that run {path.name} began with"
             raise CacheStale("the cache has changed", cache.path, reason, "Start a new run")
     restore(setup, content, run.checkpoints / "last.pt")

@@ -74,12 +74,12 @@ def assess(task: Task) -> Assessment:
         return Assessment(task, images, why=why, todo=count)
     stats = stat_cache.read_stats(old)
     damaged = damaged_rows(old) if stats is None else []
-    staleness = compare(images, old, task.recipe, task.decoder, stats, damaged)
+    staleness = compare(images, old, task.recipe, stats, damaged)
     if old.header.shard != task.shard and not staleness.other:
         staleness.other.append(f"it was {describe_shard(old.header.shard)}")
     why = str(staleness) or ("a rebuild was asked for" if task.rebuild else "")
     reusable = staleness.same_pixels and not task.rebuild
     todo = 0 if not why else count
     if why and reusable:
-        todo = count - staleness.shared - len(staleness.failures) + len(damaged)
+        todo = count - staleness.shared + staleness.other_rows - len(staleness.failures) + len(damaged)
     return Assessment(task, images, old, why, staleness, reusable, todo)

@@ -15,15 +15,14 @@ from numpy.typing import NDArray
 
 from pipeline.build import stat_cache
 from pipeline.build.assess import assess
-from pipeline.build.image_table import DONE, FAILED, TODO, TRANSIENT
+from pipeline.build.image_table import DONE, FAILED, TODO
 from pipeline.build.lock import build_lock
 from pipeline.build.output import identity, made_folder, refuse_beside_shards, refuse_place, storage_errors
 from pipeline.build.partial import PartialBuild
 from pipeline.build.pool import run_items
 from pipeline.build.report import BuildReport
 from pipeline.build.task import Progress, Task, choose_recipe
-from pipeline.build.worker import Item, Job
-from pipeline.decode.decode import decoder_identity
+from pipeline.build.worker import DonorCache, Item, Job
 from pipeline.errors import SourceError
 from pipeline.format.header import IMAGES_OFFSET, Header
 from pipeline.format.inspection import inspect_images
@@ -74,10 +73,9 @@ def build_cache(
     if workers is not None and workers < 1:
         raise ValueError(f"workers is a number of processes from 1, not {workers}")
     refuse_beside_shards(path)
-    decoder = decoder_identity()
     before = identity(path)
     manifest = scan_source(source, path, choice)
-    task = Task(source, choice, manifest, path, recipe, decoder, before, rebuild=rebuild, workers=workers)
+    task = Task(source, choice, manifest, path, recipe, before, rebuild=rebuild, workers=workers)
     task = replace(task, options=options, inherited=inherited)
     report = build_file(task, executor=executor, wait=wait, progress=progress)
     report.seconds = time.monotonic() - start
@@ -116,7 +114,7 @@ class _Build:
         self.path = task.path
         self.found = assess(task)
         self.images = self.found.images
-        self.partial = PartialBuild(task.path, task.recipe, task.decoder, anew=task.rebuild, shard=task.shard)
+        self.partial = PartialBuild(task.path, task.recipe, anew=task.rebuild, shard=task.shard)
         self.counts: Counter[str] = Counter()
 
     def run(self, executor: Executor | None, progress: Progress | None) -> BuildReport:
@@ -127,7 +125,7 @@ class _Build:
             return self._up_to_date(old.header)
         donor = None
         if old is not None and self.found.reusable:
-            donor = (self.path, old.header.fingerprint)
+            donor = DonorCache(self.path, old.header.fingerprint, self.found.staleness.other_formats)
             self._take_over_failures()
         try:
             kept = self.partial.open(self.images)
@@ -142,7 +140,7 @@ class _Build:
         self._keep_stats(header, report)
         report.inspection = inspect_images(CacheReader(self.path))
         if self.partial.discarded:
-            report.warnings.append("an unfinished build of another recipe, decoder or format was discarded")
+            report.warnings.append("an unfinished build of another recipe or format was discarded")
         return report
 
     def _up_to_date(self, header: Header) -> BuildReport:
@@ -155,8 +153,7 @@ class _Build:
 
     def _take_over_failures(self) -> None:
         for candidate, failure in self.found.staleness.failures.items():
-            self.images.state[candidate] = TRANSIENT if failure.transient else FAILED
-            self.images.reasons[candidate] = failure.reason
+            self.images.take_over(candidate, failure)
 
     def _fill(self, job: Job, executor: Executor | None, progress: Progress | None) -> None:
         """Fill every missing row, and note each in image table and journal."""

@@ -4,8 +4,6 @@ The caller, who knows networks, gives the function.
 """
 
 import errno
-import hashlib
-import json
 import os
 import time
 from collections.abc import Callable
@@ -29,7 +27,8 @@ from pipeline.build.staleness import count_shared, damaged_rows
 from pipeline.errors import OutputError
 from pipeline.format import hdf5
 from pipeline.format.features import Features
-from pipeline.format.header import IMAGES_OFFSET, TABLE_NAMES, VERSION, Extent, Header
+from pipeline.format.fingerprint import features_fingerprint
+from pipeline.format.header import IMAGES_OFFSET, TABLE_NAMES, Extent, Header
 from pipeline.format.reader import CacheReader, outside_digest, row_hash
 from pipeline.format.sharded import Reader
 from pipeline.format.tables import failed_table
@@ -115,12 +114,6 @@ def write_features(
     return FeaturesReport(path, features, header.num_images, why, up_to_date, header.file_size, seconds)
 
 
-def fingerprint(features: Features) -> str:
-    """Digest all that decides the numbers: network, weights, and the fingerprint of the images."""
-    values = ["features", VERSION, features.to_dict()]
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
-
-
 def _why_stale(old: CacheReader, images: Reader, features: Features, rebuild: bool) -> str:
     """Return why a cache of features is out of date; empty where it is up to date.
 
@@ -196,11 +189,11 @@ def _write_rows(
 def _finish(fd: int, of_images: Reader, features: Features, extent: Extent, tables: dict[str, NDArray[Any]]) -> Header:
     """Write the tables and objects around the rows, and the header last."""
     with held_signals():  # an exception must not pass through the HDF5 library
-        extents, size = hdf5.write_objects(fd, extent, tables)
+        extents, size = hdf5.write_objects(fd, extent, tables, hdf5.attributes_of(of_images.recipe, "features"))
     header = Header(
         recipe=of_images.recipe,
         decoder=of_images.decoder,
-        fingerprint=fingerprint(features),
+        fingerprint=features_fingerprint(features),
         content="features",
         shard=None,
         extents=extents,

@@ -1,5 +1,6 @@
 """Hold a build's data on every image in columns, and turn them into the tables of the cache."""
 
+import hashlib
 import os
 from typing import Any
 
@@ -8,11 +9,16 @@ from numpy.typing import NDArray
 
 from pipeline.build.journal import Entry
 from pipeline.build.worker import Result
+from pipeline.decode.decode import decoder_identity, read_kind
+from pipeline.decode.faults import Undecodable
+from pipeline.decode.formats import FORMATS
 from pipeline.format.tables import Failed, byte_table, failed_table, near_rows, note_table
+from pipeline.recipe import Recipe
 from pipeline.source.manifest import Manifest
-from pipeline.source.reader import Stat
+from pipeline.source.reader import Damaged, Stat, read_image
 
 TODO, DONE, FAILED, TRANSIENT = 0, 1, 2, 3
+_FORMAT_BYTES = max(len(form.name) for form in FORMATS)
 
 
 class ImageTable:
@@ -21,6 +27,8 @@ class ImageTable:
     Attributes:
         state: (M,) uint8, TODO, DONE, FAILED (follows from the bytes) or TRANSIENT (may not come again).
         source_sha256: (M, 32) uint8, zero where not known.
+        source_size: (M, 2) int32, height and width of the image file; zero where not known.
+        source_format: (M,) fixed-length bytes, the format of the image file; empty where there is none.
         row_hash, image_hash: (M,) uint64.
         stats: (M, 4) int64, the column of the manifest; a row is updated when its file is read.
         notes, reasons: by image, where there are any.
@@ -31,6 +39,8 @@ class ImageTable:
         self.manifest = manifest
         self.state = np.zeros(count, np.uint8)
         self.source_sha256 = np.zeros((count, 32), np.uint8)
+        self.source_size = np.zeros((count, 2), np.int32)
+        self.source_format = np.zeros(count, f"S{_FORMAT_BYTES}")
         self.row_hash = np.zeros(count, np.uint64)
         self.image_hash = np.zeros(count, np.uint64)
         self.stats = manifest.stats
@@ -44,6 +54,28 @@ class ImageTable:
         if found and found != tuple(self.stats[candidate].tolist()):
             self.stats[candidate] = found
 
+    def know_source(self, candidate: int, form: str, size: tuple[int, int]) -> None:
+        """Note format and size of a file."""
+        self.source_format[candidate] = form.encode()
+        self.source_size[candidate] = size
+
+    def read_source(self, candidate: int, recipe: Recipe) -> None:
+        """Note format and size of a file whose row an earlier version decoded; where it cannot, have it decoded."""
+        try:
+            data, _ = read_image(self.manifest.location(candidate))
+            if hashlib.sha256(data).digest() == self.known_sha256(candidate):
+                self.know_source(candidate, *read_kind(data, recipe))
+                return
+        except (Undecodable, Damaged, OSError, MemoryError):  # the worker that decodes it will say why
+            pass
+        self.state[candidate] = TODO
+
+    def take_over(self, candidate: int, failure: Failed) -> None:
+        """Note a failure that an old cache has stored."""
+        self.state[candidate] = TRANSIENT if failure.transient else FAILED
+        self.reasons[candidate] = failure.reason
+        self.know_source(candidate, failure.format, (0, 0))
+
     def known_sha256(self, candidate: int) -> bytes:
         """Return a file's SHA-256, empty where it is not known."""
         digest = self.source_sha256[candidate]
@@ -56,6 +88,7 @@ class ImageTable:
         self.state[candidate] = {"failed": FAILED, "transient": TRANSIENT}.get(result.how, DONE)
         self.row_hash[candidate] = result.row_hash
         self.image_hash[candidate] = result.image_hash
+        self.know_source(candidate, result.format, result.source_size)
         self._set(self.notes, candidate, result.notes)
         self._set(self.reasons, candidate, result.reason)
 
@@ -64,11 +97,14 @@ class ImageTable:
         self.know(candidate, entry.source_sha256)
         self.row_hash[candidate] = entry.row_hash
         self.image_hash[candidate] = entry.image_hash
+        self.know_source(candidate, entry.format, entry.source_size)
         self._set(self.notes, candidate, entry.notes)
         self._set(self.reasons, candidate, entry.reason)
 
     def entry(self, candidate: int) -> Entry:
         """Return the journal's entry for an image."""
+        height, width = self.source_size[candidate].tolist()
+        form = self.source_format[candidate].decode()
         return Entry(
             folder=self.manifest.class_folders[self.manifest.labels[candidate]],
             name=self.manifest.names[candidate],
@@ -78,6 +114,9 @@ class ImageTable:
             image_hash=int(self.image_hash[candidate]),
             notes=self.notes.get(candidate, ()),
             reason=self.reasons.get(candidate, ""),
+            format=form,
+            source_size=(height, width),
+            decoder=decoder_identity(form) if form else "",
         )
 
     def failed(self) -> list[Failed]:
@@ -89,6 +128,7 @@ class ImageTable:
                 self.reasons[candidate],
                 bool(self.state[candidate] == TRANSIENT),
                 self.known_sha256(candidate).hex(),
+                self.source_format[candidate].decode(),
             )
             for candidate in np.flatnonzero(self.state >= FAILED).tolist()
         ]
@@ -96,6 +136,11 @@ class ImageTable:
         return sorted(
             self.manifest.failed + found, key=lambda f: (position.get(f.class_id, len(position)), os.fsencode(f.name))
         )
+
+    def decoder(self) -> dict[str, str]:
+        """Return the identity of the decoder of every format that a row or a failure has."""
+        names = [name.decode() for name in np.unique(self.source_format[self.state != TODO]).tolist() if name]
+        return {name: decoder_identity(name) for name in names}
 
     def tables(self) -> dict[str, NDArray[Any]]:
         """Return the tables of the finished cache: of the images that became rows, in order."""
@@ -117,6 +162,8 @@ class ImageTable:
             "class_names": byte_table([name.encode() for name in self.manifest.class_names]),
             "row_hash": self.row_hash[rows].astype("<u8", copy=False),
             "source_sha256": self.source_sha256[rows],
+            "source_size": self.source_size[rows].astype("<i4", copy=False),
+            "source_format": byte_table(self.source_format[rows].tolist()),
             "image_hash": self.image_hash[rows].astype("<u8", copy=False),
             "failed": failed_table(self.failed()),
             "remarks": note_table(notes),

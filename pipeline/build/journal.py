@@ -13,12 +13,16 @@ from typing import Any, NamedTuple
 
 import xxhash
 
+from pipeline.decode.decode import decoder_identity
 from pipeline.source.reader import Stat
 from pipeline.system import files
 
 
 class Entry(NamedTuple):
-    """The result for one image: a row, or a failure that follows from its bytes (`reason`)."""
+    """The result for one image: a row, or a failure that follows from its bytes (`reason`).
+
+    It counts only with the same `decoder` of its format. Earlier versions did not write the last three.
+    """
 
     folder: bytes
     name: bytes
@@ -28,6 +32,9 @@ class Entry(NamedTuple):
     image_hash: int = 0
     notes: tuple[str, ...] = ()
     reason: str = ""
+    format: str = ""
+    source_size: tuple[int, int] = (0, 0)
+    decoder: str = ""
 
 
 class Journal:
@@ -71,6 +78,13 @@ def read_journal(path: Path) -> Iterator[Entry]:
             yield _entry(line)
 
 
+def is_of_this_decoder(entry: Entry, begun: dict[str, Any]) -> bool:
+    """Tell whether this installation would have the same result for an entry of the build `begun`."""
+    if "decoder" in begun and not entry.format:  # an earlier version's; it read fewer formats, so failures say nothing
+        return not entry.reason
+    return not entry.format or entry.decoder == decoder_identity(entry.format)
+
+
 def _line(values: dict[str, Any]) -> bytes:
     text = json.dumps(values, separators=(",", ":")).encode("ascii")
     return f"{xxhash.xxh3_64_hexdigest(text)} ".encode() + text + b"\n"
@@ -104,5 +118,6 @@ def _entry(values: dict[str, Any]) -> Entry:
             "source_sha256": bytes.fromhex(values["source_sha256"]),
             "stat": Stat(*values["stat"]),
             "notes": notes,
+            "source_size": tuple(values.get("source_size", (0, 0))),
         }
     )

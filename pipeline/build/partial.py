@@ -7,14 +7,16 @@ import os
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
 from pipeline.build.image_table import DONE, FAILED, TODO, ImageTable
-from pipeline.build.journal import Entry, Journal, begun_build, read_journal
+from pipeline.build.journal import Entry, Journal, begun_build, is_of_this_decoder, read_journal
 from pipeline.build.space import bytes_needed, room_needed
+from pipeline.decode.decode import earlier_decoder_identity
 from pipeline.errors import OutputError
 from pipeline.format import hdf5
 from pipeline.format.fingerprint import fingerprint
@@ -37,26 +39,22 @@ class PartialBuild:
     Args:
         cache: path of the cache that is built.
         recipe: of the build.
-        decoder: of this installation.
         anew: keep only rows of an earlier build with this flag (`--rebuild`).
         shard: number of the shard; None for a whole cache.
     """
 
-    def __init__(
-        self, cache: Path, recipe: Recipe, decoder: str, anew: bool = False, shard: Shard | None = None
-    ) -> None:
+    def __init__(self, cache: Path, recipe: Recipe, anew: bool = False, shard: Shard | None = None) -> None:
         self.cache = cache
         self.recipe = recipe
-        self.decoder = decoder
         self.shard = shard
         self.building = cache.with_name(cache.name + ".building")
         self._aside = cache.with_name(cache.name + ".building.new")
         self.journal_path = cache.with_name(cache.name + ".journal")
-        self.build = {"format": VERSION, "recipe": recipe.to_dict(), "decoder": decoder, "anew": anew}
+        self.build = {"format": VERSION, "recipe": recipe.to_dict(), "anew": anew}
         self.rows: NDArray[np.int64] = np.empty(0, np.int64)
         self.fd = -1
         self.journal: Journal | None = None
-        self.discarded = False  # a partial build with another recipe or decoder: no row could be kept
+        self.discarded = False  # a partial build with another recipe: no row could be kept
 
     def open(self, images: ImageTable) -> int:
         """Resume the earlier build and keep the rows that still fit, or begin a new one.
@@ -138,13 +136,13 @@ class PartialBuild:
         files.write_all(self.fd, bytes(IMAGES_OFFSET), 0)
         if not rows.count:
             files.write_all(self.fd, bytes(rows.row_bytes), rows.offset)
-        tables = images.tables()
+        tables, decoder = images.tables(), images.decoder()
         with held_signals():  # an exception must not pass through the HDF5 library
-            extents, size = hdf5.write_objects(self.fd, rows, tables)
+            extents, size = hdf5.write_objects(self.fd, rows, tables, hdf5.attributes_of(self.recipe, "images"))
         header = Header(
             recipe=self.recipe,
-            decoder=self.decoder,
-            fingerprint=fingerprint(self.recipe, self.decoder, tables),
+            decoder=decoder,
+            fingerprint=fingerprint(self.recipe, decoder, tables),
             content="images",
             shard=self.shard,
             extents=extents,
@@ -187,7 +185,8 @@ class PartialBuild:
 
     def _resume(self, images: ImageTable) -> bool:
         """Find the rows that the journal names; mark their images DONE, and known failures FAILED."""
-        if begun_build(self.journal_path) != self.build:
+        begun = begun_build(self.journal_path)
+        if begun != self.build and begun != self._earlier_build(begun):
             return False
         try:
             self.fd = files.open_for_writing(self.building)
@@ -199,6 +198,8 @@ class PartialBuild:
         moved: dict[bytes, Entry] = {}
         places = _places(images)
         for entry in read_journal(self.journal_path):
+            if not is_of_this_decoder(entry, begun):
+                continue
             candidate = _find(images, places, entry)
             if candidate is not None and _same_content(images, candidate, entry):
                 images.restore(candidate, entry)
@@ -215,7 +216,15 @@ class PartialBuild:
             may_be_moved &= np.isin(images.stats[:, 0], [*sizes, -1])
         for candidate in np.flatnonzero(may_be_moved).tolist() if moved else ():
             self._take_moved(images, candidate, moved, found)
+        for candidate in np.flatnonzero((images.state == DONE) & (images.source_format == b"")).tolist():
+            images.read_source(candidate, self.recipe)
         return True
+
+    def _earlier_build(self, begun: dict[str, Any]) -> dict[str, Any] | None:
+        """Return the description of this build by an earlier version, which had one decoder of all formats."""
+        if "decoder" not in begun:
+            return None
+        return self.build | {"recipe": self.recipe.to_earlier_dict(), "decoder": earlier_decoder_identity()}
 
     def _take_place(self, images: ImageTable, candidate: int, found: "_Rows") -> None:
         place = found.take(images.row_hash[candidate])

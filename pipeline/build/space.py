@@ -5,10 +5,10 @@ from pipeline.format.duplicates import MOST_PAIRS
 from pipeline.format.header import IMAGES_OFFSET
 from pipeline.recipe import Recipe
 
-_BYTES_A_TABLE_ROW = 8 + 8 + 32 + 8 + 64  # labels, row_hash, source_sha256, image_hash, perhaps a remark
+_BYTES_A_TABLE_ROW = 8 + 8 + 32 + 8 + 5 + 8 + 64  # labels, row_hash, tables of the source, image_hash, perhaps a remark
 
 
-_BYTES_A_JOURNAL_LINE = 320  # without the name
+_BYTES_A_JOURNAL_LINE = 420  # without the name
 
 
 _BYTES_OF_OBJECTS = 64 * 1024

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.build.image_table import ImageTable
+from pipeline.decode.decode import decoder_identity
 from pipeline.format.reader import CacheReader
 from pipeline.format.tables import Failed
 from pipeline.recipe import Recipe
@@ -32,7 +33,9 @@ class Staleness:
         other: differences that concern no single file, as phrases: "size 224 → 256".
         shared: images of the source whose content is in the cache, under whatever class and name.
         held: images of the cache whose content is in the source.
-        same_pixels: rows of the cache can be copied, or derived without decoding.
+        same_pixels: rows of the cache can be copied, or derived without decoding, but for those of `other_formats`.
+        other_formats: the formats of the cache that this installation decodes otherwise.
+        other_rows: images of the source with a row of such a format.
         rows: (M,) the row of each image, by class and name; -1 where there is none.
         failures: by image, the stored failures that a build would meet again.
     """
@@ -42,6 +45,8 @@ class Staleness:
     shared: int = 0
     held: int = 0
     same_pixels: bool = False
+    other_formats: frozenset[str] = frozenset()
+    other_rows: int = 0
     rows: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
     failures: dict[int, Failed] = field(default_factory=dict)
 
@@ -73,7 +78,6 @@ def compare(
     images: ImageTable,
     cache: CacheReader,
     recipe: Recipe,
-    decoder: str,
     stats: NDArray[np.int64] | None,
     damaged: Iterable[int] = (),
 ) -> Staleness:
@@ -85,13 +89,14 @@ def compare(
         images: of the source as it is now.
         cache: the cache.
         recipe: of the build.
-        decoder: of this installation.
         stats: from `stat_cache.read_stats`; None to read every file.
         damaged: rows that do not match their hash.
     """
     manifest, staleness = images.manifest, Staleness()
-    staleness.other = _other_differences(manifest, cache, recipe, decoder)
-    staleness.same_pixels = cache.header.decoder == decoder and cache.header.recipe.pixels == recipe.pixels
+    others = {name for name, digits in cache.decoder.items() if decoder_identity(name) != digits}
+    staleness.other_formats = frozenset(others)
+    staleness.other = _other_differences(manifest, cache, recipe, others)
+    staleness.same_pixels = cache.header.recipe.pixels == recipe.pixels
     old_rows, old_failed = _match(manifest, cache)
     staleness.rows = old_rows
     _know_contents(images, cache, old_rows, old_failed, stats)
@@ -111,10 +116,11 @@ def compare(
     return staleness
 
 
-def _other_differences(manifest: Manifest, cache: CacheReader, recipe: Recipe, decoder: str) -> list[str]:
+def _other_differences(manifest: Manifest, cache: CacheReader, recipe: Recipe, other_formats: set[str]) -> list[str]:
     differences = cache.header.recipe.differences(recipe)
-    if cache.header.decoder != decoder:
-        differences.append("this installation decodes images to other pixels")
+    if other_formats:
+        names = ", ".join(sorted(other_formats)) or "images"  # an earlier version's cache does not know its formats
+        differences.append(f"this installation decodes {names} to other pixels")
     if cache.earlier:
         differences.append("made by an earlier version")
     old, new = set(cache.class_folders), set(manifest.class_folders)
@@ -214,7 +220,12 @@ def _compare_failed(
     old = cache.failed
     for candidate, place in failed.items():
         name = names[images.manifest.labels[candidate]]
+        if cache.earlier:  # it read fewer formats: any file may give an image now
+            continue
         if not old[place].transient:
+            if old[place].format in staleness.other_formats:
+                staleness.changes["to be tried again", name] += 1
+                continue
             if images.known_sha256(candidate).hex() != old[place].source_sha256:
                 staleness.changes["changed", name] += 1
                 continue
@@ -288,6 +299,8 @@ def _count_common(staleness: Staleness, images: ImageTable, cache: CacheReader, 
     rows = np.delete(np.arange(len(stored)), staleness.rows[unchanged])
     staleness.shared = len(unchanged) + count_shared(images.source_sha256[others], stored)
     staleness.held = len(unchanged) + (count_shared(stored[rows], images.source_sha256) if len(rows) else 0)
+    formats = [name.encode() for name in staleness.other_formats]
+    staleness.other_rows = count_shared(images.source_sha256, stored[np.isin(cache.table("source_format"), formats)])
 
 
 def count_shared(digests: NDArray[np.uint8], others: NDArray[np.uint8]) -> int:

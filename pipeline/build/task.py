@@ -72,7 +72,7 @@ class Task:
         choice: of classes and images.
         manifest: the images of the file.
         path: the file.
-        recipe, decoder: of the build.
+        recipe: of the build.
         before: `identity` of the file, from before the scan.
         shard: number of the shard; None for a whole cache. The caller checks whether the shards hold other photographs:
             a single shard is too small to tell.
@@ -81,6 +81,7 @@ class Task:
         format: version of the format that the sender writes.
         options: the options that the recipe was chosen by; None for a recipe that must not change.
         inherited: the options that the recipe takes from the old cache, in one line.
+        decoder: by format, the identity of the sender's decoders; a remote worker must have the same.
     """
 
     source: Path
@@ -88,7 +89,6 @@ class Task:
     manifest: Manifest
     path: Path
     recipe: Recipe
-    decoder: str
     before: tuple[int, int, int] | None
     shard: Shard | None = None
     rebuild: bool = False
@@ -96,6 +96,7 @@ class Task:
     format: int = VERSION
     options: RecipeOptions | None = None
     inherited: str = ""
+    decoder: dict[str, str] | None = None
 
     def again(self) -> Self:
         """Return the task anew: another build has made the file since `before`, perhaps from a newer source."""

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.decode.decode import decode
+from pipeline.decode.decode import decode, read_kind
 from pipeline.decode.faults import Undecodable
 from pipeline.format.reader import CacheReader, row_hash
 from pipeline.recipe import Recipe, pixels_to_row, row_to_pixels
@@ -46,6 +46,26 @@ class Result(NamedTuple):
     image_hash: int = 0
     notes: tuple[str, ...] = ()
     reason: str = ""
+    format: str = ""
+    source_size: tuple[int, int] = (0, 0)
+
+
+class DonorCache(NamedTuple):
+    """An old cache whose rows can be copied or derived, but for those of formats that are decoded otherwise now."""
+
+    path: Path
+    fingerprint: str
+    other_formats: frozenset[str] = frozenset()
+
+
+class Kept(NamedTuple):
+    """A row of an old cache, as the new one stores it. Earlier versions did not store format and size of the file."""
+
+    row: NDArray[Any]
+    notes: tuple[str, ...]
+    image_hash: int
+    format: str
+    source_size: tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -56,13 +76,13 @@ class Job:
         output: the file that rows are written into.
         offset: byte of row 0 in it.
         recipe: how an image becomes a row.
-        donor: path and fingerprint of an old cache whose rows can be copied or derived; or None.
+        donor: the old cache whose rows are copied; or None.
     """
 
     output: Path
     offset: int
     recipe: Recipe
-    donor: tuple[Path, str] | None = None
+    donor: DonorCache | None = None
 
 
 def fill_rows(job: Job, items: Sequence[Item]) -> list[Result]:
@@ -72,7 +92,7 @@ def fill_rows(job: Job, items: Sequence[Item]) -> list[Result]:
         OSError: the rows could not be written, or the system is out of file handles; a file that cannot be *read* is
             a failure of that image.
     """
-    donor = None if job.donor is None else _donor(*job.donor)
+    donor = None if job.donor is None else _donor(job.donor)
     fd = files.open_for_writing(job.output)
     try:
         results = []
@@ -86,13 +106,9 @@ def fill_rows(job: Job, items: Sequence[Item]) -> list[Result]:
 
 
 def _fill_row(job: Job, fd: int, donor: "Donor | None", item: Item) -> Result:
-    row: NDArray[Any] | None = None
     sha256, found, how = item.source_sha256, None, "copied"
-    looks = 0
-    notes: tuple[str, ...] = ()
-    if donor and sha256:
-        row, looks, notes = donor.find(sha256, job.recipe)
-    if row is None:
+    known = donor.find(sha256, job.recipe) if donor and sha256 else None
+    if known is None or not known.format:
         try:
             data, found = read_image(item.location)
         except OSError as error:
@@ -106,21 +122,33 @@ def _fill_row(job: Job, fd: int, donor: "Donor | None", item: Item) -> Result:
             return Result(item.row, "failed", sha256, damaged.found, reason=damaged.reason)
         sha256 = hashlib.sha256(data).digest()
         if donor and sha256 != item.source_sha256:
-            row, looks, notes = donor.find(sha256, job.recipe)
-    if row is None:
+            known = donor.find(sha256, job.recipe)
+        if known and not known.format:
+            known = _with_source(known, data, job.recipe)
+    if known is None:
         how = "decoded"
         try:
-            pixels_HWC, notes, looks, *_ = decode(data, job.recipe)
+            decoded = decode(data, job.recipe)
         except Undecodable as error:
-            return Result(item.row, "failed", sha256, found, reason=str(error))
+            return Result(item.row, "failed", sha256, found, reason=str(error), format=error.format)
         except MemoryError:
             reason = f"needs more than {BYTES_AN_IMAGE / 1e9:g} GB of memory"
             return Result(item.row, "transient", sha256, found, reason=reason)
-        row = pixels_to_row(pixels_HWC, job.recipe)
+        known = Kept(pixels_to_row(decoded.pixels_HWC, job.recipe), *decoded[1:])
     place = job.offset + item.row * job.recipe.row_bytes
-    files.write_all(fd, row.reshape(-1).view(np.uint8).data, place)
+    files.write_all(fd, known.row.reshape(-1).view(np.uint8).data, place)
     files.begin_writing(fd, job.recipe.row_bytes, place)
-    return Result(item.row, how, sha256, found, row_hash(row), looks, notes)
+    row, notes, looks, form, size = known
+    return Result(item.row, how, sha256, found, row_hash(row), looks, notes, format=form, source_size=size)
+
+
+def _with_source(known: Kept, data: bytes, recipe: Recipe) -> Kept | None:
+    """Add format and size of the image file; None where its header cannot be read any more."""
+    try:
+        form, size = read_kind(data, recipe)
+    except Undecodable:
+        return None
+    return known._replace(format=form, source_size=size)
 
 
 def _why(error: OSError) -> str:
@@ -131,9 +159,10 @@ def _why(error: OSError) -> str:
 class Donor:
     """An old cache whose rows are copied; they are found by the content of the image file."""
 
-    def __init__(self, path: Path) -> None:
-        self.cache = CacheReader(path)
+    def __init__(self, cache: DonorCache) -> None:
+        self.cache = CacheReader(cache.path)
         self.recipe = self.cache.header.recipe
+        self.other_formats = cache.other_formats
         keys = np.ascontiguousarray(self.cache.table("source_sha256")[:, :8]).view(np.uint64).reshape(-1)
         self.order = np.argsort(keys, kind="stable")
         self.keys = keys[self.order]  # eight bytes of each digest search, all 32 decide
@@ -141,16 +170,20 @@ class Donor:
         for row, note in self.cache.notes:
             self.notes[row] = (*self.notes.get(row, ()), note)
 
-    def find(self, sha256: bytes, recipe: Recipe) -> tuple[NDArray[Any] | None, int, tuple[str, ...]]:
-        """Return (row as `recipe` stores it, image hash, notes). The row is None if there is none, or it is damaged."""
+    def find(self, sha256: bytes, recipe: Recipe) -> Kept | None:
+        """Return the row of a file as `recipe` stores it; None if there is none, or it is damaged."""
         key = np.frombuffer(sha256, np.uint64)[0]
         first, end = (int(np.searchsorted(self.keys, key, side)) for side in ("left", "right"))
         for row in self.order[first:end].tolist():
-            if self.cache.table("source_sha256")[row].tobytes() == sha256 and self.cache.row_is_good(row):
-                stored = self._derive(row, recipe)
-                if stored is not None:
-                    return stored, int(self.cache.table("image_hash")[row]), self.notes.get(row, ())
-        return None, 0, ()
+            form = self.cache.table("source_format")[row].decode()
+            if self.cache.table("source_sha256")[row].tobytes() != sha256 or form in self.other_formats:
+                continue
+            stored = self._derive(row, recipe) if self.cache.row_is_good(row) else None
+            if stored is not None:
+                height, width = self.cache.table("source_size")[row].tolist()
+                looks = int(self.cache.table("image_hash")[row])
+                return Kept(stored, self.notes.get(row, ()), looks, form, (height, width))
+        return None
 
     def _derive(self, row: int, recipe: Recipe) -> NDArray[Any] | None:
         stored: NDArray[Any] = self.cache.images[row]
@@ -161,6 +194,6 @@ class Donor:
 
 
 @lru_cache(maxsize=1)
-def _donor(path: Path, fingerprint: str) -> Donor:
+def _donor(cache: DonorCache) -> Donor:
     """Open a donor once a process. The fingerprint tells it from a later cache at the same path."""
-    return Donor(path)
+    return Donor(cache)

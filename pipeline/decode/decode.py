@@ -69,15 +69,32 @@ def decode(data: bytes, recipe: Recipe) -> Decoded:
             here: 16 bits a channel, a CMYK TIFF.
         MemoryError: the decoder ran out of memory.
     """
-    form = recognize(data)
-    if not isinstance(form, Format):
-        raise Undecodable(f"{form}; only {NAMES} are read" if form else "not an image")
+    form = _format_of(data)
     try:
         with _strict_pillow():
             return _decode(data, form, recipe)
     except Undecodable as error:
         error.format = form.name
         raise
+
+
+def read_kind(data: bytes, recipe: Recipe) -> tuple[str, tuple[int, int]]:
+    """Return `format` and `source_size` of `Decoded` by the header of a file alone; no pixel is decoded.
+
+    Raises:
+        Undecodable: as `decode`, as far as the header shows it.
+    """
+    form = _format_of(data)
+    with _strict_pillow():
+        image = open_image(data, form, recipe.max_megapixels)
+    return form.name, (image.height, image.width)
+
+
+def _format_of(data: bytes) -> Format:
+    form = recognize(data)
+    if not isinstance(form, Format):
+        raise Undecodable(f"{form}; only {NAMES} are read" if form else "not an image")
+    return form
 
 
 def _decode(data: bytes, form: Format, recipe: Recipe) -> Decoded:

@@ -16,9 +16,9 @@ from pipeline.errors import AccessDenied, CacheDamaged, CacheError, CacheMissing
 from pipeline.format.features import Features
 from pipeline.format.header import (
     IMAGES_OFFSET,
+    LATER_TABLES,
     MAGIC,
     PREFIX,
-    TABLE_NAMES,
     TABLES,
     USER_BLOCK,
     VERSION,
@@ -137,10 +137,11 @@ def _parse(values: Any) -> Header:
             count=count,
             offset=entry["offset"],
         )
-    recipe = Recipe.from_dict(values["recipe"])
+    recipe, decoder = Recipe.from_dict(values["recipe"]), values["decoder"]
+    earlier = isinstance(decoder, str) or values["recipe"].keys() < recipe.to_dict().keys()
     header = Header(
         recipe=recipe,
-        decoder=str(values["decoder"]),
+        decoder={"": decoder} if isinstance(decoder, str) else {str(name): str(decoder[name]) for name in decoder},
         fingerprint=str(values["fingerprint"]),
         content=str(values["content"]),
         shard=None if values["shard"] is None else Shard.from_dict(values["shard"]),
@@ -148,9 +149,10 @@ def _parse(values: Any) -> Header:
         file_size=values["file_size"],
         digest=str(values["digest"]),
         features=Features.from_dict(values["features"]) if "features" in values else None,
-        earlier_recipe=values["recipe"] if values["recipe"].keys() < recipe.to_dict().keys() else None,
+        earlier={"recipe": values["recipe"], "decoder": decoder} if earlier else None,
     )
-    for digits, length in ((header.decoder, 32), (header.fingerprint, 64), (header.digest, 32)):
+    decoders = [(digits, 32) for digits in header.decoder.values() if digits]
+    for digits, length in (*decoders, (header.fingerprint, 64), (header.digest, 32)):
         check_digits(digits, length)
     if header.content != ("images" if header.features is None else "features"):
         raise ValueError(f"content {header.content!r} is not known")
@@ -159,7 +161,9 @@ def _parse(values: Any) -> Header:
 
 
 def _check_shapes(header: Header) -> None:
-    if list(header.extents) != ["images", *TABLE_NAMES]:
+    missing = () if LATER_TABLES[0] in header.extents or header.earlier is None else LATER_TABLES
+    tables = [table for table in TABLES if table[0] not in missing]
+    if list(header.extents) != ["images", *(name for name, *_ in tables)]:
         raise ValueError(f"datasets {', '.join(header.extents)}")
     images = header.extents["images"]
     least = 1 if header.shard is None else 0  # a shard of a small set may have no image
@@ -168,7 +172,7 @@ def _check_shapes(header: Header) -> None:
     counts = {name: header.extents[name].count for name in ("images", "classes", "failed", "remarks", "alike")}
     if counts["classes"] < 1:
         raise ValueError("no classes")
-    for name, dtype, shape, of in TABLES:
+    for name, dtype, shape, of in tables:
         extent = header.extents[name]
         fits = extent.dtype == dtype if dtype else _is_bytes(extent.dtype)
         if not fits or extent.row_shape != shape or extent.count != counts[of]:

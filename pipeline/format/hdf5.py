@@ -8,13 +8,33 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.format.header import IMAGES_OFFSET, USER_BLOCK, Extent
+from pipeline.recipe import Recipe
 from pipeline.system import files
 
 _ALIGNED_FROM = 2048  # bytes; smaller tables may lie in the gap before the images
 SMALLEST_IMAGES = 545  # bytes; with a smaller threshold, the root group would be aligned to where the images begin
 
 
-def write_objects(fd: int, images: Extent, tables: dict[str, NDArray[Any]]) -> tuple[dict[str, Extent], int]:
+def attributes_of(recipe: Recipe, content: str) -> dict[str, NDArray[Any]]:
+    """Return the attributes of the dataset `images`, by name: the content of the cache, and every key of the recipe.
+
+    Numbers are 64 bits wide, texts are fixed-length bytes, and a truth value is 0 or 1 in a byte. A key without a value
+    is the text "none": libraries read an attribute without elements differently, and PyTables as a random number.
+    """
+    values = {"content": content} | recipe.to_dict()
+    return {name: _attribute(value) for name, value in sorted(values.items())}
+
+
+def _attribute(value: Any) -> NDArray[Any]:
+    if isinstance(value, bool):
+        return np.array(value, "|u1")
+    value = "none" if value is None else value
+    return np.array(value.encode("ascii") if isinstance(value, str) else value)
+
+
+def write_objects(
+    fd: int, images: Extent, tables: dict[str, NDArray[Any]], attributes: dict[str, NDArray[Any]]
+) -> tuple[dict[str, Extent], int]:
     """Write superblock, object headers and tables into a file whose rows are in place already.
 
     The library writes through `_AroundRows`, so rows are not copied or touched. Everything is contiguous, allocated
@@ -24,6 +44,7 @@ def write_objects(fd: int, images: Extent, tables: dict[str, NDArray[Any]]) -> t
         fd: the file, open for reading and writing, with its rows at `images.offset`. Its user block is not changed.
         images: the rows' extent.
         tables: in their order in the file. An empty one is stored as one zero row.
+        attributes: of the dataset of the rows.
 
     Returns:
         The extent of each dataset, images first, and the size of the file.
@@ -44,8 +65,13 @@ def write_objects(fd: int, images: Extent, tables: dict[str, NDArray[Any]]) -> t
             alignment_interval=4096,
         ) as file:
             extents = {"images": images}
-            if _create(h5py, file, images).get_offset() != images.offset:
+            rows = _create(h5py, file, images)
+            if rows.get_offset() != images.offset:
                 raise AssertionError(f"this HDF5 library does not put the first dataset at byte {IMAGES_OFFSET}")
+            for name, value in attributes.items():
+                space = h5py.h5s.create_simple(value.shape) if value.ndim else h5py.h5s.create(h5py.h5s.SCALAR)
+                attribute = h5py.h5a.create(rows, name.encode(), h5py.h5t.py_create(value.dtype), space)
+                attribute.write(value)
             for name, table in tables.items():
                 stored = table if len(table) else np.zeros((1, *table.shape[1:]), table.dtype)
                 extent = Extent(name, table.dtype.str, table.shape[1:], len(table), 0)
@@ -144,7 +170,7 @@ class _AroundRows(io.RawIOBase):
 
 
 def describe(path: str) -> dict[str, dict[str, Any]]:
-    """Describe a cache as the HDF5 library sees it: dtype, shape and byte offset of each dataset.
+    """Describe a cache as the HDF5 library sees it: dtype, shape, byte offset and attributes of each dataset.
 
     The library can hang or crash on a damaged file, so call this in a process of its own. Links are not followed, and
     only plain contiguous datasets are described.
@@ -162,5 +188,15 @@ def describe(path: str) -> dict[str, dict[str, Any]]:
             if properties.get_layout() != h5py.h5d.CONTIGUOUS or properties.get_external_count():
                 view[name] = {"kind": "not contiguous"}  # asked for its shape, a virtual dataset opens other files
                 continue
-            view[name] = {"dtype": dataset.dtype.str, "shape": list(dataset.shape), "offset": dataset.id.get_offset()}
+            view[name] = {
+                "dtype": dataset.dtype.str,
+                "shape": list(dataset.shape),
+                "offset": dataset.id.get_offset(),
+                "attributes": {key: plain_attribute(np.asarray(value)) for key, value in dataset.attrs.items()},
+            }
     return view
+
+
+def plain_attribute(value: NDArray[Any]) -> list[Any]:
+    """Return the dtype and the value of an attribute, for JSON."""
+    return [value.dtype.str, value.tolist().decode("latin-1") if value.dtype.kind == "S" else value.tolist()]

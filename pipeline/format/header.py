@@ -34,12 +34,15 @@ TABLES: tuple[tuple[str, str | None, tuple[int, ...], str], ...] = (
     ("class_names", None, (), "classes"),
     ("row_hash", "<u8", (), "images"),
     ("source_sha256", "|u1", (32,), "images"),
+    ("source_size", "<i4", (2,), "images"),
+    ("source_format", None, (), "images"),
     ("image_hash", "<u8", (), "images"),
     ("failed", None, (), "failed"),
     ("remarks", None, (), "remarks"),
     ("alike", "<i8", (2,), "alike"),
 )
 TABLE_NAMES = tuple(name for name, *_ in TABLES)
+LATER_TABLES = ("source_size", "source_format")  # earlier versions did not know size and format of the image files
 MOST_SHARDS = 99_999  # five digits in a file's name
 
 
@@ -121,7 +124,8 @@ class Header:
 
     Attributes:
         recipe: how each image became a row; of features, the recipe of their images.
-        decoder: identity of the decoder, 32 hexadecimal digits.
+        decoder: by format of the image files, also of failed ones, the identity of its decoder: 32 hexadecimal
+            digits, or none where the format could not be read. Earlier versions had one of all formats, here of "".
         fingerprint: of sources, recipe, decoder and format version; 64 hexadecimal digits.
         content: "images" or "features".
         shard: None for a whole cache.
@@ -129,11 +133,11 @@ class Header:
         file_size: exact size of the file in bytes.
         digest: xxh3-128 of every byte outside header and images, 32 hexadecimal digits.
         features: network and layer that the rows come from; None for images.
-        earlier_recipe: the recipe as an earlier state of the format wrote it, with fewer keys; else None.
+        earlier: the values of `recipe` and `decoder` as an earlier state of the format wrote them; else None.
     """
 
     recipe: Recipe
-    decoder: str
+    decoder: dict[str, str]
     fingerprint: str
     content: str
     shard: Shard | None
@@ -141,7 +145,7 @@ class Header:
     file_size: int
     digest: str
     features: Features | None = None
-    earlier_recipe: dict[str, Any] | None = None
+    earlier: dict[str, Any] | None = None
 
     @property
     def row_shape(self) -> tuple[int, ...]:
@@ -168,9 +172,9 @@ class Header:
             "digest": self.digest,
             "file_size": self.file_size,
             "fingerprint": self.fingerprint,
-            "recipe": self.earlier_recipe or self.recipe.to_dict(),
+            "recipe": self.recipe.to_dict(),
             "shard": None if self.shard is None else self.shard.to_dict(),
-        }
+        } | (self.earlier or {})
         if self.features is not None:
             values["features"] = self.features.to_dict()
         text = json.dumps(values, sort_keys=True, separators=(",", ":")).encode("ascii")

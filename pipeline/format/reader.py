@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from pipeline.errors import CacheDamaged, CacheStale, CacheUnsafe, StorageError, WorkerDied
 from pipeline.format.checks import open_cache, read_header
 from pipeline.format.classes import ClassId, class_ids_of, class_order
-from pipeline.format.header import OPEN_FLAG, SUPERBLOCK_VERSION, Extent, Header
-from pipeline.format.tables import Failed, is_earlier_failure, read_failure
+from pipeline.format.fingerprint import TABLES, earlier_fingerprint
+from pipeline.format.header import LATER_TABLES, OPEN_FLAG, SUPERBLOCK_VERSION, Extent, Header
+from pipeline.format.tables import Failed, read_failure
 from pipeline.system import files
 
 _libc = ctypes.CDLL(None)
@@ -86,7 +87,12 @@ class CacheReader:
         return self._view(self.header.extents["images"])
 
     def table(self, name: str) -> NDArray[Any]:
-        """Return a table as a view of the map, possibly unaligned; see `pipeline.format.header` for dtypes."""
+        """Return a table as a view of the map, possibly unaligned; see `pipeline.format.header` for dtypes.
+
+        A cache of an earlier version lacks two: then sizes are 0 and formats empty.
+        """
+        if name in LATER_TABLES and name not in self.header.extents:
+            return np.zeros((self.num_images, 2), "<i4") if name == "source_size" else np.zeros(self.num_images, "S1")
         return self._view(self.header.extents[name])
 
     @cached_property
@@ -114,10 +120,18 @@ class CacheReader:
         """The files that gave no image when this cache was built."""
         return [read_failure(entry) for entry in self.table("failed").tolist()]
 
-    @cached_property
+    @property
     def earlier(self) -> bool:
-        """True where an earlier version made the file: a build would write another header or table."""
-        return self.header.earlier_recipe is not None or any(map(is_earlier_failure, self.table("failed").tolist()))
+        """True where an earlier version made the file: a build would write another header."""
+        return self.header.earlier is not None
+
+    @cached_property
+    def earlier_fingerprint(self) -> str:
+        """The fingerprint that an earlier version gave to the same rows; see `fingerprint.earlier_fingerprint`."""
+        if self.earlier:
+            return self.fingerprint
+        tables = {name: self.table(name) for name in TABLES}
+        return earlier_fingerprint(self.recipe, self.decoder, tables, self.failed, self.features)
 
     @cached_property
     def notes(self) -> list[tuple[int, str]]:
@@ -207,6 +221,10 @@ class CacheReader:
                 raise ValueError("classes are not in order")
             if not all(map(_is_failure, self.failed)):
                 raise ValueError("the table of failures is no such table")
+            formats = self.table("source_format")
+            known = sum(np.count_nonzero(formats == name.encode()) for name in self.decoder)
+            if known != len(formats) or not {f.format for f in self.failed} <= {"", *self.decoder}:
+                raise ValueError("there are images of formats without a decoder")
             if any(type(r) is not int or not 0 <= r < self.num_images or type(t) is not str for r, t in self.notes):
                 raise ValueError("the table of remarks is no such table")
             alike = self.table("alike")
@@ -220,7 +238,7 @@ _REBUILD = "Run build-cache again"
 
 
 def _is_failure(failed: Failed) -> bool:
-    texts = failed.name, failed.reason, failed.source_sha256
+    texts = failed.name, failed.reason, failed.source_sha256, failed.format
     if type(failed.class_id) not in (int, str) or type(failed.transient) is not bool or {*map(type, texts)} != {str}:
         return False
     os.fsencode(str(failed.class_id)), os.fsencode(failed.name)  # ValueError: no name that a file can have

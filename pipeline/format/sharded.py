@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import CacheMissing, CacheStale, StorageError
 from pipeline.format.classes import ClassId
-from pipeline.format.fingerprint import fingerprint
+from pipeline.format.fingerprint import TABLES, earlier_fingerprint, fingerprint
 from pipeline.format.header import Shard
 from pipeline.format.mapping import map_together
 from pipeline.format.paths import base_path, cache_files, shard_path, shards_pattern
@@ -46,7 +46,8 @@ class ShardedReader:
         self.path = base_path(shards[0].path)
         self.shards = sorted(shards, key=lambda shard: _shard(shard).index)
         first = self.shards[0]
-        self.recipe, self.decoder = first.recipe, first.decoder
+        self.recipe = first.recipe
+        self.decoder = {name: digits for shard in self.shards for name, digits in shard.decoder.items()}
         self.features, self.row_shape = first.features, first.row_shape
         self.class_folders, self.class_ids = first.class_folders, first.class_ids
         self.class_names = first.class_names
@@ -129,8 +130,20 @@ class ShardedReader:
     @cached_property
     def fingerprint(self) -> str:
         """Return the fingerprint of a single cache of the same images."""
-        names = ("classes", "class_names", "filenames", "labels", "source_sha256", "failed")
-        return fingerprint(self.recipe, self.decoder, {name: self.table(name) for name in names})
+        if self.earlier:
+            return self.earlier_fingerprint
+        return fingerprint(self.recipe, self.decoder, {name: self.table(name) for name in TABLES})
+
+    @property
+    def earlier(self) -> bool:
+        """True where an earlier version made the files."""
+        return self.shards[0].earlier  # one mark: all of them
+
+    @cached_property
+    def earlier_fingerprint(self) -> str:
+        """The fingerprint that an earlier version gave to the same rows; see `CacheReader`."""
+        tables = {name: self.table(name) for name in TABLES}
+        return earlier_fingerprint(self.recipe, self.decoder, tables, self.failed, self.features)
 
     @cached_property
     def class_starts(self) -> NDArray[np.int64]:
@@ -271,7 +284,7 @@ def _differences(model: CacheReader, other: CacheReader) -> list[str]:
     found = one.recipe.differences(two.recipe)
     if _shard(model).count != _shard(other).count:
         found.append(f"{_shard(model).count} → {_shard(other).count} shards")
-    if one.decoder != two.decoder:
+    if any(one.decoder[name] != two.decoder[name] for name in one.decoder.keys() & two.decoder.keys()):
         found.append("decoded to other pixels")
     if model.class_folders != other.class_folders:
         found.append("other classes")

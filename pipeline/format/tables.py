@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,7 @@ class Failed(NamedTuple):
 
     A `transient` failure (unreadable, changed meanwhile) may not come again, so the next build tries the file again;
     any other follows from the file's bytes. `source_sha256` is hexadecimal, empty where nothing could be read.
+    `format` is that of the file, empty where its bytes are of none: another decoder of this format tries it again.
     """
 
     class_id: ClassId
@@ -23,6 +24,7 @@ class Failed(NamedTuple):
     reason: str
     transient: bool
     source_sha256: str = ""
+    format: str = ""
 
 
 _EARLIER_KEY = "passing"  # what `transient` was called in an earlier state of format 1
@@ -35,15 +37,9 @@ def read_failure(entry: bytes) -> Failed:
         ValueError, TypeError: it is no such entry.
     """
     values = json.loads(entry)
-    if is_earlier_failure(entry):
+    if _EARLIER_KEY in values and "transient" not in values:
         values["transient"] = values.pop(_EARLIER_KEY)
     return Failed(**values)
-
-
-def is_earlier_failure(entry: bytes) -> bool:
-    """Tell whether an earlier version wrote an entry of the table of failures."""
-    values = json.loads(entry)
-    return isinstance(values, dict) and _EARLIER_KEY in values and "transient" not in values
 
 
 def byte_table(values: Sequence[bytes]) -> NDArray[np.bytes_]:
@@ -53,12 +49,21 @@ def byte_table(values: Sequence[bytes]) -> NDArray[np.bytes_]:
 
 def failed_table(failed: Sequence[Failed]) -> NDArray[np.bytes_]:
     """Return failures as JSON, one an entry."""
-    return byte_table([json.dumps(f._asdict(), separators=(",", ":")).encode() for f in failed])
+    return _json_table([f._asdict() for f in failed])
+
+
+def earlier_failed_table(failed: Sequence[Failed]) -> NDArray[np.bytes_]:
+    """Return failures as the state of format 1 before this one stored them: without their format."""
+    return _json_table([{key: value for key, value in f._asdict().items() if key != "format"} for f in failed])
 
 
 def note_table(notes: Sequence[tuple[int, str]]) -> NDArray[np.bytes_]:
     """Return (row, remark) as JSON, one an entry."""
-    return byte_table([json.dumps({"row": row, "remark": note}, separators=(",", ":")).encode() for row, note in notes])
+    return _json_table([{"row": row, "remark": note} for row, note in notes])
+
+
+def _json_table(entries: Sequence[dict[str, Any]]) -> NDArray[np.bytes_]:
+    return byte_table([json.dumps(entry, separators=(",", ":")).encode() for entry in entries])
 
 
 def near_rows(

@@ -10,7 +10,6 @@ from pipeline.build.assess import assess
 from pipeline.build.report import failed_lines
 from pipeline.build.staleness import sum_up
 from pipeline.build.task import Task
-from pipeline.decode.decode import decoder_identity
 from pipeline.format.classes import ClassId, class_table
 from pipeline.format.features import Features
 from pipeline.format.inspection import Inspection, inspect_images
@@ -63,9 +62,7 @@ def check_source(path: Paths, source: Path, choice: Choice | None = None) -> str
     parts = divide(manifest, [cache.header.shard for cache in caches])
     return str(
         sum_up(
-            assess(
-                Task(source, choice, part, cache.path, cache.recipe, decoder_identity(), None, cache.header.shard)
-            ).staleness
+            assess(Task(source, choice, part, cache.path, cache.recipe, None, cache.header.shard)).staleness
             for cache, part in zip(caches, parts, strict=True)
         )
     )
@@ -84,7 +81,7 @@ class CacheInfo:
     counts: list[int]
     images: int
     recipe: Recipe
-    decoder: str
+    decoder: dict[str, str]
     fingerprint: str
     file_bytes: int
     failed: list[Failed]

@@ -17,7 +17,7 @@ from pipeline.build.output import refuse_beside_shards, refuse_place
 from pipeline.build.report import failed_lines, left_out_lines
 from pipeline.build.space import room_needed
 from pipeline.build.task import Task
-from pipeline.decode.decode import decode, decoder_identity
+from pipeline.decode.decode import decode
 from pipeline.decode.faults import Undecodable
 from pipeline.format.classes import class_table
 from pipeline.format.paths import shards_pattern
@@ -91,7 +91,7 @@ def plan_build(
         refuse_beside_shards(path)
         manifest = scan_source(source, path, choice)
         refuse_place(path)
-        files = [assess(Task(source, choice, manifest, path, recipe, decoder_identity(), None, rebuild=rebuild))]
+        files = [assess(Task(source, choice, manifest, path, recipe, None, rebuild=rebuild))]
         files[0].refuse_loss()
     else:
         manifest = scan_source(source, path, choice)

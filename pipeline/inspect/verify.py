@@ -6,12 +6,13 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import xxhash
 
 from pipeline.build import stat_cache
 from pipeline.errors import StorageError
+from pipeline.format import hdf5
 from pipeline.format.reader import CacheReader
 from pipeline.format.sharded import Paths, open_reader
 from pipeline.system import files
@@ -105,10 +106,14 @@ def _hdf5_view_differs(reader: CacheReader) -> list[str]:
         view = json.loads(found.stdout)
     except (subprocess.SubprocessError, ValueError) as error:
         return [f"the HDF5 library cannot read it: {type(error).__name__}"]
-    expected = {
-        name: {"dtype": extent.dtype, "shape": list(extent.stored_shape), "offset": extent.offset}
-        for name, extent in reader.header.extents.items()
+    header = reader.header
+    expected: dict[str, dict[str, Any]] = {
+        name: {"dtype": extent.dtype, "shape": list(extent.stored_shape), "offset": extent.offset, "attributes": {}}
+        for name, extent in header.extents.items()
     }
+    if header.earlier is None:
+        attributes = hdf5.attributes_of(header.recipe, header.content).items()
+        expected["images"]["attributes"] = {name: hdf5.plain_attribute(value) for name, value in attributes}
     return [
         f"the HDF5 library sees {name} as {view.get(name)}, the header as {expected.get(name)}"
         for name in sorted(view.keys() | expected.keys())

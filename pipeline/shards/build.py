@@ -26,7 +26,6 @@ from pipeline.build.output import (
 )
 from pipeline.build.space import room_needed
 from pipeline.build.task import Progress, Task, choose_recipe
-from pipeline.decode.decode import decoder_identity
 from pipeline.errors import OutputError
 from pipeline.format.fingerprint import shards_id
 from pipeline.format.header import Shard
@@ -35,7 +34,7 @@ from pipeline.format.paths import shard_path, shard_paths, shards_at, shards_pat
 from pipeline.format.sharded import open_reader
 from pipeline.recipe import Recipe, RecipeOptions
 from pipeline.shards.choice import ShardChoice, choose_count
-from pipeline.shards.remote import BuiltShard, run_tasks
+from pipeline.shards.remote import BuiltShard, installed_decoders, run_tasks
 from pipeline.shards.report import ShardsReport, add_up, worker_rates
 from pipeline.source.manifest import Manifest
 from pipeline.source.partition import Partition
@@ -134,12 +133,9 @@ class ShardsBuild:
 
     def __post_init__(self) -> None:
         self.count = choose_count(self.path, self.shards, len(self.manifest.names))
-        self.decoder = decoder_identity()
         self.partition = Partition(self.manifest, self.count)
         self.sizes = self.partition.sizes()
-        self.set = shards_id(
-            self.recipe, self.decoder, self.manifest.class_folders, self.manifest.class_names, self.count
-        )
+        self.set = shards_id(self.recipe, self.manifest.class_folders, self.manifest.class_names, self.count)
 
     @property
     def chosen(self) -> list[int]:
@@ -159,7 +155,6 @@ class ShardsBuild:
             manifest=_absolute(self.partition.shard(index)),
             path=file,
             recipe=self.recipe,
-            decoder=self.decoder,
             shard=Shard(index, self.count, self.set),
             before=self.before.get(file),
             rebuild=self.rebuild,
@@ -217,7 +212,9 @@ class ShardsBuild:
     def elsewhere(self, executor: Executor, progress: Progress | None) -> Iterator[BuiltShard]:
         """Build shards in the workers of an executor."""
         tasks = [self.task(index) for index in self.chosen]
-        return run_tasks(executor, [replace(task, path=task.path.absolute()) for task in tasks], progress)
+        decoder = installed_decoders()
+        tasks = [replace(task, path=task.path.absolute(), decoder=decoder) for task in tasks]
+        return run_tasks(executor, tasks, progress)
 
     def report(self, done: Sequence[BuiltShard]) -> ShardsReport:
         """Add up the reports, and inspect the images of all shards if they are there."""

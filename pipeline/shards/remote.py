@@ -21,6 +21,7 @@ from pipeline.build.build import build_file
 from pipeline.build.report import BuildReport
 from pipeline.build.task import Progress, Task
 from pipeline.decode.decode import decoder_identity
+from pipeline.decode.formats import FORMATS
 from pipeline.errors import OutputError, PipelineError, SourceError, WorkerDied
 from pipeline.format.header import VERSION
 from pipeline.format.reader import CacheReader
@@ -155,7 +156,7 @@ def build_shard(task: Task) -> BuiltShard:
 
 
 def _check_worker(task: Task) -> None:
-    if task.format != VERSION or task.decoder != decoder_identity():
+    if task.format != VERSION or task.decoder != installed_decoders():
         why = f"its installation decodes to other pixels, or writes another format than {task.format}"
         raise WorkerDied("the build stopped", task.path, why, "Install the same versions on all workers")
     archives = [Path(os.fsdecode(archive)) for archive, _ in task.manifest.archives]
@@ -163,6 +164,11 @@ def _check_worker(task: Task) -> None:
     if unseen or (unseen := _others_here(task.manifest)):
         why = f"it does not see {show_path(unseen[0])}"
         raise SourceError("the build stopped", task.path, why, "Workers need the same paths: a shared file system")
+
+
+def installed_decoders() -> dict[str, str]:
+    """Return the identity of this installation's decoder of every format."""
+    return {form.name: decoder_identity(form.name) for form in FORMATS}
 
 
 def _others_here(manifest: Manifest) -> list[Path]:

@@ -28,7 +28,7 @@ def test_a_build_prints_its_work_and_a_second_build_decodes_nothing(
     assert (first.code, first.stderr, second.code, second.stderr) == (0, "", 0, "")  # and no progress bar
     table = ["label  class  images", "    0  1           4", "    1  2           4"]
     assert first.stdout.splitlines()[:-1] == second.stdout.splitlines()[:-1] == table
-    where = re.escape("data/cache/photos.h5: 8 images, 405.0 kB")
+    where = re.escape("data/cache/photos.h5: 8 images, 406.6 kB")
     assert re.fullmatch(where + r": 8 decoded in \d+\.\d s, \d+ images/s", first.stdout.splitlines()[-1])
     last = second.stdout.splitlines()[-1]
     assert re.fullmatch(where + r", is up to date; nothing was decoded \(\d\.\d\d s\)", last)

@@ -6,6 +6,7 @@ import shutil
 import time
 from pathlib import Path
 
+from pipeline.decode.decode import decoder_identity
 from tests.support.command_line import RunCli
 from tests.support.photos import save_jpeg
 
@@ -45,7 +46,7 @@ def test_info_as_json_says_the_same_for_scripts(cache_path: Path, run_cli: RunCl
     assert found["images"] == 8 and found["file_bytes"] == cache_path.stat().st_size
     assert found["classes"] == [{"id": 1, "name": "", "images": 4}, {"id": 2, "name": "", "images": 4}]
     assert found["failed"] == [] and found["look"] == {"same_content": [], "nearly_alike": [], "remarks": []}
-    assert len(found["fingerprint"]) == 64 and len(found["decoder"]) == 32
+    assert len(found["fingerprint"]) == 64 and found["decoder"] == {"JPEG": decoder_identity("JPEG")}
 
 
 def test_info_tells_whether_a_source_still_matches(photos: Path, run_cli: RunCli) -> None:

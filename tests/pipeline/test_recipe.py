@@ -94,10 +94,21 @@ def test_a_recipe_survives_json() -> None:
         assert Recipe.from_dict(json.loads(json.dumps(recipe.to_dict()))) == recipe
 
 
-def test_a_recipe_of_old_keys_alone_is_stored_as_it_always_was() -> None:
-    assert list(Recipe().to_dict()) == ["size", "mean", "std", "dtype", "exif_rotate", "max_megapixels"]
-    assert Recipe(size=(9, 9)).to_dict()["size"] == 9 and Recipe(size=(9, 8)).to_dict()["size"] == [9, 8]
-    assert Recipe(fit="crop").to_dict().items() >= {"fit": "crop", "resize_to": 256}.items()
+def test_every_key_stands_in_a_stored_recipe() -> None:
+    keys = "size fit resize_to interpolation pad_color background mean std dtype exif_rotate max_megapixels"
+    assert list(Recipe().to_dict()) == [*keys.split(), "scaled_decode"]
+    assert Recipe(size=9).to_dict()["size"] == [9, 9] and Recipe(size=(9, 8)).to_dict()["size"] == [9, 8]
+    assert Recipe(fit="crop").to_dict().items() >= {"fit": "crop", "resize_to": 256, "pad_color": None}.items()
+
+
+def test_an_earlier_version_stored_old_keys_and_unusual_values() -> None:
+    """The fingerprints of its caches, by which its runs name them, depend on that."""
+    old = {"mean": [0.5] * 3, "std": [0.5] * 3, "dtype": "float32", "exif_rotate": False, "max_megapixels": 64}
+    assert Recipe().to_earlier_dict() == {"size": 224} | old
+    assert Recipe(size=(9, 8)).to_earlier_dict() == {"size": [9, 8]} | old
+    crop = Recipe(fit="crop", scaled_decode=True)
+    assert crop.to_earlier_dict() == {"size": 224, "fit": "crop", "resize_to": 256, "scaled_decode": True} | old
+    assert Recipe.from_dict(crop.to_earlier_dict()) == crop
 
 
 def test_a_recipe_of_an_earlier_version_means_what_it_meant() -> None:

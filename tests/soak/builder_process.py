@@ -33,7 +33,7 @@ OPERATIONS = ("create", "write_all", "append_all", "reserve", "resize", "sync", 
 
 def main() -> None:
     """Serve rounds until stdin ends."""
-    decoder_identity()
+    decoder_identity("JPEG"), decoder_identity("PNG")
     become_subreaper = 36
     ctypes.CDLL(None).prctl(become_subreaper, 1)
     for line in sys.stdin:

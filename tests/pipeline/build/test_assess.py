@@ -11,7 +11,6 @@ from pipeline import build_cache, build_shards
 from pipeline.build.assess import Assessment, assess
 from pipeline.build.output import identity
 from pipeline.build.task import Task
-from pipeline.decode.decode import decoder_identity
 from pipeline.inspect.info import check_source
 from pipeline.inspect.plan import plan_build
 from pipeline.recipe import Recipe
@@ -55,7 +54,7 @@ CHANGES = [nothing, another_photo, a_photo_gone, a_photo_changed, a_class_rename
 
 def assessed(photos: Path, cache: Path, **options: Any) -> Assessment:
     recipe = Recipe(16)
-    return assess(Task(photos, None, scan_source(photos, cache), cache, recipe, decoder_identity(), None, **options))
+    return assess(Task(photos, None, scan_source(photos, cache), cache, recipe, None, **options))
 
 
 @pytest.mark.parametrize("change", CHANGES)

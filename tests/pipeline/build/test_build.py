@@ -195,7 +195,7 @@ def test_readers_keep_the_old_cache_when_a_new_one_is_published(photos: Path, ou
         old = reader.read()
 
     assert out.stat().st_ino != before
-    assert len(old) == 404960 and out.stat().st_size < len(old)
+    assert len(old) == 406632 and out.stat().st_size < len(old)
     assert names_in(out.parent) == LEFT_BESIDE
 
 

@@ -20,7 +20,7 @@ def test_rows_that_move_are_whole_somewhere_at_any_moment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
     random = np.random.default_rng(seed)
-    unfinished = PartialBuild(tmp_path / "c.h5", RECIPE, "0" * 32)
+    unfinished = PartialBuild(tmp_path / "c.h5", RECIPE)
     unfinished.fd = files.create(tmp_path / "rows")
     width = RECIPE.row_bytes
     before = [bytes([row + 1]) * width for row in range(ROWS)]

@@ -10,18 +10,21 @@ from typing import Any, NamedTuple
 import pytest
 from PIL import Image
 
-from pipeline.build import build, worker
+from pipeline.build import image_table, journal, staleness, worker
+from pipeline.build.assess import assess
 from pipeline.build.build import build_cache
 from pipeline.build.report import BuildReport
-from pipeline.decode.decode import Decoded, decode
+from pipeline.build.task import Task
+from pipeline.decode.decode import Decoded, decode, decoder_identity
 from pipeline.format import fingerprint
 from pipeline.format.reader import CacheReader
 from pipeline.inspect.info import check_source
 from pipeline.load.cache import TensorCache
 from pipeline.recipe import Recipe
 from pipeline.source import reader
+from pipeline.source.scan import scan_source
 from tests.support.builds import InThisProcess, note_reads
-from tests.support.photos import SIZE, save_jpeg
+from tests.support.photos import SIZE, save_jpeg, textured
 
 IMAGENET: dict[str, Any] = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 DEFAULTS: dict[str, Any] = {"size": SIZE, "executor": InThisProcess()}
@@ -249,12 +252,49 @@ def test_another_decoder_decodes_everything(
     photos: Path, out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rebuilt(photos, out)
-    monkeypatch.setattr(build, "decoder_identity", lambda: "0" * 32)
+    other_decoders(monkeypatch, "JPEG")
 
     report = rebuilt(photos, out)
 
-    assert (report.why, report.decoded) == ("this installation decodes images to other pixels", 8)
+    assert (report.why, report.decoded) == ("this installation decodes JPEG to other pixels", 8)
     assert out.read_bytes() == from_nothing(photos, tmp_path)
+
+
+def test_another_decoder_of_a_format_decodes_its_images_alone(
+    photos: Path, out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a.png", "b.png"):
+        textured(40, 50, len(name) + name.count("a")).save(photos / "2" / name)
+    (photos / "2" / "cut.png").write_bytes((photos / "2" / "a.png").read_bytes()[:-60])
+    (photos / "2" / "cut.jpg").write_bytes((photos / "1" / FIRST).read_bytes()[:300])
+    rebuilt(photos, out)
+    other_decoders(monkeypatch, "PNG")
+    why = "class 2: 1 to be tried again; this installation decodes PNG to other pixels"
+    found = assess(Task(photos, None, scan_source(photos, out), out, TensorCache(out).recipe, None))
+    assert (found.why, found.todo) == (why, 3)  # one of them fails
+
+    report = rebuilt(photos, out)
+
+    assert (report.why, report.decoded, report.copied) == (why, 2, 8)
+    assert sorted((f.name, f.format) for f in report.failed) == [("cut.jpg", "JPEG"), ("cut.png", "PNG")]
+    assert CacheReader(out).decoder == {"JPEG": decoder_identity("JPEG"), "PNG": "0" * 32}
+    assert out.read_bytes() == from_nothing(photos, tmp_path)
+
+
+def test_the_decoder_of_a_format_that_a_cache_lacks_does_not_matter(
+    photos: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rebuilt(photos, out)
+    other_decoders(monkeypatch, "PNG", "AVIF", "HEIC")
+
+    assert rebuilt(photos, out).up_to_date
+
+
+def other_decoders(monkeypatch: pytest.MonkeyPatch, *formats: str) -> None:
+    """Have this installation decode formats to other pixels, by its own account."""
+    real = decoder_identity
+    for module in (image_table, journal, staleness):
+        monkeypatch.setattr(module, "decoder_identity", lambda name="": "0" * 32 if name in formats else real(name))
 
 
 def test_a_rebuild_decodes_everything_and_gives_the_same_bytes(photos: Path, out: Path) -> None:
@@ -286,7 +326,7 @@ def test_an_up_to_date_cache_is_told_without_reading_an_image(
     assert (report.decoded, report.copied, report.cached, report.counts) == (0, 0, 8, [4, 4])
     assert report.failed == first.failed and report.seen == first.seen
     assert (out.stat().st_ino, out.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
-    assert str(report).splitlines()[-1].startswith(f"{out}: 8 images, 405.")
+    assert str(report).splitlines()[-1].startswith(f"{out}: 8 images, 406.")
     assert "is up to date; nothing was decoded" in str(report)
 
 
@@ -418,7 +458,7 @@ def test_a_decoder_that_gives_other_pixels_is_another_fingerprint(photos: Path, 
     rebuilt(photos, out)
     before = TensorCache(out)
 
-    assert fingerprint.fingerprint(before.recipe, "0" * 32, _tables(before)) != before.fingerprint
+    assert fingerprint.fingerprint(before.recipe, {"JPEG": "0" * 32}, _tables(before)) != before.fingerprint
     assert fingerprint.fingerprint(before.recipe, before.reader.decoder, _tables(before)) == before.fingerprint
 
 

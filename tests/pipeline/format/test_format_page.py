@@ -47,6 +47,8 @@ class StrangersCache:
         ("class_names", "S", "C"),
         ("row_hash", "<u8", "N"),
         ("source_sha256", "|u1", "N"),
+        ("source_size", "<i4", "N"),
+        ("source_format", "S", "N"),
         ("image_hash", "<u8", "N"),
         ("failed", "S", "F"),
         ("remarks", "S", "R"),
@@ -89,7 +91,8 @@ class StrangersCache:
             entry = self.datasets[name]
             count, *row_shape = entry["shape"]
             assert counts.setdefault(of, count) == count
-            assert row_shape == {"images": [3, size, size], "source_sha256": [32], "alike": [2]}.get(name, [])
+            shapes = {"images": [3, *size], "source_sha256": [32], "source_size": [2], "alike": [2]}
+            assert row_shape == shapes.get(name, [])
             assert re.fullmatch(r"\|S[1-9]\d*", entry["dtype"]) if dtype == "S" else entry["dtype"] == (dtype or stored)
             bytes_of_it = max(1, count) * math.prod(row_shape) * np.dtype(entry["dtype"]).itemsize
             ends.append((entry["offset"], entry["offset"] + bytes_of_it))
@@ -98,6 +101,10 @@ class StrangersCache:
             assert end_before <= start < end <= len(self.data)
             end_before = end
         assert counts["N"] >= 1 and counts["C"] >= 1
+        decoder = self.header["decoder"]
+        formats = {*self["source_format"].tolist()} | {entry["format"].encode() for entry in self.failed()}
+        assert sorted(decoder) == sorted(name.decode() for name in formats - {b""})
+        assert all(re.fullmatch("[0-9a-f]{32}|", digits) for digits in decoder.values())
 
     def __getitem__(self, name: str) -> Any:
         entry = self.datasets[name]
@@ -183,6 +190,7 @@ def test_a_stranger_reads_every_table_from_the_document_alone(rich: tuple[Path, 
             "reason": "not an image",
             "transient": False,
             "source_sha256": hashlib.sha256(b"no image").hexdigest(),
+            "format": "",
         },
         {
             "class_id": 2,
@@ -190,6 +198,7 @@ def test_a_stranger_reads_every_table_from_the_document_alone(rich: tuple[Path, 
             "reason": "truncated",
             "transient": False,
             "source_sha256": hashlib.sha256(b"GIF89a").hexdigest(),
+            "format": "GIF",
         },
     ]
     assert cache.remarks() == [
@@ -198,12 +207,18 @@ def test_a_stranger_reads_every_table_from_the_document_alone(rich: tuple[Path, 
     ]
     recipe = cache.header["recipe"]
     assert recipe == {
-        "size": 33,
+        "size": [33, 33],
+        "fit": "squash",
+        "resize_to": None,
+        "interpolation": "bilinear",
+        "pad_color": None,
+        "background": None,
         "mean": [0.485, 0.456, 0.406],
         "std": [0.229, 0.224, 1e-5],
         "dtype": recipe["dtype"],
         "exif_rotate": False,
         "max_megapixels": 64,
+        "scaled_decode": False,
     }
     assert cache.fingerprint() == cache.header["fingerprint"]
     mean, std = (np.array(recipe[name], np.float32)[:, None, None] for name in ("mean", "std"))
@@ -216,6 +231,9 @@ def test_a_stranger_reads_every_table_from_the_document_alone(rich: tuple[Path, 
         assert cache["row_hash"][row] == xxhash.xxh3_64(cache["images"][row].tobytes()).intdigest()
         assert cache["source_sha256"][row].tobytes() == hashlib.sha256(source.read_bytes()).digest()
         assert cache["image_hash"][row] == looks(pixels_HWC)
+        with Image.open(source) as image:
+            assert cache["source_size"][row].tolist() == [image.height, image.width]
+            assert cache["source_format"][row].decode() == image.format
 
 
 def test_empty_tables_count_nothing_and_occupy_one_zero_element(cache_path: Path) -> None:
@@ -249,20 +267,51 @@ def test_h5py_sees_what_the_header_says_and_nothing_else(rich: tuple[Path, Path]
             assert properties.get_layout() == h5py.h5d.CONTIGUOUS
             assert properties.get_nfilters() == properties.get_external_count() == 0
             assert h5py.h5g.get_objinfo(dataset.id).mtime == 0
-            assert not dataset.attrs and not dataset.is_virtual
+            assert not dataset.is_virtual
+            attributes = {key: dataset.attrs[key] for key in dataset.attrs}
+            types = {key: re.sub(r"S\d+", "S", value.dtype.str) for key, value in attributes.items()}
+            assert types == (ATTRIBUTES if name == "images" else {})
+            for key, value in cache.header["recipe"].items() if attributes else ():
+                assert as_json(attributes[key]) == ("none" if value is None else value), key
+            assert attributes.get("content", b"images") == b"images"
             assert dataset[()][:count].tobytes() == cache[name].tobytes()
+
+
+ATTRIBUTES = {
+    "content": "|S",
+    "size": "<i8",
+    "fit": "|S",
+    "resize_to": "|S",
+    "interpolation": "|S",
+    "pad_color": "|S",
+    "background": "|S",
+    "mean": "<f8",
+    "std": "<f8",
+    "dtype": "|S",
+    "exif_rotate": "|u1",
+    "max_megapixels": "<i8",
+    "scaled_decode": "|u1",
+}
+
+
+def as_json(value: Any) -> Any:
+    """Turn an attribute into what the header has, in the document's words."""
+    if value.dtype.kind == "S":
+        return value.decode()
+    return bool(value) if value.dtype == np.uint8 else value.tolist()
 
 
 def parsed_dump(text: str) -> dict[str, dict[str, Any]]:
     """Pick name, type, shape and offset of each dataset from what `h5dump -p -H` prints."""
     found = {}
-    for part in text.split('DATASET "')[1:]:
+    for part in (part.partition("ATTRIBUTE")[0] for part in text.split('DATASET "')[1:]):
         shape = re.search(r"DATASPACE\s+SIMPLE \{ \( ([\d, ]+) \)", part)
         offset = re.search(r"STORAGE_LAYOUT \{\s+CONTIGUOUS\s+SIZE \d+\s+OFFSET (\d+)", part)
         width = re.search(r"STRSIZE (\d+);", part)
         number = re.search(r"DATATYPE\s+(H5T_\w+)", part)
         assert shape and offset and number and re.search(r"FILTERS \{\s+NONE", part)
         types = {"H5T_IEEE_F32LE": "<f4", "H5T_STD_U8LE": "|u1", "H5T_STD_I64LE": "<i8", "H5T_STD_U64LE": "<u8"}
+        types["H5T_STD_I32LE"] = "<i4"
         found[part.split('"')[0]] = {
             "dtype": f"|S{width[1]}" if width else types[number[1]],
             "shape": [int(n) for n in shape[1].split(",")],
@@ -286,7 +335,8 @@ def test_h5dump_sees_what_the_header_says_and_nothing_else(rich: tuple[Path, Pat
         }
         for name, entry in cache.datasets.items()
     }
-    assert not re.search(r"ATTRIBUTE|LINK|GROUP \"(?!/\")|CHUNKED|COMPACT|VIRTUAL|EXTERNAL|VARIABLE", text)
+    assert re.findall(r'ATTRIBUTE "(\w+)"', text) == sorted(ATTRIBUTES)
+    assert not re.search(r"LINK|GROUP \"(?!/\")|CHUNKED|COMPACT|VIRTUAL|EXTERNAL|VARIABLE", text)
 
 
 def test_h5dump_shows_the_stored_values(rich: tuple[Path, Path]) -> None:
@@ -294,12 +344,14 @@ def test_h5dump_shows_the_stored_values(rich: tuple[Path, Path]) -> None:
         pytest.skip("h5dump is not installed")
     cache = StrangersCache(rich[1])
 
-    for name in ("images", "labels", "row_hash", "image_hash", "source_sha256"):
+    for name in ("images", "labels", "row_hash", "image_hash", "source_sha256", "source_size"):
         raw = rich[1].parent / f"{name}.bin"
         command = ["h5dump", "-d", name, "-b", "LE", "-o", raw, rich[1]]
         subprocess.run(command, check=True, capture_output=True)
         assert raw.read_bytes() == cache[name].tobytes()
         raw.unlink()
+    for name, value in (("fit", '"squash"'), ("mean", "0.485, 0.456, 0.406"), ("size", "33, 33")):
+        assert f"(0): {value}\n" in subprocess.check_output(["h5dump", "-a", f"images/{name}", rich[1]], text=True)
 
 
 def test_no_path_user_or_host_goes_into_the_file(rich: tuple[Path, Path]) -> None:
@@ -470,6 +522,12 @@ def test_a_forged_extent_is_refused(name: str, changes: dict[str, Any], copy: Pa
         {"extra": 1},
         {"digest": "0" * 32},
         {"decoder": 5},
+        {"decoder": []},
+        {"decoder": {}},
+        {"decoder": {"JPEG": 5}},
+        {"decoder": {"JPEG": "0" * 31}},
+        {"decoder": {"PNG": "0" * 32}},
+        {"decoder": "0" * 32},
         {"fingerprint": None},
         {"shard": {"index": 0}},
         {"shard": 7777},
@@ -488,4 +546,6 @@ def test_the_document_names_every_dataset_and_every_key() -> None:
     for name, *_ in StrangersCache.DATASETS:
         assert f"| `{name}` |" in page
     for key in ("content", "datasets", "decoder", "digest", "file_size", "fingerprint", "recipe", "shard"):
+        assert f"| `{key}` |" in page
+    for key in ATTRIBUTES:
         assert f"| `{key}` |" in page

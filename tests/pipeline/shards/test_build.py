@@ -26,7 +26,7 @@ from pipeline.recipe import Recipe
 from pipeline.shards import build, remote
 from pipeline.shards.build import build_shards
 from pipeline.shards.choice import ShardChoice
-from pipeline.shards.remote import build_shard
+from pipeline.shards.remote import build_shard, installed_decoders
 from pipeline.source.partition import shard_of
 from pipeline.source.scan import scan_source
 from tests.support.builds import InThisProcess
@@ -308,7 +308,7 @@ def test_what_a_worker_meets_is_told_with_its_name(photos: Path, out: Path) -> N
         _built_elsewhere(photos, out, manifest=replace(here, root=photos / "empty"))
     (photos / "empty").rmdir()
     with pytest.raises(WorkerDied, match=r"its installation decodes to other pixels, .* \(worker .*:\d+\)"):
-        _built_elsewhere(photos, out, decoder="0" * 32)
+        _built_elsewhere(photos, out, decoder=installed_decoders() | {"PNG": "0" * 32})
     with pytest.raises(OutputError, match=r"Not a directory|File exists"):
         (out.parent).parent.joinpath("file").touch()
         _built_elsewhere(photos, out, path=out.parent.parent / "file" / "c.h5")
@@ -319,7 +319,7 @@ def _built_elsewhere(photos: Path, out: Path, **changed: Any) -> None:
     started.refuse()
     out.parent.mkdir(exist_ok=True)
     task = started.task(1)
-    for name, value in changed.items():
+    for name, value in ({"decoder": installed_decoders()} | changed).items():
         object.__setattr__(task, name, value)
     build_shard(task)
 

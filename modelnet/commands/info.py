@@ -12,6 +12,7 @@ from modelnet.commands._options import CACHES, PATH, choice_options, example, on
 @CACHES
 @click.option("--check", type=PATH, metavar="SOURCE", help="Compare the cache with SOURCE.")
 @choice_options
+@click.option("--mean-std", is_flag=True, help="Read all rows for mean and std, also of a large cache.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts.")
 def command(
     cache: tuple[Path, ...],
@@ -19,11 +20,13 @@ def command(
     classes: str | None,
     merged: tuple[str, ...],
     per_class: int | None,
+    mean_std: bool,
     as_json: bool,
 ) -> None:
-    """Show the contents of CACHE: classes with counts, recipe, size, fingerprint, failed images, near duplicates.
+    """Show the contents of CACHE: classes with counts, recipe, sources, fingerprint, failed images, near duplicates.
 
-    Several files are the shards of one set.
+    Mean and std are of the stored pixels, on the 0 to 1 scale of --mean and --std; shown if the rows have at most 256
+    MiB, or with --mean-std. Several files are the shards of one set.
 
     --classes, --class and --per-class choose images of SOURCE to compare, as in build-cache.
     """
@@ -35,7 +38,7 @@ def command(
     with usage_errors():
         choice = parse_choice(classes, merged, per_class)
     named = one_or_all(cache)
-    info = describe_cache(named)
+    info = describe_cache(named, mean_std=mean_std or None)
     differs = {} if check is None else {"source_differs": check_source(named, check, choice)}
     click.echo(json.dumps(info.to_dict() | differs, indent=2) if as_json else info)
     if check and not as_json:

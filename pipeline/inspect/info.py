@@ -16,15 +16,23 @@ from pipeline.format.inspection import Inspection, inspect_images
 from pipeline.format.paths import shards_pattern
 from pipeline.format.sharded import Paths, ShardedReader, open_reader
 from pipeline.format.tables import Failed
-from pipeline.recipe import Recipe
+from pipeline.inspect.statistics import Sources, describe_sources, pixel_statistics
+from pipeline.recipe import RGB, Recipe
 from pipeline.source.partition import divide
 from pipeline.source.scan import scan_source
 from pipeline.source.selection import Choice
 from pipeline.text import show_bytes, show_path
 
+READ_BYTES = 2**28  # rows that `info` reads without being asked: a fraction of a second
 
-def describe_cache(path: Paths) -> "CacheInfo":
+
+def describe_cache(path: Paths, *, mean_std: bool | None = None) -> "CacheInfo":
     """Read header and tables of a cache, or of all its shards.
+
+    Args:
+        path: the cache, as `open_reader` takes it.
+        mean_std: read all rows too, for mean and standard deviation of their pixels; None: if they have at most
+            `READ_BYTES`.
 
     Raises:
         CacheMissing, CacheUnsafe, CacheDamaged, CacheError, AccessDenied, StorageError: it cannot be opened.
@@ -32,6 +40,9 @@ def describe_cache(path: Paths) -> "CacheInfo":
     reader = open_reader(path)
     whole = isinstance(reader, ShardedReader)
     part = reader.shards[0].header.shard if isinstance(reader, ShardedReader) else reader.header.shard
+    if mean_std is None:
+        mean_std = reader.num_images * reader.recipe.row_bytes <= READ_BYTES
+    has_pixels = reader.features is None and reader.num_images > 0
     return CacheInfo(
         path=shards_pattern(reader.path, part.count) if whole and part else reader.path,
         shards=part.count if part else None,
@@ -47,6 +58,8 @@ def describe_cache(path: Paths) -> "CacheInfo":
         file_bytes=reader.file_bytes,
         failed=reader.failed,
         inspection=inspect_images(reader),
+        sources=describe_sources(reader),
+        mean_std=pixel_statistics(reader) if mean_std and has_pixels else None,
     )
 
 
@@ -72,7 +85,9 @@ def check_source(path: Paths, source: Path, choice: Choice | None = None) -> str
 class CacheInfo:
     """The description of a cache; see `ShardsReport` for the fields.
 
-    `shards` is None for a whole cache. `shard` is the number of a single shard.
+    `shards` is None for a whole cache. `shard` is the number of a single shard. `sources` describes the image files;
+    it is None for a cache of an earlier version. `mean_std` has the mean and the standard deviation of the stored
+    pixels, pads included, per channel on the scale 0 to 1; it is None if the rows were not read.
     """
 
     path: Path
@@ -89,6 +104,8 @@ class CacheInfo:
     features: Features | None = None
     shards: int | None = None
     shard: int | None = None
+    sources: Sources | None = None
+    mean_std: tuple[RGB, RGB] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""
@@ -106,6 +123,8 @@ class CacheInfo:
             "shard": self.shard,
             "failed": [failed._asdict() for failed in self.failed],
             "look": self.inspection.to_dict(),
+            "sources": None if self.sources is None else self.sources.to_dict(),
+            "pixels": None if self.mean_std is None else dict(zip(("mean", "std"), self.mean_std, strict=True)),
         }
 
     def __str__(self) -> str:
@@ -118,6 +137,8 @@ class CacheInfo:
             f"{show_path(self.path)}: {self.images} images{files}, {show_bytes(self.file_bytes)}",
             f"recipe: {recipe.size[0]} × {recipe.size[1]} RGB{_preparation(recipe)}, mean {mean}, std {std}, "
             f"stored as {recipe.dtype}",
+            *([] if self.sources is None else [f"sources: {self.sources}"]),
+            *([] if self.mean_std is None else ["pixels: mean {}, std {}".format(*map(_shown, self.mean_std))]),
             *([] if self.features is None else [f"features: {self.features}", f"of images: {self.features.images}"]),
             f"fingerprint: {self.fingerprint}",
             *class_table(self.class_ids, self.class_names, self.counts),
@@ -125,6 +146,10 @@ class CacheInfo:
             *self.inspection.lines(),
         ]
         return "\n".join(lines)
+
+
+def _shown(values: RGB) -> str:
+    return " ".join(f"{value:.4f}" for value in values)
 
 
 def _preparation(recipe: Recipe) -> str:

@@ -23,9 +23,12 @@ def test_info_shows_what_is_in_a_cache(photos: Path, tmp_path: Path, run_cli: Ru
 
     assert time.monotonic() - start < 3
     size = (tmp_path / "c.h5").stat().st_size
-    first, recipe, fingerprint, *rest = ended.stdout.splitlines()
+    first, recipe, sources, pixels, fingerprint, *rest = ended.stdout.splitlines()
     assert first == f"c.h5: 10 images, {size / 1000:.1f} kB"
     assert recipe == "recipe: 64 × 64 RGB, mean 0.5 0.5 0.5, std 0.5 0.5 0.5, stored as float32"
+    where = "12 × 40 to 90 × 110 pixels, median 64 × 48; width / height 0.30 to 2.24, median 0.91"
+    assert sources == f"sources: 10 JPEG; {where}"
+    assert re.fullmatch(r"pixels: mean( 0\.\d{4}){3}, std( 0\.\d{4}){3}", pixels)
     assert re.fullmatch(r"fingerprint: [0-9a-f]{64}", fingerprint)
     assert rest == [
         "label  class  name    images",
@@ -47,6 +50,8 @@ def test_info_as_json_says_the_same_for_scripts(cache_path: Path, run_cli: RunCl
     assert found["classes"] == [{"id": 1, "name": "", "images": 4}, {"id": 2, "name": "", "images": 4}]
     assert found["failed"] == [] and found["look"] == {"same_content": [], "nearly_alike": [], "remarks": []}
     assert len(found["fingerprint"]) == 64 and found["decoder"] == {"JPEG": decoder_identity("JPEG")}
+    assert found["sources"]["formats"] == {"JPEG": 8} and found["sources"]["smallest"] == [53, 53]
+    assert len(found["pixels"]["mean"]) == len(found["pixels"]["std"]) == 3
 
 
 def test_info_tells_whether_a_source_still_matches(photos: Path, run_cli: RunCli) -> None:

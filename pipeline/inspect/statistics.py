@@ -1,0 +1,83 @@
+"""Describe the image files of a cache, and the pixels of its rows."""
+
+from collections import Counter
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from pipeline.format.pixel_sums import PixelSums
+from pipeline.format.sharded import Reader, ShardedReader
+from pipeline.recipe import RGB
+
+Size = tuple[int, int]
+
+
+@dataclass
+class Sources:
+    """The image files of a cache, as they are before they are turned and fitted.
+
+    Attributes:
+        formats: number of images of each format, the most frequent first.
+        smallest, median, largest: (height, width) of images, ordered by their number of pixels.
+        narrowest, median_ratio, widest: aspect ratios, width / height.
+    """
+
+    formats: dict[str, int]
+    smallest: Size
+    median: Size
+    largest: Size
+    narrowest: float
+    median_ratio: float
+    widest: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        counts = ", ".join(f"{count} {name}" for name, count in self.formats.items())
+        sizes = (f"{width} × {height}" for height, width in (self.smallest, self.median, self.largest))
+        smallest, median, largest = sizes
+        return (
+            f"{counts}; {smallest} to {largest} pixels, median {median}; "
+            f"width / height {self.narrowest:.2f} to {self.widest:.2f}, median {self.median_ratio:.2f}"
+        )
+
+
+def describe_sources(reader: Reader) -> Sources | None:
+    """Describe the image files of a cache; None for one without images, or whose version did not store it."""
+    sizes = reader.table("source_size").astype(np.int64)
+    if not len(sizes) or not sizes.all():
+        return None
+    formats = Counter(reader.table("source_format").tolist()).most_common()
+    ordered = list(map(tuple, sizes[np.lexsort((sizes[:, 1], sizes.prod(axis=1)))].tolist()))
+    ratios = sizes[:, 1] / sizes[:, 0]
+    return Sources(
+        formats={name.decode(): count for name, count in formats},
+        smallest=ordered[0],
+        median=ordered[(len(ordered) - 1) // 2],
+        largest=ordered[-1],
+        narrowest=float(ratios.min()),
+        median_ratio=float(np.median(ratios)),
+        widest=float(ratios.max()),
+    )
+
+
+def pixel_statistics(reader: Reader) -> tuple[RGB, RGB]:
+    """Read every row, and return mean and standard deviation of the stored pixels per channel, on the 0..1 scale.
+
+    Args:
+        reader: of a cache of images, at least one.
+    """
+    sums, recipe = PixelSums(), reader.recipe
+    for file in reader.shards if isinstance(reader, ShardedReader) else [reader]:
+        for row_CHW in file.images:
+            sums.add(row_CHW)
+    means, deviations = sums.mean_std()
+    if recipe.dtype == "uint8":
+        (r, g, b), (dr, dg, db) = ([value / 255 for value in values] for values in (means, deviations))
+    else:
+        r, g, b = (m + s * value for m, s, value in zip(recipe.mean, recipe.std, means, strict=True))
+        dr, dg, db = (s * value for s, value in zip(recipe.std, deviations, strict=True))
+    return (r, g, b), (dr, dg, db)

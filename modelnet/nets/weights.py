@@ -118,7 +118,8 @@ def load_weights(network: nn.Module, path: Path) -> Loaded:
     weights_of_head = (found.get(f"{layer}.weight") for layer in head)
     head_was = next((tuple(tensor.shape) for tensor in weights_of_head if tensor is not None), None)
     new = [name for name in own if name not in taken and name not in in_head and not name.endswith(_COUNTER)]
-    left = [name for name in found if name not in own and name not in in_head]
+    without = tuple(f"{layer}." for layer in layers if not any(name.startswith(f"{layer}.") for name in own))
+    left = [name for name in found if name not in own and not name.startswith(without)]  # a network may have no head
     return Loaded(path, digest_of(path), key, len(taken), stripped, head, head_was, new, left, resampled, sorted(cast))
 
 

@@ -138,10 +138,12 @@ def _parse(values: Any) -> Header:
             offset=entry["offset"],
         )
     recipe, decoder = Recipe.from_dict(values["recipe"]), values["decoder"]
+    if not isinstance(decoder, str | dict):
+        raise ValueError(f"{decoder!r} is no decoder")
     earlier = isinstance(decoder, str) or values["recipe"].keys() < recipe.to_dict().keys()
     header = Header(
         recipe=recipe,
-        decoder={"": decoder} if isinstance(decoder, str) else {str(name): str(decoder[name]) for name in decoder},
+        decoder={"": decoder} if isinstance(decoder, str) else {name: str(digits) for name, digits in decoder.items()},
         fingerprint=str(values["fingerprint"]),
         content=str(values["content"]),
         shard=None if values["shard"] is None else Shard.from_dict(values["shard"]),

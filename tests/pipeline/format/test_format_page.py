@@ -523,6 +523,7 @@ def test_a_forged_extent_is_refused(name: str, changes: dict[str, Any], copy: Pa
         {"digest": "0" * 32},
         {"decoder": 5},
         {"decoder": []},
+        {"decoder": [1]},
         {"decoder": {}},
         {"decoder": {"JPEG": 5}},
         {"decoder": {"JPEG": "0" * 31}},

@@ -1,6 +1,5 @@
-"""Every format gives the pixels of its decoder, or is refused by name before pixels are made (`open_image`)."""
+"""A file that has no right pixels is refused by name, before any are made, whatever decoder reads it (`open_image`)."""
 
-import io
 import resource
 import struct
 import subprocess
@@ -13,8 +12,7 @@ from typing import Any
 import numpy as np
 import pillow_heif
 import pytest
-from numpy.typing import NDArray
-from PIL import AvifImagePlugin, Image, ImageOps
+from PIL import AvifImagePlugin, Image
 
 from pipeline import TensorCache, build_cache
 from pipeline.decode.decode import decode, decoder_identity
@@ -22,122 +20,15 @@ from pipeline.decode.faults import Undecodable
 from pipeline.decode.formats import FORMATS
 from pipeline.recipe import Recipe
 from tests.support.command_line import REPOSITORY
+from tests.support.image_files import GREY, PICTURE, PIXELS, SAME, encoded, opened, resized
 from tests.support.photos import textured
 from tests.support.tiffs import tiff
-
-PICTURE = textured(61, 45, 5)
-PIXELS = np.asarray(PICTURE)
-GREY = PICTURE.convert("L")
-ALPHA = Image.merge("RGBA", [*PICTURE.split(), textured(61, 45, 8).split()[0]])
-
-
-def encoded(image: Image.Image, form: str, **options: Any) -> bytes:
-    file = io.BytesIO()
-    if form == "HEIC":
-        primary, others = image, options.pop("append_images", [])
-        container = pillow_heif.from_pillow(primary)
-        for other in others:
-            container.add_from_pillow(other)
-        container.save(file, **options)
-    else:
-        image.save(file, form, **options)
-    return file.getvalue()
-
-
-def turning_heic(image: Image.Image, exif: Image.Exif) -> bytes:
-    """Write a HEIC that is to be turned by its box irot; its EXIF says the same."""
-    file = io.BytesIO()
-    pillow_heif.from_bytes(image.mode, image.size, image.tobytes()).save(file, exif=exif.tobytes())
-    return file.getvalue()
-
-
-def opened(data: bytes) -> Image.Image:
-    """The oracle: the image as its library opens it, whatever this project does."""
-    of_heic = data[8:12] in (b"heic", b"heix")
-    open_heic: Any = pillow_heif.HeifImageFile
-    image: Image.Image = (open_heic if of_heic else Image.open)(io.BytesIO(data))
-    return image
-
-
-def resized(image: Image.Image, size: int = 20) -> NDArray[np.uint8]:
-    return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR))
 
 
 def refusal(data: bytes, **options: Any) -> Undecodable:
     with pytest.raises(Undecodable) as refused:
         decode(data, Recipe(size=16, **options))
     return refused.value
-
-
-SAME: dict[str, tuple[Image.Image, Callable[[], bytes]]] = {  # what convert("RGB") has to give, and files of it
-    "PNG": (PICTURE, lambda: encoded(PICTURE, "PNG")),
-    "WebP": (PICTURE, lambda: encoded(PICTURE, "WEBP", lossless=True)),
-    "WebP, alpha": (ALPHA, lambda: encoded(ALPHA, "WEBP", lossless=True, exact=True)),
-    "BMP": (PICTURE, lambda: encoded(PICTURE, "BMP")),
-    "BMP, grey": (GREY, lambda: encoded(GREY, "BMP")),
-    "BMP, 1 bit": (GREY.convert("1"), lambda: encoded(GREY.convert("1"), "BMP")),
-    "BMP, palette": (PICTURE.quantize(17), lambda: encoded(PICTURE.quantize(17), "BMP")),
-    "GIF": (PICTURE.quantize(99), lambda: encoded(PICTURE.quantize(99), "GIF")),
-    "GIF, grey": (GREY, lambda: encoded(GREY, "GIF")),
-    "GIF, transparent": (PICTURE.quantize(9), lambda: encoded(PICTURE.quantize(9), "GIF", transparency=3)),
-    "TIFF, raw": (PICTURE, lambda: encoded(PICTURE, "TIFF")),
-    "TIFF, LZW": (PICTURE, lambda: encoded(PICTURE, "TIFF", compression="tiff_lzw")),
-    "TIFF, deflate": (PICTURE, lambda: encoded(PICTURE, "TIFF", compression="tiff_adobe_deflate")),
-    "TIFF, packbits": (PICTURE, lambda: encoded(PICTURE, "TIFF", compression="packbits")),
-    "TIFF, alpha": (ALPHA, lambda: encoded(ALPHA, "TIFF")),
-    "TIFF, grey and alpha": (ALPHA.convert("LA"), lambda: encoded(ALPHA.convert("LA"), "TIFF")),
-    "TIFF, palette": (PICTURE.quantize(17), lambda: encoded(PICTURE.quantize(17), "TIFF", compression="tiff_lzw")),
-    "TIFF, grey": (GREY, lambda: encoded(GREY, "TIFF", compression="tiff_lzw")),
-    "TIFF, 1 bit": (GREY.convert("1"), lambda: encoded(GREY.convert("1"), "TIFF", compression="group4")),
-    "TIFF, strips": (PICTURE, lambda: tiff(PIXELS, deflate=True)),
-    "TIFF, tiles": (PICTURE, lambda: tiff(PIXELS, tile=16)),
-    "TIFF, packed tiles": (PICTURE, lambda: tiff(PIXELS, tile=32, deflate=True)),
-    "TIFF, big": (PICTURE, lambda: tiff(PIXELS, big=True)),
-    "AVIF": (PICTURE, lambda: encoded(PICTURE, "AVIF", quality=70)),
-    "AVIF, alpha": (ALPHA, lambda: encoded(ALPHA, "AVIF")),
-    "HEIC": (PICTURE, lambda: encoded(PICTURE, "HEIC", quality=70)),
-    "HEIC, alpha": (ALPHA, lambda: encoded(ALPHA, "HEIC")),
-    "HEIC, grid": (textured(300, 200, 1), lambda: encoded(textured(300, 200, 1), "HEIC", tile_size=128)),
-}
-
-
-@pytest.mark.parametrize("kind", SAME)
-@pytest.mark.parametrize("size", [20, 64])
-def test_every_format_has_the_bits_of_pillows_rgb(kind: str, size: int) -> None:
-    picture, file = SAME[kind]
-    data = file()
-    if kind.startswith(("AVIF", "HEIC")):  # lossy
-        picture = opened(data).convert(picture.mode)
-
-    decoded = decode(data, Recipe(size=size))
-
-    assert np.array_equal(decoded.pixels_HWC, resized(picture.convert("RGB"), size))
-    assert decoded.format == kind.split(",")[0] and decoded.notes == ()
-    assert decoded.source_size == (picture.height, picture.width)
-
-
-@pytest.mark.parametrize("form", ["GIF", "WEBP", "TIFF", "AVIF", "HEIC"])
-def test_transparent_images_of_every_format_are_laid_over_a_color(form: str) -> None:
-    picture = PICTURE.quantize(9) if form == "GIF" else ALPHA
-    data = encoded(picture, form, **({"transparency": 3} if form == "GIF" else {}))
-    whole = Image.new("RGBA", picture.size, (9, 200, 30, 255))
-    whole.alpha_composite(opened(data).convert("RGBA"))
-
-    laid = decode(data, Recipe(size=20, background=(9, 200, 30))).pixels_HWC
-
-    assert np.array_equal(laid, resized(whole.convert("RGB")))
-    assert not np.array_equal(laid, decode(data, Recipe(size=20)).pixels_HWC)
-
-
-def test_ten_bits_a_channel_are_scaled_to_eight() -> None:
-    levels = np.linspace(0, 65535, 64 * 64).reshape(64, 64, 1).repeat(3, axis=2).astype(np.uint16)
-    file = io.BytesIO()
-    pillow_heif.from_bytes("RGB;16", (64, 64), levels.tobytes()).save(file, quality=-1, chroma=444)
-
-    found = decode(file.getvalue(), Recipe(size=64)).pixels_HWC
-
-    assert opened(file.getvalue()).info["bit_depth"] == 10
-    assert np.abs(found - levels / 257).max() < 1  # level
 
 
 CHANNELS_5 = np.zeros((9, 9, 5), np.uint8)
@@ -222,73 +113,6 @@ def test_a_file_that_is_cut_off_is_called_truncated(kind: str) -> None:
     for kept in (0.5, 0.8, 0.95):
         refused = refusal(data[: int(len(data) * kept)])
         assert (str(refused), refused.format) == ("truncated", kind.split(",")[0])
-
-
-FRAMES: dict[str, tuple[dict[str, Any], str]] = {
-    "GIF": ({"save_all": True}, "animated: the first frame is used"),
-    "PNG": ({"save_all": True}, "animated: the first frame is used"),
-    "WEBP": ({"save_all": True, "lossless": True}, "animated: the first frame is used"),
-    "AVIF": ({"save_all": True}, "animated: the first frame is used"),
-    "TIFF": ({"save_all": True}, "pages: the first of several is used"),
-    "HEIC": ({}, "pages: the primary one of several is used"),
-}
-
-
-@pytest.mark.parametrize("form", FRAMES)
-def test_the_first_frame_or_page_is_taken_and_a_person_is_told(form: str) -> None:
-    options, note = FRAMES[form]
-    data = encoded(PICTURE, form, append_images=[textured(61, 45, 6), textured(61, 45, 7)], **options)
-
-    decoded = decode(data, Recipe(size=20))
-
-    assert decoded.notes == (note,)
-    assert np.array_equal(decoded.pixels_HWC, resized(opened(data).convert("RGB")))
-    assert opened(data).n_frames == 3  # type: ignore[attr-defined]
-
-
-def test_a_damaged_second_frame_of_a_gif_does_no_harm() -> None:
-    whole = encoded(PICTURE.quantize(9), "GIF")
-    expected = decode(whole, Recipe(size=20)).pixels_HWC
-
-    for tail in (b",", b",\0\0\0\0", b"!\xf9", b",\0\0\0\0\x05\0\x05\0\0\x08\x01", bytes(9), b"\xff" * 40):
-        decoded = decode(whole[:-1] + tail, Recipe(size=20))
-        assert np.array_equal(decoded.pixels_HWC, expected)
-
-
-@pytest.mark.parametrize("orientation", [1, 3, 6, 7])
-@pytest.mark.parametrize("form", ["PNG", "WEBP", "TIFF", "AVIF", "HEIC"])
-def test_an_image_is_turned_upright_once_in_every_format(form: str, orientation: int) -> None:
-    picture, exif = textured(90, 50, 21), Image.Exif()
-    exif[0x0112] = orientation
-    picture.info["exif"] = exif.tobytes()
-    data = turning_heic(picture, exif) if form == "HEIC" else encoded(picture, form, exif=exif)
-    upright, as_stored = ImageOps.exif_transpose(picture), opened(data).convert("RGB")
-    if form in ("WEBP", "AVIF", "HEIC"):  # lossy
-        lossy = ImageOps.exif_transpose(opened(data)).convert("RGB")
-        assert np.abs(np.asarray(lossy).astype(int) - np.asarray(upright)).mean() < 5  # levels
-        upright = lossy
-
-    turned = decode(data, Recipe(size=20, exif_rotate=True))
-    stored = decode(data, Recipe(size=20))
-
-    assert np.array_equal(turned.pixels_HWC, resized(upright))
-    assert np.array_equal(stored.pixels_HWC, resized(as_stored))
-    if form in ("TIFF", "HEIC"):  # their decoders turn them
-        assert as_stored.size == upright.size
-    assert turned.source_size == stored.source_size == as_stored.size[::-1]
-
-
-def test_exif_in_a_heic_is_ignored_as_its_own_turning_counts() -> None:
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    data = turning_heic(PICTURE, exif)
-    assert data.count(b"irot") == 1
-    unturned = data.replace(b"irot\x03", b"irot\0")  # by 0 degrees; its EXIF still says 6
-
-    turned = decode(unturned, Recipe(size=20, exif_rotate=True))
-
-    assert unturned != data and turned.source_size == (45, 61)
-    assert np.array_equal(turned.pixels_HWC, resized(opened(unturned).convert("RGB")))
 
 
 @pytest.mark.parametrize("form", ["GIF", "BMP", "TIFF", "WEBP", "AVIF", "HEIC"])

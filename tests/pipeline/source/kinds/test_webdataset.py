@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.decode.formats import FORMATS
 from pipeline.errors import SourceError
 from pipeline.source.reader import read_image
 from pipeline.source.scan import scan_source
@@ -41,6 +42,16 @@ def test_webdataset_shards_have_the_class_of_a_sample_beside_its_image(tmp_path:
     assert read_image(manifest.location(3))[0] == jpeg(12)
     assert manifest.left_out == {"no class beside it (.cls)": 2, "suffix .json": 6}
     assert list(scan_source(shards / "train-000000.tar", None, Choice(("1",))).names) == [b"0001.jpg"]
+
+
+def test_members_of_every_image_format_are_images_of_samples(tmp_path: Path) -> None:
+    samples = {f"{i}{form.suffixes[-1]}": jpeg(i) for i, form in enumerate(FORMATS)}
+    labels = {f"{i}.cls": b"7" for i in range(len(FORMATS))}
+
+    manifest = scan_source(write_tar(tmp_path / "a.tar", samples | labels))
+
+    assert manifest.class_ids == [7]
+    assert [name.decode() for name in manifest.names] == list(samples)
 
 
 def test_the_image_of_a_sample_is_taken_and_not_its_mask(tmp_path: Path) -> None:

@@ -119,7 +119,7 @@ def _decode(data: bytes, form: Format, recipe: Recipe) -> Decoded:
 
 
 @cache
-def decoder_identity(format: str = "") -> str:
+def decoder_identity(format: str) -> str:
     """Digest the pixels to which this installation decodes the sample images of a format in the package.
 
     A new Pillow that gives the same pixels is the same decoder: no cache becomes out of date. Where a format cannot be
@@ -127,7 +127,7 @@ def decoder_identity(format: str = "") -> str:
     failed for this reason is tried again as soon as the decoder is there, like all files whose decoder changed.
 
     Args:
-        format: the name of a format, as in `Decoded`.
+        format: the name of a format, as in `Decoded`; empty for `earlier_decoder_identity`.
 
     Returns:
         32 hexadecimal digits, or nothing.

@@ -169,7 +169,7 @@ def test_with_truncated_images_let_through_the_suite_sees_it(workspace: Path, mo
     plant_damaged(workspace / "clean", 0, rng)
     build_cache(workspace / "clean", workspace / "clean.h5", size=RECIPE.size, executor=Inline())
     bad = plant_damaged(workspace / "source", 60, rng)
-    decoding.decoder_identity()
+    decoding.decoder_identity("JPEG")
     monkeypatch.setattr(decoding, "_strict_pillow", lenient)
     report = build_cache(workspace / "source", workspace / "c.h5", size=RECIPE.size, executor=Inline())
     monkeypatch.undo()

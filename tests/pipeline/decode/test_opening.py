@@ -156,6 +156,23 @@ def test_a_heic_without_its_library_says_what_reads_it(monkeypatch: pytest.Monke
     assert decoder_identity.__wrapped__("HEIC") == ""
 
 
+def test_a_heic_is_tried_again_when_its_library_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "photos" / "1").mkdir(parents=True)
+    for name, form in (("a.heic", "HEIC"), ("b.png", "PNG")):
+        (tmp_path / "photos" / "1" / name).write_bytes(encoded(PICTURE, form))
+    decoder_identity.cache_clear()
+    with monkeypatch.context() as without:
+        without.setitem(sys.modules, "pillow_heif", None)
+        first = build_cache(tmp_path / "photos", tmp_path / "c.h5", size=16, workers=1)
+        again = build_cache(tmp_path / "photos", tmp_path / "c.h5", size=16, workers=1)
+    decoder_identity.cache_clear()
+
+    later = build_cache(tmp_path / "photos", tmp_path / "c.h5", size=16, workers=1)
+
+    assert [failed.name for failed in first.failed] == ["a.heic"] and again.up_to_date
+    assert (later.cached, later.failed, later.decoded, later.copied) == (2, [], 1, 1)
+
+
 @pytest.mark.parametrize(("form", "plugin"), [("WebP", "WebP"), ("AVIF", "Avif")])
 def test_a_pillow_without_a_decoder_says_so(form: str, plugin: str, monkeypatch: pytest.MonkeyPatch) -> None:
     data = encoded(PICTURE, form)

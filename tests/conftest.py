@@ -71,8 +71,9 @@ def no_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Train without drawing curves, which takes longer than these trainings."""
-    monkeypatch.setattr("modelnet.training.loop.loss_curves", lambda *_: b"")
+    """Train without drawing curves and tables, which takes longer than these trainings."""
+    for drawing in ("training.loop.loss_curves", "training.loop.confusion_picture", "sweep.train.group_curves"):
+        monkeypatch.setattr(f"modelnet.{drawing}", lambda *_: b"")
 
 
 @pytest.fixture
@@ -103,6 +104,12 @@ def cache_path(shared_photos: Path) -> Path:
     path = shared_photos.parent / "photos.h5"
     build_cache(shared_photos, path, size=SIZE, workers=1)
     return path
+
+
+@pytest.fixture
+def copy(cache_path: Path, tmp_path: Path) -> Path:
+    """A copy of `cache_path` to damage."""
+    return Path(shutil.copy(cache_path, tmp_path / "copy.h5"))
 
 
 @pytest.fixture(scope="session")
@@ -142,19 +149,24 @@ def command_server() -> Iterator[CommandServer]:
 def run_cli(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> RunCli:
     """Run `cli.py` with these arguments, as a person would; in `tmp_path` unless told otherwise.
 
-    With `env`, changes of the environment, an interpreter is started for it. Else a forked one does.
+    `env` changes the environment. What reads it while Python starts needs a fresh Python.
     """
 
     def run(
-        *arguments: "str | bytes | os.PathLike[str]", cwd: Path = tmp_path, env: dict[str, str] | None = None
+        *arguments: "str | bytes | os.PathLike[str]",
+        cwd: Path = tmp_path,
+        env: dict[str, str] | None = None,
+        fresh: bool = False,
     ) -> Ended:
-        if env is not None:
+        environment = os.environ | (env or {})
+        if fresh:
             command = [sys.executable, str(REPOSITORY / "cli.py"), *arguments]
-            done = subprocess.run(command, cwd=cwd, env=os.environ | env, capture_output=True, timeout=100)
+            done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, timeout=100)
             return Ended(done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace"))
         server: CommandServer = request.getfixturevalue("command_server")
         streams = tmp_path_factory.mktemp("streams")
-        code = server.run([os.fsdecode(argument) for argument in arguments], cwd, streams / "out", streams / "err")
+        words = [os.fsdecode(argument) for argument in arguments]
+        code = server.run(words, cwd, streams / "out", streams / "err", environment)
         return Ended(code, *((streams / name).read_text(errors="replace") for name in ("out", "err")))
 
     return run

@@ -1,4 +1,4 @@
-"""The group of commands: every help text, and the version."""
+"""The group of commands: every help text (commands/_options), and the version."""
 
 import os
 import re
@@ -23,7 +23,7 @@ COMMANDS = all_commands()
 @pytest.mark.parametrize("words", COMMANDS)
 def test_help_answers_at_once_and_ends_in_a_line_to_paste(words: str, run_cli: RunCli) -> None:
     before = os.times()
-    ended = run_cli(*words.split(), "--help", env={})
+    ended = run_cli(*words.split(), "--help", fresh=True)
     after = os.times()
 
     *_, heading, last = ended.stdout.rstrip("\n").splitlines()

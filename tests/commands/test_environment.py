@@ -68,7 +68,7 @@ def test_output_never_fails_for_a_character(encoding: str, command: str, named_p
 
 
 def test_an_error_that_names_a_character_is_one_line(run_cli: RunCli) -> None:
-    ended = run_cli("info", "猫.h5", env={"PYTHONIOENCODING": "latin-1"})
+    ended = run_cli("info", "猫.h5", env={"PYTHONIOENCODING": "latin-1"}, fresh=True)
     assert (ended.code, one_line(ended.stderr)[:27]) == (66, "error: no cache: \\u732b.h5:")
 
 
@@ -177,7 +177,7 @@ def test_a_long_folder_for_temporary_files_stops_no_worker(cache_path: Path, tmp
     folder = tmp_path / ("x" * 100)
     folder.mkdir()
     train = ("train", "--cache", cache_path, "--epochs", "1", "--threads", "1", "--workers", "2", "--name", "r")
-    ended = run_cli(*train, env={"TMPDIR": str(folder)})
+    ended = run_cli(*train, env={"TMPDIR": str(folder)}, fresh=True)
     assert ended.code == 0, ended.stderr
     assert list(folder.iterdir()) == []
 

@@ -1,4 +1,4 @@
-"""The options of build-cache that shape rows: geometry, colors, and --like."""
+"""The options of build-cache that shape rows (commands/_recipe): geometry, colors, and --like."""
 
 from pathlib import Path
 

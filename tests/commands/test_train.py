@@ -12,24 +12,9 @@ import pytest
 import torch
 
 from modelnet import TrainOptions, resume, train
-from tests.support.command_line import REPOSITORY, RunCli
+from tests.support.command_line import REPOSITORY, RunCli, start_training, wait_for_epochs
 
 ENDLESS = ("--batch-size", "1", "--epochs", "1000000", "--name", "r", "--threads", "1")
-
-
-def start(cwd: Path, *arguments: str) -> "subprocess.Popen[str]":
-    command = [sys.executable, str(REPOSITORY / "cli.py"), "train", *arguments]
-    return subprocess.Popen(command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
-def wait_for_epochs(process: "subprocess.Popen[str]", count: int = 2) -> None:
-    assert process.stdout is not None
-    for line in process.stdout:
-        if line.startswith("epoch"):
-            count -= 1
-            if count == 0:
-                return
-    pytest.fail(f"ended early: {process.communicate()}")
 
 
 def test_training_from_the_default_cache_prints_a_line_an_epoch(
@@ -67,7 +52,7 @@ def test_a_diverging_run_says_where_in_one_line_ends_with_76_and_keeps_it(
 
 @pytest.mark.parametrize(("asked", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_a_signal_ends_the_step_and_saves(cache_path: Path, tmp_path: Path, asked: signal.Signals, code: int) -> None:
-    process = start(tmp_path, "--cache", str(cache_path), *ENDLESS)
+    process = start_training(tmp_path, "--cache", str(cache_path), *ENDLESS)
     wait_for_epochs(process)
     process.send_signal(asked)
     _, errors = process.communicate(timeout=30)
@@ -118,7 +103,7 @@ def test_a_killed_run_resumes_to_the_same_losses(
     cache_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    process = start(tmp_path, "--cache", str(cache_path), *ENDLESS)
+    process = start_training(tmp_path, "--cache", str(cache_path), *ENDLESS)
     wait_for_epochs(process, 3)
     process.kill()
     process.communicate()

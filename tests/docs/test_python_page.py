@@ -1,17 +1,17 @@
 """The Python that the pages show runs, and the page of the API has every public name."""
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from PIL import Image
 
 import modelnet
 import pipeline
+from cli import cli
 from modelnet import Trained, TrainOptions, predict, train
 from pipeline import build_cache
 from pipeline.recipe import RecipeOptions
@@ -57,7 +57,7 @@ def test_the_program_for_an_onnx_file_answers_as_predict_does(
 ) -> None:
     build_cache("data/example", "example.h5", **RecipeOptions(size=64) | options)
     run = train(TrainOptions(Path("example.h5"), epochs=1, name="run")).run
-    subprocess.run([sys.executable, "cli.py", "export", run], check=True, capture_output=True)
+    assert CliRunner().invoke(cli, ["export", str(run)]).exit_code == 0
     Image.open("data/example/1/n03874293_775.JPEG").resize((301, 200)).save(run / "photo.jpg")
     trained = Trained.load(run)
     (answer,) = predict(trained, [run / "photo.jpg"], top_k=1)

@@ -26,12 +26,15 @@ def checkout(tmp_path: Path) -> Path:
 
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize(("page", "count"), [("README.md", 2), ("docs/getting-started.md", 5)])
-def test_the_commands_of_a_page_print_what_it_shows(page: str, count: int, checkout: Path) -> None:
+def test_the_commands_of_a_page_print_what_it_shows(
+    page: str, count: int, checkout: Path, request: pytest.FixtureRequest
+) -> None:
     commands = typed_commands(REPOSITORY / page)
     assert len(commands) == count
+    server = None if page == "README.md" else request.getfixturevalue("command_server")
 
     for typed in commands:
-        printed = type_in(typed, checkout)
+        printed = type_in(typed, checkout, server)
         assert matches(typed.shown, printed), f"{typed.command}\n" + "\n".join(printed)
 
 

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.soak.builders import Builders, builder_process
+
 Count = Callable[[int, int], int]
 
 
@@ -31,3 +33,10 @@ def workspace() -> Iterator[Path]:
     folder = Path(tempfile.mkdtemp(prefix="soak-", dir=memory if memory.is_dir() else None))
     yield folder
     shutil.rmtree(folder)
+
+
+@pytest.fixture
+def builders() -> Iterator[Builders]:
+    """A process that starts and kills builders."""
+    with builder_process() as running:
+        yield running

@@ -7,7 +7,7 @@ import re
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +18,13 @@ from pipeline.build.build import build_cache
 from pipeline.build.lock import build_lock
 from pipeline.errors import CacheBusy
 from pipeline.load.cache import TensorCache
-from tests.soak.builders import Builders, builder_process
-from tests.soak.trees import Inline, content, jpeg, left_over, plant
+from tests.soak.builders import Builders
+from tests.soak.trees import content, jpeg, left_over, plant
+from tests.support.builds import InThisProcess
 
 BUILDERS = 8
 READERS = 4
 IMAGES = 24
-
-
-@pytest.fixture
-def builders() -> Iterator[Builders]:
-    with builder_process() as running:
-        yield running
 
 
 def race(
@@ -69,7 +64,7 @@ def test_of_many_builders_at_once_one_builds(
     count: Callable[[int, int], int], workspace: Path, builders: Builders
 ) -> None:
     source = plant(workspace / "source", IMAGES)
-    build_cache(source, workspace / "alone.h5", size=8, executor=Inline())
+    build_cache(source, workspace / "alone.h5", size=8, executor=InThisProcess())
     expected = (workspace / "alone.h5").read_bytes()
     rounds, figures, wrong = count(50, 3), Counter[str](), []
     for number in range(rounds):
@@ -87,7 +82,7 @@ def test_of_many_builders_at_once_one_builds(
 
 def test_without_the_lock_the_suite_sees_it(workspace: Path, builders: Builders) -> None:
     source = plant(workspace / "source", IMAGES)
-    build_cache(source, workspace / "alone.h5", size=8, executor=Inline())
+    build_cache(source, workspace / "alone.h5", size=8, executor=InThisProcess())
     expected = (workspace / "alone.h5").read_bytes()
     for _ in range(5):
         wrong, _ = race(builders, source, workspace / "race" / "c.h5", expected, without="the lock")
@@ -99,7 +94,7 @@ def test_without_the_lock_the_suite_sees_it(workspace: Path, builders: Builders)
 def test_a_second_builder_is_told_who_builds_since_when(workspace: Path) -> None:
     source, cache = plant(workspace / "source", IMAGES), workspace / "c.h5"
     with build_lock(cache), pytest.raises(CacheBusy, match=rf"another build \(pid {os.getpid()} on .+, since .+\)"):
-        build_cache(source, cache, size=8, executor=Inline())
+        build_cache(source, cache, size=8, executor=InThisProcess())
 
 
 def read_until(stop: Path, cache: Path, right: list[bytes], say: int) -> None:
@@ -133,7 +128,7 @@ def test_readers_see_the_old_cache_or_the_new_one_while_it_is_rebuilt(
     (sources[1] / "3" / "0002.jpg").unlink()
     right = []
     for number, source in enumerate(sources):
-        build_cache(source, workspace / f"{number}.h5", size=8, executor=Inline())
+        build_cache(source, workspace / f"{number}.h5", size=8, executor=InThisProcess())
         right.append(read(TensorCache(workspace / f"{number}.h5")))
     cache, stop = workspace / "c.h5", workspace / "stop"
     shutil.copy(workspace / "0.h5", cache)
@@ -172,7 +167,7 @@ def test_readers_see_the_old_cache_or_the_new_one_while_it_is_rebuilt(
 def test_a_file_rewritten_in_place_is_seen_by_the_readers(workspace: Path) -> None:
     """The control of the test above: without a rename, an open cache changes under its reader."""
     source, cache = plant(workspace / "source", IMAGES), workspace / "c.h5"
-    build_cache(source, cache, size=8, executor=Inline())
+    build_cache(source, cache, size=8, executor=InThisProcess())
     opened = TensorCache(cache, verify="off")
     before = read(opened)
     with cache.open("r+b") as file:

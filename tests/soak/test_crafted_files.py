@@ -22,8 +22,9 @@ from pipeline.errors import CacheUnsafe, OutputError
 from pipeline.format.checks import read_header
 from pipeline.format.header import IMAGES_OFFSET, USER_BLOCK
 from pipeline.format.reader import CacheReader
-from tests.soak.test_mutants import seal
-from tests.soak.trees import Inline, plant
+from tests.soak.seal import seal
+from tests.soak.trees import plant
+from tests.support.builds import InThisProcess
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
 MEMORY = 400 * 10**6  # bytes, of the reader and of what `verify` starts
@@ -189,7 +190,7 @@ TABLES: dict[str, Callable[[bytearray, Values], None]] = {
 def base(workspace: Path) -> tuple[bytes, Values]:
     path = workspace / "base.h5"
     if not path.exists():
-        build_cache(plant(workspace / "source", 6), path, size=16, executor=Inline())
+        build_cache(plant(workspace / "source", 6), path, size=16, executor=InThisProcess())
     data = path.read_bytes()
     length = int.from_bytes(data[12:16], "little")
     values: Values = json.loads(data[16 : 16 + length])
@@ -334,7 +335,7 @@ def test_the_trace_sees_what_the_hdf5_library_opens(workspace: Path) -> None:
 @pytest.mark.timeout(60)
 def test_what_is_no_regular_file_is_refused_at_once(workspace: Path) -> None:
     source = plant(workspace / "source", 6)
-    build_cache(source, workspace / "base.h5", size=16, executor=Inline())
+    build_cache(source, workspace / "base.h5", size=16, executor=InThisProcess())
     fifo, folder, link = workspace / "fifo.h5", workspace / "folder.h5", workspace / "link.h5"
     os.mkfifo(fifo)
     folder.mkdir()
@@ -345,7 +346,7 @@ def test_what_is_no_regular_file_is_refused_at_once(workspace: Path) -> None:
             CacheReader(path)
     for path in (fifo, folder, link):
         with pytest.raises(OutputError):
-            build_cache(source, path, size=16, executor=Inline())
+            build_cache(source, path, size=16, executor=InThisProcess())
     assert CacheReader(link).num_images == 6  # a link is read as what it leads to
 
 
@@ -353,16 +354,16 @@ def test_what_is_no_regular_file_is_refused_at_once(workspace: Path) -> None:
 @pytest.mark.parametrize("suffix", [".stat", ".journal", ".building", ".lock"])
 def test_a_fifo_where_a_file_of_ours_should_be_blocks_nobody(suffix: str, workspace: Path) -> None:
     source, path = plant(workspace / "source", 6), workspace / "c.h5"
-    build_cache(source, path, size=16, executor=Inline())
+    build_cache(source, path, size=16, executor=InThisProcess())
     before = path.read_bytes()
     (workspace / f"c.h5{suffix}").unlink(missing_ok=True)
     os.mkfifo(workspace / f"c.h5{suffix}")
 
     if suffix == ".lock":
         with pytest.raises(Exception, match=r"c\.h5"):
-            build_cache(source, path, size=16, rebuild=True, executor=Inline())
+            build_cache(source, path, size=16, rebuild=True, executor=InThisProcess())
     else:
-        build_cache(source, path, size=16, rebuild=True, executor=Inline())
+        build_cache(source, path, size=16, rebuild=True, executor=InThisProcess())
     assert path.read_bytes() == before
 
 

@@ -21,7 +21,7 @@ from pipeline.build.report import BuildReport
 from pipeline.decode import decode as decoding
 from pipeline.format.reader import CacheReader
 from pipeline.recipe import Recipe, pixels_to_row
-from tests.soak.trees import Inline
+from tests.support.builds import InThisProcess
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
 RECIPE = Recipe(size=16)
@@ -167,11 +167,11 @@ def test_with_truncated_images_let_through_the_suite_sees_it(workspace: Path, mo
 
     rng = random.Random(6)
     plant_damaged(workspace / "clean", 0, rng)
-    build_cache(workspace / "clean", workspace / "clean.h5", size=RECIPE.size, executor=Inline())
+    build_cache(workspace / "clean", workspace / "clean.h5", size=RECIPE.size, executor=InThisProcess())
     bad = plant_damaged(workspace / "source", 60, rng)
     decoding.decoder_identity("JPEG")
     monkeypatch.setattr(decoding, "_strict_pillow", lenient)
-    report = build_cache(workspace / "source", workspace / "c.h5", size=RECIPE.size, executor=Inline())
+    report = build_cache(workspace / "source", workspace / "c.h5", size=RECIPE.size, executor=InThisProcess())
     monkeypatch.undo()
 
     wrong = check(report, bad, rows_of(workspace / "clean.h5"), Counter())
@@ -182,7 +182,7 @@ def test_threads_that_decode_leave_pillow_as_they_found_it(workspace: Path, monk
     monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
     before = Image.MAX_IMAGE_PIXELS, list(warnings.filters)
     plant_damaged(workspace / "source", 60, random.Random(8))
-    build_cache(workspace / "source", workspace / "a.h5", size=RECIPE.size, executor=Inline())
+    build_cache(workspace / "source", workspace / "a.h5", size=RECIPE.size, executor=InThisProcess())
     for _ in range(3):
         with ThreadPoolExecutor(8) as threads:
             build_cache(workspace / "source", workspace / "b.h5", size=RECIPE.size, rebuild=True, executor=threads)

@@ -23,7 +23,8 @@ import pytest
 from pipeline.build.build import build_cache
 from pipeline.errors import PipelineError
 from pipeline.system import files
-from tests.soak.trees import Inline, content, left_over, plant, plant_changed
+from tests.soak.trees import content, left_over, plant, plant_changed
+from tests.support.builds import InThisProcess
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
 IMAGES = 32
@@ -120,7 +121,7 @@ class Case:
             shutil.copy(self.old, self.cache)
 
     def build(self, progress: Callable[[int, int], None] | None = None) -> Any:
-        return build_cache(self.source, self.cache, size=8, executor=Inline(), workers=1, progress=progress)
+        return build_cache(self.source, self.cache, size=8, executor=InThisProcess(), workers=1, progress=progress)
 
     def disturb(self, fails_at: int, number: int) -> list[str]:
         """Build with one failing call, then without; return what went wrong."""
@@ -169,7 +170,7 @@ def cases(workspace: Path) -> list[Case]:
     before = plant(workspace / "before", IMAGES, side=8)
     after = plant_changed(workspace / "after", before)
     old = workspace / "old.h5"
-    build_cache(before, old, size=8, executor=Inline())
+    build_cache(before, old, size=8, executor=InThisProcess())
     return [Case(workspace, before, None), Case(workspace, after, old)]
 
 

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,8 +22,9 @@ import pytest
 
 from pipeline.build.build import build_cache
 from pipeline.build.journal import read_journal
-from tests.soak.builders import Builders, builder_process
-from tests.soak.trees import Inline, content, left_over, plant, plant_changed
+from tests.soak.builders import Builders
+from tests.soak.trees import content, left_over, plant, plant_changed
+from tests.support.builds import InThisProcess
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
 IMAGES = 30
@@ -45,17 +46,11 @@ class Setting(NamedTuple):
 
 
 @pytest.fixture
-def builders() -> Iterator[Builders]:
-    with builder_process() as running:
-        yield running
-
-
-@pytest.fixture
 def settings(workspace: Path, builders: Builders) -> list[Setting]:
     before = plant(workspace / "before", IMAGES)
     after = plant_changed(workspace / "after", before)
     old = workspace / "old.h5"
-    build_cache(before, old, size=8, executor=Inline())
+    build_cache(before, old, size=8, executor=InThisProcess())
     found = []
     for source, start in ((before, None), (after, None), (after, old)):
         whole = workspace / "whole" / "c.h5"

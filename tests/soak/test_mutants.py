@@ -18,15 +18,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import xxhash
 
 from pipeline.build.build import build_cache
 from pipeline.errors import CacheError
-from pipeline.format import header as layout
 from pipeline.format.reader import CacheReader
 from pipeline.inspect.info import describe_cache
 from pipeline.load.cache import TensorCache
-from tests.soak.trees import Inline, plant
+from tests.soak.seal import seal
+from tests.soak.trees import plant
+from tests.support.builds import InThisProcess
 
 BATCH = 250
 SECONDS_A_BATCH = 60
@@ -176,22 +176,6 @@ def _forge_value(values: Any, rng: random.Random) -> None:
         node[key] = rng.choice(NONSENSE)
 
 
-def seal(data: bytearray, values: Any) -> None:
-    """Write a header, and make digest and checksum fit as far as it lets us."""
-    for _ in range(2):
-        text = json.dumps(values, sort_keys=True, separators=(",", ":")).encode()[:4000]
-        start = layout.MAGIC + struct.pack("<II", layout.VERSION, len(text)) + text
-        start += xxhash.xxh3_128_digest(start)
-        data[:4096] = start.ljust(4096, b"\0")[:4096]
-        try:
-            images = values["datasets"][0]
-            end = images["offset"] + int(np.prod(images["shape"])) * np.dtype(images["dtype"]).itemsize
-            rest = bytes(data[len(start) : images["offset"]]) + bytes(data[end:])
-            values["digest"] = xxhash.xxh3_128_hexdigest(rest)
-        except Exception:  # what is no header has no digest
-            return
-
-
 def examine(
     originals: list[tuple[bytes, Answer]],
     seeds: range,
@@ -285,7 +269,7 @@ def originals(workspace: Path) -> list[tuple[bytes, Answer]]:
     found = []
     for dtype in ("float32", "uint8"):
         path = workspace / f"{dtype}.h5"
-        build_cache(source, path, size=12, dtype=dtype, executor=Inline())
+        build_cache(source, path, size=12, dtype=dtype, executor=InThisProcess())
         found.append((path.read_bytes(), read_all(path)))
     return found
 

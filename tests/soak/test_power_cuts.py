@@ -23,7 +23,8 @@ from pipeline.format.reader import CacheReader
 from pipeline.source import reader
 from pipeline.system import files
 from tests.soak.disk import Recorder, after_power_cut, recording
-from tests.soak.trees import Inline, content, left_over, plant, plant_changed
+from tests.soak.trees import content, left_over, plant, plant_changed
+from tests.support.builds import InThisProcess
 
 IMAGES = 9
 
@@ -38,7 +39,7 @@ class Recorded(NamedTuple):
 
 
 def build(source: Path, cache: Path) -> Any:
-    return build_cache(source, cache, size=8, executor=Inline(), workers=1)
+    return build_cache(source, cache, size=8, executor=InThisProcess(), workers=1)
 
 
 def lay_out(folder: Path, state: dict[str, int | bytes]) -> Path:

@@ -2,28 +2,12 @@
 
 import io
 import shutil
-from collections.abc import Callable
-from concurrent.futures import Executor, Future
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
 
 MAY_STAY = ("", ".lock", ".stat")
-
-
-class Inline(Executor):
-    """Does the work at once, in this process, where operations can be watched and made to fail."""
-
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> "Future[Any]":
-        """Call `fn` now."""
-        future: Future[Any] = Future()
-        try:
-            future.set_result(fn(*args, **kwargs))
-        except Exception as error:
-            future.set_exception(error)
-        return future
 
 
 def jpeg(seed: int, side: int = 16) -> bytes:

@@ -1,5 +1,6 @@
 """Watch and run builds within the test process."""
 
+import os
 from concurrent.futures import Executor, Future
 from pathlib import Path
 from typing import Any
@@ -39,3 +40,19 @@ class InThisProcess(Executor):
         except Exception as error:
             future.set_exception(error)
         return future
+
+
+def appending_read(times: int) -> Any:
+    """An `os.read` in whose course somebody appends to `changing.jpg`, so many times."""
+    real, left = os.read, [times]
+
+    def read(fd: int, count: int) -> bytes:
+        place = Path(f"/proc/self/fd/{fd}").readlink()
+        data = real(fd, count)
+        if place.name == "changing.jpg" and left[0]:
+            left[0] -= 1
+            with place.open("ab") as file:
+                file.write(b"!")
+        return data
+
+    return read

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +31,12 @@ class CommandServer:
             start, cwd=REPOSITORY, stdin=pipe, stdout=pipe, text=True, start_new_session=True
         )
 
-    def run(self, arguments: list[str], cwd: Path, stdout: Path, stderr: Path) -> int:
+    def run(
+        self, arguments: list[str], cwd: Path, stdout: Path, stderr: Path, env: Mapping[str, str] = os.environ
+    ) -> int:
         """Run a command whose streams go to the ends of files; return its exit code, or minus the signal's number."""
         streams = [str(stdout), str(stderr)]
-        order = {"arguments": arguments, "cwd": str(cwd), "streams": streams, "env": dict(os.environ)}
+        order = {"arguments": arguments, "cwd": str(cwd), "streams": streams, "env": dict(env)}
         assert self.process.stdin and self.process.stdout
         print(json.dumps(order), file=self.process.stdin, flush=True)
         try:

@@ -13,6 +13,10 @@ from pipeline.recipe import Recipe
 Answer = tuple[str, str, str, float]
 """An image's class and file, the class that was said, and how probable that was."""
 
+HOSTILE = '<script>document.title="owned"</script>'
+BAD_FILE = '"><img src="http://x/y" onerror=alert(1)> {{ 7*7 }} \udcff\x1b[2J.jpg'
+ANSWERS: list[Answer] = [("1", "a.jpg", "1", 0.9), ("1", BAD_FILE, "2", 0.8), ("2", "c.jpg", "1", 0.999)]
+
 
 def make_run(
     name: str,
@@ -72,3 +76,10 @@ def _write_answers(run: RunFolder, predictions: list[Answer], classes: list[dict
         [c, file, file, said, int(c == said), p, 1 - p if c != said else p, loss] for c, file, said, p in predictions
     )
     run.write_predictions(PREDICTION_COLUMNS, lines)
+
+
+def many_classes() -> Path:
+    """A run on a thousand classes, of which each image is taken for the next class."""
+    classes = tuple((f"n{i:08}", f"class number {i}", 100 + i) for i in range(1000))
+    answers = [(f"n{i:08}", f"{i}.jpg", f"n{(i + i % 3 // 2) % 1000:08}", 0.5) for i in range(1000)]
+    return make_run("thousand", [6.9, 6.5], answers, classes)

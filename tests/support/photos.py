@@ -56,3 +56,8 @@ def settle(photos: Path) -> None:
     """Wait until files are old enough for their stat data to be trusted; the time of last change cannot be set."""
     newest = max(path.stat().st_ctime for path in photos.rglob("*"))
     time.sleep(max(0.0, newest + 2.05 - time.time()))
+
+
+def picture(path: Path, seed: int = 0) -> Path:
+    save_jpeg(path, 40, 40, seed)
+    return path

@@ -25,14 +25,9 @@ from modelnet.eval.features import build_features
 from pipeline import build_cache
 from pipeline.errors import CheckpointError, OptionsError, RunError
 
+pytestmark = pytest.mark.usefixtures("in_a_folder_of_its_own", "no_pictures")
+
 Network = Callable[[np.ndarray[Any, Any]], np.ndarray[Any, Any]]
-
-
-@pytest.fixture(autouse=True)
-def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    for drawing in ("loss_curves", "confusion_picture"):
-        monkeypatch.setattr(f"modelnet.training.loop.{drawing}", lambda *of: b"")
 
 
 def trained_on(cache: Path, **options: Any) -> Path:

@@ -28,6 +28,8 @@ from pipeline.inspect.info import describe_cache
 from pipeline.inspect.verify import verify_cache
 from tests.support.photos import make_photos
 
+pytestmark = pytest.mark.usefixtures("in_a_folder_of_its_own", "no_pictures")
+
 
 def save_weights(path: Path, seed: int = 0) -> Path:
     torch.manual_seed(seed)
@@ -46,13 +48,6 @@ def features_path(cache_path: Path, weights: Path) -> Path:
     path = weights.parent / "features.h5"
     build_features(cache_path, path, "resnet18", weights, "cpu")
     return path
-
-
-@pytest.fixture(autouse=True)
-def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    for drawing in ("loss_curves", "confusion_picture"):
-        monkeypatch.setattr(f"modelnet.training.loop.{drawing}", lambda *of: b"")
 
 
 def digest(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""Weights from files in networks: names that are made to fit, what is new, what is left, what is refused."""
+"""Weights from files in networks (also `head`): names made to fit, what is new, left, or refused."""
 
 import re
 from collections import OrderedDict

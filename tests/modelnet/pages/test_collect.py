@@ -14,10 +14,7 @@ from modelnet.runs.folder import RunFolder
 from pipeline.errors import RunError
 from tests.support.made_runs import make_run
 
-
-@pytest.fixture(autouse=True)
-def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
+pytestmark = pytest.mark.usefixtures("in_a_folder_of_its_own")
 
 
 ANSWERS = [("1", "a", "1", 0.9), ("1", "b", "2", 0.8), ("2", "c", "2", 0.6), ("2", "d", "1", 0.7)]

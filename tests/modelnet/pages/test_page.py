@@ -13,16 +13,9 @@ from cli import cli
 from modelnet.pages.collect import gather
 from modelnet.pages.page import render
 from pipeline.errors import OutputError, RunError
-from tests.support.made_runs import Answer, make_run
+from tests.support.made_runs import ANSWERS, BAD_FILE, HOSTILE, Answer, make_run, many_classes
 
-HOSTILE = '<script>document.title="owned"</script>'
-BAD_FILE = '"><img src="http://x/y" onerror=alert(1)> {{ 7*7 }} \udcff\x1b[2J.jpg'
-ANSWERS: list[Answer] = [("1", "a.jpg", "1", 0.9), ("1", BAD_FILE, "2", 0.8), ("2", "c.jpg", "1", 0.999)]
-
-
-@pytest.fixture(autouse=True)
-def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
+pytestmark = pytest.mark.usefixtures("in_a_folder_of_its_own")
 
 
 class Page(HTMLParser):
@@ -45,13 +38,6 @@ class Page(HTMLParser):
 
     def all(self, tag: str) -> list[dict[str, str]]:
         return [attributes for name, attributes in self.elements if name == tag]
-
-
-def many_classes() -> Path:
-    """A run on a thousand classes, of which each image is taken for the next class."""
-    classes = tuple((f"n{i:08}", f"class number {i}", 100 + i) for i in range(1000))
-    answers = [(f"n{i:08}", f"{i}.jpg", f"n{(i + i % 3 // 2) % 1000:08}", 0.5) for i in range(1000)]
-    return make_run("thousand", [6.9, 6.5], answers, classes)
 
 
 def test_names_of_anybody_are_text() -> None:

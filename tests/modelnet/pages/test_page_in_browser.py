@@ -18,8 +18,7 @@ from modelnet import TrainOptions, train
 from modelnet.pages.collect import gather
 from modelnet.pages.page import render
 from pipeline import build_cache
-from tests.modelnet.pages.test_page import ANSWERS, BAD_FILE, HOSTILE, many_classes
-from tests.support.made_runs import make_run
+from tests.support.made_runs import ANSWERS, BAD_FILE, HOSTILE, make_run, many_classes
 from tests.support.photos import save_jpeg
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -29,18 +29,9 @@ from pipeline.errors import OptionsError, PipelineError
 from tests.support.command_line import REPOSITORY
 from tests.support.photos import make_photos, save_jpeg
 
+pytestmark = pytest.mark.usefixtures("in_a_folder_of_its_own", "no_pictures", "one_thread")
+
 COMMON: dict[str, Any] = {"device": "cpu", "epochs": 4, "lr": 0.01, "threads": 1}
-
-
-@pytest.fixture(autouse=True)
-def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.chdir(tmp_path)
-    for drawing in ("training.loop.loss_curves", "training.loop.confusion_picture", "sweep.train.group_curves"):
-        monkeypatch.setattr(f"modelnet.{drawing}", lambda *of: b"")
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def in_ranks(work: Callable[[Ranks], Any], size: int = 2) -> list[Any]:

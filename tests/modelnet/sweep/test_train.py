@@ -20,16 +20,10 @@ from modelnet.sweep.network import StackedLoss, StackedModelNet
 from modelnet.sweep.result import SweepResult
 from modelnet.sweep.train import resume_many, train_many
 from pipeline.errors import OptionsError, RunError
-from tests.commands.test_train import start, wait_for_epochs
-from tests.support.command_line import RunCli
+from tests.support.command_line import RunCli, start_training, wait_for_epochs
 from tests.support.listener import Listener
 
-
-@pytest.fixture(autouse=True)
-def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    for drawing in ("training.loop.loss_curves", "sweep.train.group_curves"):  # takes longer than training
-        monkeypatch.setattr(f"modelnet.{drawing}", lambda *_: b"")
+pytestmark = pytest.mark.usefixtures("in_a_folder_of_its_own", "no_pictures")
 
 
 def networks(size: int, classes: int, count: int = 3) -> list[ModelNet]:
@@ -256,7 +250,7 @@ def test_the_command_prints_a_table_and_a_sentence(cache_path: Path, tmp_path: P
 
 def test_a_sweep_that_is_stopped_goes_on_from_its_table(cache_path: Path, tmp_path: Path, run_cli: RunCli) -> None:
     wanted = ("train", "--cache", str(cache_path), "--seeds", "0,1", "--sweep", "lr=0.01,0.05", "--sweep", "wd=0,0.1")
-    process = start(tmp_path, *wanted[1:], "--epochs", "100000", "--threads", "1", "--name", "s")
+    process = start_training(tmp_path, *wanted[1:], "--epochs", "100000", "--threads", "1", "--name", "s")
     wait_for_epochs(process)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=30)

@@ -4,7 +4,6 @@ import csv
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,19 +36,9 @@ from pipeline.errors import (
 )
 from tests.support.photos import save_jpeg
 
+pytestmark = pytest.mark.usefixtures("in_a_folder_of_its_own", "no_pictures", "one_thread")
+
 COLUMNS = ["epoch", "train_loss", "train_acc", "val_loss", "val_acc", "lr", "images_per_s", "data_wait_s", "epoch_s"]
-
-
-@pytest.fixture(autouse=True)
-def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Run folders go below the current folder. One thread: others may be using the cores."""
-    monkeypatch.chdir(tmp_path)
-    for drawing in ("loss_curves", "confusion_picture"):  # takes longer than training
-        monkeypatch.setattr(f"modelnet.training.loop.{drawing}", lambda *of: b"")
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Runs that go on with other options than they began with; `modelnet.runs.history` keeps them."""
+"""Runs that go on with other options than they began with (`history`)."""
 
 import json
 from pathlib import Path

@@ -81,7 +81,7 @@ def test_without_stat_data_every_image_is_read_and_none_decoded(
     harm: str, settled_photos: Path, out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rebuilt(settled_photos, out)
-    stat = tmp_path / "c.h5.stat"
+    stat = out.with_name("c.h5.stat")
     if harm == "deleted":
         stat.unlink()
     elif harm == "damaged":

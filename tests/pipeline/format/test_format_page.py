@@ -364,11 +364,6 @@ def test_no_path_user_or_host_goes_into_the_file(rich: tuple[Path, Path]) -> Non
 # --- what is refused, and how it is told ---------------------------------------------------------------------------
 
 
-@pytest.fixture
-def copy(cache_path: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copy(cache_path, tmp_path / "copy.h5"))
-
-
 def test_a_missing_file_is_told_from_an_unfinished_build(tmp_path: Path) -> None:
     with pytest.raises(CacheMissing, match=r"there is no such file\. Build it") as missing:
         CacheReader(tmp_path / "c.h5")

@@ -1,6 +1,5 @@
 """Damage of any kind is found, and named (`verify`)."""
 
-import shutil
 from pathlib import Path
 
 import h5py
@@ -15,11 +14,6 @@ from tests.support.builds import InThisProcess
 from tests.support.photos import SIZE, make_photos
 
 ROW_BYTES = 3 * SIZE * SIZE * 4
-
-
-@pytest.fixture
-def copy(cache_path: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copy(cache_path, tmp_path / "copy.h5"))
 
 
 def flip(path: Path, *places: int) -> None:

@@ -24,11 +24,6 @@ from tests.support.photos import textured
 pytestmark = pytest.mark.usefixtures("no_pictures")
 
 
-@pytest.fixture
-def images(cache_path: Path) -> torch.Tensor:
-    return TensorCache(cache_path).images.clone()
-
-
 def augmentation(*kinds: str, seed: int = 0) -> Augmentation:
     return Augmentation(kinds, seed, Recipe(size=64), crop_scale=0.3, color_jitter=0.4)
 

@@ -1,19 +1,11 @@
 """Changes of whole batches, as a GPU makes them, against torchvision and plain loops; on the CPU here."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
 from torchvision.transforms import functional as tv
 
-from pipeline import TensorCache
 from pipeline.load.augment_images import Places, change_colors, erase, take_pixels
-
-
-@pytest.fixture
-def images(cache_path: Path) -> torch.Tensor:
-    return TensorCache(cache_path).images.clone()
 
 
 @pytest.mark.parametrize("factors", [(0.7, 1.0, 1.0), (1.0, 1.3, 1.0), (1.0, 1.0, 0.6), (1.4, 0.6, 1.4)])

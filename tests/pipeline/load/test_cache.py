@@ -158,11 +158,6 @@ def test_names_that_are_not_utf8_come_back_as_the_file_system_gives_them(tmp_pat
 # --- checking -----------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def copy(cache_path: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copy(cache_path, tmp_path / "copy.h5"))
-
-
 def damage(path: Path, row: int) -> None:
     """Flip one bit in a row, in the file itself."""
     with path.open("r+b") as file:

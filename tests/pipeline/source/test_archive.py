@@ -1,6 +1,5 @@
 """Archives give the cache of the folder they would unpack to: archive, kinds/class_archives, contents."""
 
-import io
 import os
 import shutil
 import tarfile
@@ -18,25 +17,12 @@ from pipeline.inspect.info import check_source
 from pipeline.source.reader import Member, read_image
 from pipeline.source.scan import scan_source
 from pipeline.source.selection import Choice
+from tests.support.archives import built, jpeg, tar_of, write_tar, zip_of
 from tests.support.builds import InThisProcess, note_reads
 from tests.support.command_line import RunCli
 from tests.support.photos import make_photos, save_jpeg, settle
 
 NAMES = "id,name\n1,paddle\n2,snake\n"
-
-
-def tar_of(folder: Path, path: Path, top: str = ".") -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tarfile.open(path, "w") as archive:
-        archive.add(folder, top)
-    return path
-
-
-def zip_of(folder: Path, path: Path, top: str = "", method: int = zipfile.ZIP_DEFLATED) -> Path:
-    with zipfile.ZipFile(path, "w", method) as archive:
-        for file in sorted(folder.rglob("*")):
-            archive.write(file, Path(top, file.relative_to(folder)))
-    return path
 
 
 def class_archives(folder: Path, target: Path, make: Callable[[Path, Path], Path] = tar_of) -> Path:
@@ -48,29 +34,6 @@ def class_archives(folder: Path, target: Path, make: Callable[[Path, Path], Path
         else:
             shutil.copy(place, target)
     return target
-
-
-def write_tar(path: Path, members: dict[str, bytes]) -> Path:
-    """Write a tar with such members; a name may come again with another number of "./" in front."""
-    with tarfile.open(path, "w") as archive:
-        for name, data in members.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(data)
-            archive.addfile(member, io.BytesIO(data))
-    return path
-
-
-def built(source: Path, out: Path, choice: Choice | None = None) -> bytes:
-    build_cache(source, out, size=16, executor=InThisProcess(), choice=choice)
-    return out.read_bytes()
-
-
-def jpeg(seed: int = 0) -> bytes:
-    path = Path(f"/tmp/archives-{os.getpid()}.jpg")
-    save_jpeg(path, 24, 20, seed)
-    data = path.read_bytes()
-    path.unlink()
-    return data
 
 
 @pytest.fixture(scope="module")

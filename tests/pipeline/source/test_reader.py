@@ -8,8 +8,8 @@ import pytest
 
 from pipeline.build.build import build_cache
 from pipeline.source.reader import UNSETTLED, ChangedWhileReading, Stat, read_image, stat_of
-from tests.pipeline.source.test_scan import appending_read, picture
-from tests.support.builds import InThisProcess
+from tests.support.builds import InThisProcess, appending_read
+from tests.support.photos import picture
 
 
 def test_a_file_that_grows_while_it_is_read_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,14 +16,10 @@ from pipeline.load.cache import TensorCache
 from pipeline.recipe import Recipe, pixels_to_row
 from pipeline.source.reader import read_image
 from pipeline.source.scan import scan_source
-from tests.support.photos import save_jpeg
+from tests.support.builds import appending_read
+from tests.support.photos import picture
 
 _real_read_image = read_image
-
-
-def picture(path: Path, seed: int = 0) -> Path:
-    save_jpeg(path, 40, 40, seed)
-    return path
 
 
 def images(root: Path) -> list[tuple[object, str]]:
@@ -235,22 +231,6 @@ def test_classes_that_a_person_cannot_tell_apart_are_pointed_out(photos: Path) -
     assert warnings[-1] == (
         "classes 'e\\u0301' and '\\xc9' and '\\xe9' differ in how Unicode writes the same letters; they are kept apart"
     )
-
-
-def appending_read(times: int) -> Any:
-    """An `os.read` in whose course somebody appends to `changing.jpg`, so many times."""
-    real, left = os.read, [times]
-
-    def read(fd: int, count: int) -> bytes:
-        place = Path(f"/proc/self/fd/{fd}").readlink()
-        data = real(fd, count)
-        if place.name == "changing.jpg" and left[0]:
-            left[0] -= 1
-            with place.open("ab") as file:
-                file.write(b"!")
-        return data
-
-    return read
 
 
 # --- all of them -------------------------------------------------------------------------------------------------

@@ -1,6 +1,5 @@
 """Training and validation sets that lie together, as folders or as archives, are refused; classes are not."""
 
-import shutil
 from pathlib import Path
 
 import pytest
@@ -9,7 +8,7 @@ from pipeline.errors import SourceError
 from pipeline.source.scan import scan_source
 from pipeline.source.selection import Choice
 from pipeline.source.splits import refuse_split_archives
-from tests.pipeline.source.test_archive import tar_of
+from tests.support.archives import packed, tar_of, tree
 from tests.support.photos import make_photos
 
 
@@ -46,29 +45,6 @@ def test_parts_of_one_source_and_classes_with_such_names_are_let_through(names: 
 
 
 # --- folders -----------------------------------------------------------------------------------------------------
-
-JPEG = b"\xff\xd8\xff"
-
-
-def tree(root: Path, *paths: str) -> Path:
-    """Write files at these paths, folders where a path ends in "/"."""
-    for path in paths:
-        (root / path).parent.mkdir(parents=True, exist_ok=True)
-        if path.endswith("/"):
-            (root / path).mkdir(exist_ok=True)
-        else:
-            (root / path).write_bytes(JPEG)
-    return root
-
-
-def packed(root: Path) -> list[Path]:
-    """Return a folder, and a tar and a zip of it with a folder around."""
-    return [
-        root,
-        tar_of(root, root.parent / f"{root.name}.tar", root.name),
-        Path(shutil.make_archive(str(root), "zip", root.parent, root.name)),
-    ]
-
 
 SPLITS = {
     "train and val": (["train/cats/a.jpg", "val/cats/a.jpg"], "train/ and val/", "/train"),

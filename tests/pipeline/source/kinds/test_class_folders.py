@@ -6,7 +6,7 @@ import pytest
 
 from pipeline.source.scan import scan_source
 from pipeline.source.selection import Choice
-from tests.pipeline.source.test_splits import packed, tree
+from tests.support.archives import packed, tree
 
 
 def images(source: Path, choice: Choice | None = None) -> list[tuple[object, str]]:

@@ -12,7 +12,7 @@ from pipeline.format.reader import CacheReader
 from pipeline.load.cache import TensorCache
 from pipeline.source.scan import scan_source
 from pipeline.source.selection import Choice
-from tests.pipeline.source.test_archive import built, tar_of, zip_of
+from tests.support.archives import built, tar_of, zip_of
 from tests.support.builds import InThisProcess
 from tests.support.command_line import RunCli
 from tests.support.photos import make_photos

@@ -7,7 +7,7 @@ import pytest
 from pipeline.errors import SourceError
 from pipeline.source.scan import scan_source
 from pipeline.source.selection import Choice
-from tests.pipeline.source.test_splits import packed, tree
+from tests.support.archives import packed, tree
 
 
 @pytest.mark.parametrize(

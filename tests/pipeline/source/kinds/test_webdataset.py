@@ -11,7 +11,7 @@ from pipeline.errors import SourceError
 from pipeline.source.reader import read_image
 from pipeline.source.scan import scan_source
 from pipeline.source.selection import Choice
-from tests.pipeline.source.test_archive import jpeg, write_tar
+from tests.support.archives import jpeg, write_tar
 
 
 def test_webdataset_shards_have_the_class_of_a_sample_beside_its_image(tmp_path: Path) -> None:

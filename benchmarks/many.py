@@ -12,6 +12,7 @@ from benchmarks.tables import Table
 from benchmarks.timing import Measured, interleave, seconds
 from benchmarks.training import plain_loop
 from modelnet import ModelNet, Progress, TrainOptions, train, train_many
+from modelnet.nets.registry import MODELNET
 from modelnet.runs.folder import RunFolder
 from modelnet.runtime.device import choose_device, cpu_threads
 from modelnet.runtime.interrupt import Stop
@@ -74,7 +75,9 @@ def _times(count: int, epoch: Epoch) -> None:
 
 def _in_threads(epoch: Epoch, networks: int | None, options: TrainOptions) -> float:
     """Time an epoch with the threads that so many networks get; None for torch's own number."""
-    chosen = contextlib.nullcontext() if networks is None else cpu_threads(None, options.batch_size * networks)
+    chosen = (
+        contextlib.nullcontext() if networks is None else cpu_threads(None, MODELNET, options.batch_size * networks)
+    )
     with chosen:
         return seconds(epoch)
 

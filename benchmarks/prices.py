@@ -21,6 +21,7 @@ from benchmarks.tables import Table
 from benchmarks.timing import Measured, interleave, seconds
 from benchmarks.training import batch_in_memory, plain_loop
 from modelnet import ModelNet, Progress, TrainOptions
+from modelnet.nets.registry import MODELNET
 from modelnet.runs.folder import UnwrittenRun
 from modelnet.runtime.device import cpu_threads
 from modelnet.runtime.interrupt import Stop
@@ -123,7 +124,7 @@ def _epoch(path: Path, size: int, what: str) -> Callable[[], float]:
     loop = TrainingLoop(Setup(options, Progress()), UnwrittenRun(Path("none")), Progress(), Stop())
 
     def epoch() -> float:
-        with cpu_threads(None, size):
+        with cpu_threads(None, MODELNET, size):
             spent = seconds(loop.train_epoch)
         loop.finish_epoch(None, spent)
         return spent
@@ -160,7 +161,7 @@ def _many(work: Workplace, path: Path) -> Table:
     cells: dict[str, list[str | float]] = {}
     for size in NETWORK_BATCHES:
         work.say(f"{NETWORKS} networks with batch size {size}")
-        with cpu_threads(None, size * NETWORKS):
+        with cpu_threads(None, MODELNET, size * NETWORKS):
             measured = interleave(_steps(path, size), work.rounds)
         for name, figure in measured.items():
             cells.setdefault(name, []).extend((figure.median, f"{measured['plain'].over(figure):.1f}"))

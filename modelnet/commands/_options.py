@@ -38,6 +38,7 @@ CHECKPOINT = click.option(
     type=click.Choice(["last", "best"]),
     help="Weights of the last or of the best epoch.  [default: last; best where RUN had --patience]",
 )
+AMP = click.option("--amp/--no-amp", default=None, help="Compute in half precision.  [default: as RUN did]")
 DEVICE = click.option("--device", default="auto", help="Device: auto, cpu, cuda or cuda:1.")
 
 

@@ -46,6 +46,7 @@ def run(group: click.Group) -> NoReturn:
             with suppress(OSError):  # a caller may replace the stream by a pipe
                 stream.reconfigure(errors="backslashreplace")  # a terminal may be unable to show the name of a class
     os.environ["MPLBACKEND"] = "agg"  # a notebook's backend may not be installed here, and nothing is shown
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # PyTorch's threads: waiting ones leave their cores to others
     for asked in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(asked) is not signal.SIG_IGN:  # as nohup sets it
             signal.signal(asked, _terminate)

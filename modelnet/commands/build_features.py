@@ -23,10 +23,19 @@ from modelnet.commands._process import tell
     "--out", type=PATH, help="The cache of features.  [default: data/features/<CACHE>-<MODEL>-<8 digits of SHA-256>.h5]"
 )
 @DEVICE
+@click.option("--amp/--no-amp", default=False, show_default=True, help="Compute in bfloat16 where that is safe.")
 @click.option("--rebuild", is_flag=True, help="Compute every row anew.")
 @click.option("--wait", is_flag=True, help="Wait for another build of the same cache.")
 def command(
-    cache: Path, model: str, weights: Path, layer: str, out: Path | None, device: str, rebuild: bool, wait: bool
+    cache: Path,
+    model: str,
+    weights: Path,
+    layer: str,
+    out: Path | None,
+    device: str,
+    amp: bool,
+    rebuild: bool,
+    wait: bool,
 ) -> None:
     """Extract features of the images of CACHE with a frozen network, for a linear layer that is trained on them.
 
@@ -35,6 +44,6 @@ def command(
     """
     from modelnet.eval.features import build_features, default_path
 
-    path, more = out or default_path(cache, model, weights, layer), {"rebuild": rebuild, "wait": wait}
+    path, more = out or default_path(cache, model, weights, layer), {"amp": amp, "rebuild": rebuild, "wait": wait}
     with progress_bar("features", " images") as bar:
         tell(build_features(cache, path, model, weights, device, layer=layer, notes=Notes(), progress=bar, **more))

@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from modelnet.commands._console import Notes
-from modelnet.commands._options import CHECKPOINT, DEVICE, PATH, RUN, example
+from modelnet.commands._options import AMP, CHECKPOINT, DEVICE, PATH, RUN, example
 from modelnet.commands._process import tell
 
 
@@ -16,9 +16,18 @@ from modelnet.commands._process import tell
 @click.option("--cache", type=PATH, help="Cache to evaluate on, all of it.  [default: the validation images of RUN]")
 @CHECKPOINT
 @DEVICE
+@AMP
 @click.option("-j", "--workers", type=click.IntRange(0), default=0, help="Processes that read batches.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts.")
-def command(run: Path, cache: Path | None, checkpoint: str | None, device: str, workers: int, as_json: bool) -> None:
+def command(
+    run: Path,
+    cache: Path | None,
+    checkpoint: str | None,
+    device: str,
+    amp: bool | None,
+    workers: int,
+    as_json: bool,
+) -> None:
     """Measure the network of RUN on its validation images, or on the images of another cache.
 
     The evaluation of another cache, or of other weights, is kept in RUN/evaluations/.
@@ -27,7 +36,7 @@ def command(run: Path, cache: Path | None, checkpoint: str | None, device: str, 
 
     from modelnet.eval.trained import Trained
 
-    trained = Trained.load(run, checkpoint, device)
+    trained = Trained.load(run, checkpoint, device, amp)
     scores = trained.evaluate(cache, workers, notes := Notes(), keep=True)
     if trained.note:
         notes.note(f"note: {trained.note}")

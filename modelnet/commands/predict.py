@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from modelnet.commands._console import Notes
-from modelnet.commands._options import CHECKPOINT, DEVICE, DONE_WITH_FAILURES, PATH, RUN, example
+from modelnet.commands._options import AMP, CHECKPOINT, DEVICE, DONE_WITH_FAILURES, PATH, RUN, example
 from pipeline.text import show_path
 
 
@@ -15,6 +15,7 @@ from pipeline.text import show_path
 @click.option("-k", "--top-k", type=click.IntRange(1), default=3, help="Number of classes for each image.")
 @CHECKPOINT
 @DEVICE
+@AMP
 @click.option("--weights", type=PATH, help="Weights of the frozen network, if RUN was trained on features.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts, a line for each image.")
 def command(
@@ -23,6 +24,7 @@ def command(
     top_k: int,
     checkpoint: str | None,
     device: str,
+    amp: bool | None,
     weights: Path | None,
     as_json: bool,
 ) -> None:
@@ -35,7 +37,7 @@ def command(
     from modelnet.eval.predict import answer_dict, answer_text, predict
     from modelnet.eval.trained import Trained
 
-    trained = Trained.load(run, checkpoint, device).on_images(weights)
+    trained = Trained.load(run, checkpoint, device, amp).on_images(weights)
     if trained.note:
         Notes().note(f"note: {trained.note}")
     failed = False

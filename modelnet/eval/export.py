@@ -3,6 +3,7 @@
 The file holds the network in float32, for any number of images, and no path of the machine that wrote it.
 """
 
+import copy
 import io
 import json
 from collections.abc import Callable
@@ -80,8 +81,9 @@ def export(trained: Trained, form: str = "onnx") -> Exported:
         _check_onnx(trained)
     shape, recorded = (3, *(trained.options.crop or trained.recipe.size)), preparation(trained)
     encode = _onnx_bytes if form == "onnx" else _torch_bytes
+    network = copy.deepcopy(trained.whole).to(memory_format=torch.contiguous_format)
     try:
-        data = encode(trained.network, torch.zeros(2, *shape), recorded)
+        data = encode(network, torch.zeros(2, *shape), recorded)
     except Exception as error:  # torch's exporters raise any type of error for an unknown operation
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise CheckpointError("the network cannot be exported", trained.run, f"torch says: {reason}") from error
@@ -119,7 +121,7 @@ def _check_onnx(trained: Trained) -> None:
     if missing:
         reason = f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} not installed"
         raise OptionsError("ONNX cannot be written", None, reason, how_to_install("export"))
-    size = sum(tensor.nbytes for tensor in trained.network.state_dict().values())
+    size = sum(tensor.nbytes for tensor in trained.whole.state_dict().values())
     if size > _MOST_ONNX:
         reason = f"its weights have {show_bytes(size)}, and an ONNX file holds {show_bytes(_MOST_ONNX)}"
         raise OptionsError("the network is too large for ONNX", trained.run, reason, "Give --format torch")
@@ -163,7 +165,7 @@ def _check(trained: Trained, form: str, data: bytes, shape: tuple[int, ...]) -> 
     if compute is None:
         return None, 0.0
     by, run = compute
-    return by, compared(trained.run, by, trained.network, run, shape)
+    return by, compared(trained.run, by, trained.whole, run, shape)
 
 
 def compared(

@@ -12,6 +12,7 @@ from modelnet.nets.backbone import Backbone
 from modelnet.nets.preparation import preparation_hint
 from modelnet.nets.weights_file import digest_of
 from modelnet.progress import Progress
+from modelnet.runtime.device import cpu_threads, precision_warning
 from pipeline import TensorCache
 from pipeline.build.features import ROWS_AT_ONCE, FeaturesReport, write_features
 from pipeline.errors import CacheMissing, CheckpointError, OptionsError, OutputError
@@ -38,6 +39,7 @@ def build_features(
     device: str = "auto",
     *,
     layer: str = "",
+    amp: bool = False,
     notes: Progress | None = None,
     rebuild: bool = False,
     wait: bool = False,
@@ -49,6 +51,7 @@ def build_features(
         images: a cache of images.
         path: the cache of features.
         model, weights, device, layer: as `Backbone` has them.
+        amp: compute in bfloat16 where that is safe; the rows stay float32.
         notes: hears what was loaded, and whether the images are prepared as the weights expect.
         rebuild, wait, progress: as `write_features` has them.
 
@@ -66,11 +69,14 @@ def build_features(
         raise OptionsError("no images to make features of", images, "it holds features", "Give the cache of images")
     if path.resolve() == images.resolve():
         raise OutputError("the cache would be lost", path, "the images are in it", "Give another --out")
-    backbone, notes = Backbone(model, weights, cache.recipe.size, device, layer=layer), notes or Progress()
+    precision, notes = "bfloat16" if amp else "float32", notes or Progress()
+    backbone = Backbone(model, weights, cache.recipe.size, device, layer=layer, precision=precision)
     for line in backbone.loaded.notes:
         notes.note(line)
     for line in backbone.loaded.warnings:
         notes.warn(line)
+    if warning := precision_warning(precision, backbone.device):
+        notes.warn(warning)
     if hint := preparation_hint(model, cache.recipe, None):
         notes.note(f"hint: {hint}")
 
@@ -84,6 +90,7 @@ def build_features(
         found: NDArray[np.float32] = rows_ND.numpy()
         return found
 
-    return write_features(
-        cache.reader, path, backbone.features_of(cache), rows_of, rebuild=rebuild, wait=wait, progress=progress
-    )
+    with cpu_threads(None, model, ROWS_AT_ONCE):
+        return write_features(
+            cache.reader, path, backbone.features_of(cache), rows_of, rebuild=rebuild, wait=wait, progress=progress
+        )

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from modelnet.progress import EpochRow, Progress
 from modelnet.runs.content import check_content, evaluated_weights, features_of
 from modelnet.runs.folder import RunFolder
 from modelnet.runs.tables import criterion
-from modelnet.runtime.device import autocast, choose_device, memory_errors
+from modelnet.runtime.device import CONTIGUOUS, autocast, choose_device, cpu_threads, memory_errors, place
 from pipeline import TensorCache
 from pipeline.decode.decode import decode
 from pipeline.errors import (
@@ -58,7 +59,8 @@ class Trained:
         options: the options of the run.
         device: the device of the network.
         picked: the epoch of the weights if they are the best ones; None if they are the last.
-        is_result: whether these weights are the result of the run, the one of its predictions.csv.
+        backbone: the frozen network that computes those features, where it takes images nevertheless.
+        is_result: whether these weights, in this precision, gave the result of the run, its predictions.csv.
     """
 
     run: Path
@@ -71,6 +73,12 @@ class Trained:
     features: Features | None = None
     picked: EpochRow | None = None
     is_result: bool = True
+    backbone: Backbone | None = None
+
+    @property
+    def whole(self) -> nn.Module:
+        """The network from images to logits: with `backbone`, behind that."""
+        return self.network if self.backbone is None else nn.Sequential(self.backbone.network, self.network).eval()
 
     @property
     def note(self) -> str:
@@ -85,7 +93,7 @@ class Trained:
         )
 
     @classmethod
-    def load(cls, run: Path, checkpoint: str | None = None, device: str = "auto") -> "Trained":
+    def load(cls, run: Path, checkpoint: str | None = None, device: str = "auto", amp: bool | None = None) -> "Trained":
         """Load the network of a run.
 
         Args:
@@ -93,6 +101,7 @@ class Trained:
             checkpoint: "last", or "best" for that of the best epoch; None is the result of the
                 run: "best" where its `patience` chose that epoch, else "last".
             device: "auto", "cpu", "cuda" or "cuda:1".
+            amp: whether to compute in half precision; None as the run did.
 
         Raises:
             RunError: no run there, or it saved no such checkpoint.
@@ -111,14 +120,15 @@ class Trained:
             network = build_network(**content["model"])
             network.load_state_dict(evaluated_weights(content))
             recipe, options = Recipe.from_dict(content["recipe"]), TrainOptions.from_dict(content["options"])
+            is_result = checkpoint == result and amp in (None, options.amp)
+            options = replace(options, amp=options.amp if amp is None else amp)
             features = features_of(content)
         except (RuntimeError, ValueError, KeyError, TypeError) as error:
             raise CheckpointError("the checkpoint cannot be used", path, str(error)) from error
-        with memory_errors(chosen):
-            network.to(chosen).eval()
+        place(network.eval(), chosen, options.memory_format or CONTIGUOUS)
         picked = folder.best_epoch if checkpoint == "best" else None
         ids, names = content["class_ids"], content["class_names"]
-        return cls(run, network, ids, names, recipe, options, chosen, features, picked, checkpoint == result)
+        return cls(run, network, ids, names, recipe, options, chosen, features, picked, is_result)
 
     def on_images(self, weights: Path | None) -> "Trained":
         """Return the network appended to the frozen one whose features it takes; itself where it takes images.
@@ -135,16 +145,16 @@ class Trained:
             if weights is not None:
                 raise OptionsError("--weights are not needed", self.run, "its network takes images", "Leave them out")
             return self
-        name, digest = self.features.model, self.features.weights
+        features, digest = self.features, self.features.weights
         if weights is None:
-            reason = f"it was trained on features of {name}, whose weights are not kept here"
+            reason = f"it was trained on features of {features.model}, whose weights are not kept here"
             raise RunError("weights are needed", self.run, reason, f"Give --weights, of SHA-256 {digest[:8]}")
         if (given := digest_of(weights)) != digest:
             reason = f"their SHA-256 is {given[:8]}, and {self.run.name} was trained on features by {digest[:8]}"
             raise CheckpointError("the weights are others", weights, reason)
-        layer = self.features.layer
-        backbone = Backbone(name, weights, self.recipe.size, str(self.device), layer=layer)
-        return replace(self, network=nn.Sequential(backbone.network, self.network).eval())
+        how = {name: getattr(features, name) for name in ("layer", "precision", "memory_format")}
+        backbone = Backbone(features.model, weights, self.recipe.size, str(self.device), **how)
+        return replace(self, backbone=backbone)
 
     def evaluate(
         self, cache: Path | None = None, workers: int = 0, progress: Progress | None = None, keep: bool = False
@@ -173,8 +183,8 @@ class Trained:
         label_map = match_labels(self.class_ids, self.recipe, opened, self.features, f"run {self.run.name}")
         size, crop_size = self.options.batch_size, self.options.crop
         batches = Batches(opened, self.device, size, workers=workers, rows=rows, crop_size=crop_size)
-        with worker_deaths(opened.path), memory_errors(self.device):
-            outcome = evaluate(self.network, batches, label_map, autocast=autocast(self.options, self.device))
+        with worker_deaths(opened.path), memory_errors(self.device), self._computing() as context:
+            outcome = evaluate(self.network, batches, label_map, autocast=context)
         assert outcome is not None  # it has no stop flag
         scores = score(outcome, self.class_ids, self.class_names)
         if keep and not (cache is None and self.is_result):
@@ -188,6 +198,7 @@ class Trained:
             "cache": os.fspath(cache.path),
             "fingerprint": cache.fingerprint,
             "checkpoint": checkpoint,
+            "precision": self.options.precision,
             "epoch": None if self.picked is None else self.picked.epoch,
             "scores": scores.to_dict(),
         }
@@ -240,6 +251,15 @@ class Trained:
 
     def probabilities(self, images_NCHW: Tensor) -> Tensor:
         """Return the (N, C) float64 probabilities of prepared images, on the CPU."""
-        with torch.inference_mode(), memory_errors(self.device), autocast(self.options, self.device):
-            logits_NC: Tensor = self.network(images_NCHW.to(self.device))
+        inputs = images_NCHW if self.backbone is None else self.backbone(images_NCHW)
+        with torch.inference_mode(), memory_errors(self.device), self._computing() as context, context:
+            logits_NC: Tensor = self.network(inputs.to(self.device))
         return logits_NC.double().softmax(1).cpu()
+
+    @contextmanager
+    def _computing(self) -> Iterator[torch.autocast]:
+        """Set the threads of the run, at most those that are here; yield the context that the network computes in."""
+        options, most = self.options, torch.get_num_threads()
+        asked = None if options.threads is None else min(options.threads, most)
+        with cpu_threads(asked, options.model, options.batch_size):
+            yield autocast(options.precision, self.device)

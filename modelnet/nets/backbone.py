@@ -9,7 +9,7 @@ from modelnet.nets.body import Body
 from modelnet.nets.head import head_of
 from modelnet.nets.registry import LINEAR, TIMM, build_network
 from modelnet.nets.weights import load_weights
-from modelnet.runtime.device import choose_device, memory_errors
+from modelnet.runtime.device import autocast, choose_device, choose_memory_format, memory_errors, place
 from pipeline import TensorCache
 from pipeline.errors import CheckpointError, OptionsError
 from pipeline.format.features import Features
@@ -26,6 +26,8 @@ class Backbone:
         size: (height, width) of the images.
         device: "auto", "cpu", "cuda" or "cuda:1".
         layer: whose output the features are, as `Body` has it; "" for the input of the last layer.
+        precision: that it computes in, as `autocast` has it.
+        memory_format: "contiguous" or "channels_last"; None for the choice of `choose_memory_format`.
 
     Raises:
         OptionsError: no such network or layer, or one that gives no features, or cannot take such images.
@@ -38,12 +40,23 @@ class Backbone:
     """
 
     def __init__(
-        self, name: str, weights: Path, size: tuple[int, int], device: str = "auto", *, layer: str = ""
+        self,
+        name: str,
+        weights: Path,
+        size: tuple[int, int],
+        device: str = "auto",
+        *,
+        layer: str = "",
+        precision: str = "float32",
+        memory_format: str | None = None,
     ) -> None:
         if name == LINEAR:
             raise OptionsError("no such backbone", None, "linear takes features itself", "Give resnet18, say")
         self.name, self.layer = name, layer
         self.device = choose_device(device)
+        self.precision = precision
+        self.memory_format = memory_format or choose_memory_format(name, self.device, precision)
+        self.autocast = autocast(precision, self.device)
         network = build_network(name, 0 if name.startswith(TIMM) else _CLASSES, size)
         self.loaded = load_weights(network, weights)
         if new := self.loaded.new:
@@ -51,17 +64,17 @@ class Backbone:
             raise CheckpointError("the weights do not fit", weights, reason)
         for head in () if name.startswith(TIMM) else head_of(network):
             network.set_submodule(head, nn.Identity())
-        network = Body(network, name, layer)
-        with memory_errors(self.device):
-            self.network = network.to(self.device).eval()
+        self.network = Body(network, name, layer).eval()
+        place(self.network, self.device, self.memory_format)
         self.length = self(torch.zeros(1, 3, *size)).shape[1]
 
     def __call__(self, images_NCHW: Tensor) -> Tensor:
         """Map (N, 3, H, W) float32 images to (N, D) float32 numbers on the CPU."""
-        with torch.inference_mode(), memory_errors(self.device):
+        with torch.inference_mode(), memory_errors(self.device), self.autocast:
             features_ND: Tensor = self.network(images_NCHW.to(self.device))
         return features_ND.float().cpu()
 
     def features_of(self, cache: TensorCache) -> Features:
         """Describe the features that this network computes from the images of a cache."""
-        return Features(self.name, self.layer, self.length, self.loaded.sha256, cache.fingerprint)
+        how = self.precision, self.memory_format
+        return Features(self.name, self.layer, self.length, self.loaded.sha256, cache.fingerprint, *how)

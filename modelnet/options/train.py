@@ -143,7 +143,13 @@ class TrainOptions:
         0, "Processes that read batches; 0 is fastest from memory.", flags=("-j",), least=0, resumable=True
     )
     threads: int | None = _machine(
-        None, "PyTorch's threads on the CPU.", least=1, default_text="1 for every 16 images of a batch"
+        None, "PyTorch's threads on the CPU.", least=1, default_text="by network, batch size and cores"
+    )
+    memory_format: str | None = _machine(
+        None,
+        "Order of the values of an image between layers.",
+        choices=("contiguous", "channels_last"),
+        default_text="by network and device",
     )
     tensorboard: bool = _record(False, "Log every epoch for TensorBoard, in RUN/tensorboard.", finder=False)
     name: str | None = _record(
@@ -188,9 +194,14 @@ class TrainOptions:
         return tuple(kind for kind in MIXTURES if kind in self.augmentations)
 
     @property
+    def precision(self) -> str:
+        """The numbers that the network computes with where that is safe: "float32", "bfloat16" or "float16"."""
+        return self.amp_dtype if self.amp else "float32"
+
+    @property
     def scales_gradients(self) -> bool:
         """Whether the loss is scaled before its gradient is computed: float16 has no numbers below 6e-8."""
-        return self.amp and self.amp_dtype == "float16"
+        return self.precision == "float16"
 
     @property
     def idle(self) -> list[str]:

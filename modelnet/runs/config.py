@@ -59,6 +59,7 @@ _config = record(
         "device": text,
         "device_name": text,
         "threads": whole(1),
+        "memory_format": one_of("contiguous", "channels_last"),
         "result": one_of("last", "best"),
         "weights": optional(record({"sha256": text})),
         "versions": mapping(optional(text)),

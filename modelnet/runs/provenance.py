@@ -13,6 +13,7 @@ from modelnet.data.caches import class_counts
 from modelnet.nets.registry import TIMM
 from modelnet.nets.weights_file import digest_of
 from modelnet.options import TrainOptions
+from modelnet.runtime.device import CONTIGUOUS
 from modelnet.runtime.ranks import Ranks
 
 _PACKAGES = ("modelnet-cache", "torch", "torchvision", "numpy", "pillow", "simplejpeg")
@@ -29,6 +30,7 @@ def describe_run(options: TrainOptions, train: Batches, val: Batches | None, dev
         "device": str(device),
         "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine(),
         "threads": torch.get_num_threads(),
+        "memory_format": options.memory_format or CONTIGUOUS,
         "cache": describe_images(train),
         "val": None if val is None else describe_images(val),
         "result": result_of(options),

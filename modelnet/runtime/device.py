@@ -1,4 +1,4 @@
-"""Choose the device for training (the one asked for, or an error) and the number of threads."""
+"""Choose how a network is computed: device, number of threads, precision, memory format. All follow from rules."""
 
 import os
 import re
@@ -6,12 +6,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+from torch import nn
 
-from modelnet.options import DEVICE, TrainOptions
+from modelnet.options import DEVICE
 from modelnet.runtime.ranks import Ranks
 from pipeline.errors import DeviceError, OptionsError
 
-IMAGES_A_THREAD = 16  # with fewer, starting and joining PyTorch's threads costs more than they save
+SMALL = ("modelnet", "linear")  # networks whose steps take milliseconds, with few channels or none
+IMAGES_A_THREAD = 16  # with fewer, starting and joining PyTorch's threads costs a small network more than they save
+CONTIGUOUS, CHANNELS_LAST = "contiguous", "channels_last"
 
 
 def choose_device(name: str, ranks: Ranks | None = None) -> torch.device:
@@ -45,35 +48,79 @@ def choose_device(name: str, ranks: Ranks | None = None) -> torch.device:
     return device
 
 
-def autocast(options: TrainOptions, device: torch.device) -> torch.autocast:
+def autocast(precision: str, device: torch.device) -> torch.autocast:
     """Return the context that a network computes in, training and evaluated alike; it can be entered again and again.
+
+    Args:
+        precision: "float32", or the half precision where that is safe: "bfloat16" or "float16".
+        device: of the network.
 
     Raises:
         DeviceError: the device has no numbers of the type that was asked for.
     """
-    dtype: torch.dtype = getattr(torch, options.amp_dtype)
-    lacks = device.type == "cuda" and dtype == torch.bfloat16 and not torch.cuda.is_bf16_supported(False)
-    if options.amp and lacks:
+    if precision == "float32":
+        return torch.autocast(device.type, torch.bfloat16, enabled=False)
+    if device.type == "cuda" and precision == "bfloat16" and not torch.cuda.is_bf16_supported(False):
         reason = f"{torch.cuda.get_device_name(device)} does not compute with bfloat16"
         raise DeviceError("--amp does not work here", None, reason, "Give --amp-dtype float16")
-    return torch.autocast(device.type, dtype, enabled=options.amp)
+    return torch.autocast(device.type, getattr(torch, precision))
+
+
+def precision_warning(precision: str, device: torch.device) -> str:
+    """Warn of a half precision that the processor has no instructions for; empty elsewhere."""
+    if precision == "float32" or device.type != "cpu":
+        return ""
+    ops = torch.ops.mkldnn
+    fast = ops._is_mkldnn_bf16_supported() if precision == "bfloat16" else ops._is_mkldnn_fp16_supported()
+    return "" if fast else f"this processor has no instructions for {precision}: --amp is many times slower here"
+
+
+def choose_memory_format(model: str, device: torch.device, precision: str) -> str:
+    """Return the order in memory of the values of an image between the layers of a network.
+
+    Convolutions on a CPU, and those in half precision on a GPU, are faster with the channels last. ModelNet has too few
+    channels to gain by it: it gets slower.
+
+    Returns:
+        "contiguous" or "channels_last".
+    """
+    wins = device.type == "cpu" or precision != "float32"
+    return CHANNELS_LAST if wins and model not in SMALL else CONTIGUOUS
+
+
+def place(network: nn.Module, device: torch.device, memory_format: str) -> None:
+    """Move a network to a device, its kernels in a memory format: convolutions convert their images to it.
+
+    Raises:
+        DeviceError: too little memory.
+    """
+    with memory_errors(device):
+        if memory_format == CHANNELS_LAST:
+            network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        else:
+            network.to(device)
 
 
 @contextmanager
-def cpu_threads(asked: int | None, batch_size: int, ranks: Ranks | None = None) -> Iterator[None]:
-    """Set PyTorch's threads for a run: as asked, else one for every 16 images of a batch, at most PyTorch's own number.
+def cpu_threads(asked: int | None, model: str, batch_size: int, ranks: Ranks | None = None) -> Iterator[int]:
+    """Set PyTorch's threads for a run, as asked or by a rule, and yield their number.
+
+    ModelNet and linear layers get one for every 16 images, and leave a core free: it reads the next batch, and a busy
+    process there does not stop every one of hundreds of short operations. Other networks get PyTorch's own number.
 
     Several ranks share the batch, and the cores of their machine.
 
-    The number follows from the options alone and never from the load of the machine: it decides in which order floats
-    are added up, so another number gives losses that differ in the last digits.
+    The number follows from the options and the cores alone and never from the load of the machine: it decides in which
+    order floats are added up, so another number gives losses that differ in the last digits.
     """
     before = most = torch.get_num_threads()
     if ranks is not None and ranks.size > 1:  # torchrun sets OMP_NUM_THREADS to 1
         most, batch_size = (os.cpu_count() or 1) // ranks.local_size, batch_size // ranks.size
-    torch.set_num_threads(asked or max(1, min(most, batch_size // IMAGES_A_THREAD)))
+    if model in SMALL:
+        most = min(most, (os.cpu_count() or 1) - 1, batch_size // IMAGES_A_THREAD)
+    torch.set_num_threads(asked or max(1, most))
     try:
-        yield
+        yield torch.get_num_threads()
     finally:
         torch.set_num_threads(before)
 

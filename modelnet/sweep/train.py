@@ -122,7 +122,7 @@ def resume_many(
     progress, stop, ranks = progress or Progress(), stop or Stop(), ranks or Ranks()
     with ExitStack() as stack:
         paths = RunFolder.read_group(table)
-        members = [resumed_options(RunFolder(path), changes) for path in paths]
+        members = [resumed_options(RunFolder(path), changes, Ranks()) for path in paths]
         check(members)
         trainings: dict[int, TrainingLoop] = {}
         groups: list[list[int]] = []
@@ -176,9 +176,9 @@ def _quiet(training: TrainingLoop) -> TrainingLoop:
     return training
 
 
-def _threads(options: TrainOptions, count: int, ranks: Ranks) -> AbstractContextManager[None]:
+def _threads(options: TrainOptions, count: int, ranks: Ranks) -> AbstractContextManager[int]:
     """Set PyTorch's threads for several networks: their batches count as one batch of all images."""
-    return cpu_threads(options.threads, options.batch_size * count * ranks.size, ranks)
+    return cpu_threads(options.threads, MODELNET, options.batch_size * count * ranks.size, ranks)
 
 
 class _Group:

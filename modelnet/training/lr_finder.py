@@ -103,7 +103,7 @@ def find_learning_rate(
     progress = progress or Progress()
     for warning in options.idle:
         progress.warn(warning)
-    with cpu_threads(options.threads, options.batch_size):
+    with cpu_threads(options.threads, options.model, options.batch_size):
         setup = Setup(replace(options, lr=rates[-1]), progress)
         start = copy.deepcopy(setup.state.network.state_dict())
         with worker_deaths(setup.cache.path), memory_errors(setup.device):

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -24,7 +25,15 @@ from modelnet.options import OPTIONS, TrainOptions
 from modelnet.progress import Progress
 from modelnet.runs.folder import RunFolder
 from modelnet.runtime.compile import compile_network
-from modelnet.runtime.device import autocast, choose_device, memory_errors
+from modelnet.runtime.device import (
+    CONTIGUOUS,
+    autocast,
+    choose_device,
+    choose_memory_format,
+    memory_errors,
+    place,
+    precision_warning,
+)
 from modelnet.runtime.ranks import Ranks
 from modelnet.training.accumulation import Accumulation
 from modelnet.training.optimizer import build_optimizer, running_mean_of_weights
@@ -43,7 +52,7 @@ class Setup:
     """The objects that a run needs in this process. Making them writes nothing; impossible options fail here.
 
     Args:
-        options: of the run.
+        options: of the run; the attribute also has the memory format that was chosen.
         progress: hears of what was chosen for the user.
         run: an earlier run's folder, beside which caches are looked for too.
         ranks: the processes that train together, among which batches are divided.
@@ -75,7 +84,11 @@ class Setup:
         same_caches(ranks, self.cache)  # before a network is made for its classes
         check_content(self.cache, options)
         self.device = choose_device(options.device, ranks)
-        self.autocast = autocast(options, self.device)
+        memory_format = options.memory_format or choose_memory_format(options.model, self.device, options.precision)
+        self.options = options = replace(options, memory_format=memory_format)
+        self.autocast = autocast(options.precision, self.device)
+        if warning := precision_warning(options.precision, self.device):
+            progress.warn(warning)
         self.state = initial_state(self.cache, options, self.device, ranks)
         if options.weights is not None and run is None:  # a resumed run has its own
             self._load_weights(options.weights, progress)
@@ -169,7 +182,7 @@ class Setup:
             run: its folder, where it goes on.
         """
         own = copy.copy(self)
-        own.options = options
+        own.options = options = replace(options, memory_format=self.options.memory_format)
         own.state = initial_state(self.cache, options, self.device)
         if options.weights is not None and run is None:
             own._load_weights(options.weights, Progress())
@@ -324,8 +337,7 @@ def initial_state(cache: TensorCache, options: TrainOptions, device: torch.devic
     torch.manual_seed(options.seed)
     network = build_network(options.model, len(cache.class_ids), size_of_rows(options, cache))
     initialize(network, options.init)
-    with memory_errors(device):
-        network.to(device)
+    place(network, device, options.memory_format or CONTIGUOUS)
     average = None if options.model_ema is None else running_mean_of_weights(network, options.model_ema)
     scaler = GradScaler(device.type, enabled=options.scales_gradients)
     return State(network, build_optimizer(network, options), average, ranks or Ranks(), scaler=scaler)

@@ -2,6 +2,7 @@
 
 import os
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from modelnet.progress import EpochRow, Progress
 from modelnet.runs.folder import RunFolder, UnwrittenRun
 from modelnet.runs.history import parts_of, with_part
 from modelnet.runs.provenance import command, describe_run, result_of
-from modelnet.runtime.device import cpu_threads
+from modelnet.runtime.device import CONTIGUOUS, cpu_threads
 from modelnet.runtime.interrupt import Stop
 from modelnet.runtime.ranks import Ranks
 from modelnet.training.loop import TrainingLoop, TrainResult
@@ -47,11 +48,11 @@ def train(
     for warning in options.idle:
         progress.warn(warning)
     with ExitStack() as stack:
-        stack.enter_context(cpu_threads(options.threads, options.batch_size, ranks))
-        setup = Setup(options, progress, ranks=ranks)
+        threads = stack.enter_context(cpu_threads(options.threads, options.model, options.batch_size, ranks))
+        setup = Setup(replace(options, threads=threads), progress, ranks=ranks)
         run = stack.enter_context(_new_run(options.name, f"{setup.cache.path.stem}-{options.model_in_names}", ranks))
         if run.is_written:
-            run.write_config(describe_run(options, setup.batches, setup.val_batches, setup.device))
+            run.write_config(describe_run(setup.options, setup.batches, setup.val_batches, setup.device))
         if setup.split is not None:
             run.write_split(SPLIT_COLUMNS, split_rows(setup.cache, setup.split))
         training = TrainingLoop(setup, run, progress, stop or Stop())
@@ -93,8 +94,9 @@ def resume(
     path, progress, ranks = Path(path), progress or Progress(), ranks or Ranks()
     with ExitStack() as stack:
         run = stack.enter_context(RunFolder.open_for_writing(path) if ranks.is_main else UnwrittenRun(path))
-        options = ranks.first(resumed_options(run, changes) if ranks.is_main else None)
-        stack.enter_context(cpu_threads(options.threads, options.batch_size, ranks))
+        options = ranks.first(resumed_options(run, changes, ranks) if ranks.is_main else None)
+        threads = stack.enter_context(cpu_threads(options.threads, options.model, options.batch_size, ranks))
+        options = replace(options, threads=threads)
         training = restored(run, Setup(options, progress, path, ranks), progress, stop or Stop())
         if training.resume_note:
             progress.note(training.resume_note)
@@ -187,14 +189,20 @@ def restore(setup: Setup, content: dict[str, Any], path: Path) -> None:
         raise CheckpointError("the checkpoint cannot be used", path, reason) from error
 
 
-def resumed_options(run: RunFolder, changes: dict[str, Any]) -> TrainOptions:
+def resumed_options(run: RunFolder, changes: dict[str, Any], ranks: Ranks) -> TrainOptions:
     """Return the options of a resumed run: its own, replaced by those of `changes` that are not None.
+
+    Threads and memory format stay those that the run began with, whatever the rule says now or here; a run of an
+    earlier version was contiguous. Only another number of ranks, which rounds otherwise anyway, chooses threads anew.
 
     Raises:
         RunError: its config.json cannot be read.
         OptionsError: options that do not go together.
     """
-    options = TrainOptions.from_dict(run.read_config()["options"])
+    config = run.read_config()
+    options = TrainOptions.from_dict(config["options"])
+    threads = options.threads or config.get("threads") if config.get("ranks", 1) == ranks.size else None
+    options = replace(options, threads=threads, memory_format=options.memory_format or CONTIGUOUS)
     try:
         if changes.get("val") is not None and options.val is None:
             raise ValueError("val says where its validation cache was moved to, and it has none")

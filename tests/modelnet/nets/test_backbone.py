@@ -1,6 +1,7 @@
 """Caches of features: what a frozen network makes of images, written once, and a linear probe trained on it."""
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,8 @@ from pipeline.errors import (
     OutputError,
     RunError,
 )
+from pipeline.format.features import Features
+from pipeline.format.fingerprint import features_fingerprint
 from pipeline.inspect.info import describe_cache
 from pipeline.inspect.verify import verify_cache
 from tests.support.photos import make_photos
@@ -90,6 +93,51 @@ def test_a_second_build_does_nothing_and_a_rebuild_gives_the_same_bytes(
     assert build_features(cache_path, path, "resnet18", weights, "cpu", rebuild=True).why == "a rebuild was asked for"
     assert digest(path) == digest(features_path)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["f.h5", "f.h5.lock"]
+
+
+def test_precision_and_memory_format_are_in_the_header_and_the_fingerprint(
+    cache_path: Path, features_path: Path, weights: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "f.h5"
+    path.write_bytes(features_path.read_bytes())
+    full = TensorCache(path)
+
+    report = build_features(cache_path, path, "resnet18", weights, "cpu", amp=True)
+
+    half = TensorCache(path)
+    assert report.why == "precision float32 → bfloat16" and "in bfloat16" in str(describe_cache(path))
+    assert full.features is not None and half.features is not None
+    assert (full.features.precision, full.features.memory_format) == ("float32", "channels_last")
+    assert (half.features.precision, half.features.memory_format) == ("bfloat16", "channels_last")
+    assert full.fingerprint != half.fingerprint
+    contiguous = replace(full.features, memory_format="contiguous")
+    assert features_fingerprint(contiguous) not in (full.fingerprint, half.fingerprint)
+    with pytest.raises(CacheStale, match=r"weights \w+, and it holds .*, in bfloat16"):
+        train(TrainOptions(features_path, val=path, model="linear", device="cpu"))
+
+
+def test_features_in_bfloat16_are_those_of_the_plain_loop(cache_path: Path, weights: Path, tmp_path: Path) -> None:
+    build_features(cache_path, tmp_path / "f.h5", "resnet18", weights, "cpu", amp=True)
+    network = models.resnet18()
+    network.load_state_dict(torch.load(weights, weights_only=True))
+    network.fc = torch.nn.Identity()
+    network.eval().to(memory_format=torch.channels_last)
+    images = TensorCache(cache_path).read(torch.arange(8))
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        expected = network(images).float()
+
+    torch.testing.assert_close(TensorCache(tmp_path / "f.h5").read(torch.arange(8)), expected, atol=0.02, rtol=0.02)
+
+
+def test_features_without_the_keys_are_contiguous_float32(cache_path: Path) -> None:
+    values = {"model": "resnet18", "layer": "fc", "length": 512, "weights": "0" * 64, "images": "1" * 64}
+
+    features = Features.from_dict(values)
+
+    assert (features.precision, features.memory_format) == ("float32", "contiguous")
+    assert features.to_dict() == values  # so an earlier file keeps its bytes and its fingerprint
+    with pytest.raises(ValueError, match="memory_format is contiguous or channels_last, not 'nhwc'"):
+        Features.from_dict(values | {"memory_format": "nhwc"})
 
 
 def test_what_changed_is_named_and_computed_anew(weights: Path, tmp_path: Path) -> None:

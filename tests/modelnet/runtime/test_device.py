@@ -1,24 +1,42 @@
 """A run's device and threads follow from its options."""
 
-from pathlib import Path
-
 import pytest
 import torch
 
-from modelnet.options import TrainOptions
-from modelnet.runtime.device import autocast, choose_device, cpu_threads, memory_errors
+from modelnet.runtime.device import (
+    autocast,
+    choose_device,
+    choose_memory_format,
+    cpu_threads,
+    memory_errors,
+    place,
+    precision_warning,
+)
 from pipeline.errors import DeviceError
 
 
 @pytest.mark.parametrize(
-    ("asked", "batch_size", "threads"), [(None, 8, 1), (None, 31, 1), (None, 32, 2), (None, 256, 3), (2, 8, 2)]
+    ("asked", "model", "batch_size", "threads"),
+    [
+        (None, "modelnet", 8, 1),
+        (None, "modelnet", 31, 1),
+        (None, "modelnet", 32, 2),
+        (None, "modelnet", 256, 2),
+        (2, "modelnet", 8, 2),
+        (None, "linear", 256, 2),
+        (None, "resnet18", 8, 3),
+        (1, "resnet18", 8, 1),
+    ],
 )
-def test_small_batches_use_few_threads_unless_told_otherwise(asked: int | None, batch_size: int, threads: int) -> None:
+def test_small_networks_use_few_threads_and_leave_a_core_free(
+    asked: int | None, model: str, batch_size: int, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 3)
     before = torch.get_num_threads()
     torch.set_num_threads(3)
     try:
-        with cpu_threads(asked, batch_size):
-            assert torch.get_num_threads() == threads
+        with cpu_threads(asked, model, batch_size) as chosen:
+            assert chosen == torch.get_num_threads() == threads
         assert torch.get_num_threads() == 3
     finally:
         torch.set_num_threads(before)
@@ -76,10 +94,48 @@ def test_a_gpu_that_cannot_be_used_is_named_with_its_reason(monkeypatch: pytest.
 def test_a_gpu_without_bfloat16_is_not_given_any(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: False)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Tesla P100")
-    options = TrainOptions(Path("c.h5"), amp=True)
     with pytest.raises(DeviceError, match=r"Tesla P100 does not compute with bfloat16. Give --amp-dtype float16"):
-        autocast(options, torch.device("cuda"))
-    assert autocast(options, torch.device("cpu")).fast_dtype == torch.bfloat16
+        autocast("bfloat16", torch.device("cuda"))
+    assert autocast("bfloat16", torch.device("cpu")).fast_dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize(
+    ("model", "device", "precision", "memory_format"),
+    [
+        ("resnet18", "cpu", "float32", "channels_last"),
+        ("timm:tf_efficientnet_lite0", "cpu", "bfloat16", "channels_last"),
+        ("resnet18", "cuda", "float32", "contiguous"),
+        ("resnet18", "cuda", "float16", "channels_last"),
+        ("modelnet", "cpu", "float32", "contiguous"),
+        ("modelnet", "cuda", "bfloat16", "contiguous"),
+        ("linear", "cpu", "float32", "contiguous"),
+    ],
+)
+def test_networks_larger_than_modelnet_run_channels_last_where_it_wins(
+    model: str, device: str, precision: str, memory_format: str
+) -> None:
+    assert choose_memory_format(model, torch.device(device), precision) == memory_format
+
+
+def test_a_network_that_is_placed_channels_last_computes_so() -> None:
+    network, images_NCHW = torch.nn.Conv2d(3, 16, 3), torch.rand(2, 3, 8, 8)
+    expected = network(images_NCHW)
+
+    place(network, torch.device("cpu"), "channels_last")
+
+    found = network(images_NCHW)
+    assert expected.is_contiguous() and found.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize(("precision", "op"), [("bfloat16", "bf16"), ("float16", "fp16")])
+def test_a_processor_without_half_precision_is_named(precision: str, op: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for fast, said in ((False, f"no instructions for {precision}"), (True, "")):
+        monkeypatch.setattr(torch.ops.mkldnn, f"_is_mkldnn_{op}_supported", lambda fast=fast: fast, raising=False)
+        warning = precision_warning(precision, torch.device("cpu"))
+        assert said in warning and bool(warning) != fast
+    assert not precision_warning("float32", torch.device("cpu"))
+    assert not precision_warning(precision, torch.device("cuda"))
 
 
 @pytest.mark.cuda

@@ -1,5 +1,6 @@
 """Compare --amp (step.py, loop.py) with plain loops with torch.autocast and GradScaler."""
 
+import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -116,3 +117,19 @@ def test_a_network_is_evaluated_in_the_precision_that_it_was_trained_in(cache_pa
     )
     probabilities = Trained.load(result.run, device="cpu").probabilities(cache.images)
     assert torch.equal(probabilities, logits.double().softmax(1))
+
+
+@pytest.mark.parametrize("trained", [False, True])
+def test_a_run_is_evaluated_in_the_precision_that_is_asked_for(cache_path: Path, trained: bool) -> None:
+    run = train(TrainOptions(cache_path, val=cache_path, epochs=1, lr=0.05, amp=trained, device="cpu")).run
+    cache, network = TensorCache(cache_path), ModelNet(2, 64)
+    network.load_state_dict(weights(run))
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=not trained):
+        logits = network.eval()(cache.images)
+
+    asked = Trained.load(run, device="cpu", amp=not trained)
+
+    loss = nn.functional.cross_entropy(logits.double(), cache.labels).item()
+    assert asked.evaluate(keep=True).loss == pytest.approx(loss, abs=1e-7)
+    kept = json.loads((run / "evaluations/photos-last.json").read_text())
+    assert kept["precision"] == ("float32" if trained else "bfloat16")

@@ -1,12 +1,17 @@
 """Runs that go on with other options than they began with (`history`)."""
 
 import json
+import shlex
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from modelnet import TrainOptions, compare_runs, resume, train
+from modelnet.commands.train import command as train_command
+from modelnet.runtime.interrupt import Stop
 from tests.support.listener import Listener
 
 pytestmark = pytest.mark.usefixtures("in_a_folder_of_its_own", "no_pictures", "one_thread")
@@ -55,3 +60,70 @@ def test_a_run_that_goes_on_as_it_began_has_no_parts(cache_path: Path) -> None:
     run = train(TrainOptions(cache_path, epochs=1)).run
     resume(run)
     assert "parts" not in config_of(run)
+
+
+NETWORK = "shufflenet_v2_x0_5"
+
+
+def weights_of(run: Path) -> dict[str, torch.Tensor]:
+    content: dict[str, dict[str, torch.Tensor]] = torch.load(run / "checkpoints/last.pt", weights_only=True)
+    return content["weights"]
+
+
+def same_bits(run: Path, other: Path) -> bool:
+    ours, theirs = weights_of(run), weights_of(other)
+    return all(torch.equal(values, theirs[name]) for name, values in ours.items())
+
+
+def without_choices(run: Path) -> None:
+    """Make config.json that of an earlier version, which chose no memory format."""
+    config = config_of(run)
+    for values in (config, config["options"]):
+        del values["memory_format"]
+    config["options"]["threads"] = None
+    (run / "config.json").write_text(json.dumps(config))
+
+
+@pytest.mark.parametrize(("model", "memory_format"), [("modelnet", "contiguous"), (NETWORK, "channels_last")])
+def test_a_run_records_and_its_command_repeats_what_rules_chose(
+    model: str, memory_format: str, cache_path: Path
+) -> None:
+    config = config_of(train(TrainOptions(cache_path, model=model, epochs=1, batch_size=4, device="cpu")).run)
+
+    assert (config["memory_format"], config["threads"]) == (memory_format, 1)
+    typed = train_command.make_context("train", shlex.split(config["command"])[3:]).params
+    assert (typed["memory_format"], typed["threads"]) == (memory_format, 1)
+
+
+def test_the_same_command_gives_the_same_bits_channels_last(cache_path: Path) -> None:
+    options = TrainOptions(cache_path, model=NETWORK, epochs=1, batch_size=4, device="cpu")
+    first, second = (train(options).run for _ in range(2))
+
+    assert same_bits(first, second)
+
+
+def test_a_resumed_run_keeps_threads_and_memory_format_whatever_the_rules_say(
+    cache_path: Path, monkeypatch: pytest.MonkeyPatch, set_threads: Callable[[int], None]
+) -> None:
+    options = TrainOptions(cache_path, model=NETWORK, epochs=2, batch_size=4, device="cpu", opt="adamw")
+    whole, stop = train(options).run, Stop()
+    cut = train(options, Listener(stop, 3), stop).run
+    monkeypatch.setattr("modelnet.training.setup.choose_memory_format", lambda *_: "contiguous")
+    set_threads(2)
+
+    resume(cut)
+
+    assert same_bits(cut, whole)
+    assert (config_of(cut)["options"]["threads"], "parts" in config_of(cut)) == (1, False)
+
+
+def test_a_run_of_an_earlier_version_goes_on_contiguous(cache_path: Path) -> None:
+    options = TrainOptions(cache_path, model=NETWORK, epochs=2, batch_size=4, device="cpu", memory_format="contiguous")
+    whole, stop = train(options).run, Stop()
+    cut = train(options, Listener(stop, 3), stop).run
+    without_choices(cut)
+
+    resume(cut)
+
+    assert same_bits(cut, whole)
+    assert config_of(cut)["options"]["memory_format"] == "contiguous"

@@ -9,6 +9,7 @@ from functools import cache
 from importlib import import_module
 from typing import Any, NamedTuple
 
+import numpy as np
 from PIL import Image
 
 from pipeline.decode.faults import Undecodable, fault_of_header, undecodable
@@ -48,6 +49,7 @@ _READERS = {
         ),
     ),
 }
+_WEBP_BYTES = 22  # a pixel, with two canvases that are allocated at the opening; measured
 _BITS_PER_SAMPLE, _SAMPLES_PER_PIXEL, _SAMPLE_FORMAT = 258, 277, 339  # tags of a TIFF
 
 
@@ -63,8 +65,10 @@ def open_image(data: bytes, form: Format, max_megapixels: int) -> Image.Image:
         Undecodable: no such image, too large, or one whose pixels Pillow would clip, or convert without its profile.
         MemoryError: there is not enough.
     """
-    if form == WEBP:  # opening allocates the canvas
-        _check_size(*_canvas(data), max_megapixels)
+    if form == WEBP:
+        width, height = _canvas(data)
+        _check_size(width, height, max_megapixels)
+        np.empty(_WEBP_BYTES * width * height, np.uint8)  # without memory, its decoder would call the file damaged
     if form == HEIC and (fault := fault_of_header(data)):  # its decoder leaves missing tiles grey
         raise Undecodable(fault)
     try:

@@ -19,6 +19,7 @@ from pipeline.decode.decode import decode, decoder_identity
 from pipeline.decode.faults import Undecodable
 from pipeline.decode.formats import FORMATS
 from pipeline.recipe import Recipe
+from pipeline.system.processes import local_pool
 from tests.support.command_line import REPOSITORY
 from tests.support.image_files import GREY, PICTURE, PIXELS, SAME, encoded, opened, resized
 from tests.support.photos import textured
@@ -135,6 +136,19 @@ def test_no_thread_is_left_and_settings_are_as_they_were(form: str) -> None:
 
     assert [AvifImagePlugin.DEFAULT_MAX_THREADS, dict(vars(pillow_heif.options))] == settings
     assert (len(list(Path("/proc/self/task").iterdir())), threading.active_count()) == (before, threads)
+
+
+def test_a_webp_beyond_a_workers_memory_is_not_called_damaged() -> None:
+    data = REFUSED["WebP of 16,383 × 16,383"][0]()
+
+    with local_pool(1) as pool, pytest.raises(MemoryError):
+        pool.submit(decode, data, Recipe(size=8, max_megapixels=300)).result()
+
+
+def test_damaged_pixels_of_a_webp_are_not_called_truncated() -> None:
+    data = encoded(PICTURE, "WEBP", lossless=True)
+
+    assert str(refusal(data[:60] + bytes(len(data) - 60))) == "damaged: failed to read next frame"
 
 
 def test_libtiff_prints_nothing(capfd: pytest.CaptureFixture[str]) -> None:

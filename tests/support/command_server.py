@@ -1,6 +1,6 @@
 """Run commands in processes forked from one that has imported everything: importing torch costs more than they do.
 
-As a program it reads orders of `CommandServer.run`, one a line, and answers each with the exit code.
+The process reads orders of `CommandServer.run`, one a line, and answers each with the exit code.
 """
 
 import atexit
@@ -25,7 +25,7 @@ class CommandServer:
     """Runs `cli.py` as `subprocess.run` does, but without a new interpreter."""
 
     def __init__(self) -> None:
-        start = [sys.executable, "-m", "tests.support.command_server"]
+        start = [sys.executable, "-c", "from tests.support.command_server import serve; serve()"]
         pipe = subprocess.PIPE
         self.process = subprocess.Popen(
             start, cwd=REPOSITORY, stdin=pipe, stdout=pipe, text=True, start_new_session=True
@@ -84,7 +84,8 @@ def obey(order: dict[str, Any]) -> None:
         os._exit(ended.code)
 
 
-if __name__ == "__main__":
+def serve() -> None:
+    """Run orders one after another."""
     import_everything()
     for line in sys.stdin:
         if not (child := os.fork()):

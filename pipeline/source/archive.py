@@ -14,8 +14,6 @@ from pipeline.errors import AccessDenied, ArchiveDamaged, SourceError, StorageEr
 from pipeline.source.contents import Contents
 from pipeline.source.file_names import (
     ARCHIVE_SUFFIXES,
-    SIDECAR_SUFFIXES,
-    TABLE_SUFFIXES,
     TABLES,
     hidden_folder,
     not_an_image_name,
@@ -191,7 +189,7 @@ class _Listing:
         elif base.startswith(b"."):
             contents.left_out[reason] += 1
         else:
-            take_other_file(contents, path, suffix, reason, numbers)
+            contents.add_other(path, suffix, reason, numbers)
 
     def _location(self, numbers: tuple[int, ...]) -> Location:
         assert self.contents.archive_stat is not None
@@ -212,18 +210,6 @@ class _Listing:
         for path, location in sorted(self.tables, key=lambda table: -table[0].count(b"/")):
             folder, _, base = path.rpartition(b"/")
             contents.tables.append((folder[len(self.inside) :], base, location))
-
-
-def take_other_file(contents: Contents, path: bytes, suffix: bytes, reason: str, numbers: tuple[int, ...] = ()) -> None:
-    """Note a file without an image's name: an archive, a file beside an image, a table, or one that is left out."""
-    if suffix in TABLE_SUFFIXES:
-        contents.other_tables.setdefault((path.rpartition(b"/")[0], suffix), path)
-    if suffix in ARCHIVE_SUFFIXES:
-        contents.archives.add(path, numbers)
-    elif suffix in SIDECAR_SUFFIXES:
-        contents.sidecars[suffix].add(path, numbers)
-    else:
-        contents.left_out[reason] += 1
 
 
 @lru_cache(maxsize=1024)

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from pipeline.source.file_names import SIDECAR_SUFFIXES
+from pipeline.source.file_names import ARCHIVE_SUFFIXES, SIDECAR_SUFFIXES, TABLE_SUFFIXES
 from pipeline.source.packed import PackedNames
 from pipeline.source.reader import Location, Member, Stat
 
@@ -86,6 +86,17 @@ class Contents:
             return os.path.join(self.root, files.paths[row])
         numbers = files.numbers[MEMBER_NUMBERS * row : MEMBER_NUMBERS * (row + 1)]
         return Member(self.root, self.archive_stat, *numbers)
+
+    def add_other(self, path: bytes, suffix: bytes, reason: str, numbers: Iterable[int] = ()) -> None:
+        """Add a file without an image's name: an archive, a sidecar, a table, or one that is left out."""
+        if suffix in TABLE_SUFFIXES:
+            self.other_tables.setdefault((path.rpartition(b"/")[0], suffix), path)
+        if suffix in ARCHIVE_SUFFIXES:
+            self.archives.add(path, numbers)
+        elif suffix in SIDECAR_SUFFIXES:
+            self.sidecars[suffix].add(path, numbers)
+        else:
+            self.left_out[reason] += 1
 
     def leave_out(self, reason: str, path: bytes) -> None:
         """Count a file that may have been meant as an image, and name it."""

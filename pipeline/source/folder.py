@@ -10,7 +10,6 @@ from typing import NamedTuple
 from pipeline.errors import AccessDenied, StorageError
 from pipeline.format.header import MAGIC, SIDE_FILES
 from pipeline.format.paths import is_shard_of
-from pipeline.source.archive import take_other_file
 from pipeline.source.contents import Contents
 from pipeline.source.file_names import TABLES, hidden_folder, not_an_image_name, suffix_of
 from pipeline.source.reader import stat_of
@@ -112,7 +111,7 @@ class _Walk:
         elif reason and (entry.name.startswith(b".") or not _is_file(entry)):
             contents.left_out[reason] += 1
         elif reason:
-            take_other_file(contents, path, suffix_of(entry.name), reason)
+            contents.add_other(path, suffix_of(entry.name), reason)
         else:
             self._take_image(entry, path)
 

@@ -8,7 +8,7 @@ import time
 from typing import NamedTuple
 
 from pipeline.errors import StorageError
-from pipeline.source.zip import unpack, why_not_unpacked, zip_data_start
+from pipeline.source.zip import unpack, zip_data_start
 from pipeline.system import files
 from pipeline.text import show_path
 
@@ -144,10 +144,12 @@ def _read_member(member: Member) -> tuple[bytes, Stat]:
     found = _settled(member.archive_stat._replace(size=member.size))
     if start is None or len(stored) != member.packed:
         raise Damaged("damaged: not where the archive says", stored, found)
-    data = stored if member.method == TAR else unpack(stored, member.method, member.size, member.crc)
-    if data is None:
-        raise Damaged(why_not_unpacked(member.method), stored, found)
-    return data, found
+    if member.method == TAR:
+        return stored, found
+    try:
+        return unpack(stored, member.method, member.size, member.crc), found
+    except ValueError as error:
+        raise Damaged(str(error), stored, found) from error
 
 
 def reopen_archive(path: bytes, listed: Stat) -> int:

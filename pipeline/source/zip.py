@@ -20,6 +20,7 @@ _MAGICS = b"PK\3\4", b"PK\5\6"  # the second begins an empty zip
 _LARGEST = 2**62
 _LOCAL_HEADER = struct.Struct("<26sHH")
 _UNICODE_PATH = 0x7075
+_DAMAGED = "damaged: its size or checksum is not that of the archive"
 _UNIX = 3  # the number of Unix among a zip's systems
 
 
@@ -113,23 +114,22 @@ def zip_data_start(fd: int, offset: int) -> int | None:
     return offset + _LOCAL_HEADER.size + int(name) + int(extra)
 
 
-def unpack(stored: bytes, method: int, size: int, crc: int) -> bytes | None:
-    """Return a member's content; None if it is packed in a way that is not read, or differs from size and CRC."""
+def unpack(stored: bytes, method: int, size: int, crc: int) -> bytes:
+    """Return a member's content.
+
+    Raises:
+        ValueError: it is packed in a way that is not read, or differs from size and CRC; the message is the reason.
+    """
+    if method == ENCRYPTED:
+        raise ValueError("encrypted")
+    if method not in (STORED, DEFLATED):
+        raise ValueError(f"packed by a zip's method {method}; only stored and deflated are read")
     data = stored
     if method == DEFLATED:
         try:
             data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(stored, size + 1)  # never more than declared
-        except zlib.error:
-            return None
-    elif method != STORED:
-        return None
-    return data if len(data) == size and zlib.crc32(data) == crc else None
-
-
-def why_not_unpacked(method: int) -> str:
-    """Return why `unpack` gave nothing for a member packed like this."""
-    if method == ENCRYPTED:
-        return "encrypted"
-    if method in (STORED, DEFLATED):
-        return "damaged: its size or checksum is not that of the archive"
-    return f"packed by a zip's method {method}; only stored and deflated are read"
+        except zlib.error as error:
+            raise ValueError(_DAMAGED) from error
+    if len(data) != size or zlib.crc32(data) != crc:
+        raise ValueError(_DAMAGED)
+    return data

@@ -43,6 +43,24 @@ def apply_like(like: str | None, recipe: dict[str, Any]) -> str:
     return f"like {like}: {' '.join(_typed(name, value) for name, value in wanted.items() if value is not None)}"
 
 
+def refuse_beside_mean_std(mean_std: str | None, others: dict[str, Any]) -> None:
+    """Refuse options that `--mean-std` excludes.
+
+    Args:
+        mean_std: the option, or None.
+        others: values by name; None where an option was not typed.
+
+    Raises:
+        click.UsageError: names both.
+    """
+    for name in ("mean", "std", "like"):
+        if mean_std and others[name] is not None:
+            raise click.UsageError(f"--mean-std {mean_std} and --{name} exclude each other; leave one of them out")
+    if mean_std and others["shards"] is not None:
+        advice = "build one file, or a part of it with --per-class, and give its numbers as --mean and --std"
+        raise click.UsageError(f"--mean-std {mean_std} and --shards exclude each other; {advice}")
+
+
 def _preparation(like: str) -> dict[str, Any]:
     path = Path(like)
     if path.is_dir():
@@ -67,7 +85,7 @@ def _typed(name: str, value: Any) -> str:
     if name == "size":
         return f"{flag} {show_size(value)}"
     if name in ("mean", "std"):
-        return f"{flag} {' '.join(f'{v:g}' for v in value)}"
+        return f"{flag} {' '.join(repr(v).removesuffix('.0') for v in value)}"
     return f"{flag} {','.join(map(str, value)) if isinstance(value, tuple) else value}"
 
 
@@ -134,6 +152,12 @@ _OPTIONS = (
     ),
     click.option("--mean", nargs=3, type=float, help="Per channel, of 0..1.  [default: the cache's, else 0.5]"),
     click.option("--std", nargs=3, type=float, help="Per channel, of 0..1.  [default: the cache's, else 0.5]"),
+    click.option(
+        "--mean-std",
+        type=click.Choice(["auto"]),
+        help="Normalize by the mean and std of the pixels, without pads. They are computed at the first build, or with "
+        "--rebuild; later builds keep the numbers.",
+    ),
     click.option(
         "--dtype",
         type=click.Choice(get_args(StoredType)),

@@ -5,14 +5,14 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
 from modelnet.commands._console import progress_bar, usage_errors
 from modelnet.commands._options import DEFAULT_CACHES, DONE_WITH_FAILURES, PATH, choice_options, example
 from modelnet.commands._process import tell
-from modelnet.commands._recipe import apply_like, recipe_options
+from modelnet.commands._recipe import apply_like, recipe_options, refuse_beside_mean_std
 
 if TYPE_CHECKING:
     from pipeline.shards.choice import ShardChoice
@@ -47,6 +47,7 @@ def command(
     engine: str,
     scheduler: str | None,
     like: str | None,
+    mean_std: Literal["auto"] | None,
     **recipe: Any,
 ) -> None:
     """Decode SOURCE, a folder with a folder of images per class, into an HDF5 tensor cache.
@@ -67,6 +68,7 @@ def command(
 
     shards = shard_options(engine, scheduler, recipe)
     path = out or default_cache(source)
+    refuse_beside_mean_std(mean_std, {"like": like, "shards": shards, **recipe})
     if line := apply_like(like, recipe):
         click.echo(line)
     with usage_errors():
@@ -83,7 +85,7 @@ def command(
         if shards:
             report = build_shards(source, path, progress=progress, executor=executor, **vars(shards), **recipe)
         else:
-            report = build_cache(source, path, progress=progress, **recipe)
+            report = build_cache(source, path, progress=progress, mean_std=mean_std, **recipe)
     tell(report)
     if strict and report.failed:
         raise SystemExit(DONE_WITH_FAILURES)

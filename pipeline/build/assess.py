@@ -69,7 +69,7 @@ def assess(task: Task) -> Assessment:
     """
     images = ImageTable(task.manifest)
     count = len(task.manifest.names)
-    old, why = open_old_cache(task.path, task.rebuild)
+    old, why = open_old_cache(task.donor or task.path, task.rebuild)
     if old is None:
         return Assessment(task, images, why=why, todo=count)
     stats = stat_cache.read_stats(old)

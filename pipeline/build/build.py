@@ -8,7 +8,7 @@ from concurrent.futures import Executor
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import Unpack
+from typing import Literal, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,14 +17,21 @@ from pipeline.build import stat_cache
 from pipeline.build.assess import assess
 from pipeline.build.image_table import DONE, FAILED, TODO
 from pipeline.build.lock import build_lock
-from pipeline.build.output import identity, made_folder, refuse_beside_shards, refuse_place, storage_errors
+from pipeline.build.output import (
+    identity,
+    made_folder,
+    open_old_cache,
+    refuse_beside_shards,
+    refuse_place,
+    storage_errors,
+)
 from pipeline.build.partial import PartialBuild
 from pipeline.build.pool import run_items
 from pipeline.build.report import BuildReport
 from pipeline.build.task import Progress, Task, choose_recipe
 from pipeline.build.worker import DonorCache, Item, Job
 from pipeline.errors import SourceError
-from pipeline.format.header import IMAGES_OFFSET, Header
+from pipeline.format.header import IMAGES_OFFSET, PIXELS, SIDE_FILES, Header
 from pipeline.format.inspection import inspect_images
 from pipeline.format.reader import CacheReader
 from pipeline.format.tables import Failed
@@ -32,6 +39,7 @@ from pipeline.recipe import RecipeOptions
 from pipeline.source.reader import UNSETTLED, Stat
 from pipeline.source.scan import scan_source
 from pipeline.source.selection import Choice
+from pipeline.system import files
 
 
 def build_cache(
@@ -43,6 +51,7 @@ def build_cache(
     executor: Executor | None = None,
     rebuild: bool = False,
     wait: bool = False,
+    mean_std: Literal["auto"] | None = None,
     progress: Progress | None = None,
     **options: Unpack[RecipeOptions],
 ) -> BuildReport:
@@ -56,6 +65,8 @@ def build_cache(
         executor: runs the work instead, any `concurrent.futures.Executor` that sees the same files.
         rebuild: decode everything anew, and replace whatever cache is there.
         wait: wait for another build of this cache instead of raising `CacheBusy`.
+        mean_std: "auto" normalizes by the mean and std of the pixels, without pads. They are computed if there is no
+            cache yet, or with `rebuild`; later builds keep the numbers.
         progress: called with (images done, images in all) as rows become ready.
         options: the recipe by the names that `Recipe` has: size, fit, mean, std, dtype and so on. One that is missing
             or None is as in the cache that is there; without a cache, or with `rebuild`, it has its default.
@@ -69,7 +80,13 @@ def build_cache(
     """
     start = time.monotonic()
     source, path = Path(source), Path(path)
-    recipe, inherited = choose_recipe(path, rebuild, **options)
+    if mean_std not in (None, "auto") or (mean_std and (options.get("mean") or options.get("std"))):
+        raise ValueError(f"mean_std is None, or 'auto' without mean and std beside it, not {mean_std!r}")
+    own = mean_std == "auto" and (rebuild or open_old_cache(path, rebuild)[0] is None)
+    recipe, inherited = choose_recipe(path, rebuild or own, **options)
+    if mean_std and not own:
+        kept = "mean and std stay as in the cache that is there (--rebuild computes them anew)"
+        inherited = f"{inherited}; {kept}" if inherited else kept
     if workers is not None and workers < 1:
         raise ValueError(f"workers is a number of processes from 1, not {workers}")
     refuse_beside_shards(path)
@@ -77,8 +94,38 @@ def build_cache(
     manifest = scan_source(source, path, choice)
     task = Task(source, choice, manifest, path, recipe, before, rebuild=rebuild, workers=workers)
     task = replace(task, options=options, inherited=inherited)
-    report = build_file(task, executor=executor, wait=wait, progress=progress)
+    build = _build_with_own_mean_std if own else build_file
+    report = build(task, executor=executor, wait=wait, progress=progress)
     report.seconds = time.monotonic() - start
+    return report
+
+
+def _build_with_own_mean_std(
+    task: Task, *, executor: Executor | None, wait: bool, progress: Progress | None
+) -> BuildReport:
+    """Cache 8-bit pixels, and normalize them by their own mean and std.
+
+    Rows of float32 are derived from a cache of the pixels beside the other, which is then deleted. A build that was
+    stopped finds it again.
+    """
+    pixels = task.path if task.recipe.dtype == "uint8" else task.path.with_name(task.path.name + PIXELS)
+    recipe = replace(task.recipe, dtype="uint8")
+    first = replace(task, path=pixels, before=identity(pixels), recipe=recipe, rebuild=True, options=None)
+    there = None if pixels == task.path else open_old_cache(pixels, rebuild=True)[0]
+    if there is not None and assess(replace(first, recipe=there.recipe, rebuild=False)).up_to_date:
+        first = replace(first, recipe=there.recipe, rebuild=False)
+    report = build_file(replace(first, own_mean_std=first.rebuild), executor=executor, wait=wait, progress=progress)
+    recipe = replace(CacheReader(pixels).recipe, dtype=task.recipe.dtype)
+    if pixels != task.path:
+        second = replace(task, recipe=recipe, options=None, rebuild=False, donor=pixels)
+        derived = build_file(second, executor=executor, wait=wait, progress=progress)
+        derived.decoded, derived.kept, derived.copied = report.decoded, report.kept, report.copied
+        for suffix in ("", *SIDE_FILES):
+            files.remove(pixels.with_name(pixels.name + suffix))
+        report = derived
+    mean, std = (" ".join(f"{value:.4f}" for value in values) for values in (recipe.mean, recipe.std))
+    report.inherited = f"mean and std of the pixels: {mean} and {std}"
+    report.why = "a rebuild was asked for" if task.rebuild and task.before else ""
     return report
 
 
@@ -114,7 +161,8 @@ class _Build:
         self.path = task.path
         self.found = assess(task)
         self.images = self.found.images
-        self.partial = PartialBuild(task.path, task.recipe, anew=task.rebuild, shard=task.shard)
+        own = task.own_mean_std
+        self.partial = PartialBuild(task.path, task.recipe, anew=task.rebuild, shard=task.shard, own_mean_std=own)
         self.counts: Counter[str] = Counter()
 
     def run(self, executor: Executor | None, progress: Progress | None) -> BuildReport:
@@ -125,7 +173,7 @@ class _Build:
             return self._up_to_date(old.header)
         donor = None
         if old is not None and self.found.reusable:
-            donor = DonorCache(self.path, old.header.fingerprint, self.found.staleness.other_formats)
+            donor = DonorCache(old.path, old.header.fingerprint, self.found.staleness.other_formats)
             self._take_over_failures()
         try:
             kept = self.partial.open(self.images)

@@ -32,6 +32,7 @@ class ImageTable:
         row_hash, image_hash: (M,) uint64.
         stats: (M, 4) int64, the column of the manifest; a row is updated when its file is read.
         notes, reasons: by image, where there are any.
+        boxes: by image, the part of its row that is not padded: top, left, height, width; only if that is not all.
     """
 
     def __init__(self, manifest: Manifest) -> None:
@@ -46,6 +47,7 @@ class ImageTable:
         self.stats = manifest.stats
         self.notes: dict[int, tuple[str, ...]] = {}
         self.reasons: dict[int, str] = {}
+        self.boxes: dict[int, tuple[int, ...]] = {}
 
     def know(self, candidate: int, sha256: bytes, found: Stat | None = None) -> None:
         """Note the content of a file."""
@@ -91,6 +93,7 @@ class ImageTable:
         self.know_source(candidate, result.format, result.source_size)
         self._set(self.notes, candidate, result.notes)
         self._set(self.reasons, candidate, result.reason)
+        self._set(self.boxes, candidate, result.box)
 
     def restore(self, candidate: int, entry: Entry) -> None:
         """Note a journal's entry for an image; the caller sets `state`."""
@@ -100,6 +103,7 @@ class ImageTable:
         self.know_source(candidate, entry.format, entry.source_size)
         self._set(self.notes, candidate, entry.notes)
         self._set(self.reasons, candidate, entry.reason)
+        self._set(self.boxes, candidate, entry.box)
 
     def entry(self, candidate: int) -> Entry:
         """Return the journal's entry for an image."""
@@ -117,6 +121,7 @@ class ImageTable:
             format=form,
             source_size=(height, width),
             decoder=decoder_identity(form) if form else "",
+            box=self.boxes.get(candidate, ()),
         )
 
     def failed(self) -> list[Failed]:

@@ -21,7 +21,7 @@ from pipeline.system import files
 class Entry(NamedTuple):
     """The result for one image: a row, or a failure that follows from its bytes (`reason`).
 
-    It counts only with the same `decoder` of its format. Earlier versions did not write the last three.
+    It counts only with the same `decoder` of its format. Earlier versions did not write the last four.
     """
 
     folder: bytes
@@ -35,6 +35,7 @@ class Entry(NamedTuple):
     format: str = ""
     source_size: tuple[int, int] = (0, 0)
     decoder: str = ""
+    box: tuple[int, ...] = ()
 
 
 class Journal:
@@ -119,5 +120,6 @@ def _entry(values: dict[str, Any]) -> Entry:
             "stat": Stat(*values["stat"]),
             "notes": notes,
             "source_size": tuple(values.get("source_size", (0, 0))),
+            "box": tuple(values.get("box", ())),
         }
     )

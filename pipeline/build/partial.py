@@ -17,10 +17,11 @@ from pipeline.build.image_table import DONE, FAILED, TODO, ImageTable
 from pipeline.build.journal import Entry, Journal, begun_build, is_of_this_decoder, read_journal
 from pipeline.build.space import bytes_needed, room_needed
 from pipeline.decode.decode import earlier_decoder_identity
-from pipeline.errors import OutputError
+from pipeline.errors import OutputError, SourceError
 from pipeline.format import hdf5
 from pipeline.format.fingerprint import fingerprint
 from pipeline.format.header import IMAGES_OFFSET, USER_BLOCK, VERSION, Extent, Header, Shard
+from pipeline.format.pixel_sums import PixelSums
 from pipeline.format.reader import outside_digest
 from pipeline.recipe import Recipe
 from pipeline.source.reader import Stat, hash_image
@@ -40,17 +41,22 @@ class PartialBuild:
         cache: path of the cache that is built.
         recipe: of the build.
         anew: keep only rows of an earlier build with this flag (`--rebuild`).
+        own_mean_std: when it is published, the recipe gets the mean and std of the pixels; rows are uint8.
         shard: number of the shard; None for a whole cache.
     """
 
-    def __init__(self, cache: Path, recipe: Recipe, anew: bool = False, shard: Shard | None = None) -> None:
+    def __init__(
+        self, cache: Path, recipe: Recipe, anew: bool = False, shard: Shard | None = None, own_mean_std: bool = False
+    ) -> None:
         self.cache = cache
         self.recipe = recipe
         self.shard = shard
         self.building = cache.with_name(cache.name + ".building")
         self._aside = cache.with_name(cache.name + ".building.new")
         self.journal_path = cache.with_name(cache.name + ".journal")
+        self.own_mean_std = own_mean_std
         self.build = {"format": VERSION, "recipe": recipe.to_dict(), "anew": anew}
+        self.build |= {"mean_std": "auto"} if own_mean_std else {}
         self.rows: NDArray[np.int64] = np.empty(0, np.int64)
         self.fd = -1
         self.journal: Journal | None = None
@@ -136,13 +142,14 @@ class PartialBuild:
         files.write_all(self.fd, bytes(IMAGES_OFFSET), 0)
         if not rows.count:
             files.write_all(self.fd, bytes(rows.row_bytes), rows.offset)
+        recipe = self._with_mean_std(images, done) if self.own_mean_std else self.recipe
         tables, decoder = images.tables(), images.decoder()
         with held_signals():  # an exception must not pass through the HDF5 library
-            extents, size = hdf5.write_objects(self.fd, rows, tables, hdf5.attributes_of(self.recipe, "images"))
+            extents, size = hdf5.write_objects(self.fd, rows, tables, hdf5.attributes_of(recipe, "images"))
         header = Header(
-            recipe=self.recipe,
+            recipe=recipe,
             decoder=decoder,
-            fingerprint=fingerprint(self.recipe, decoder, tables),
+            fingerprint=fingerprint(recipe, decoder, tables),
             content="images",
             shard=self.shard,
             extents=extents,
@@ -156,6 +163,18 @@ class PartialBuild:
         files.sync_folder(self.cache.parent)
         self.discard()
         return header
+
+    def _with_mean_std(self, images: ImageTable, done: NDArray[np.int64]) -> Recipe:
+        """Return the recipe with mean and std of all pixels of the rows but pads."""
+        sums = PixelSums()
+        for row, candidate in enumerate(done.tolist()):
+            pixels_CHW = np.frombuffer(self._read_row(row), np.uint8).reshape(self.recipe.row_shape)
+            sums.add(pixels_CHW, images.boxes.get(candidate, (0, 0, *self.recipe.size)))
+        mean, std = sums.mean_std(255)
+        if not all(std):
+            why = "in a channel all pixels have the same value"
+            raise SourceError("no std of the pixels", images.manifest.root, why, "Give --mean and --std")
+        return replace(self.recipe, mean=mean, std=std)
 
     def _row_end(self, count: int) -> int:
         return IMAGES_OFFSET + count * self.recipe.row_bytes
@@ -186,7 +205,7 @@ class PartialBuild:
     def _resume(self, images: ImageTable) -> bool:
         """Find the rows that the journal names; mark their images DONE, and known failures FAILED."""
         begun = begun_build(self.journal_path)
-        if begun != self.build and begun != self._earlier_build(begun):
+        if begun != self.build and not ("decoder" in begun and begun == self._earlier_build()):
             return False
         try:
             self.fd = files.open_for_writing(self.building)
@@ -220,11 +239,10 @@ class PartialBuild:
             images.read_source(candidate, self.recipe)
         return True
 
-    def _earlier_build(self, begun: dict[str, Any]) -> dict[str, Any] | None:
+    def _earlier_build(self) -> dict[str, Any]:
         """Return the description of this build by an earlier version, which had one decoder of all formats."""
-        if "decoder" not in begun:
-            return None
-        return self.build | {"recipe": self.recipe.to_earlier_dict(), "decoder": earlier_decoder_identity()}
+        earlier = {"recipe": self.recipe.to_earlier_dict(), "decoder": earlier_decoder_identity()}
+        return self.build | earlier
 
     def _take_place(self, images: ImageTable, candidate: int, found: "_Rows") -> None:
         place = found.take(images.row_hash[candidate])

@@ -82,6 +82,8 @@ class Task:
         options: the options that the recipe was chosen by; None for a recipe that must not change.
         inherited: the options that the recipe takes from the old cache, in one line.
         decoder: by format, the identity of the sender's decoders; a remote worker must have the same.
+        own_mean_std: the recipe gets the mean and std of the pixels, as `PartialBuild` has it.
+        donor: a cache of the same images, whose rows are derived instead of those of `path`; None for that.
     """
 
     source: Path
@@ -97,6 +99,8 @@ class Task:
     options: RecipeOptions | None = None
     inherited: str = ""
     decoder: dict[str, str] | None = None
+    own_mean_std: bool = False
+    donor: Path | None = None
 
     def again(self) -> Self:
         """Return the task anew: another build has made the file since `before`, perhaps from a newer source."""

@@ -48,6 +48,7 @@ class Result(NamedTuple):
     reason: str = ""
     format: str = ""
     source_size: tuple[int, int] = (0, 0)
+    box: tuple[int, ...] = ()
 
 
 class DonorCache(NamedTuple):
@@ -66,6 +67,7 @@ class Kept(NamedTuple):
     image_hash: int
     format: str
     source_size: tuple[int, int]
+    box: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -135,11 +137,13 @@ def _fill_row(job: Job, fd: int, donor: "Donor | None", item: Item) -> Result:
             reason = f"needs more than {BYTES_AN_IMAGE / 1e9:g} GB of memory"
             return Result(item.row, "transient", sha256, found, reason=reason)
         known = Kept(pixels_to_row(decoded.pixels_HWC, job.recipe), *decoded[1:])
+        if job.recipe.fit != "pad":
+            known = known._replace(box=())
     place = job.offset + item.row * job.recipe.row_bytes
     files.write_all(fd, known.row.reshape(-1).view(np.uint8).data, place)
     files.begin_writing(fd, job.recipe.row_bytes, place)
-    row, notes, looks, form, size = known
-    return Result(item.row, how, sha256, found, row_hash(row), looks, notes, format=form, source_size=size)
+    row, notes, looks, form, size, box = known
+    return Result(item.row, how, sha256, found, row_hash(row), looks, notes, "", form, size, box)
 
 
 def _with_source(known: Kept, data: bytes, recipe: Recipe) -> Kept | None:

@@ -15,10 +15,11 @@ from PIL import Image, ImageFile
 
 from pipeline.decode.faults import Undecodable, undecodable
 from pipeline.decode.formats import FORMATS, JPEG, NAMES, PNG, Format, recognize
-from pipeline.decode.geometry import fit, resized_size
+from pipeline.decode.geometry import fit, image_box, resized_size
 from pipeline.decode.image_hash import image_hash
 from pipeline.decode.jpeg import decode_jpeg
 from pipeline.decode.opening import note_on_frames, open_image
+from pipeline.decode.resize import Box
 from pipeline.recipe import Color, Recipe
 
 TINY_SIDE = 32  # pixels; images with a shorter side show hardly anything
@@ -46,6 +47,7 @@ class Decoded(NamedTuple):
         image_hash: the perceptual hash of the whole image, squashed, whatever the fit.
         format: what people call the format of the file, as "JPEG"; a camera's MPO is a JPEG.
         source_size: (height, width) in pixels that the file declares, before EXIF turning and fitting.
+        box: the part of the row that the image fills; the rest is padded.
     """
 
     pixels_HWC: NDArray[np.uint8]
@@ -53,6 +55,7 @@ class Decoded(NamedTuple):
     image_hash: int
     format: str
     source_size: tuple[int, int]
+    box: Box
 
 
 def decode(data: bytes, recipe: Recipe) -> Decoded:
@@ -115,7 +118,9 @@ def _decode(data: bytes, form: Format, recipe: Recipe) -> Decoded:
     looks = image_hash(pixels_HWC if recipe.fit == "squash" else whole)
     if _is_blank(pixels_HWC):
         notes.append("blank: nearly one color all over")
-    return Decoded(pixels_HWC, tuple(notes), looks, form.name, source_size)
+    height, width = whole.size[::-1] if isinstance(whole, Image.Image) else whole.shape[:2]
+    box = image_box(height, width, recipe)
+    return Decoded(pixels_HWC, tuple(notes), looks, form.name, source_size, box)
 
 
 @cache

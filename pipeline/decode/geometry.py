@@ -33,6 +33,14 @@ def fit(image: "Image.Image | NDArray[np.uint8]", recipe: Recipe) -> NDArray[np.
     return _pad(pixels_HWC, recipe) if recipe.fit == "pad" else pixels_HWC
 
 
+def image_box(height: int, width: int, recipe: Recipe) -> Box:
+    """Return the part of a row that `fit` fills with an image of this size: all of it but the pads."""
+    if recipe.fit != "pad":
+        return Box(0, 0, *recipe.size)
+    height, width = resized_size(height, width, recipe)
+    return Box(round((recipe.size[0] - height) * 0.5), round((recipe.size[1] - width) * 0.5), height, width)
+
+
 def resized_size(height: int, width: int, recipe: Recipe) -> tuple[int, int]:
     """Return the (height, width) that an image is resized to, before it is cut or padded."""
     if recipe.resize_to is not None:

@@ -22,7 +22,9 @@ USER_BLOCK = 4096
 IMAGES_OFFSET = 8192
 SUPERBLOCK_VERSION = USER_BLOCK + 8
 OPEN_FLAG = USER_BLOCK + 20  # byte whose lowest bit says that a program has the file open for writing
-SIDE_FILES = (".lock", ".stat", ".stat.new", ".building", ".building.new", ".journal", ".journal.new")
+PIXELS = ".pixels"  # a cache beside one that is built with its own mean and std
+_SIDE_FILES = (".lock", ".stat", ".stat.new", ".building", ".building.new", ".journal", ".journal.new")
+SIDE_FILES = (*_SIDE_FILES, PIXELS, *(PIXELS + suffix for suffix in _SIDE_FILES))
 
 PREFIX = struct.Struct("<8sII")  # magic, format version, length of the JSON header
 

@@ -74,10 +74,9 @@ def pixel_statistics(reader: Reader) -> tuple[RGB, RGB]:
     for file in reader.shards if isinstance(reader, ShardedReader) else [reader]:
         for row_CHW in file.images:
             sums.add(row_CHW)
-    means, deviations = sums.mean_std()
     if recipe.dtype == "uint8":
-        (r, g, b), (dr, dg, db) = ([value / 255 for value in values] for values in (means, deviations))
-    else:
-        r, g, b = (m + s * value for m, s, value in zip(recipe.mean, recipe.std, means, strict=True))
-        dr, dg, db = (s * value for s, value in zip(recipe.std, deviations, strict=True))
+        return sums.mean_std(255)
+    means, deviations = sums.mean_std()
+    r, g, b = (m + s * value for m, s, value in zip(recipe.mean, recipe.std, means, strict=True))
+    dr, dg, db = (s * value for s, value in zip(recipe.std, deviations, strict=True))
     return (r, g, b), (dr, dg, db)

@@ -30,6 +30,17 @@ def test_like_a_network_stands_for_the_options_that_it_prints(photos: Path, tmp_
     assert again.code == 0 and (tmp_path / "c.h5").read_bytes() == (tmp_path / "d.h5").read_bytes()
 
 
+def test_mean_and_std_of_the_images_are_computed_shown_and_kept(photos: Path, tmp_path: Path, run_cli: RunCli) -> None:
+    built = run_cli("build-cache", photos, "--out", "c.h5", "--size", "32", "--mean-std", "auto")
+    recipe = TensorCache(tmp_path / "c.h5").recipe
+    mean, std = (" ".join(f"{value:.4f}" for value in values) for values in (recipe.mean, recipe.std))
+    assert built.code == 0 and built.stdout.startswith(f"mean and std of the pixels: {mean} and {std}\n")
+    assert f"pixels: mean {mean}, std {std}\n" in run_cli("info", "c.h5").stdout
+
+    run_cli("build-cache", photos, "--out", "d.h5", "--like", "c.h5")
+    assert TensorCache(tmp_path / "d.h5").recipe == recipe
+
+
 def test_like_a_cache_takes_its_preparation_but_not_what_it_stores(
     photos: Path, tmp_path: Path, run_cli: RunCli
 ) -> None:
@@ -51,6 +62,11 @@ def test_like_a_cache_takes_its_preparation_but_not_what_it_stores(
         (("--fit", "crop", "--resize-to", "223"), "from the longer side of size, 224, to 8192, not 223"),
         (("--pad-color", "1,2,3"), "pad_color belongs to fit pad, not to squash"),
         (("--fit", "pad", "--pad-color", "1,2,256"), "numbers from 0 to 255, or edge, not '1,2,256'"),
+        (("--mean-std", "auto", "--mean", "0", "0", "0"), "--mean-std auto and --mean exclude each other"),
+        (("--mean-std", "auto", "--std", "1", "1", "1"), "--mean-std auto and --std exclude each other"),
+        (("--mean-std", "auto", "--like", "resnet18"), "--mean-std auto and --like exclude each other"),
+        (("--mean-std", "auto", "--shards", "3"), "--mean-std auto and --shards exclude each other"),
+        (("--mean-std", "auto", "--shard", "1/3"), "--mean-std auto and --shards exclude each other"),
         (("--background", "white"), "a color is R,G,B with numbers from 0 to 255, not 'white'"),
     ],
 )

@@ -53,13 +53,16 @@ def make_earlier(path: Path, passing: bool = False) -> None:
     old.rename(path)
 
 
+LATER_KEYS = ("format", "source_size", "decoder", "box")
+
+
 def make_earlier_build(path: Path) -> None:
     """Rewrite the journal of an unfinished build of a cache."""
     journal = path.with_name(path.name + ".journal")
     begun, *entries = (json.loads(line.partition(b" ")[2]) for line in journal.read_bytes().splitlines() if line)
     recipe = Recipe.from_dict(begun["recipe"]).to_earlier_dict()
     lines = [begun | {"recipe": recipe, "decoder": earlier_decoder_identity()}]
-    lines += [{k: v for k, v in entry.items() if k not in ("format", "source_size", "decoder")} for entry in entries]
+    lines += [{k: v for k, v in entry.items() if k not in LATER_KEYS} for entry in entries]
     texts = [json.dumps(line, separators=(",", ":")).encode() for line in lines]
     journal.write_bytes(b"".join(xxhash.xxh3_64_hexdigest(text).encode() + b" " + text + b"\n" for text in texts))
 

@@ -172,7 +172,7 @@ def test_an_unfinished_build_of_an_earlier_state_goes_on(
 def test_a_journal_keeps_the_keys_that_the_earlier_state_wrote() -> None:
     """So an unfinished build of that state goes on; a journal says nothing of transient failures."""
     entry = Entry(b"1", b"a", bytes(32), Stat(1, 2, 3, 4), notes=("tiny",))
-    later = {"format": "", "source_size": (0, 0), "decoder": ""}
+    later = {"format": "", "source_size": (0, 0), "decoder": "", "box": ()}
 
     assert _plain(entry) == later | {
         "folder": "1",

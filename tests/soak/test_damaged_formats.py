@@ -19,7 +19,7 @@ from pillow_heif import HeifImageFile, from_pillow
 from pipeline.build.build import build_cache
 from pipeline.decode.formats import AVIF, BMP, GIF, HEIC, PNG, TIFF, WEBP, Format, recognize
 from pipeline.recipe import pixels_to_row
-from tests.soak.test_damaged_images import RECIPE, photograph, rows_of
+from tests.soak.trees import RECIPE, photograph, rows_of
 from tests.support.tiffs import tiff
 
 PROBES = {entry.name: entry.read_bytes() for entry in files("pipeline.decode").joinpath("probes").iterdir()}

@@ -19,24 +19,12 @@ from PIL import Image, ImageFile
 from pipeline.build.build import build_cache
 from pipeline.build.report import BuildReport
 from pipeline.decode import decode as decoding
-from pipeline.format.reader import CacheReader
-from pipeline.recipe import Recipe, pixels_to_row
+from pipeline.recipe import pixels_to_row
+from tests.soak.trees import RECIPE, photograph, rows_of
 from tests.support.builds import InThisProcess
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
-RECIPE = Recipe(size=16)
 GOOD = 40
-
-
-def photograph(seed: int) -> bytes:
-    """Return a small JPEG of one of several kinds: baseline, progressive, grey, with restarts, 4:4:4."""
-    rng = np.random.default_rng(seed)
-    cells = Image.fromarray(rng.integers(0, 256, (5, 5, 3), np.uint8))
-    picture = cells.resize((33 + seed % 20, 40 + seed % 13), Image.Resampling.BICUBIC)
-    kinds: list[dict[str, int | bool]] = [{}, {"progressive": True}, {"subsampling": 0}, {"restart_marker_blocks": 2}]
-    file = io.BytesIO()
-    (picture.convert("L") if seed % 5 == 4 else picture).save(file, "JPEG", **kinds[seed % 4])
-    return file.getvalue()
 
 
 def damage(data: bytes, rng: random.Random) -> bytes:
@@ -100,11 +88,6 @@ def plant_damaged(root: Path, number: int, rng: random.Random) -> dict[str, byte
         bad[name] = damage(photograph(rng.randrange(GOOD)), rng)
         (root / str(1 + index % 2) / name).write_bytes(bad[name])
     return bad
-
-
-def rows_of(path: Path) -> dict[str, bytes]:
-    reader = CacheReader(path)
-    return {name.decode(): reader.images[row].tobytes() for row, name in enumerate(reader.table("filenames").tolist())}
 
 
 def check(report: BuildReport, bad: dict[str, bytes], good: dict[str, bytes], figures: Counter[str]) -> list[str]:

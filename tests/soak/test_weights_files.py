@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from modelnet.nets.weights import load_weights
 from pipeline.errors import CheckpointError
-from tests.soak.test_mutants import NONSENSE, Answer, examine, extend, flip_bits_flat, overwrite_flat
+from tests.soak.mutants import NONSENSE, Answer, examine, extend, flip_bits_flat, overwrite_flat
 
 BYTES: Mapping[str, tuple[torch.dtype, int]] = {
     "F64": (torch.float64, 8),

@@ -7,7 +7,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from pipeline.format.reader import CacheReader
+from pipeline.recipe import Recipe
+
 MAY_STAY = ("", ".lock", ".stat")
+RECIPE = Recipe(size=16)
 
 
 def jpeg(seed: int, side: int = 16) -> bytes:
@@ -52,3 +56,19 @@ def left_over(cache: Path) -> list[str]:
     """List what stands beside a cache and should not."""
     allowed = {cache.name + suffix for suffix in MAY_STAY}
     return sorted(entry.name for entry in cache.parent.iterdir() if entry.name not in allowed)
+
+
+def photograph(seed: int) -> bytes:
+    """Return a small JPEG of one of several kinds: baseline, progressive, grey, with restarts, 4:4:4."""
+    rng = np.random.default_rng(seed)
+    cells = Image.fromarray(rng.integers(0, 256, (5, 5, 3), np.uint8))
+    picture = cells.resize((33 + seed % 20, 40 + seed % 13), Image.Resampling.BICUBIC)
+    kinds: list[dict[str, int | bool]] = [{}, {"progressive": True}, {"subsampling": 0}, {"restart_marker_blocks": 2}]
+    file = io.BytesIO()
+    (picture.convert("L") if seed % 5 == 4 else picture).save(file, "JPEG", **kinds[seed % 4])
+    return file.getvalue()
+
+
+def rows_of(path: Path) -> dict[str, bytes]:
+    reader = CacheReader(path)
+    return {name.decode(): reader.images[row].tobytes() for row, name in enumerate(reader.table("filenames").tolist())}

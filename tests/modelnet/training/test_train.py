@@ -102,7 +102,7 @@ def test_the_same_command_gives_the_same_bits_channels_last(cache_path: Path) ->
     assert same_bits(first, second)
 
 
-def test_a_resumed_run_keeps_threads_and_memory_format_whatever_the_rules_say(
+def test_a_resumed_run_keeps_its_threads_and_its_memory_format(
     cache_path: Path, monkeypatch: pytest.MonkeyPatch, set_threads: Callable[[int], None]
 ) -> None:
     options = TrainOptions(cache_path, model=NETWORK, epochs=2, batch_size=4, device="cpu", opt="adamw")

@@ -27,7 +27,9 @@ from pipeline.errors import (
     OptionsError,
     RunError,
 )
+from pipeline.recipe import Recipe
 from pipeline.source.scan import scan_source
+from tests.support.earlier import make_earlier
 from tests.support.listener import Listener
 from tests.support.photos import save_jpeg
 
@@ -253,6 +255,34 @@ def test_a_run_finds_its_cache_by_the_fingerprint_after_it_was_moved(cache_path:
     assert Trained.load(run, device="cpu").evaluate().loss == loss
     assert len(resume(run, epochs=4).rows) == 4
     assert gather([run]).pictures.missing == ""
+
+
+def test_a_run_of_an_earlier_version_goes_on_when_its_cache_is_replaced(photos: Path, tmp_path: Path) -> None:
+    """It named its cache by the fingerprint of that version, and recorded a recipe of fewer keys."""
+    cache = tmp_path / "data" / "cache" / "c.h5"
+    build_cache(photos, cache, size=64)
+    make_earlier(cache)
+    run, whole = (trained_on(cache, val_fraction=0.5, epochs=epochs, seed=1) for epochs in (2, 3))
+    config = json.loads((run / "config.json").read_text())
+    for images in (config["cache"], config["val"]):
+        assert images["fingerprint"] == images.pop("earlier_fingerprint") == TensorCache(cache).fingerprint
+        images["recipe"] = Recipe(64).to_earlier_dict()
+    (run / "config.json").write_text(json.dumps(config))
+    before = Trained.load(run, device="cpu").evaluate()
+
+    assert build_cache(photos, cache, size=64).why == "made by an earlier version"
+    assert TensorCache(cache).fingerprint != config["cache"]["fingerprint"]
+    cache.rename(cache.with_name("moved.h5"))  # found by the fingerprint
+    assert Trained.load(run, device="cpu").evaluate() == before
+    cache.with_name("moved.h5").rename(cache)
+
+    assert [row.train_loss for row in resume(run, epochs=3).rows] == [
+        row.train_loss for row in RunFolder(whole).read_metrics()
+    ]
+    shutil.copy(photos / "1" / "n03874293_7.JPEG", photos / "1" / "new.JPEG")
+    build_cache(photos, cache, size=64)
+    with pytest.raises(CacheStale, match="it is not the one that run"):
+        resume(run, epochs=4)
 
 
 def test_a_run_goes_on_with_moved_caches_that_are_named_and_with_no_others(

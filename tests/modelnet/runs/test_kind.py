@@ -7,6 +7,7 @@ import pytest
 
 from modelnet import TrainOptions
 from modelnet.runs.kind import facts_of, kind_of
+from pipeline.recipe import Recipe
 from tests.support.made_runs import config_of
 
 
@@ -30,6 +31,16 @@ def test_other_options_images_and_recipes_make_another_kind() -> None:
         kind({"cache": config["cache"] | {"recipe": config["cache"]["recipe"] | {"size": 65}}}),
     ]
     assert len({kind(), *others}) == 4
+
+
+def test_runs_of_an_earlier_version_are_of_the_same_kind() -> None:
+    """They named the same rows by another fingerprint, and recorded fewer keys of the recipe."""
+    cache = config_of(TrainOptions(Path("c.h5")))["cache"]
+    now = cache | {"fingerprint": "1" * 64, "earlier_fingerprint": "2" * 64}
+    earlier = cache | {"fingerprint": "2" * 64, "recipe": Recipe(64, dtype="uint8").to_earlier_dict()}
+
+    assert kind({"cache": now}) == kind({"cache": earlier})
+    assert kind({"cache": now}) != kind({"cache": now | {"earlier_fingerprint": ""}})
 
 
 def test_the_digest_of_weights_decides_and_not_their_path() -> None:

@@ -36,7 +36,7 @@ class Option:
         parse: turns what was given into the value, or raises ValueError; the types of the field are only for readers.
         metavar: what `--help` shows for the value.
         default_text: what `--help` shows for a default that is None.
-        needs: an option and its values without which this one changes nothing.
+        needs: an option and its values without which this one changes nothing; no values mean that it is given at all.
         seed: a seed; runs that differ in seeds alone have the same options.
         resumable: `--resume` may change it.
         finder: `lr-find` uses it.

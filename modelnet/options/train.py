@@ -42,6 +42,24 @@ class TrainOptions:
     )
     model: str = _group("modelnet", "Network: modelnet, a torchvision classifier, timm:NAME, or linear for features.")
     weights: Path | None = _group(None, "Local file with weights to start from.")
+    freeze: str | None = _network(
+        None,
+        "Layers to keep as they are: all-but-head, or a regular expression that their paths begin with.",
+        metavar="all-but-head|REGEX",
+    )
+    thaw_epoch: int | None = _course(
+        None, "First epoch, from 1, that trains frozen layers too.", least=1, needs=("freeze", ())
+    )
+    head_lr: float = _network(1.0, "Factor on the learning rate of the last layer.", least=0, open=True)
+    layer_decay: float | None = _network(
+        None, "Factor on the learning rate from each layer to the one before, for networks of timm.", least=0, most=1
+    )
+    norm_stats: str | None = _network(
+        None,
+        "Running statistics of BatchNorm layers.",
+        choices=("keep", "update"),
+        default_text="keep those of frozen layers",
+    )
     batch_size: int = _pass(8, "Images in a batch; under torchrun, of all ranks together.", flags=("-b",), least=1)
     accumulate: int = _pass(1, "Batches in a step; their gradients are added.", least=1)
     zero_grad: str = _pass(
@@ -169,6 +187,11 @@ class TrainOptions:
             raise ValueError(f"augment takes each kind once, not {self.augment!r}")
         in_order = ",".join(kind for kind in AUGMENTATIONS if kind in self.augmentations)
         object.__setattr__(self, "augment", in_order)  # they run in this order, whatever the order on the command line
+        if self.freeze is not None:
+            try:
+                re.compile(self.freeze)
+            except re.error as error:
+                raise ValueError(f"freeze is no regular expression: {self.freeze!r}: {error}") from error
         if self.scales_gradients and self.zero_grad != "batch":
             raise ValueError(
                 "float16's gradients are scaled anew for every step: keep none, or give amp_dtype bfloat16"
@@ -217,7 +240,7 @@ class TrainOptions:
             return False
         name, values = option.needs
         given = self.augmentations if name == "augment" else (getattr(self, name),)
-        return not set(values) & set(given)
+        return not (set(values) & set(given) if values else any(given))
 
     @property
     def model_in_names(self) -> str:
@@ -305,7 +328,7 @@ def _plain(value: Any) -> Any:
 def _typed(name: str, values: tuple[Any, ...]) -> str:
     """Return an option and its values as they are typed: "--opt sgd or rmsprop"."""
     flag = OPTIONS[name].flag
-    return flag if values == (True,) else f"{flag} {' or '.join(values)}"
+    return flag if values in ((True,), ()) else f"{flag} {' or '.join(values)}"
 
 
 OPTIONS: dict[str, Option] = {

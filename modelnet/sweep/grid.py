@@ -12,7 +12,8 @@ from pipeline.errors import OptionsError
 
 MOST = 512  # networks: each keeps its run folder open while it is trained
 
-_NEEDED = {"model": MODELNET, "amp": False, "compile": False}  # half precision gives other results in a stack
+_NEEDED = {"model": MODELNET, "freeze": None, "head_lr": 1.0, "layer_decay": None, "norm_stats": None}
+_NEEDED |= {"amp": False, "compile": False}  # half precision gives other results in a stack
 # Networks of one pass over the data have the same values of these; names of run folders always differ.
 SHARED = [name for name, option in OPTIONS.items() if option.scope is not Scope.NETWORK and name != "name"]
 _SWEEPABLE = {flag.removeprefix("--"): o.name for o in OPTIONS.values() if o.sweepable for flag in (o.flag, *o.flags)}
@@ -118,9 +119,8 @@ def check(members: Sequence[TrainOptions]) -> None:
     if len(set(members)) != len(members):
         raise OptionsError(what, None, "all have to be different; a seed or a value is named twice")
     for name, needed in _NEEDED.items():
-        value = getattr(members[0], name)
-        if value != needed:
-            flag = f"--{name}" if value is True else f"--{name} {value}"
+        if others := [value for member in members if (value := getattr(member, name)) != needed]:
+            flag = OPTIONS[name].flag if others[0] is True else f"{OPTIONS[name].flag} {others[0]}"
             raise OptionsError(what, None, f"not with {flag}", "Train them one by one")
 
 

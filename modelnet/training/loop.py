@@ -132,6 +132,10 @@ class TrainingLoop:
         state, device, seed = self.state, self.setup.device, self.setup.options.seed
         losses = Losses(device)
         began, waited = time.perf_counter() - state.seconds, state.waited
+        if self.setup.thaws(state.epoch):
+            self.train_step.forward = state.network  # lets go of a wrapper around some parameters
+            self.setup.thaw()
+            self.train_step.forward = self.setup.forward
         state.network.train()
         for batch in self.batches.epoch(state.epoch, state.step):
             self.ranks.seed(device, seed, state.epoch, state.step)
@@ -172,7 +176,7 @@ class TrainingLoop:
             train_acc=running.accuracy,
             val_loss=None if outcome is None else outcome.loss,
             val_acc=None if outcome is None else outcome.accuracy,
-            lr=state.optimizer.param_groups[0]["lr"],
+            lr=state.learning_rate,
             images_per_s=running.images / state.seconds,
             data_wait_s=state.waited,
             epoch_s=seconds,

@@ -40,7 +40,7 @@ class Schedule:
     def set(self, optimizer: torch.optim.Optimizer, step: int, decays: int) -> None:
         """Give the optimizer the learning rate of a step."""
         for group in optimizer.param_groups:
-            group["lr"] = self.rate(step, decays)
+            group["lr"] = self.rate(step, decays) * group.get("lr_scale", 1.0)
 
     def _factor(self, step: int, decays: int) -> float:
         options = self.options

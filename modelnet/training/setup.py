@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.amp.grad_scaler import GradScaler
 
 from modelnet.data.batches import Batches
@@ -15,11 +15,11 @@ from modelnet.data.mixup import Mixing
 from modelnet.data.preload import check_room
 from modelnet.data.split import split_by_content, split_counts, split_warnings
 from modelnet.eval.loss import build_loss
+from modelnet.nets.freeze import freeze_layers, is_frozen, thaw_layers
 from modelnet.nets.head import draw_head
 from modelnet.nets.init import initialize
-from modelnet.nets.modelnet import SMALLEST
 from modelnet.nets.preparation import preparation_hint, pretrained_hint
-from modelnet.nets.registry import LINEAR, MODELNET, build_network
+from modelnet.nets.registry import build_network
 from modelnet.nets.weights import load_weights
 from modelnet.options import OPTIONS, TrainOptions
 from modelnet.progress import Progress
@@ -36,15 +36,15 @@ from modelnet.runtime.device import (
 )
 from modelnet.runtime.ranks import Ranks
 from modelnet.training.accumulation import Accumulation
-from modelnet.training.optimizer import build_optimizer, running_mean_of_weights
+from modelnet.training.checks import check_content, check_smallest_batch, frozen_note, unreached
+from modelnet.training.optimizer import add_thawed, build_optimizer, running_mean_of_weights
 from modelnet.training.schedule import Schedule
 from modelnet.training.state import State, shape_of_rows, size_of_rows
 from modelnet.training.tensorboard import require_tensorboard
 from pipeline import TensorCache
 from pipeline.errors import CacheStale, OptionsError
 from pipeline.load.augment import KINDS, Augmentation
-from pipeline.load.batch_plan import BatchPlan
-from pipeline.recipe import Recipe, show_size
+from pipeline.recipe import Recipe
 from pipeline.text import show_bytes
 
 
@@ -96,6 +96,10 @@ class Setup:
             progress.note(f"hint: {hint}")
         if options.weights is None and options.init == "zeros" and options.seed != OPTIONS["seed"].default:
             progress.warn(f"--seed {options.seed} changes no weight: --init zeros sets all")
+        if is_frozen(self.state.network):
+            progress.note(frozen_note(self.state.network))
+        if options.freeze is not None and options.weights is None and run is None:
+            progress.warn("--freeze keeps layers that were drawn at random: give --weights")
         self.split = None if options.val_fraction is None else split_by_content(self.cache, options.val_fraction)
         self.batches = Batches(
             self.cache,
@@ -163,6 +167,18 @@ class Setup:
         graphs = self.device.type == "cuda" and not self.accumulation.keeps_gradients
         with memory_errors(self.device):
             return compile_network(network, (whole, *shape_of_rows(options, self.cache)), self.autocast, graphs)
+
+    def thaws(self, epoch: int) -> bool:
+        """Say whether frozen layers begin to train in an epoch, counted from 0."""
+        first = self.options.thaw_epoch
+        return first is not None and epoch + 1 >= first and is_frozen(self.state.network)
+
+    def thaw(self) -> None:
+        """Let frozen layers train from now on."""
+        self.forward = self.state.network
+        thaw_layers(self.state.network, self.options.norm_stats)
+        add_thawed(self.state.optimizer, self.state.network, self.options)
+        self.forward = self._build_forward()
 
     def _preload(self, progress: Progress) -> None:
         parts = [part for part in (self.batches, self.val_batches) if part is not None]
@@ -243,79 +259,6 @@ def same_caches(ranks: Ranks, cache: TensorCache) -> None:
         raise CacheStale("the ranks read different caches", cache.path, reason, "Give all the same file")
 
 
-def check_content(cache: TensorCache, options: TrainOptions) -> None:
-    """Refuse a network that takes images where a cache holds features, or the other way round.
-
-    Raises:
-        OptionsError: says what to give instead.
-    """
-    takes_features = options.model == LINEAR
-    if cache.features is None and takes_features:
-        advice = "Make one: build-features CACHE --model resnet18 --weights FILE"
-        raise OptionsError("--model linear takes features", cache.path, "it holds images", advice)
-    if cache.features is not None and not takes_features:
-        reason = f"it holds features, which {options.model} does not take"
-        raise OptionsError("not a cache of images", cache.path, reason, "Give --model linear")
-    changes = "--augment" if options.augment else "--crop-size" if options.crop_size else None
-    if cache.features is not None and changes:
-        raise OptionsError(f"{changes} changes images", cache.path, "it holds features", "Leave it out")
-    if cache.features is None and options.crop is not None:
-        check_crop_size(options.crop, cache, options)
-
-
-def check_crop_size(crop: tuple[int, int], cache: TensorCache, options: TrainOptions) -> None:
-    """Refuse a crop that is larger than the images, or too small for the network."""
-    (height, width), typed = cache.recipe.size, f"--crop-size {show_size(crop)}"
-    if crop[0] > height or crop[1] > width:
-        reason = f"its images have {height} × {width} pixels"
-        raise OptionsError(f"{typed} is too large", cache.path, reason, "Give a smaller one")
-    if options.model == MODELNET and min(crop) < SMALLEST <= min(height, width):
-        reason = f"ModelNet needs {SMALLEST} × {SMALLEST} pixels or more"
-        advice = f"Give {SMALLEST} to {show_size(cache.recipe.size)}, or leave it out"
-        raise OptionsError(f"{typed} is too small", cache.path, reason, advice)
-
-
-def unreached(options: TrainOptions) -> list[str]:
-    """Name the options that wait for more epochs than the run has."""
-    effects = {"patience": "ends nothing", "warmup_epochs": "ends after the run: the rate never reaches --lr"}
-    if waits := {"step": "decay_epochs", "plateau": "plateau_epochs"}.get(options.sched):
-        effects[waits] = f"never lets --sched {options.sched} lower the rate"
-    return [
-        f"{OPTIONS[name].flag} {epochs} {effect}: there are {options.epochs} epochs"
-        for name, effect in effects.items()
-        if (epochs := getattr(options, name)) is not None and epochs >= options.epochs + (name == "warmup_epochs")
-    ]
-
-
-def check_smallest_batch(network: nn.Module, plan: BatchPlan, row_shape: tuple[int, ...], name: str) -> None:
-    """Refuse a batch of one image where the network cannot train on one, before an epoch begins.
-
-    BatchNorm has no variance of a single value. Ranks could train on it together, but not one process alone.
-
-    Args:
-        network: on its device, not yet divided among ranks; its statistics and the random states stay as they are.
-        plan: of the batches.
-        row_shape: of an image.
-        name: of the network.
-
-    Raises:
-        OptionsError: says what to give instead.
-    """
-    if min(plan.size(0), plan.size(len(plan) - 1)) > 1:
-        return
-    before = copy.deepcopy(network.state_dict())
-    device = next(network.parameters()).device
-    try:
-        with torch.random.fork_rng([device] if device.type == "cuda" else []), torch.no_grad(), memory_errors(device):
-            network.train()(torch.zeros(1, *row_shape, device=device))
-    except ValueError as error:
-        can_drop = len(plan) > 1 and plan.batch_size > 1
-        advice = "Give --drop-last or another --batch-size" if can_drop else "Give a larger --batch-size"
-        reason = f"{'the last batch of an epoch' if plan.batch_size > 1 else 'a batch'} has one image ({error})"
-        raise OptionsError(f"{name} cannot train on a single image", None, reason, advice) from error
-    network.load_state_dict(before)
-
-
 def build_augmentation(options: TrainOptions, recipe: Recipe) -> Augmentation | None:
     """Return the augmentation of training images, or None."""
     if not set(options.augmentations) & set(KINDS) and options.crop is None:
@@ -337,6 +280,7 @@ def initial_state(cache: TensorCache, options: TrainOptions, device: torch.devic
     torch.manual_seed(options.seed)
     network = build_network(options.model, len(cache.class_ids), size_of_rows(options, cache))
     initialize(network, options.init)
+    freeze_layers(network, options.freeze, options.norm_stats)
     place(network, device, options.memory_format or CONTIGUOUS)
     average = None if options.model_ema is None else running_mean_of_weights(network, options.model_ema)
     scaler = GradScaler(device.type, enabled=options.scales_gradients)

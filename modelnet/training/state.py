@@ -74,6 +74,12 @@ class State:
         return next(self.network.parameters()).device
 
     @property
+    def learning_rate(self) -> float:
+        """The learning rate of the last step, of layers without a factor on it."""
+        group = self.optimizer.param_groups[0]
+        return float(group["lr"] / group.get("lr_scale", 1.0))
+
+    @property
     def evaluated(self) -> nn.Module:
         """The network to validate and predict with: that of the mean weights where there is one."""
         return self.network if self.average is None else self.average.module

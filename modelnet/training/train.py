@@ -181,6 +181,11 @@ def restore(setup: Setup, content: dict[str, Any], path: Path) -> None:
         CheckpointError: it is of another network or optimizer, or of a step that an epoch does not have.
     """
     try:
+        if (
+            len(content["optimizer"]["param_groups"]) > len(setup.state.optimizer.param_groups)
+            and setup.options.thaw_epoch
+        ):
+            setup.thaw()
         setup.state.restore(content)
         if setup.state.step > len(setup.batches):
             raise ValueError(f"step is {setup.state.step}, and an epoch has {len(setup.batches)} batches")

@@ -21,7 +21,14 @@ each_option = pytest.mark.parametrize("option", OPTIONS.values(), ids=OPTIONS)
 
 def other_value(option: Option) -> Any:
     """Return a value that the option may have and has not by default."""
-    texts = {"model": "resnet18", "augment": "flip", "device": "cpu", "name": "other", "crop_size": "48x64"}
+    texts = {
+        "model": "resnet18",
+        "augment": "flip",
+        "device": "cpu",
+        "name": "other",
+        "crop_size": "48x64",
+        "freeze": "fc",
+    }
     kind = option.types[0]
     if kind is bool:
         return not option.default
@@ -41,7 +48,7 @@ def typed(option: Option) -> list[str]:
 
 def with_other(option: Option) -> TrainOptions:
     """Return options in which this one has another value, and is used."""
-    needed = {} if option.needs is None else {option.needs[0]: option.needs[1][0]}
+    needed = {} if option.needs is None else {option.needs[0]: (option.needs[1] or ("fc",))[0]}
     return replace(DEFAULTS, **needed | {option.name: other_value(option)})
 
 
@@ -122,7 +129,7 @@ def test_options_that_may_change_and_options_that_lr_find_leaves_out() -> None:
     resumable = ["cache", "val", "epochs", "device", "compile", "preload", "workers"]
     assert [o.name for o in OPTIONS.values() if o.resumable] == resumable
     left_out = {option.name for option in OPTIONS.values() if not option.finder}
-    schedule = {"lr", "sched", "warmup_epochs", "decay_rate", "decay_epochs", "plateau_epochs"}
+    schedule = {"lr", "sched", "warmup_epochs", "decay_rate", "decay_epochs", "plateau_epochs", "thaw_epoch"}
     assert left_out == {"val", "epochs", *schedule, "model_ema", "patience", "compile", "tensorboard", "name"}
 
 

@@ -9,8 +9,9 @@ import torch
 from modelnet import ModelNet, TrainOptions, train, train_many
 from modelnet.progress import Progress
 from modelnet.runtime.ranks import Ranks
+from modelnet.training.checks import unreached
 from modelnet.training.lr_finder import find_learning_rate
-from modelnet.training.setup import Setup, unreached
+from modelnet.training.setup import Setup
 from pipeline.errors import OptionsError
 from tests.support.listener import Listener
 

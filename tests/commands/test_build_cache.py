@@ -53,13 +53,18 @@ def test_the_options_of_a_build_are_the_recipe(cache_path: Path, shared_photos: 
     recipe = json.loads(run_cli("info", "c.h5", "--json").stdout)["recipe"]
 
     assert recipe == {
-        "size": 20,
+        "size": [20, 20],
         "mean": [0.1, 0.2, 0.3],
         "std": [1.0, 2.0, 3.5],
         "dtype": "uint8",
         "exif_rotate": True,
         "max_megapixels": 64,
         "scaled_decode": True,
+        "fit": "squash",
+        "resize_to": None,
+        "interpolation": "bilinear",
+        "pad_color": None,
+        "background": None,
     }
 
 

@@ -112,7 +112,7 @@ def test_output_that_finds_no_room_is_no_bug_and_ends_with_74(photos: Path) -> N
 
 def test_a_bug_is_one_line_too_and_ends_with_1(tmp_path: Path) -> None:
     program = "import sys; sys.argv = ['cli.py', 'info', 'x']; import cli, pipeline.inspect.info as d; "
-    program += "d.describe_cache = lambda path: 1 // 0; cli.main()"
+    program += "d.describe_cache = lambda path, **_: 1 // 0; cli.main()"
 
     ended = subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True)
 

@@ -10,10 +10,10 @@ from importlib import import_module
 from pathlib import Path
 
 PARTS = (
-    *("reading", "building", "training", "many", "memory", "scale", "larger", "sharding", "starting"),
+    *("reading", "augmented", "building", "training", "many", "memory", "scale", "larger", "sharding", "starting"),
     *("scaled", "windows", "prices"),
 )
-ASKED_FOR = ("photographs", "preparation")  # which have a SOURCE of their own
+ASKED_FOR = ("photographs", "preparation", "filters")  # which have a SOURCE of their own
 
 
 def main() -> None:

@@ -28,18 +28,18 @@ def measure(work: Workplace) -> list[Table]:
     if not all((work.source / part).is_dir() for part in ("train", "val")):
         return [Table("Preparation", (), notes=["Not measured: SOURCE holds no train/ and val/."])]
     with contextlib.chdir(work.folder):  # runs/ is made there
-        table = _table(f"ModelNet, {len(SEEDS)} seeds: validation accuracy by fit")
+        table = accuracies(f"ModelNet, {len(SEEDS)} seeds: validation accuracy by fit")
         groups = {fit: _modelnet(work, fit) for fit in get_args(Fit)}
-        _compare(table, groups, "squash")
+        add_groups(table, groups, "squash")
         table.notes.append(f"Settings: `{options_text(BEST)}`.")
         if work.weights is None:
             return [table, Table("Linear layer on features", (), notes=["Not measured: no WEIGHTS were given."])]
-        features = _table(f"Linear layer on features of {NETWORK}, {len(SEEDS)} seeds: validation accuracy")
+        features = accuracies(f"Linear layer on features of {NETWORK}, {len(SEEDS)} seeds: validation accuracy")
         own = preparation_of(NETWORK)
         squashed = {"size": own["size"], "mean": own["mean"], "std": own["std"]}
         name = f"its own ({own['fit']}, {own['interpolation']})"
         of_features = {"squash, bilinear": _linear(work, "squashed", squashed), name: _linear(work, "like", own)}
-        _compare(features, of_features, "squash, bilinear")
+        add_groups(features, of_features, "squash, bilinear")
         features.notes.append(f"Settings: `{options_text(LINEAR)}`.")
         return [table, features]
 
@@ -68,11 +68,13 @@ def _caches(work: Workplace, name: str, recipe: dict[str, Any]) -> list[Path]:
     return paths
 
 
-def _table(title: str) -> Table:
-    return Table(title, ("median", "lowest–highest", "against squash, in points", "verdict"))
+def accuracies(title: str) -> Table:
+    """Make an empty table for `add_groups`."""
+    return Table(title, ("median", "lowest–highest", "against the first, in points", "verdict"))
 
 
-def _compare(table: Table, groups: dict[str, list[Path]], base: str) -> None:
+def add_groups(table: Table, groups: dict[str, list[Path]], base: str) -> None:
+    """Add a row for each group of runs; the verdict compares it with the group `base`."""
     comparison = compare_groups([groups[base], *(runs for name, runs in groups.items() if name != base)])
     names = [base, *(name for name in groups if name != base)]
     for side, name in zip(comparison.sides, names, strict=True):

@@ -139,7 +139,8 @@ class Stores:
 
 def check(batch: Tensor, deliver: Deliver) -> None:
     """Refuse a batch that is not what is compared."""
-    if batch.dtype != getattr(torch, deliver) or batch.shape[:2] != (8, 3):
+    dtype = torch.uint8 if deliver == "uint8" else torch.float32
+    if batch.dtype != dtype or batch.shape[:2] != (8, 3):
         raise ValueError(f"delivers {tuple(batch.shape)} {batch.dtype}")
 
 

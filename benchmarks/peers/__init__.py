@@ -10,9 +10,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-Deliver = Literal["float32", "uint8"]
+Deliver = Literal["float32", "uint8", "augmented"]
 
-_MODULES = ("h5py_dataset", "imagefolder", "memmap", "webdataset", "litdata", "lmdb", "ffcv")
+CROP_SCALE = 0.35  # of "augmented": smallest part of an image's area that a crop keeps
+_MODULES = (
+    *("h5py_dataset", "imagefolder", "memmap", "webdataset", "litdata", "lmdb", "ffcv"),
+    *("torchvision_v2", "kornia_crops"),
+)
 
 
 class Images(Dataset[Any]):
@@ -28,7 +32,8 @@ class Reader(NamedTuple):
     Attributes:
         name: as tables show it.
         store: what it reads: its peer's own files, our cache of that dtype (bytes any HDF5 reader sees), or the photos.
-        delivers: (B, 3, S, S) normalized "float32", "uint8" pixels, or both.
+        delivers: (B, 3, S, S): normalized "float32", "uint8" pixels, or "augmented": random crops resized to S, half of
+            them flipped, float32 and normalized, by as many threads as PyTorch has.
         open: (path of the store, batch size, one of `delivers`) -> something that is an epoch whenever it is iterated.
     """
 

@@ -7,15 +7,15 @@ from pathlib import Path
 import numpy as np
 import torch
 from ffcv.fields import IntField, RGBImageField
-from ffcv.fields.decoders import IntDecoder, SimpleRGBImageDecoder
+from ffcv.fields.decoders import IntDecoder, RandomResizedCropRGBImageDecoder, SimpleRGBImageDecoder
 from ffcv.loader import Loader, OrderOption
-from ffcv.transforms import NormalizeImage, ToTensor, ToTorchImage
+from ffcv.transforms import NormalizeImage, RandomHorizontalFlip, ToTensor, ToTorchImage
 from ffcv.writer import DatasetWriter
 from torch import Tensor
 
-from benchmarks.peers import Deliver, Images, Peer, Reader
+from benchmarks.peers import CROP_SCALE, Deliver, Images, Peer, Reader
 
-THREADS = os.cpu_count() or 1
+THREADS, SIZE = os.cpu_count() or 1, (224, 224)
 
 
 def build(images: Images, path: Path, workers: int) -> None:
@@ -28,16 +28,19 @@ def read(path: Path, batch_size: int, deliver: Deliver) -> Iterable[Tensor]:
     """Shuffle truly, keep the file in memory."""
     threads = torch.get_num_threads()
     half = np.full(3, 127.5)
-    scale = [NormalizeImage(half, half, np.float32)] if deliver == "float32" else []
+    scale = [NormalizeImage(half, half, np.float32)] if deliver != "uint8" else []
+    decode = [SimpleRGBImageDecoder()]
+    if deliver == "augmented":
+        decode = [RandomResizedCropRGBImageDecoder(SIZE, scale=(CROP_SCALE, 1)), RandomHorizontalFlip()]
     loader = Loader(
         str(path),
         batch_size=batch_size,
-        num_workers=THREADS,
+        num_workers=threads if deliver == "augmented" else THREADS,
         order=OrderOption.RANDOM,
         os_cache=True,
         drop_last=False,
         pipelines={
-            "image": [SimpleRGBImageDecoder(), *scale, ToTensor(), ToTorchImage(channels_last=True)],
+            "image": [*decode, *scale, ToTensor(), ToTorchImage(channels_last=True)],
             "label": [IntDecoder(), ToTensor()],
         },
     )
@@ -60,4 +63,4 @@ class Stopped:
             batches.close()
 
 
-PEER = Peer("FFCV", build, (Reader("FFCV raw", "own", ("float32", "uint8"), read),))
+PEER = Peer("FFCV", build, (Reader("FFCV raw", "own", ("float32", "uint8", "augmented"), read),))

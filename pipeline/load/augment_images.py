@@ -51,10 +51,14 @@ def _on(device: torch.device, values: NDArray[Any]) -> Tensor:
 
 
 def _columns(images_BCHW: Tensor, x_Bw: Tensor) -> Tensor:
+    if len(images_BCHW) == 1:
+        return images_BCHW.index_select(3, x_Bw[0])
     return images_BCHW.gather(3, x_Bw[:, None, None, :].expand(-1, *images_BCHW.shape[1:3], -1))
 
 
 def _lines(images_BCHW: Tensor, y_Bh: Tensor) -> Tensor:
+    if len(images_BCHW) == 1:
+        return images_BCHW.index_select(2, y_Bh[0])
     batch, channels, _, width = images_BCHW.shape
     return images_BCHW.gather(2, y_Bh[:, None, :, None].expand(batch, channels, -1, width))
 

@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import signal
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,11 @@ import pytest
 import torch
 
 from modelnet.data.batches import Batches
+from modelnet.data.mixup import Mixing, mix_images
 from modelnet.data.workers import death_of_a_worker, worker_deaths
 from pipeline import TensorCache
 from pipeline.errors import CacheDamaged, CacheError, StorageError, WorkerDied
+from pipeline.load.augment import Augmentation
 
 CPU = torch.device("cpu")
 
@@ -145,3 +148,41 @@ def test_all_that_torch_raises_for_a_dead_worker_means_the_same(error: Exception
 def test_other_errors_are_left_alone(cache_path: Path) -> None:
     with pytest.raises(RuntimeError, match="mat1 and mat2"), worker_deaths(cache_path):
         torch.zeros(2, 3) @ torch.zeros(2, 3)
+
+
+@pytest.mark.usefixtures("one_thread")
+@pytest.mark.skipif((os.cpu_count() or 1) == 1, reason="there is no core beside the steps")
+def test_images_are_augmented_and_mixed_beside_the_steps(cache_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = TensorCache(cache_path)
+    threads: set[tuple[str, str]] = set()
+    real_read, real_mix = Augmentation.read, mix_images
+
+    def read(*given: Any) -> None:
+        threads.add(("augment", threading.current_thread().name.partition("_")[0]))
+        real_read(*given)
+
+    def mix(*given: Any) -> torch.Tensor:
+        threads.add(("mix", threading.current_thread().name.partition("_")[0]))
+        return real_mix(*given)
+
+    monkeypatch.setattr(Augmentation, "read", read)
+    monkeypatch.setattr("modelnet.data.batches.mix_images", mix)
+    augment, mixing = Augmentation(("flip", "crop"), 0, cache.recipe), Mixing(("mixup",), 0, 1.0, 1.0)
+
+    assert len(list(Batches(cache, CPU, 4, augment=augment, mixing=mixing).epoch(0))) == 2
+    assert threads == {("augment", "read-beside"), ("mix", "read-beside")}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "uint8"])
+def test_preloaded_images_are_augmented_as_those_that_are_read(
+    dtype: str, cache_path: Path, uint8_cache_path: Path
+) -> None:
+    cache = TensorCache(cache_path if dtype == "float32" else uint8_cache_path)
+    augment = Augmentation(("flip", "crop", "color"), 0, cache.recipe, crop_size=(48, 40))
+    rows = torch.tensor([6, 1, 3, 2, 7])
+    read, held = (Batches(cache, CPU, 2, True, rows=rows, augment=augment) for _ in range(2))
+    held.preload()
+
+    for one, other in zip(read.epoch(1), held.epoch(1), strict=True):
+        assert torch.equal(one.images, other.images) and torch.equal(one.labels, other.labels)
+        assert torch.equal(one.rows, other.rows) and one.images.shape[1:] == (3, 48, 40)

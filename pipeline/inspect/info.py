@@ -34,6 +34,14 @@ def describe_cache(path: Paths, *, mean_std: bool | None = None) -> "CacheInfo":
         mean_std: read all rows too, for mean and standard deviation of their pixels; None: if they have at most
             `READ_BYTES`.
 
+    Returns:
+        Its `str` is what `info` prints, its `to_dict()` what `info --json` does. Its fields: `path`, `images`,
+        `class_ids`, `class_names` and `counts` (by label), `recipe`, `features`, `decoder` (identity by format),
+        `fingerprint`, `file_bytes`, `shards`, `shard`, `failed`, `inspection`; `sources` with the `formats` of the
+        image files and their counts, the (height, width) of the `smallest`, `median` and `largest` by pixels, and the
+        `narrowest`, `median_ratio` and `widest` of width / height; and `mean_std`, two tuples (R, G, B) on the scale
+        0 to 1. `sources` is None for a cache of an earlier version, `mean_std` if the rows were not read.
+
     Raises:
         CacheMissing, CacheUnsafe, CacheDamaged, CacheError, AccessDenied, StorageError: it cannot be opened.
     """
@@ -83,11 +91,10 @@ def check_source(path: Paths, source: Path, choice: Choice | None = None) -> str
 
 @dataclass
 class CacheInfo:
-    """The description of a cache; see `ShardsReport` for the fields.
+    """The description of a cache; see `describe_cache` and `ShardsReport` for the fields.
 
-    `shards` is None for a whole cache. `shard` is the number of a single shard. `sources` describes the image files;
-    it is None for a cache of an earlier version. `mean_std` has the mean and the standard deviation of the stored
-    pixels, pads included, per channel on the scale 0 to 1; it is None if the rows were not read.
+    `shards` is None for a whole cache. `shard` is the number of a single shard. `mean_std` is of the stored pixels,
+    pads included.
     """
 
     path: Path

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.format.pixel_sums import PixelSums
 from pipeline.format.sharded import Reader, ShardedReader
@@ -50,18 +51,27 @@ def describe_sources(reader: Reader) -> Sources | None:
     sizes = reader.table("source_size").astype(np.int64)
     if not len(sizes) or not sizes.all():
         return None
-    formats = Counter(reader.table("source_format").tolist()).most_common()
-    ordered = list(map(tuple, sizes[np.lexsort((sizes[:, 1], sizes.prod(axis=1)))].tolist()))
+    formats = reader.table("source_format")
+    counts = Counter({name: int(np.count_nonzero(formats == name.encode())) for name in reader.decoder})
     ratios = sizes[:, 1] / sizes[:, 0]
     return Sources(
-        formats={name.decode(): count for name, count in formats},
-        smallest=ordered[0],
-        median=ordered[(len(ordered) - 1) // 2],
-        largest=ordered[-1],
+        formats={name: count for name, count in counts.most_common() if count},
+        smallest=_by_pixels(sizes, 0),
+        median=_by_pixels(sizes, (len(sizes) - 1) // 2),
+        largest=_by_pixels(sizes, len(sizes) - 1),
         narrowest=float(ratios.min()),
         median_ratio=float(np.median(ratios)),
         widest=float(ratios.max()),
     )
+
+
+def _by_pixels(sizes: NDArray[np.int64], place: int) -> Size:
+    """Return the size at a place in the order of pixels, then width; without sorting a million of them."""
+    areas = sizes[:, 0] * sizes[:, 1]
+    area = int(np.partition(areas, place)[place])
+    widths = np.sort(sizes[areas == area, 1])
+    width = int(widths[place - np.count_nonzero(areas < area)])
+    return area // width, width
 
 
 def pixel_statistics(reader: Reader) -> tuple[RGB, RGB]:

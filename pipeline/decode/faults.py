@@ -103,7 +103,7 @@ def _fault_of_tiff(data: bytes) -> str:
                 return "truncated"
             if kind in _TIFF_NUMBERS:
                 values[tag] = struct.unpack_from(f"{order}{number}{_TIFF_NUMBERS[kind]}", data, value)
-    except struct.error:
+    except (struct.error, OverflowError):  # a place of a BigTIFF may have 64 bits
         return "truncated"
     pixels = [zip(values.get(a, ()), values.get(b, ()), strict=False) for a, b in _TIFF_PIXELS]
     return "truncated" if any(place + length > len(data) for parts in pixels for place, length in parts) else ""

@@ -2,6 +2,7 @@
 
 import ctypes
 import io
+import logging
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -50,11 +51,12 @@ _READERS = {
     ),
 }
 _WEBP_BYTES = 22  # a pixel, with two canvases that are allocated at the opening; measured
+logging.getLogger("PIL").addHandler(logging.NullHandler())  # else Python prints its errors, which are raised too
 _BITS_PER_SAMPLE, _SAMPLES_PER_PIXEL, _SAMPLE_FORMAT = 258, 277, 339  # tags of a TIFF
 
 
 def open_image(data: bytes, form: Format, max_megapixels: int) -> Image.Image:
-    """Open an image by its header; no pixels are allocated before `load`.
+    """Open an image by its header; its pixels are decoded when they are first asked for.
 
     Args:
         data: a whole file.
@@ -79,7 +81,8 @@ def open_image(data: bytes, form: Format, max_megapixels: int) -> Image.Image:
         raise
     except Exception as error:  # a header may make it raise nearly any type
         if "unknown pixel mode" in str(error):
-            raise Undecodable(f"{form.a} of channels that are not read; convert it to RGB first") from error
+            why = f"{form.a} of channels that are not read; convert it to RGB first"
+            raise Undecodable(fault_of_header(data) or why) from error
         if form in (JPEG, PNG):
             raise Undecodable(fault_of_header(data) or "not an image") from error
         raise undecodable(error, data) from error

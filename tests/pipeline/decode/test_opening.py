@@ -52,6 +52,11 @@ REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
     ),
     "WebP of sound": (lambda: b"RIFF\x24\0\0\0WAVEfmt " + bytes(28), "not an image"),
     "video": (lambda: b"\0\0\0\x14ftypisom\0\0\0\0mp42" + bytes(40), "a video or another ISO media file; only JPEG, "),
+    "BigTIFF whose directory is at 2⁶⁴ − 1": (lambda: b"II+\0\x08\0\0\0" + b"\xff" * 8 + bytes(40), "truncated"),
+    "BigTIFF whose values are at 2⁶⁴ − 1": (
+        lambda: tiff(PIXELS, big=True).replace(struct.pack("<HHQ", 258, 3, 3), struct.pack("<HHQ", 258, 3, 2**64 - 1)),
+        "truncated",
+    ),
     "canvas of 65,536 × 65,536": (
         lambda: b"RIFF\x1e\0\0\0WEBPVP8X\x0a\0\0\0\0\0\0\0" + b"\xff\xff\0" * 2 + bytes(8),
         "too large: 65536 × 65536 pixels, over 64 megapixels",
@@ -151,14 +156,21 @@ def test_damaged_pixels_of_a_webp_are_not_called_truncated() -> None:
     assert str(refusal(data[:60] + bytes(len(data) - 60))) == "damaged: failed to read next frame"
 
 
-def test_libtiff_prints_nothing(capfd: pytest.CaptureFixture[str]) -> None:
-    data = encoded(PICTURE, "TIFF", compression="jpeg")
-    broken = data.replace(b"\xff\xda", b"\xff\xdb")
+def test_decoders_print_nothing() -> None:
+    scan = encoded(PICTURE, "TIFF", compression="jpeg").replace(b"\xff\xda", b"\xff\xdb")  # libtiff prints its errors
+    channels = tiff(PIXELS, t277=255)  # Pillow logs its own
+    program = (
+        "import sys; from pipeline.decode.decode import Undecodable, decode; from pipeline.recipe import Recipe\n"
+        "for data in sys.stdin.buffer.read().split(b'next file'):\n"
+        "    try: decode(data, Recipe(8))\n"
+        "    except Undecodable as error: print(error)"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", program], input=scan + b"next file" + channels, capture_output=True, cwd=REPOSITORY
+    )
 
-    refused = refusal(broken)
-
-    assert refused.format == "TIFF" and str(refused).startswith("damaged: ")
-    assert capfd.readouterr() == ("", "")
+    assert ended.stderr == b""
+    assert len(ended.stdout.splitlines()) == 2
 
 
 def test_a_heic_without_its_library_says_what_reads_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,6 +37,14 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "adamw": {"opt": "adamw", "sched": "cosine", "warmup_epochs": 1, "model_ema": 0.9, "clip_grad": 1.0},
     "float16": {"amp": True, "amp_dtype": "float16", "clip_grad": 1.0, "accumulate": 2, "sched": "step"},
     "dropout": {"model": "squeezenet1_1", "opt": "rmsprop", "lr": 1e-4, "model_ema": 0.5},
+    "frozen": {"model": "timm:test_resnet", "freeze": "all-but-head", "opt": "adamw", "model_ema": 0.9},
+    "thawed": {
+        "model": "timm:test_vit",
+        "freeze": "all-but-head",
+        "thaw_epoch": 3,
+        "head_lr": 10.0,
+        "layer_decay": 0.75,
+    },
 }
 
 

@@ -137,6 +137,19 @@ def test_a_network_on_features_is_exported_behind_the_frozen_one(cache_path: Pat
 
 
 @pytest.mark.parametrize("form", ["onnx", "torch"])
+def test_a_network_up_to_a_layer_is_exported_without_what_is_behind_it(form: str, cache_path: Path) -> None:
+    weights, name = Path("w.pth"), "shufflenet_v2_x0_5"
+    torch.save(models.get_model(name).state_dict(), weights)
+    build_features(cache_path, Path("f.h5"), name, weights, "cpu", layer="stage2")
+    trained = Trained.load(trained_on(Path("f.h5"), model="linear"), device="cpu").on_images(weights)
+
+    exported = export(trained, form)
+
+    assert exported.difference < 1e-5
+    assert len(exported.data) < weights.stat().st_size / 2
+
+
+@pytest.mark.parametrize("form", ["onnx", "torch"])
 def test_a_file_says_nothing_of_the_machine_that_wrote_it(form: str, cache_path: Path) -> None:
     data = export(Trained.load(trained_on(cache_path), device="cpu"), form).data
     places = (Path(torch.__file__).parent, Path(export_module.__file__).parent, Path.cwd(), Path.home())

@@ -118,6 +118,7 @@ CASES: dict[str, dict[str, Any]] = {
         "smoothing": 0.1,
     },
     "accumulated": {"batch_size": 3, "accumulate": 2, "clip_grad": 0.5, "model_ema": 0.5, "opt": "adamw"},
+    "thawed": {"batch_size": 7, "freeze": "features", "thaw_epoch": 3, "head_lr": 3.0},
     "dropped": {"batch_size": 3, "drop_last": True, "shuffle": False, "workers": 1},
 }
 

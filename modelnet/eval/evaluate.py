@@ -48,6 +48,7 @@ def evaluate(
     label_map: Tensor,
     stop: Stop | None = None,
     autocast: torch.autocast | None = None,
+    at_once: int | None = None,
 ) -> Outcome | None:
     """Run the network over all images in order; ranks divide them, and each returns the whole outcome.
 
@@ -57,13 +58,15 @@ def evaluate(
         label_map: (C of the cache,) int64, the network's label by the cache's.
         stop: where set meanwhile, the result is None.
         autocast: the context that the network computes in, or None.
+        at_once: images that the network computes together, at most; None for a batch.
     """
     network.eval()
     batches.stop = stop
-    logits, labels = [], []
+    logits: list[Tensor] = []
+    labels = []
     with torch.inference_mode(), autocast or nullcontext():
         for batch in batches.epoch(0):
-            logits.append(network(batch.images))
+            logits += map(network, batch.images.split(at_once or max(len(batch.images), 1)))
             labels.append(batch.labels)
             if stop is not None and stop.poll() is not None:
                 return None

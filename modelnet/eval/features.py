@@ -82,8 +82,8 @@ def build_features(
 
     def rows_of(first: int, end: int) -> NDArray[np.float32]:
         batch = cache.read(torch.arange(first, end))
-        # always the same batch size: a shorter batch may be summed in another order, with other last digits
-        full = torch.cat([batch, batch.new_zeros((ROWS_AT_ONCE - len(batch), *batch.shape[1:]))])
+        # always the same number together: a smaller one may be summed in another order, with other last digits
+        full = torch.cat([batch, batch.new_zeros((-len(batch) % backbone.at_once, *batch.shape[1:]))])
         rows_ND = backbone(full)[: len(batch)]
         if not bool(rows_ND.isfinite().all()):
             raise CheckpointError("the weights cannot be used", weights, f"with them {model} gives NaN or infinity")

@@ -24,7 +24,15 @@ from modelnet.progress import EpochRow, Progress
 from modelnet.runs.content import check_content, evaluated_weights, features_of
 from modelnet.runs.folder import RunFolder
 from modelnet.runs.tables import criterion
-from modelnet.runtime.device import CONTIGUOUS, autocast, choose_device, cpu_threads, memory_errors, place
+from modelnet.runtime.device import (
+    CONTIGUOUS,
+    autocast,
+    choose_device,
+    cpu_threads,
+    images_at_once,
+    memory_errors,
+    place,
+)
 from pipeline import TensorCache
 from pipeline.decode.decode import decode
 from pipeline.errors import (
@@ -184,7 +192,8 @@ class Trained:
         size, crop_size = self.options.batch_size, self.options.crop
         batches = Batches(opened, self.device, size, workers=workers, rows=rows, crop_size=crop_size)
         with worker_deaths(opened.path), memory_errors(self.device), self._computing() as context:
-            outcome = evaluate(self.network, batches, label_map, autocast=context)
+            at_once = images_at_once(self.options.model, self.device)
+            outcome = evaluate(self.network, batches, label_map, autocast=context, at_once=at_once)
         assert outcome is not None  # it has no stop flag
         scores = score(outcome, self.class_ids, self.class_names)
         if keep and not (cache is None and self.is_result):

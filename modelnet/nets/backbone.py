@@ -9,8 +9,9 @@ from modelnet.nets.body import Body
 from modelnet.nets.head import head_of
 from modelnet.nets.registry import LINEAR, TIMM, build_network
 from modelnet.nets.weights import load_weights
-from modelnet.runtime.device import autocast, choose_device, choose_memory_format, memory_errors, place
+from modelnet.runtime.device import autocast, choose_device, choose_memory_format, images_at_once, memory_errors, place
 from pipeline import TensorCache
+from pipeline.build.features import ROWS_AT_ONCE
 from pipeline.errors import CheckpointError, OptionsError
 from pipeline.format.features import Features
 
@@ -35,6 +36,7 @@ class Backbone:
         DeviceError: the device is not there.
 
     Attributes:
+        at_once: images that are computed together, at most.
         length: D, numbers an image.
         loaded: what the file gave the network; its digest is that of the file.
     """
@@ -54,6 +56,7 @@ class Backbone:
             raise OptionsError("no such backbone", None, "linear takes features itself", "Give resnet18, say")
         self.name, self.layer = name, layer
         self.device = choose_device(device)
+        self.at_once = images_at_once(name, self.device) or ROWS_AT_ONCE
         self.precision = precision
         self.memory_format = memory_format or choose_memory_format(name, self.device, precision)
         self.autocast = autocast(precision, self.device)
@@ -71,8 +74,8 @@ class Backbone:
     def __call__(self, images_NCHW: Tensor) -> Tensor:
         """Map (N, 3, H, W) float32 images to (N, D) float32 numbers on the CPU."""
         with torch.inference_mode(), memory_errors(self.device), self.autocast:
-            features_ND: Tensor = self.network(images_NCHW.to(self.device))
-        return features_ND.float().cpu()
+            parts = [self.network(part.to(self.device)) for part in images_NCHW.split(self.at_once)]
+        return torch.cat(parts).float().cpu()
 
     def features_of(self, cache: TensorCache) -> Features:
         """Describe the features that this network computes from the images of a cache."""

@@ -14,6 +14,7 @@ from pipeline.errors import DeviceError, OptionsError
 
 SMALL = ("modelnet", "linear")  # networks whose steps take milliseconds, with few channels or none
 IMAGES_A_THREAD = 16  # with fewer, starting and joining PyTorch's threads costs a small network more than they save
+AT_ONCE = 8  # images: a processor's cache does not hold what a layer of a large network gives of more
 CONTIGUOUS, CHANNELS_LAST = "contiguous", "channels_last"
 
 
@@ -86,6 +87,11 @@ def choose_memory_format(model: str, device: torch.device, precision: str) -> st
     """
     wins = device.type == "cpu" or precision != "float32"
     return CHANNELS_LAST if wins and model not in SMALL else CONTIGUOUS
+
+
+def images_at_once(model: str, device: torch.device) -> int | None:
+    """Return how many images a network that is evaluated computes together; None for as many as a batch has."""
+    return AT_ONCE if device.type == "cpu" and model not in SMALL else None
 
 
 def place(network: nn.Module, device: torch.device, memory_format: str) -> None:

@@ -22,7 +22,7 @@ from modelnet.runs.checkpoint import encode
 from modelnet.runs.content import evaluated_weights
 from modelnet.runs.folder import RunFolder
 from modelnet.runs.tables import best_row, criterion
-from modelnet.runtime.device import memory_errors
+from modelnet.runtime.device import images_at_once, memory_errors
 from modelnet.runtime.interrupt import Stop
 from modelnet.training.setup import Setup
 from modelnet.training.step import NetworkUpdate, TrainingStep
@@ -157,9 +157,7 @@ class TrainingLoop:
         """Run the network over the validation images; None without them, or where a stop was asked for."""
         if self.setup.val_batches is None or self.stop.signal:
             return None
-        return evaluate(
-            self.state.evaluated, self.setup.val_batches, self.setup.label_map, self.stop, self.setup.autocast
-        )
+        return self.evaluate(self.stop)
 
     def finish_epoch(self, outcome: Outcome | None, seconds: float) -> EpochRow:
         """Write down an epoch and save the state after it, at most once a second.
@@ -234,11 +232,16 @@ class TrainingLoop:
 
     def validation_outcome(self) -> Outcome:
         """Run the network, as it is now, over the validation images."""
-        setup = self.setup
-        assert setup.val_batches is not None
-        outcome = evaluate(self.state.evaluated, setup.val_batches, setup.label_map, autocast=setup.autocast)
+        outcome = self.evaluate()
         assert outcome is not None  # it has no stop flag
         return outcome
+
+    def evaluate(self, stop: Stop | None = None) -> Outcome | None:
+        """Run the network over the validation images; None where `stop` is set meanwhile."""
+        setup = self.setup
+        assert setup.val_batches is not None
+        at_once = images_at_once(setup.options.model, setup.device)
+        return evaluate(self.state.evaluated, setup.val_batches, setup.label_map, stop, setup.autocast, at_once=at_once)
 
     def evaluate_best(self) -> Outcome:
         """Run the network with the weights of the best epoch over the validation images."""

@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 import torch
+from torchvision import models
 
-from modelnet import TrainOptions, compare_runs, resume, train
+from modelnet import Trained, TrainOptions, compare_runs, resume, train
 from modelnet.commands.train import command as train_command
 from modelnet.runtime.interrupt import Stop
+from pipeline import TensorCache
 from tests.support.listener import Listener
 
 pytestmark = pytest.mark.usefixtures("in_a_folder_of_its_own", "no_pictures", "one_thread")
@@ -127,3 +129,22 @@ def test_a_run_of_an_earlier_version_goes_on_contiguous(cache_path: Path) -> Non
 
     assert same_bits(cut, whole)
     assert config_of(cut)["options"]["memory_format"] == "contiguous"
+
+
+def test_a_large_network_is_evaluated_in_parts_as_a_plain_loop_does(
+    cache_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("modelnet.runtime.device.AT_ONCE", 3)
+    result = train(TrainOptions(cache_path, val=cache_path, model=NETWORK, epochs=1, lr=0.05, device="cpu"))
+    assert result.scores is not None
+    network, cache = models.get_model(NETWORK, num_classes=2).eval(), TensorCache(cache_path)
+    network.load_state_dict(weights_of(result.run))
+    seen: list[int] = []
+    trained = Trained.load(result.run, device="cpu")
+    trained.network.register_forward_pre_hook(lambda _, images: seen.append(len(images[0])))
+    with torch.no_grad():
+        expected = torch.nn.functional.cross_entropy(network(cache.images).double(), cache.labels).item()
+
+    assert trained.evaluate().to_dict() == result.scores.to_dict()
+    assert result.scores.loss == pytest.approx(expected, rel=1e-5)
+    assert seen == [3, 3, 2]

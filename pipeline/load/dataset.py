@@ -98,7 +98,7 @@ class CacheDataset(Dataset[Sample]):
         numbers = [index(row) for row in wanted]
         if numbers and type(wanted[0]) is bool:
             raise TypeError("rows are integers, and a mask is none: mask.nonzero().flatten() gives its rows")
-        epoch = max(numbers, default=0) // EPOCH if self.augment is not None else 0
+        epoch = max(0, *numbers) // EPOCH if numbers and self.augment is not None else 0
         if epoch > 0:
             numbers = [number - epoch * EPOCH for number in numbers]
             if min(numbers) < 0:

@@ -102,7 +102,8 @@ def test_the_dataset_of_a_loader_augments_in_anybodys_loader(cache_path: Path) -
 
     assert same(epochs[0], seen_in_training(cache, 0, **EVERYTHING))
     assert same(epochs[1], seen_in_training(cache, 1, **EVERYTHING))
-    assert len(list(ours.dataset)) == 8
+    assert len(list(ours.dataset)) == 8 and torch.equal(ours.dataset[-1][0], ours.dataset[7][0])
+    assert ours.dataset[[]][0].shape == (0, 3, 48, 40)
     with pytest.raises(ValueError, match="images of several epochs"):
         ours.dataset[[0, 2**40]]
     with pytest.raises(IndexError, match="rows 8 to 8 of a cache of 8 images"):

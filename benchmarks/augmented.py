@@ -24,9 +24,9 @@ from pipeline import TensorCache, make_loader
 
 BATCHES, BUSY_BATCHES, THREADS = (16, 64, 256), (16, 64), (1, 2)
 IMAGES = 2048  # at most
-SECONDS = 0.6  # a turn
+SECONDS = 0.5  # a turn
 OURS, WITH_COLOR, FFCV, TORCHVISION = "ours", "ours, with color", "FFCV raw", "torchvision v2, tensors"
-NETWORKS = (("modelnet", 8, 1024), ("modelnet", 64, 2048), ("resnet18", 32, 96))  # batch size, images of an epoch
+NETWORKS = (("modelnet", 8, 1024), ("modelnet", 64, 2048), ("resnet18", 32, 64))  # batch size, images of an epoch
 
 
 def measure(work: Workplace) -> list[Table]:

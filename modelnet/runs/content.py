@@ -1,6 +1,7 @@
 """Check the content of a checkpoint against its schema before it is used: a right digest proves no content."""
 
 import inspect
+import json
 from typing import Any
 
 import torch
@@ -86,14 +87,18 @@ _content = record(
 )
 
 
+_setting = number(-1e15, 1e15)  # of an optimizer: torch takes no longer integers
+
+
 def check_content(content: dict[str, Any], path: str) -> None:
     """Refuse a checkpoint of another format, or with content that training never writes.
 
     Raises:
         CheckpointError: names the key, and says what came.
     """
-    if content.get("format") != FORMAT:
-        reason = f"it has format {content.get('format')!r}; format {FORMAT} is read"
+    found = content.get("format")
+    if type(found) is not int or found != FORMAT:
+        reason = f"it has format {found!r}; format {FORMAT} is read"
         raise CheckpointError("the checkpoint does not fit", path, reason)
     try:
         _content(content, "")
@@ -171,15 +176,15 @@ def check_optimizer(saved: dict[str, Any], optimizer: torch.optim.Optimizer) -> 
 def _check_setting(theirs: Any, ours: Any, key: str) -> None:
     """Refuse a setting of an optimizer, as its learning rate, of another type."""
     if isinstance(ours, bool | None):
-        if not isinstance(theirs, bool | None):
-            raise refused(key, "true, false or null", theirs)
+        if not isinstance(theirs, bool | None) or (theirs is not None and ours is not None and theirs != ours):
+            raise refused(key, "true, false or null" if ours is None else json.dumps(ours), theirs)
     elif isinstance(ours, tuple):
         if not isinstance(theirs, tuple) or len(theirs) != len(ours):
             raise refused(key, f"{len(ours)} numbers", theirs)
         for value in theirs:
-            number()(value, key)
+            _setting(value, key)
     elif isinstance(ours, int | float):
-        number()(theirs, key)
+        _setting(theirs, key)
 
 
 def _state_of_one(optimizer: torch.optim.Optimizer) -> dict[str, Any]:

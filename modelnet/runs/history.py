@@ -31,11 +31,16 @@ def with_part(config: dict[str, Any], options: TrainOptions, epoch: int) -> dict
 
 def describe_epochs(config: dict[str, Any]) -> str:
     """Return the epochs that a run was made for: "12", or "6, from epoch 7 on 12" where no command repeats that."""
-    parts = parts_of(config)
     if config.get("command", "") is not None:
-        return str(config["options"]["epochs"])
-    texts = [str(parts[0]["options"]["epochs"])]
+        return str(_epochs(config["options"]))
+    parts = parts_of(config)
+    texts = [str(_epochs(parts[0]["options"]))]
     for part in parts[1:]:
-        if part["options"]["epochs"] != int(texts[-1].rpartition(" ")[2]):
-            texts.append(f"from epoch {part['epoch'] + 1} on {part['options']['epochs']}")
+        epochs = _epochs(part["options"])
+        if epochs != int(texts[-1].rpartition(" ")[2]):
+            texts.append(f"from epoch {part['epoch'] + 1} on {epochs}")
     return ", ".join(texts)
+
+
+def _epochs(options: dict[str, Any]) -> int:
+    return TrainOptions.from_dict(options).epochs  # an older run may not name them

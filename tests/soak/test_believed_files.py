@@ -183,7 +183,16 @@ def contents(content: dict[str, Any]) -> dict[str, tuple[dict[str, Any], str]]:
         "a moment of None": (("optimizer", "state", 0), {}, "optimizer.state.0.step is a tensor, not null"),
         "a moment's shape": (("optimizer", "state", 0, "exp_avg"), torch.zeros(3), "exp_avg is of shape"),
         "state of a stranger": (("optimizer", "state", 99), state[0], "optimizer.state.99 is of no parameter"),
-        "a rate of text": (("optimizer", "param_groups", 0, "lr"), "fast", "lr is a number, not 'fast'"),
+        "a rate of text": (
+            ("optimizer", "param_groups", 0, "lr"),
+            "fast",
+            "lr is a number from -1e+15 to 1e+15, not 'fast'",
+        ),
+        "a rate too long": (
+            ("optimizer", "param_groups", 0, "eps"),
+            10**20,
+            "eps is a number from -1e+15 to 1e+15, not 1",
+        ),
         "betas": (("optimizer", "param_groups", 0, "betas"), (1,), "betas is 2 numbers"),
         "groups": (("optimizer", "param_groups", 0, "params"), [0], "name other parameters"),
         "epoch -1": (("epoch",), -1, "epoch is a whole number from 0, not -1"),

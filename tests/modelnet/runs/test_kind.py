@@ -57,3 +57,9 @@ def test_a_run_of_an_earlier_version_has_a_kind() -> None:
     for key in ("git_commit", "versions"):
         del config[key]
     assert kind_of(facts_of(config)) == kind()
+
+
+def test_a_run_without_a_number_of_epochs_had_the_default() -> None:
+    config = config_of(TrainOptions(Path("c.h5")))
+    del config["options"]["epochs"]
+    assert facts_of(config)["epochs"] == str(TrainOptions(Path("c.h5")).epochs)

@@ -19,6 +19,9 @@ _WRAPPER = re.compile(r"\b(?:module|_orig_mod)\.")  # of DistributedDataParallel
 _OWNERS = ("model.", "net.", "network.", "backbone.")  # attributes in which a Lightning module keeps its network
 _OLD_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12]\.)")  # names of torchvision's files, before 0.3
 _COUNTER = "num_batches_tracked"  # of BatchNorm, which older files lack; it decides nothing here
+_DIGEST = re.compile(
+    r"-([0-9a-f]{8,64})\.\w+$"
+)  # the first digits of the SHA-256, in names of files that torch.hub loads
 _SHOWN = 4
 
 
@@ -71,8 +74,13 @@ class Loaded:
 
     @property
     def warnings(self) -> list[str]:
-        """A line for tensors that only the network has, and one for those that only the file has."""
-        lines = [f"not in the weights, and new: {shorten(self.new, _SHOWN)}"] if self.new else []
+        """A line for a digest unlike that in the name, for tensors that only the network has, or only the file."""
+        lines = []
+        if (named := _DIGEST.search(self.path.name)) and not self.sha256.startswith(named[1]):
+            reason = f"its name says SHA-256 {named[1]}, and it has {self.sha256[: len(named[1])]}"
+            lines.append(f"{show_path(self.path)}: {reason}: it is damaged, or another file under that name")
+        if self.new:
+            lines.append(f"not in the weights, and new: {shorten(self.new, _SHOWN)}")
         return lines + ([f"not in the network, and left: {shorten(self.left, _SHOWN)}"] if self.left else [])
 
 

@@ -7,8 +7,10 @@ import hashlib
 import json
 import pickle
 import re
+import struct
 import warnings
 import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -150,8 +152,10 @@ def refuse_others(path: Path, head: bytes) -> None:
 def _names_in_zip(path: Path) -> list[str]:
     try:
         with zipfile.ZipFile(path) as archive:
+            if bad := archive.testzip():  # torch itself does not look at the CRC-32 that it writes
+                raise _unreadable(path, f"{bad} in it is damaged: its CRC-32 is another", "Copy or download it again")
             return archive.namelist()
-    except (zipfile.BadZipFile, ValueError, NotImplementedError):  # damaged: torch says how
+    except (zipfile.BadZipFile, ValueError, RuntimeError, EOFError, struct.error, zlib.error):  # torch says how
         return []
 
 
@@ -172,7 +176,16 @@ def _of_torch(path: Path) -> Any:
     except pickle.UnpicklingError as error:
         reason = "it holds more than tensors and plain values, which could run code; it is not loaded"
         raise CheckpointUnsafe("not safe weights", path, reason, _OF_TORCH) from error
-    except (RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError, AssertionError) as error:
+    except (
+        RuntimeError,
+        EOFError,
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        AssertionError,
+        struct.error,
+    ) as error:
         raise _unreadable(
             path, f"it is cut short or changed ({_first_line(error)})", "Copy or download it again"
         ) from error

@@ -1,5 +1,6 @@
 """Weights from files in networks (also `head`): names made to fit, what is new, left, or refused."""
 
+import hashlib
 import re
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
@@ -176,6 +177,22 @@ def test_other_tensors_that_only_one_side_has_are_named() -> None:
         "not in the weights, and new: conv1.0.weight",
         "not in the network, and left: other",
     ]
+
+
+def test_a_flipped_bit_is_seen_where_the_name_has_the_digest() -> None:
+    data = saved(network_of(1).state_dict(), "w.safetensors").read_bytes()
+    path = Path(f"shufflenet-{hashlib.sha256(data).hexdigest()[:8]}.safetensors")
+    path.write_bytes(data)
+    assert not load_weights(network_of(2), path).warnings
+    changed = bytearray(data)
+    changed[data.index(network_of(1).state_dict()["fc.bias"].numpy().tobytes())] ^= 1
+    path.write_bytes(changed)
+
+    (warning,) = load_weights(network_of(2), path).warnings
+
+    assert re.fullmatch(
+        r"shuff.*: its name says SHA-256 (\w{8}), and it has (?!\1)\w{8}: it is damaged, or .*", warning
+    )
 
 
 def test_counters_of_batch_normalization_may_lack() -> None:

@@ -153,11 +153,22 @@ def test_damaged_safetensors_are_refused(what: str, tmp_path: Path) -> None:
 
 def test_every_cut_of_a_file_is_refused(tmp_path: Path) -> None:
     torch.save(TENSORS, tmp_path / "w.pt")
-    for data in (save(TENSORS), (tmp_path / "w.pt").read_bytes()):
-        for end in {0, 1, 7, 8, 9, 20, len(data) // 2, len(data) - 1}:
+    torch.save(TENSORS, tmp_path / "old.pt", _use_new_zipfile_serialization=False)
+    for data in (save(TENSORS), (tmp_path / "w.pt").read_bytes(), (tmp_path / "old.pt").read_bytes()):
+        for end in {0, 1, 7, 8, 9, 20, *range(len(data) // 2, len(data), 7), len(data) - 1}:
             (tmp_path / "cut").write_bytes(data[:end])
             with pytest.raises(CheckpointError):
                 read_weights(tmp_path / "cut")
+
+
+def test_a_flipped_bit_in_a_file_of_torch_is_refused(tmp_path: Path) -> None:
+    torch.save(TENSORS, tmp_path / "w.pt")
+    data = bytearray((tmp_path / "w.pt").read_bytes())
+    data[data.index(TENSORS["a"].numpy().tobytes()) + 5] ^= 1
+    (tmp_path / "w.pt").write_bytes(data)
+
+    with pytest.raises(CheckpointError, match=r"w/data/\d in it is damaged: its CRC-32 is another"):
+        read_weights(tmp_path / "w.pt")
 
 
 @pytest.mark.parametrize("content", [{}, [1], {"a": 1}, {"state_dict": {}}, {"state_dict": {"a": 1}}, 3])

@@ -4,6 +4,7 @@ import copy
 
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
 
 from modelnet.nets.modelnet import SMALLEST
 from modelnet.nets.registry import LINEAR, MODELNET
@@ -91,6 +92,19 @@ def unreached(options: TrainOptions) -> list[str]:
         if (epochs := getattr(options, name)) is not None
         and epochs >= options.epochs + (name in ("warmup_epochs", "thaw_epoch"))
     ]
+
+
+def idle_when_fine_tuning(network: nn.Module, options: TrainOptions) -> list[str]:
+    """Name options of fine-tuning that change nothing in this network."""
+    found = []
+    if options.freeze is not None and options.thaw_epoch == 1:
+        found.append(f"--freeze {options.freeze} changes nothing: --thaw-epoch 1 trains all from the first epoch on")
+    if options.norm_stats is not None:
+        if not any(isinstance(module, _NormBase) for module in network.modules()):
+            found.append(f"--norm-stats {options.norm_stats} changes nothing: {options.model} has no BatchNorm")
+        elif options.norm_stats == "update" and options.freeze is None:
+            found.append("--norm-stats update changes nothing without --freeze")
+    return found
 
 
 def frozen_note(network: nn.Module) -> str:

@@ -36,7 +36,7 @@ from modelnet.runtime.device import (
 )
 from modelnet.runtime.ranks import Ranks
 from modelnet.training.accumulation import Accumulation
-from modelnet.training.checks import check_content, check_smallest_batch, frozen_note, unreached
+from modelnet.training.checks import check_content, check_smallest_batch, frozen_note, idle_when_fine_tuning, unreached
 from modelnet.training.optimizer import add_thawed, build_optimizer, running_mean_of_weights
 from modelnet.training.schedule import Schedule
 from modelnet.training.state import State, shape_of_rows, size_of_rows
@@ -119,7 +119,7 @@ class Setup:
             reason = f"{len(self.batches.subset)} images are less than one batch of {options.batch_size}"
             raise OptionsError("nothing left to train on", options.cache, reason, "Leave out --drop-last")
         check_smallest_batch(self.state.network, self.batches.plan, shape_of_rows(options, self.cache), options.model)
-        for warning in unreached(options):
+        for warning in unreached(options) + idle_when_fine_tuning(self.state.network, options):
             progress.warn(warning)
         if options.lr is None:
             progress.note(f"learning rate {options.learning_rate:g} ({options.learning_rate_reason})")

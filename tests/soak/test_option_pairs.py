@@ -27,6 +27,10 @@ Values = dict[str, Any]
 DRAWN: dict[str, Callable[[random.Random], Any]] = {
     "val_fraction": lambda r: r.uniform(0.2, 0.6),
     "model": lambda r: r.choice(["linear", "squeezenet1_1", "shufflenet_v2_x0_5", "resnet9000"]),
+    "freeze": lambda r: r.choice(["features", "classifier.0", "all-but-head", "nothing"]),
+    "thaw_epoch": lambda r: r.choice([1, 2, 3]),
+    "head_lr": lambda r: r.choice([0.1, 3.0]),
+    "layer_decay": lambda r: r.uniform(0.3, 0.9),
     "batch_size": lambda r: r.choice([1, 2, 5, 7, 100]),
     "accumulate": lambda r: r.choice([2, 3]),
     "epochs": lambda r: r.choice([1, 2, 4]),
@@ -158,5 +162,6 @@ def is_without_need(name: str, values: Values) -> bool:
         or name == "class_weights"  # of classes of the same size
         or name == "decay_rate"  # of a plateau
         or (name == "sched" and values["sched"] == "plateau")
-        or (name == "epochs" and "patience" in values)  # which ended the run before
+        or (name in ("epochs", "thaw_epoch") and "patience" in values)  # which ended the run before
+        or (name == "freeze" and values.get("init") == "zeros")  # hidden layers do not learn from zeros
     )

@@ -23,6 +23,23 @@ pytestmark = pytest.mark.usefixtures("in_a_folder_of_its_own", "no_pictures")
 @pytest.mark.parametrize(
     ("values", "said"),
     [
+        ({"norm_stats": "keep"}, "--norm-stats keep changes nothing: modelnet has no BatchNorm"),
+        ({"model": BATCHNORM, "norm_stats": "update"}, "--norm-stats update changes nothing without --freeze"),
+        ({"freeze": "features", "thaw_epoch": 1}, "--freeze features changes nothing: --thaw-epoch 1 trains all"),
+    ],
+)
+def test_options_of_fine_tuning_that_change_nothing_are_named(
+    values: dict[str, Any], said: str, cache_path: Path
+) -> None:
+    heard = Listener()
+    Setup(TrainOptions(cache_path, device="cpu", **values), heard)
+
+    assert [warning for warning in heard.warnings if warning.startswith(said)]
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
         ({"batch_size": 7}, "the last batch of an epoch has one image .* Give --drop-last or another --batch-size"),
         ({"batch_size": 1}, "a batch has one image .* Give a larger --batch-size"),
     ],

@@ -28,7 +28,7 @@ def kernels(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if compiler is None:
         pytest.skip("no C compiler here")
     folder = tmp_path_factory.mktemp("kernels")
-    flags = ["-O3", "-ffp-contract=off", "-fPIC", "-shared", "-Wall", "-Wextra", "-Werror"]
+    flags = ["-O3", "-ffp-contract=off", "-fno-trapping-math", "-fPIC", "-shared", "-Wall", "-Wextra", "-Werror"]
     for source in (REPOSITORY / "pipeline/system").glob("_*.c"):
         target = folder / f"{source.stem}{EXTENSION_SUFFIXES[0]}"
         subprocess.run([compiler, *flags, "-o", target, source], check=True)

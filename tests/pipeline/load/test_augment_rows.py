@@ -1,6 +1,7 @@
 """Augmented rows: the compiled part against the same steps in PyTorch, torchvision, and a plain loop."""
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,13 +14,21 @@ from torchvision.transforms.v2 import functional as tv
 from pipeline.load import augment_rows as module
 from pipeline.load.augment import Augmentation, between
 from pipeline.load.augment_images import Places
-from pipeline.load.augment_rows import augment_rows
+from pipeline.load.augment_rows import augment_rows, compiled_kernel
 from pipeline.load.normalize import normalize
 from pipeline.recipe import Recipe
+from pipeline.system.native import compiled
 
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.3, 0.5)
 
-pytestmark = pytest.mark.skipif(module.compiled_kernel() is None, reason="the C code was not compiled")
+
+@pytest.fixture(autouse=True)
+def compiled_here(kernels: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Use the C code as it is now, installed or not."""
+    monkeypatch.setattr(module, "compiled", lambda name: compiled(name, kernels))
+    kernel = compiled_kernel.__wrapped__()
+    assert kernel is not None
+    monkeypatch.setattr(module, "compiled_kernel", lambda: kernel)
 
 
 def stored(size: tuple[int, int], dtype: str, count: int = 9) -> tuple[Tensor, Recipe]:

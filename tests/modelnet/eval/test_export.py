@@ -63,7 +63,7 @@ def check_answers(data: bytes, form: str, trained: Trained, photos: Path) -> Non
     """Prepare image files by torchvision, as the exported file says, and compare with what `predict` answers."""
     network, recorded = READ[form](data)
     recipe, crop_size = recorded["recipe"], recorded["crop_size"]
-    steps = [Resize((recipe["size"],) * 2), *([] if crop_size is None else [CenterCrop(crop_size)])]
+    steps = [Resize(recipe["size"]), *([] if crop_size is None else [CenterCrop(crop_size)])]
     prepare = Compose([*steps, ToTensor(), Normalize(recipe["mean"], recipe["std"])])
     answers = list(predict(trained, [photos], top_k=2))
     images = np.stack([prepare(Image.open(answer.file).convert("RGB")).numpy() for answer in answers])

@@ -1,7 +1,7 @@
 """Evaluate a network on a set of images: loss, accuracy, and a prediction for each image."""
 
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,7 +47,7 @@ def evaluate(
     batches: Batches,
     label_map: Tensor,
     stop: Stop | None = None,
-    autocast: torch.autocast | None = None,
+    autocast: AbstractContextManager[object] | None = None,
     at_once: int | None = None,
 ) -> Outcome | None:
     """Run the network over all images in order; ranks divide them, and each returns the whole outcome.

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -266,7 +266,7 @@ class Trained:
         return logits_NC.double().softmax(1).cpu()
 
     @contextmanager
-    def _computing(self) -> Iterator[torch.autocast]:
+    def _computing(self) -> Iterator[AbstractContextManager[object]]:
         """Set the threads of the run, at most those that are here; yield the context that the network computes in."""
         options, most = self.options, torch.get_num_threads()
         asked = None if options.threads is None else min(options.threads, most)

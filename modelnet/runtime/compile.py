@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +13,7 @@ _TRIALS = 3  # a CUDA graph is recorded in the second
 
 
 def compile_network(
-    network: nn.Module, batch_shape: tuple[int, ...], autocast: torch.autocast, cuda_graphs: bool
+    network: nn.Module, batch_shape: tuple[int, ...], autocast: AbstractContextManager[object], cuda_graphs: bool
 ) -> Callable[[Tensor], Tensor]:
     """Compile a network at once, so that a failure comes before a run begins.
 

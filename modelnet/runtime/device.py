@@ -3,7 +3,7 @@
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 from torch import nn
@@ -49,7 +49,7 @@ def choose_device(name: str, ranks: Ranks | None = None) -> torch.device:
     return device
 
 
-def autocast(precision: str, device: torch.device) -> torch.autocast:
+def autocast(precision: str, device: torch.device) -> AbstractContextManager[object]:
     """Return the context that a network computes in, training and evaluated alike; it can be entered again and again.
 
     Args:
@@ -60,7 +60,7 @@ def autocast(precision: str, device: torch.device) -> torch.autocast:
         DeviceError: the device has no numbers of the type that was asked for.
     """
     if precision == "float32":
-        return torch.autocast(device.type, torch.bfloat16, enabled=False)
+        return nullcontext()  # an autocast that is off costs a step of one image a thirtieth
     if device.type == "cuda" and precision == "bfloat16" and not torch.cuda.is_bf16_supported(False):
         reason = f"{torch.cuda.get_device_name(device)} does not compute with bfloat16"
         raise DeviceError("--amp does not work here", None, reason, "Give --amp-dtype float16")

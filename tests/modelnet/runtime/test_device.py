@@ -96,7 +96,8 @@ def test_a_gpu_without_bfloat16_is_not_given_any(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Tesla P100")
     with pytest.raises(DeviceError, match=r"Tesla P100 does not compute with bfloat16. Give --amp-dtype float16"):
         autocast("bfloat16", torch.device("cuda"))
-    assert autocast("bfloat16", torch.device("cpu")).fast_dtype == torch.bfloat16
+    with autocast("bfloat16", torch.device("cpu")):
+        assert torch.get_autocast_dtype("cpu") == torch.bfloat16 and torch.is_autocast_enabled("cpu")
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,17 @@
 """Damage of any kind is found, and named (`verify`)."""
 
+import os
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
+import numpy as np
 import pytest
 
 from pipeline.build.build import build_cache
 from pipeline.errors import CacheDamaged, CacheMissing, StorageError
+from pipeline.format.checks import read_header
+from pipeline.format.reader import outside_digest
 from pipeline.inspect import verify
 from pipeline.inspect.verify import verify_cache
 from pipeline.system import files
@@ -142,6 +147,20 @@ def test_another_view_of_the_hdf5_library_is_told_by_dataset(cache_path: Path, m
     assert [str(damage).split(" as ")[0] for damage in found] == [
         f"the HDF5 library sees {name}" for name in ("failed", "labels", "more")
     ]
+
+
+def test_attributes_that_contradict_the_header_are_told(copy: Path) -> None:
+    with h5py.File(copy, "r+") as file:
+        file["images"].attrs.modify("mean", np.array([0.1, 0.2, 0.3]))
+    fd = files.open_for_writing(copy)
+    header = read_header(fd, copy)
+    files.write_all(fd, replace(header, digest=outside_digest(fd, header)).encode(), 0)  # as a forger would
+    os.close(fd)
+
+    (damage,) = verify_cache(copy)
+
+    assert "the HDF5 library sees images as " in str(damage)
+    assert "'mean': ['<f8', [0.1, 0.2, 0.3]]" in str(damage) and "'mean': ['<f8', [0.5, 0.5, 0.5]]" in str(damage)
 
 
 @pytest.mark.parametrize(

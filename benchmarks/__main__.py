@@ -11,7 +11,7 @@ from pathlib import Path
 
 PARTS = (
     *("reading", "augmented", "building", "training", "many", "memory", "scale", "larger", "sharding", "starting"),
-    *("scaled", "windows", "prices"),
+    *("features", "networks", "scaled", "windows", "prices"),
 )
 ASKED_FOR = ("photographs", "preparation", "filters")  # which have a SOURCE of their own
 

@@ -79,6 +79,8 @@ def machine() -> str:
         cpu = next((line.partition(": ")[2] for line in info.read_text().splitlines() if "model name" in line), cpu)
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
     gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
+    if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        cpu += " without bfloat16"
     return (
         f"{cpu}, {os.cpu_count()} cores, {memory:.0f} GB{gpu}; "
         f"Python {platform.python_version()}, PyTorch {torch.__version__.partition('+')[0]}"

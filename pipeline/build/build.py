@@ -82,6 +82,8 @@ def build_cache(
     source, path = Path(source), Path(path)
     if mean_std not in (None, "auto") or (mean_std and (options.get("mean") or options.get("std"))):
         raise ValueError(f"mean_std is None, or 'auto' without mean and std beside it, not {mean_std!r}")
+    if mean_std:
+        refuse_place(path)
     own = mean_std == "auto" and (rebuild or open_old_cache(path, rebuild)[0] is None)
     recipe, inherited = choose_recipe(path, rebuild or own, **options)
     if mean_std and not own:

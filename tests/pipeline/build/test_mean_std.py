@@ -8,7 +8,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from pipeline.build.build import build_cache
-from pipeline.errors import SourceError
+from pipeline.errors import OutputError, SourceError
 from pipeline.format.reader import CacheReader
 from pipeline.recipe import Recipe
 from pipeline.source.scan import scan_source
@@ -120,6 +120,14 @@ def test_pixels_of_one_value_have_no_std(tmp_path: Path) -> None:
 
     with pytest.raises(SourceError, match=r"no std of the pixels: .*the same value\. Give --mean and --std"):
         build_cache(tmp_path / "photos", tmp_path / "c.h5", **AUTO)
+
+
+def test_a_path_that_cannot_become_a_cache_is_refused_first(photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "c.h5").mkdir()
+
+    with pytest.raises(OutputError, match="there is a folder of that name"):
+        build_cache(photos, tmp_path / "c.h5", **AUTO)
+    assert names_in(tmp_path) == {"c.h5", "photos"}
 
 
 @pytest.mark.parametrize("options", [{"mean": (0.5, 0.5, 0.5)}, {"std": (1, 1, 1)}, {"mean_std": "no"}])

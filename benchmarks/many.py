@@ -75,9 +75,8 @@ def _times(count: int, epoch: Epoch) -> None:
 
 def _in_threads(epoch: Epoch, networks: int | None, options: TrainOptions) -> float:
     """Time an epoch with the threads that so many networks get; None for torch's own number."""
-    chosen = (
-        contextlib.nullcontext() if networks is None else cpu_threads(None, MODELNET, options.batch_size * networks)
-    )
+    size = options.batch_size
+    chosen = contextlib.nullcontext() if networks is None else cpu_threads(None, MODELNET, size, networks=networks)
     with chosen:
         return seconds(epoch)
 

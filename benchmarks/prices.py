@@ -161,7 +161,7 @@ def _many(work: Workplace, path: Path) -> Table:
     cells: dict[str, list[str | float]] = {}
     for size in NETWORK_BATCHES:
         work.say(f"{NETWORKS} networks with batch size {size}")
-        with cpu_threads(None, MODELNET, size * NETWORKS):
+        with cpu_threads(None, MODELNET, size, networks=NETWORKS):
             measured = interleave(_steps(path, size), work.rounds)
         for name, figure in measured.items():
             cells.setdefault(name, []).extend((figure.median, f"{measured['plain'].over(figure):.1f}"))

@@ -108,11 +108,15 @@ def place(network: nn.Module, device: torch.device, memory_format: str) -> None:
 
 
 @contextmanager
-def cpu_threads(asked: int | None, model: str, batch_size: int, ranks: Ranks | None = None) -> Iterator[int]:
+def cpu_threads(
+    asked: int | None, model: str, batch_size: int, ranks: Ranks | None = None, networks: int = 1
+) -> Iterator[int]:
     """Set PyTorch's threads for a run, as asked or by a rule, and yield their number.
 
     ModelNet and linear layers get one for every 16 images, and leave a core free: it reads the next batch, and a busy
     process there does not stop every one of hundreds of short operations. Other networks get PyTorch's own number.
+
+    Several `networks` that are trained as one have longer operations, as if their batches were one: no core stays free.
 
     Several ranks share the batch, and the cores of their machine.
 
@@ -123,7 +127,8 @@ def cpu_threads(asked: int | None, model: str, batch_size: int, ranks: Ranks | N
     if ranks is not None and ranks.size > 1:  # torchrun sets OMP_NUM_THREADS to 1
         most, batch_size = (os.cpu_count() or 1) // ranks.local_size, batch_size // ranks.size
     if model in SMALL:
-        most = min(most, (os.cpu_count() or 1) - 1, batch_size // IMAGES_A_THREAD)
+        free = 1 if networks == 1 else 0
+        most = min(most, (os.cpu_count() or 1) - free, batch_size * networks // IMAGES_A_THREAD)
     torch.set_num_threads(asked or max(1, most))
     try:
         yield torch.get_num_threads()

@@ -178,7 +178,7 @@ def _quiet(training: TrainingLoop) -> TrainingLoop:
 
 def _threads(options: TrainOptions, count: int, ranks: Ranks) -> AbstractContextManager[int]:
     """Set PyTorch's threads for several networks: their batches count as one batch of all images."""
-    return cpu_threads(options.threads, MODELNET, options.batch_size * count * ranks.size, ranks)
+    return cpu_threads(options.threads, MODELNET, options.batch_size * ranks.size, ranks, count)
 
 
 class _Group:

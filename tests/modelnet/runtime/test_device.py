@@ -1,5 +1,7 @@
 """A run's device and threads follow from its options."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 
@@ -98,6 +100,17 @@ def test_a_gpu_without_bfloat16_is_not_given_any(monkeypatch: pytest.MonkeyPatch
         autocast("bfloat16", torch.device("cuda"))
     with autocast("bfloat16", torch.device("cpu")):
         assert torch.get_autocast_dtype("cpu") == torch.bfloat16 and torch.is_autocast_enabled("cpu")
+
+
+def test_networks_that_are_trained_as_one_use_every_core(
+    monkeypatch: pytest.MonkeyPatch, set_threads: Callable[[int], None]
+) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 3)
+    set_threads(3)
+
+    for networks, threads in ((2, 1), (4, 2), (16, 3)):
+        with cpu_threads(None, "modelnet", 8, networks=networks) as chosen:
+            assert chosen == threads
 
 
 @pytest.mark.parametrize(

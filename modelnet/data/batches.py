@@ -20,6 +20,7 @@ from modelnet.data.workers import death_of_a_worker, new_note, wait_for_batches,
 from modelnet.runtime.interrupt import Stop
 from modelnet.runtime.ranks import Ranks
 from pipeline import TensorCache, make_loader
+from pipeline.errors import OptionsError
 from pipeline.load.augment import Augmentation
 from pipeline.load.normalize import normalize
 from pipeline.load.sampler import EpochSampler
@@ -50,7 +51,8 @@ class Batches:
         cache: what to read.
         device: where the batches go.
         batch_size, shuffle, seed, workers, drop_last, rows: as `make_loader` has them.
-        augment: what is done to the images, or None: on a CPU while they are read, else on the device.
+        augment: what is done to the images, or None: on a CPU while they are read, else on the device if it does not
+            change images one by one.
         mixing: with which other images they are mixed then, or None.
         ranks: the processes among which every batch is divided; this one reads its part.
         crop_size: (height, width) in pixels of the center that is kept of each image, without `augment`; None for all.
@@ -91,9 +93,10 @@ class Batches:
         self.note = new_note() if workers else None
         options = {} if self.note is None else worker_options(self.note)
         part = self.ranks.rank, self.ranks.size
+        self.reads_stored = self.is_far and self._on_the_way is None
         self.loader: DataLoader[Any] = make_loader(
             cache,
-            *(batch_size, shuffle, seed, workers, drop_last, self.is_far, rows, self.is_far, part),
+            *(batch_size, shuffle, seed, workers, drop_last, self.is_far, rows, self.reads_stored, part),
             augment=self._on_the_way or "",
             **options,
         )
@@ -101,7 +104,7 @@ class Batches:
         self.sampler = cast(EpochSampler, self.loader.batch_sampler.sampler)  # type: ignore[union-attr]
         self.plan = self.sampler.plan
         if workers and len(self.plan):
-            dtype = cache.stored_dtype if self.is_far else torch.float32
+            dtype = cache.stored_dtype if self.reads_stored else torch.float32
             shape = (3, *self._on_the_way.size) if self._on_the_way is not None else cache.row_shape
             row_bytes = math.prod(shape) * dtype.itemsize
             check_worker_room(workers, row_bytes * -(-self.plan.size(0) // self.plan.ranks))
@@ -121,7 +124,14 @@ class Batches:
         return len(self.subset) * math.prod(self.cache.row_shape) * self.cache.stored_dtype.itemsize
 
     def preload(self) -> None:
-        """Copy all images to the device, as they are stored; from then on nothing is read."""
+        """Copy all images to the device, as they are stored; from then on nothing is read.
+
+        Raises:
+            OptionsError: the device is not the CPU, and images are changed there one by one.
+        """
+        if self.is_far and self._on_the_way is not None:
+            reason = f"images are changed one by one, which {self.device} does not do"
+            raise OptionsError("--preload has no use here", None, reason, "Leave it out, and give --workers")
         self.preloaded = Preloaded(self.cache, self.subset, self.device)
 
     def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
@@ -149,7 +159,7 @@ class Batches:
     @property
     def _on_the_way(self) -> Augmentation | None:
         """What changes images while they are read."""
-        return None if self.is_far else self.augment
+        return None if self.is_far and not (self.augment and self.augment.changes_pixels) else self.augment
 
     def _begin(self, number: int, start: int) -> Iterator[Batch]:
         """Return an iterator of an epoch's batches from `start` on."""
@@ -184,12 +194,12 @@ class Batches:
         """Read images, as `_read_epoch` does, and labels of any rows."""
         if self.preloaded is not None:
             return self.preloaded.read(rows, self._on_the_way, epoch)
-        images = self.cache.read_stored(rows) if self.is_far else self.cache.read(rows, self._on_the_way, epoch)
+        images = self.cache.read_stored(rows) if self.reads_stored else self.cache.read(rows, self._on_the_way, epoch)
         return send(images, self.device), send(self.cache.labels[rows], self.device)
 
     def _arrived(self, images: Tensor, epoch: int, rows: Tensor) -> Tensor:
         """Do to images on the device what was not done while they were read."""
-        if self.augment is not None and self.is_far:
+        if self.augment is not None and self._on_the_way is None:
             return self.augment(images, epoch, rows)
         return normalize(images, self.cache.recipe) if images.dtype == torch.uint8 else images
 

@@ -14,7 +14,8 @@ from pipeline.recipe import parse_size, show_size
 
 LR_PER_IMAGE, LR_OTHERS = 0.001, 0.001  # SGD's is × batch size; the others scale the gradient themselves
 MIXTURES = ("mixup", "cutmix")
-AUGMENTATIONS = ("flip", "crop", "color", "erase", *MIXTURES)
+PIXEL_CHANGES = ("rot90", "vflip", "rotate", "grey", "blur", "randaugment", "trivialaugment")
+AUGMENTATIONS = (*PIXEL_CHANGES, "flip", "crop", "color", "erase", *MIXTURES)
 DEVICE = re.compile(r"auto|cpu|cuda(:\d{1,3})?")
 
 _network, _pass, _group = (partial(declare, scope) for scope in (Scope.NETWORK, Scope.PASS, Scope.GROUP))

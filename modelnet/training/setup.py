@@ -260,12 +260,19 @@ def same_caches(ranks: Ranks, cache: TensorCache) -> None:
 
 
 def build_augmentation(options: TrainOptions, recipe: Recipe) -> Augmentation | None:
-    """Return the augmentation of training images, or None."""
+    """Return the augmentation of training images, or None.
+
+    Raises:
+        OptionsError: it cannot be done to such images.
+    """
     if not set(options.augmentations) & set(KINDS) and options.crop is None:
         return None
-    return Augmentation(
-        options.augmentations, options.data_seed, recipe, options.crop_scale, options.color_jitter, options.crop
-    )
+    try:
+        return Augmentation(
+            options.augmentations, options.data_seed, recipe, options.crop_scale, options.color_jitter, options.crop
+        )
+    except ValueError as error:
+        raise OptionsError("no such augmentation of these images", None, str(error), "Leave it out") from error
 
 
 def build_mixing(options: TrainOptions) -> Mixing | None:

@@ -5,7 +5,7 @@ workers, or where a run was cut.
 """
 
 import math
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -14,12 +14,16 @@ from torch import Tensor
 
 from pipeline.load.augment_images import Places, change_colors, erase, take_pixels
 from pipeline.load.augment_rows import augment_rows
-from pipeline.load.normalize import normalize
+from pipeline.load.normalize import normalize, pixels_of
 from pipeline.load.random import NUMBERS, uniform
 from pipeline.load.to_device import send
-from pipeline.recipe import Recipe
+from pipeline.recipe import Recipe, show_size
 
-KINDS = ("flip", "crop", "color", "erase")
+if TYPE_CHECKING:
+    from pipeline.load.augment_pixels import OwnChange
+
+PIXEL_KINDS = ("rot90", "vflip", "rotate", "grey", "blur", "randaugment", "trivialaugment")
+KINDS = (*PIXEL_KINDS, "flip", "crop", "color", "erase")  # in the order in which they are done
 
 # each use has its own random number, so that one kind of change does not shift the numbers of another
 _FLIP, _AREA, _RATIO, _LEFT, _TOP, _BRIGHTNESS, _CONTRAST, _SATURATION = range(NUMBERS)
@@ -46,16 +50,22 @@ class Augmentation:
     """Changes images on their way into a batch.
 
     Args:
-        kinds: of "flip", "crop", "color" and "erase", which are done, in this order; None cuts out the center.
+        kinds: of `KINDS`, which are done, in this order; None cuts out the center.
         seed: of the random numbers.
         recipe: of the images.
         crop_scale: smallest part of an image's area that a crop keeps.
         color_jitter: brightness, contrast and saturation are multiplied by 1 ± this at most.
         crop_size: (height, width) in pixels of the result; None for that of the images. "crop" resizes its box to it;
             without "crop" a part of this size is cut out of each image, anywhere.
+        own: a function that changes the pixels of each image before everything else, or None. It takes an image,
+            (3, H, W) uint8, and a generator of (seed, epoch, row), and returns the same shape and dtype.
+
+    Raises:
+        ValueError: "rot90" of images that are not square.
 
     Attributes:
         size: (height, width) in pixels of the result.
+        changes_pixels: whether images are changed one by one, on the CPU.
     """
 
     def __init__(
@@ -66,13 +76,19 @@ class Augmentation:
         crop_scale: float = 0.35,
         color_jitter: float = 0.4,
         crop_size: tuple[int, int] | None = None,
+        own: "OwnChange | None" = None,
     ) -> None:
+        if "rot90" in (kinds or ()) and recipe.size[0] != recipe.size[1]:
+            raise ValueError(f"rot90 turns square images, and these have {show_size(recipe.size)} pixels")
         self.kinds = kinds
         self.seed = seed
         self.recipe = recipe
         self.crop_scale = crop_scale
         self.color_jitter = color_jitter
         self.size = crop_size or recipe.size
+        self.own = own
+        self.pixel_kinds = tuple(kind for kind in PIXEL_KINDS if kind in (kinds or ()))
+        self.changes_pixels = own is not None or bool(self.pixel_kinds)
 
     def __call__(self, images_BCHW: Tensor, epoch: int, rows_B: Tensor) -> Tensor:
         """Return images as an epoch sees them.
@@ -102,14 +118,26 @@ class Augmentation:
             out_BCHW: (B, 3, h, w) float32 of `size`, contiguous; is overwritten.
         """
         changes = self.draw(epoch, rows_B)
+        if self.changes_pixels:
+            images_NCHW, places_B = self._changed(images_NCHW, places_B, epoch, rows_B), torch.arange(len(rows_B))
         augment_rows(images_NCHW, places_B, self.recipe, changes.places, changes.factors_B3, out_BCHW)
         if changes.erased_B4 is not None:
             out = out_BCHW.numpy()  # which never starts threads
             for image_CHW, (left, right, top, bottom) in zip(out, changes.erased_B4.tolist(), strict=True):
                 image_CHW[:, top:bottom, left:right] = 0
 
+    def _changed(self, images_NCHW: Tensor, places_B: Tensor, epoch: int, rows_B: Tensor) -> Tensor:
+        """Return (B, 3, H, W) uint8: the pixels of images, changed one by one."""
+        from pipeline.load.augment_pixels import change_pixels  # here: torchvision takes a second to import
+
+        images_BCHW = images_NCHW.index_select(0, places_B)
+        if images_BCHW.dtype != torch.uint8:
+            images_BCHW = pixels_of(images_BCHW, self.recipe)
+        change_pixels(images_BCHW, self.pixel_kinds, self.own, self.recipe, self.seed, epoch, rows_B)
+        return images_BCHW
+
     def on_device(self, images_BCHW: Tensor, epoch: int, rows_B: Tensor) -> Tensor:
-        """Do the same in PyTorch's operations on whole batches, as a GPU does it."""
+        """Do the same in PyTorch's operations on whole batches, as a GPU does it; but for changes of single images."""
         changes, device = self.draw(epoch, rows_B), images_BCHW.device
         if images_BCHW.dtype == torch.uint8:
             images_BCHW = normalize(images_BCHW, self.recipe)

@@ -70,7 +70,8 @@ def make_loader(
         stored: give images as stored, so those of a uint8 cache as uint8. A quarter of the bytes go to a GPU, where
             `pipeline.normalize` gives the same tensors bit for bit.
         part: (rank, ranks). Each batch of B images is divided among `ranks` processes; this one reads its part.
-        augment: the random changes, of flip, crop, color and erase: "flip,crop".
+        augment: the random changes: "flip,crop". There is rot90, vflip, rotate, grey, blur, randaugment,
+            trivialaugment, flip, crop, color and erase; they are done in this order.
         crop_size: height and width in pixels of the images that come out: 224, "192x256", (192, 256). "crop" resizes
             its box to it. Other changes cut out a part anywhere; without changes it is the center.
         crop_scale: smallest part of an image's area that "crop" keeps.

@@ -43,6 +43,12 @@ def normalize(pixels_NCHW: Tensor, recipe: Recipe) -> Tensor:
     return out_NCHW
 
 
+def pixels_of(images_NCHW: Tensor, recipe: Recipe) -> Tensor:
+    """Return the (N, 3, H, W) uint8 pixels that normalized images, (N, 3, H, W) float32 on the CPU, were made of."""
+    mean_C11, std_C11 = (torch.tensor(values, device="cpu").view(3, 1, 1) for values in (recipe.mean, recipe.std))
+    return (images_NCHW * std_C11).add_(mean_C11).mul_(255).round_().clamp_(0, 255).to(torch.uint8)
+
+
 @lru_cache(maxsize=8)
 def _table_on(device: torch.device, recipe: Recipe) -> tuple[Tensor, Tensor]:
     """Return the table of all channels one after another, (768,) float32, and where each begins, (3, 1, 1) int64."""

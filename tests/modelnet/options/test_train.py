@@ -51,7 +51,7 @@ def test_the_default_learning_rate_grows_with_the_batch() -> None:
         {"device": "gpu"},
         {"device": "cuda:"},
         {"opt": "sdg"},
-        {"augment": "flip,blur"},
+        {"augment": "flip,fog"},
         {"augment": "flip,flip"},
         {"crop_scale": 1.5},
         {"color_jitter": -0.1},

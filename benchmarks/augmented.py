@@ -40,13 +40,17 @@ def measure(work: Workplace) -> list[Table]:
         WITH_COLOR: lambda size: loader(cache, size, "flip,crop,color"),
         **Stores(small).systems(peers, "augmented", skipped),
     }
-    alone = _figures(systems, BATCHES, small)
+    alone = {count: _figures(systems, BATCHES, count, small) for count in THREADS}
     with busy_process():
-        beside = _figures(systems, BUSY_BATCHES, small)
+        beside = {count: _figures(systems, BUSY_BATCHES, count, small) for count in THREADS}
     against = {f"× {name.split(',')[0]}": (name,) for name in (FFCV, TORCHVISION) if name in systems}
     title = f"Crops of {small.images:,} images, flipped and normalized, images/s"
+    tables = [
+        compare(f"{title}, {'1 thread' if count == 1 else f'{count} threads'}{where}", figures[count], against)
+        for where, figures in (("", alone), (", beside a busy process", beside))
+        for count in THREADS
+    ]
     notes = [line for line in skipped if line.split()[0] in ("ffcv", "kornia_crops", "FFCV", "kornia")]
-    tables = [compare(title, alone, against), compare(f"{title}, beside a busy process", beside, against)]
     tables[0].notes += notes
     return [*tables, _slower(alone, beside), _epochs(work)]
 
@@ -67,25 +71,29 @@ def busy_process() -> Iterator[None]:
         process.wait()
 
 
-def _figures(systems: Systems, sizes: Iterable[int], work: Workplace) -> dict[str, dict[str, Measured]]:
+Figures = dict[str, dict[str, Measured]]  # column -> system
+
+
+def _figures(systems: Systems, sizes: Iterable[int], count: int, work: Workplace) -> Figures:
     columns = {}
-    for count in THREADS:
-        for size in sizes:
-            work.say(f"augmenting with batch size {size}, {count} threads")
-            with threads(count):
-                opened = {name: open_epochs(size) for name, open_epochs in systems.items()}
-                measures = {name: partial(images_a_second, epochs, SECONDS) for name, epochs in opened.items()}
-                columns[f"batch {size}, {count} {'thread' if count == 1 else 'threads'}"] = interleave(
-                    measures, work.rounds
-                )
+    for size in sizes:
+        work.say(f"augmenting with batch size {size}, threads: {count}")
+        with threads(count):
+            opened = {name: open_epochs(size) for name, open_epochs in systems.items()}
+            measures = {name: partial(images_a_second, epochs, SECONDS) for name, epochs in opened.items()}
+            columns[f"batch {size}"] = interleave(measures, work.rounds)
     return columns
 
 
-def _slower(alone: dict[str, dict[str, Measured]], beside: dict[str, dict[str, Measured]]) -> Table:
-    table = Table("Time of a batch beside a busy process, × alone", [*beside])
-    for system in next(iter(beside.values())):
-        figures = (alone[column][system].median / beside[column][system].median for column in beside)
-        table.add(system, *(f"{figure:.2f}" for figure in figures))
+def _slower(alone: dict[int, Figures], beside: dict[int, Figures]) -> Table:
+    places = [(count, column) for count, figures in beside.items() for column in figures]
+    names = [f"{column}, {'1 thread' if count == 1 else f'{count} threads'}" for count, column in places]
+    table = Table("Time of a batch beside a busy process, × alone", names)
+    for system in beside[1]["batch 16"]:
+        slower = (
+            alone[count][column][system].median / beside[count][column][system].median for count, column in places
+        )
+        table.add(system, *(f"{times:.2f}" for times in slower))
     return table
 
 

@@ -25,7 +25,8 @@ from pipeline import TensorCache, make_loader
 BATCHES, BUSY_BATCHES, THREADS = (16, 64, 256), (16, 64), (1, 2)
 IMAGES = 2048  # at most
 SECONDS = 0.5  # a turn
-OURS, WITH_COLOR, FFCV, TORCHVISION = "ours", "ours, with color", "FFCV raw", "torchvision v2, tensors"
+OURS, WITH_COLOR = "ours", "ours, with color"
+AGAINST = {"× FFCV": ("FFCV raw",), "× torchvision": ("torchvision v2", "torchvision v2, workers")}
 NETWORKS = (("modelnet", 8, 1024), ("modelnet", 64, 2048), ("resnet18", 32, 64))  # batch size, images of an epoch
 
 
@@ -43,7 +44,7 @@ def measure(work: Workplace) -> list[Table]:
     alone = {count: _figures(systems, BATCHES, count, small) for count in THREADS}
     with busy_process():
         beside = {count: _figures(systems, BUSY_BATCHES, count, small) for count in THREADS}
-    against = {f"× {name.split(',')[0]}": (name,) for name in (FFCV, TORCHVISION) if name in systems}
+    against = {name: bases for name, bases in AGAINST.items() if set(bases) <= set(systems)}
     title = f"Crops of {small.images:,} images, flipped and normalized, images/s"
     tables = [
         compare(f"{title}, {'1 thread' if count == 1 else f'{count} threads'}{where}", figures[count], against)

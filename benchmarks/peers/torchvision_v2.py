@@ -1,37 +1,66 @@
 """torchvision's transforms on tensors: 8-bit rows of our cache cropped and flipped one by one, normalized together."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler
 from torchvision.transforms import v2
 
 from benchmarks.peers import CROP_SCALE, Deliver, Peer, Reader
 from pipeline import TensorCache
 
 
-class Crops:
-    """Epochs of shuffled batches."""
+class Crops(Dataset[Tensor]):
+    """Rows -> (B, 3, S, S) uint8, cropped and flipped."""
 
-    def __init__(self, path: Path, batch_size: int) -> None:
+    def __init__(self, path: Path) -> None:
         cache = TensorCache(path)
         self.images = cache.images
-        self.batch_size = batch_size
         size = cache.recipe.size
-        self.crop = v2.Compose([v2.RandomResizedCrop(size, (CROP_SCALE, 1), antialias=True), v2.RandomHorizontalFlip()])
+        self.change = v2.Compose([v2.RandomResizedCrop(size, (CROP_SCALE, 1)), v2.RandomHorizontalFlip()])
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, rows: Sequence[int]) -> Tensor:
+        return torch.stack([self.change(self.images[row]) for row in rows])
+
+
+class Normalized:
+    """Epochs of shuffled batches, normalized by this process."""
+
+    def __init__(self, path: Path, batch_size: int, workers: int) -> None:
+        crops = Crops(path)
+        sampler = BatchSampler(RandomSampler(crops), batch_size, drop_last=False)
+        self.loader = DataLoader(
+            crops, batch_size=None, sampler=sampler, num_workers=workers, persistent_workers=workers > 0
+        )
         self.scale = v2.Compose(
             [v2.ToDtype(torch.float32, scale=True), v2.Normalize([0.5] * 3, [0.5] * 3, inplace=True)]
         )
 
     def __iter__(self) -> Iterator[Tensor]:
-        for rows in torch.randperm(len(self.images)).split(self.batch_size):
-            yield self.scale(torch.stack([self.crop(self.images[row]) for row in rows.tolist()]))
+        for pixels_BCHW in self.loader:
+            yield self.scale(pixels_BCHW)
 
 
 def read(path: Path, batch_size: int, deliver: Deliver) -> Iterable[Tensor]:
-    """Map a cache's rows."""
-    return Crops(path, batch_size)
+    """Crop in this process."""
+    return Normalized(path, batch_size, 0)
 
 
-PEER = Peer("torchvision v2", None, (Reader("torchvision v2, tensors", "uint8", ("augmented",), read),))
+def read_with_workers(path: Path, batch_size: int, deliver: Deliver) -> Iterable[Tensor]:
+    """Crop in as many processes as PyTorch has threads."""
+    return Normalized(path, batch_size, torch.get_num_threads())
+
+
+PEER = Peer(
+    "torchvision v2",
+    None,
+    (
+        Reader("torchvision v2", "uint8", ("augmented",), read),
+        Reader("torchvision v2, workers", "uint8", ("augmented",), read_with_workers),
+    ),
+)

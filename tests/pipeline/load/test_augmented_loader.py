@@ -155,7 +155,7 @@ def test_reading_augmented_batches_leaves_the_cache_alone(cache_path: Path, set_
         ({"augment": "cutmix"}, "cutmix mixes labels too"),
         (
             {"augment": "flip,turn"},
-            "augment is some of flip, crop, color, erase, each once, with commas, not 'flip,turn'",
+            "flip, crop, color, erase, each once, with commas, not 'flip,turn'",
         ),
         ({"augment": "flip,flip"}, "each once"),
         ({"crop_size": 65}, "crop_size 65 is larger than the images of .*, 64"),

@@ -1,4 +1,4 @@
-"""What a run refuses before its first epoch."""
+"""What a run refuses before its first epoch (checks.py, called by setup.py)."""
 
 from pathlib import Path
 from typing import Any

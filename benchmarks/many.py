@@ -111,7 +111,7 @@ def _together(options: TrainOptions, stack: contextlib.ExitStack) -> Epoch:
     """Return an epoch of `train --seeds`."""
     setup = Setup(options, Progress())
     members = [TrainOptions(**(vars(options) | {"seed": seed})) for seed in range(NETWORKS)]
-    trainings = [_training(setup.beside(own), stack, NETWORKS) for own in members]
+    trainings = [_training(Setup(own, Progress(), opened=setup.opened), stack, NETWORKS) for own in members]
     sweep_loop = SweepLoop(trainings, [[] for _ in members], Progress(), Stop())
 
     def epoch() -> None:

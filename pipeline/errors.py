@@ -145,6 +145,10 @@ class DeviceError(PipelineError):
     exit_code = 71
 
 
+class OutOfMemory(DeviceError):
+    """The memory of the device, or of the machine, is too small for a step of this network."""
+
+
 class RunError(PipelineError):
     """A run folder, or something in it, is not there or does not fit."""
 

@@ -32,6 +32,12 @@ def show_rate(images: int, seconds: float) -> str:
     return f", {rate:.{0 if rate >= 1 else 2}f} images/s"
 
 
+def show_minutes(seconds: float) -> str:
+    """Return a duration, rounded to minutes: "2 h 10 min"."""
+    hours, minutes = divmod(max(1, round(seconds / 60)), 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min"
+
+
 def shorten(entries: Sequence[str], shown: int = SHOWN) -> str:
     """Join the first entries with commas, and count the others: "a, b and 3 more"."""
     rest = len(entries) - shown

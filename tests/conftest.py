@@ -72,7 +72,7 @@ def no_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Train without drawing curves and tables, which takes longer than these trainings."""
-    for drawing in ("training.loop.loss_curves", "training.loop.confusion_picture", "sweep.train.group_curves"):
+    for drawing in ("training.loop.loss_curves", "training.loop.confusion_picture", "sweep.group.group_curves"):
         monkeypatch.setattr(f"modelnet.{drawing}", lambda *_: b"")
 
 

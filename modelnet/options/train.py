@@ -41,8 +41,8 @@ class TrainOptions:
     val_fraction: float | None = _group(
         None, "Fraction of the images to keep for validation, chosen by their content.", least=0, most=1, open=True
     )
-    model: str = _group("modelnet", "Network: modelnet, a torchvision classifier, timm:NAME, or linear for features.")
-    weights: Path | None = _group(None, "Local file with weights to start from.")
+    model: str = _pass("modelnet", "Network: modelnet, a torchvision classifier, timm:NAME, or linear for features.")
+    weights: Path | None = _pass(None, "Local file with weights to start from.")
     freeze: str | None = _network(
         None,
         "Layers to keep as they are: all-but-head, or a regular expression that their paths begin with.",

@@ -89,12 +89,12 @@ class RunFolder(RunReader):
     def __exit__(self, *error: object) -> None:
         self.close()
         if error[0] is not None and self._is_new and not (self.checkpoints / "last.pt").exists():
-            self._remove()
+            self.remove()
 
-    def _remove(self) -> None:
-        """Remove a new folder in which nothing was saved: its name would be taken, and nothing could be resumed."""
+    def remove(self) -> None:
+        """Remove a new folder in which nothing was trained: its name would be taken, and nothing could be resumed."""
         with suppress(OSError):
-            for name in ("config.json", "split.csv"):
+            for name in ("config.json", "split.csv", "checkpoints/last.pt"):
                 files.remove(self.path / name)
             self.checkpoints.rmdir()
             self.path.rmdir()

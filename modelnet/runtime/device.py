@@ -10,7 +10,7 @@ from torch import nn
 
 from modelnet.options import DEVICE
 from modelnet.runtime.ranks import Ranks
-from pipeline.errors import DeviceError, OptionsError
+from pipeline.errors import DeviceError, OptionsError, OutOfMemory
 
 SMALL = ("modelnet", "linear")  # networks whose steps take milliseconds, with few channels or none
 IMAGES_A_THREAD = 16  # with fewer, starting and joining PyTorch's threads costs a small network more than they save
@@ -98,7 +98,7 @@ def place(network: nn.Module, device: torch.device, memory_format: str) -> None:
     """Move a network to a device, its kernels in a memory format: convolutions convert their images to it.
 
     Raises:
-        DeviceError: too little memory.
+        OutOfMemory: too little.
     """
     with memory_errors(device):
         if memory_format == CHANNELS_LAST:
@@ -141,7 +141,7 @@ _OUT_OF_MEMORY = re.compile(r"out of memory|not enough memory|can't allocate mem
 
 @contextmanager
 def memory_errors(device: torch.device) -> Iterator[None]:
-    """Turn PyTorch's running out of memory into a `DeviceError`."""
+    """Turn PyTorch's running out of memory into an error of its own."""
     try:
         yield
     except RuntimeError as error:
@@ -149,4 +149,4 @@ def memory_errors(device: torch.device) -> Iterator[None]:
             raise
         what = "out of GPU memory" if device.type == "cuda" else "out of memory"
         reason = f"{device}: {str(error).splitlines()[0]}"
-        raise DeviceError(what, None, reason, "Try a smaller --batch-size, and no --preload") from error
+        raise OutOfMemory(what, None, reason, "Try a smaller --batch-size, and no --preload") from error

@@ -4,18 +4,21 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import product
+from pathlib import Path
 from typing import Any
 
-from modelnet.nets.registry import MODELNET
+from modelnet.nets.registry import LINEAR, MODELNET
 from modelnet.options import OPTIONS, Scope, TrainOptions
 from pipeline.errors import OptionsError
 
 MOST = 512  # networks: each keeps its run folder open while it is trained
 
-_NEEDED = {"model": MODELNET, "freeze": None, "head_lr": 1.0, "layer_decay": None, "norm_stats": None}
-_NEEDED |= {"amp": False, "compile": False}  # half precision gives other results in a stack
+_STACKED = (MODELNET, LINEAR)  # those that `stack` takes
+_NEEDED = {"freeze": None, "head_lr": 1.0, "layer_decay": None, "norm_stats": None}
+_NEEDED |= {"amp": False}  # half precision gives other results in a stack
 # Networks of one pass over the data have the same values of these; names of run folders always differ.
 SHARED = [name for name, option in OPTIONS.items() if option.scope is not Scope.NETWORK and name != "name"]
+PER_PASS = [name for name in SHARED if OPTIONS[name].scope is Scope.PASS]
 _SWEEPABLE = {flag.removeprefix("--"): o.name for o in OPTIONS.values() if o.sweepable for flag in (o.flag, *o.flags)}
 
 Sweep = Mapping[str, Sequence[Any]]
@@ -73,6 +76,8 @@ def _value(name: str, text: str) -> Any:
     try:
         if bool in kinds:
             return {"yes": True, "true": True, "no": False, "false": False}[text.lower()]
+        if Path in kinds:
+            return Path(text)
         return text if str in kinds else next(kind for kind in (int, float) if kind in kinds)(text)
     except (KeyError, ValueError):
         what = "yes or no" if bool in kinds else "a whole number" if int in kinds else "a number"
@@ -102,7 +107,8 @@ def cross(
             parts = [f"{name.replace('_', '-')}-{shown(value)}" for name, value in setting.items()]
             parts += [f"data-seed-{data_seed}"] if len(data_seeds) > 1 else []
             parts += [f"seed-{seed}"] if len(seeds) > 1 or not parts else []
-            name = options.name and "-".join([options.name, *parts])
+            suffix = re.sub(r"[^\w.,+-]+", "-", "-".join(parts))  # a path or an expression has more than names allow
+            name = options.name and f"{options.name}-{suffix}"
             members.append(replace(options, **setting, data_seed=data_seed, seed=seed, name=name))
     return members
 
@@ -118,17 +124,20 @@ def check(members: Sequence[TrainOptions]) -> None:
         raise OptionsError(what, None, f"a group has 2 to {MOST} of them, not {len(members)}")
     if len(set(members)) != len(members):
         raise OptionsError(what, None, "all have to be different; a seed or a value is named twice")
-    for name, needed in _NEEDED.items():
-        if others := [value for member in members if (value := getattr(member, name)) != needed]:
-            flag = OPTIONS[name].flag if others[0] is True else f"{OPTIONS[name].flag} {others[0]}"
-            raise OptionsError(what, None, f"not with {flag}", "Train them one by one")
+    if any(options.compile for options in members):
+        raise OptionsError(what, None, "each would be compiled anew", "Leave out --compile, or train them one by one")
 
 
 def passes(members: Sequence[TrainOptions]) -> list[list[int]]:
-    """Divide networks, by their numbers, into passes over the data: each of those that can share every batch."""
+    """Divide networks, by their numbers, into passes over the data.
+
+    Small networks that can share every batch are trained in one pass, any other has one of its own.
+    """
     found: dict[tuple[Any, ...], list[int]] = {}
     for i, options in enumerate(members):
-        found.setdefault(tuple(getattr(options, name) for name in SHARED), []).append(i)
+        small = options.model in _STACKED
+        alone = not small or any(getattr(options, name) != needed for name, needed in _NEEDED.items())
+        found.setdefault((*(getattr(options, name) for name in SHARED), i if alone else -1), []).append(i)
     return list(found.values())
 
 

@@ -11,12 +11,11 @@ from torch.amp.grad_scaler import GradScaler
 from modelnet.data.workers import worker_deaths
 from modelnet.eval.evaluate import Outcome
 from modelnet.eval.metrics import RunningMean
-from modelnet.nets.modelnet import ModelNet
 from modelnet.progress import EpochRow, Progress
 from modelnet.runs.tables import median_row
 from modelnet.runtime.device import memory_errors
 from modelnet.runtime.interrupt import Stop
-from modelnet.sweep.network import StackedLoss, StackedModelNet
+from modelnet.sweep.network import StackedLoss, StackedNetworks, stack
 from modelnet.sweep.optimizer import StackedOptimizer
 from modelnet.training.loop import SECONDS_BETWEEN_SAVES, TrainingLoop
 from modelnet.training.step import TrainingStep
@@ -57,7 +56,7 @@ class SweepLoop:
         self.epochs = max(training.setup.options.epochs for training in trainings)
         self.epoch, self.number = trainings[0].state.epoch, trainings[0].state.step
         self.networks = [training.state.network for training in trainings]
-        self.stacked = StackedModelNet([network for network in self.networks if isinstance(network, ModelNet)])
+        self.stacked = stack(self.networks)
         self.stacked.to(self.setup.device)
         self.stacked.take_gradients(self.networks)
         self.loss_of = StackedLoss([training.setup.loss_of for training in trainings])
@@ -178,11 +177,11 @@ class StackedAverage:
         trainings: of them; the means go on from theirs.
     """
 
-    def __init__(self, stacked: StackedModelNet, trainings: Sequence[TrainingLoop]) -> None:
+    def __init__(self, stacked: StackedNetworks, trainings: Sequence[TrainingLoop]) -> None:
         self._of = stacked
         self._begun = any(t.state.average is not None and int(t.state.average.n_averaged) > 0 for t in trainings)
         averages = [t.state.network if t.state.average is None else t.state.average.module for t in trainings]
-        self.stacked = StackedModelNet([network for network in averages if isinstance(network, ModelNet)])
+        self.stacked = stack(averages)
         self.stacked.to(stacked.stacked[0].device)
         kept_K = torch.tensor([t.setup.options.model_ema or 0.0 for t in trainings], dtype=torch.float64)
         self._parts = [

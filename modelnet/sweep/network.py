@@ -1,31 +1,66 @@
-"""Compute many ModelNets as one: the same images go through all of them in a few large operations."""
+"""Compute many small networks as one: the same images go through all of them in a few large operations."""
 
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import max_pool2d
+from torch.nn.functional import linear, max_pool2d
 
 from modelnet.eval.loss import TrainingLoss
 from modelnet.nets.modelnet import ModelNet
 
 
-class StackedModelNet(nn.Module):
+class StackedNetworks(nn.Module):
     """K networks whose weights are stacked along a new first dimension; they do not influence each other.
 
-    The first convolution's patches do not overlap, so one matrix product of the patches with the kernels of all
-    networks does it, and the patches are cut once for all. What follows is the same for K groups of channels.
+    Each kind of network has its own `forward`: images or features (B, ...) float32 to logits (K, B, C) float32.
 
     Args:
-        networks: K of them, for images of one size; they are copied.
+        networks: K of one kind, without buffers and without dropout; they are copied.
     """
 
-    def __init__(self, networks: Sequence[ModelNet]) -> None:
+    def __init__(self, networks: Sequence[nn.Module]) -> None:
         super().__init__()
         self.count = len(networks)
         self._names = [name for name, _ in networks[0].named_parameters()]
         states = [network.state_dict() for network in networks]
         self.stacked = nn.ParameterList(torch.stack([state[name] for state in states]) for name in self._names)
+
+    def copy_to(self, networks: Sequence[nn.Module], which: Sequence[int]) -> None:
+        """Give networks their weights.
+
+        Args:
+            networks: K of them.
+            which: are meant; the others are left alone.
+        """
+        with torch.no_grad():
+            for index, weights in enumerate(self.stacked):
+                values = weights.unbind()
+                for k in which:
+                    self._parameter(networks[k], index).copy_(values[k])
+
+    def copy_gradients_to(self, networks: Sequence[nn.Module], which: Sequence[int]) -> None:
+        """Give networks their gradients."""
+        for index, weights in enumerate(self.stacked):
+            for k in which if weights.grad is not None else ():
+                self._parameter(networks[k], index).grad = weights.grad[k].clone()
+
+    def take_gradients(self, networks: Sequence[nn.Module]) -> None:
+        """Set the gradients to those of K networks; zero where one has none."""
+        for index, weights in enumerate(self.stacked):
+            own = [self._parameter(network, index).grad for network in networks]
+            weights.grad = torch.stack([torch.zeros_like(weights[0]) if grad is None else grad for grad in own])
+
+    def _parameter(self, network: nn.Module, index: int) -> nn.Parameter:
+        return network.get_parameter(self._names[index])
+
+
+class StackedModelNet(StackedNetworks):
+    """K ModelNets for images of one size.
+
+    The first convolution's patches do not overlap, so one matrix product of the patches with the kernels of all
+    networks does it, and the patches are cut once for all. What follows is the same for K groups of channels.
+    """
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
         """Map (B, 3, H, W) float32 images to (K, B, C) float32 logits."""
@@ -55,33 +90,20 @@ class StackedModelNet(nn.Module):
         convolved = torch.baddbmm(bias[:, None], patches, kernel.reshape(self.count, 6, 27).transpose(1, 2))
         return convolved.view(self.count, batch, down * across, 6).transpose(2, 3).reshape(self.count, batch, -1)
 
-    def copy_to(self, networks: Sequence[nn.Module], which: Sequence[int]) -> None:
-        """Give networks their weights.
 
-        Args:
-            networks: K of them.
-            which: are meant; the others are left alone.
-        """
-        with torch.no_grad():
-            for index, weights in enumerate(self.stacked):
-                values = weights.unbind()
-                for k in which:
-                    self._parameter(networks[k], index).copy_(values[k])
+class StackedLinear(StackedNetworks):
+    """K linear layers: one matrix product of the features with the weights of all."""
 
-    def copy_gradients_to(self, networks: Sequence[nn.Module], which: Sequence[int]) -> None:
-        """Give networks their gradients."""
-        for index, weights in enumerate(self.stacked):
-            for k in which if weights.grad is not None else ():
-                self._parameter(networks[k], index).grad = weights.grad[k].clone()
+    def forward(self, features_BD: Tensor) -> Tensor:
+        """Map (B, D) float32 features to (K, B, C) float32 logits."""
+        weights_KCD, bias_KC = self.stacked
+        together = linear(features_BD, weights_KCD.flatten(0, 1), bias_KC.flatten())
+        return together.view(len(features_BD), self.count, -1).transpose(0, 1)
 
-    def take_gradients(self, networks: Sequence[nn.Module]) -> None:
-        """Set the gradients to those of K networks; zero where one has none."""
-        for index, weights in enumerate(self.stacked):
-            own = [self._parameter(network, index).grad for network in networks]
-            weights.grad = torch.stack([torch.zeros_like(weights[0]) if grad is None else grad for grad in own])
 
-    def _parameter(self, network: nn.Module, index: int) -> nn.Parameter:
-        return network.get_parameter(self._names[index])
+def stack(networks: Sequence[nn.Module]) -> StackedNetworks:
+    """Return K ModelNets, or K linear layers, as one network."""
+    return (StackedModelNet if isinstance(networks[0], ModelNet) else StackedLinear)(networks)
 
 
 class StackedLoss:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from modelnet.options import OPTIONS, TrainOptions
-from modelnet.sweep.network import StackedModelNet
+from modelnet.sweep.network import StackedNetworks
 from modelnet.training.optimizer import build_optimizer
 from modelnet.training.schedule import Schedule
 
@@ -19,7 +19,7 @@ class _Slice:
     Its parameters are views of the stacked weights, and their gradients of the stacked gradients.
     """
 
-    def __init__(self, stacked: StackedModelNet, first: int, end: int, options: TrainOptions, schedule: Schedule):
+    def __init__(self, stacked: StackedNetworks, first: int, end: int, options: TrainOptions, schedule: Schedule):
         self.first = first
         self.networks = range(first, end)
         self.schedule = schedule
@@ -63,7 +63,7 @@ class StackedOptimizer:
     """
 
     def __init__(
-        self, stacked: StackedModelNet, options: Sequence[TrainOptions], schedules: Sequence[Schedule]
+        self, stacked: StackedNetworks, options: Sequence[TrainOptions], schedules: Sequence[Schedule]
     ) -> None:
         for weights in stacked.stacked:
             if weights.grad is None:

@@ -17,6 +17,8 @@ from modelnet.runs.tables import _MEASURES, median_row, result_row
 from modelnet.sweep.grid import label, shown, varied
 from pipeline.text import align
 
+FINISHED, DIVERGED, NO_MEMORY = "finished", "diverged", "out of memory"  # states; "" is unfinished
+
 
 @dataclass(frozen=True)
 class SweepResult:
@@ -26,7 +28,7 @@ class SweepResult:
         members: options.
         runs: folders.
         rows: a row an epoch; fewer where it diverged or patience ended.
-        diverged: whether the loss was no number any more.
+        states: "finished", "diverged" or "out of memory"; "" where training goes on.
         limits: the last training loss below which a network counts as converged.
         trained_accuracy: of the network at its end on its training images, where their order was not shuffled and it
             ended now; else None.
@@ -36,7 +38,7 @@ class SweepResult:
     members: list[TrainOptions]
     runs: list[Path]
     rows: list[list[EpochRow]]
-    diverged: list[bool]
+    states: list[str]
     limits: list[float]
     trained_accuracy: list[float | None]
     interrupted: bool = False
@@ -56,9 +58,12 @@ class SweepResult:
         """How many did."""
         return sum(self._has_converged(i) for i in range(len(self.runs)))
 
+    def _failed(self, i: int) -> bool:
+        return self.states[i] in (DIVERGED, NO_MEMORY)
+
     def _has_converged(self, i: int) -> bool:
         rows = self.rows[i]
-        return bool(rows) and not self.diverged[i] and rows[-1].train_loss < self.limits[i]
+        return bool(rows) and not self._failed(i) and rows[-1].train_loss < self.limits[i]
 
     @property
     def settings(self) -> dict[str, list[int]]:
@@ -70,9 +75,9 @@ class SweepResult:
         return found
 
     def curves(self) -> dict[str, list[list[EpochRow]]]:
-        """Return the curves to draw: by setting, the rows of the networks that did not diverge."""
+        """Return the curves to draw: by setting, the rows of the networks that did not fail."""
         alive = {
-            name: [i for i in members if self.rows[i] and not self.diverged[i]]
+            name: [i for i in members if self.rows[i] and not self._failed(i)]
             for name, members in self.settings.items()
         }
         return {name: [self.rows[i] for i in members] for name, members in alive.items() if members}
@@ -80,14 +85,16 @@ class SweepResult:
     def write(self) -> None:
         """Write the table of all networks into the folder of the first."""
         names = varied(self.members)
-        header = ["run", *names, "seed", "data_seed", "epochs", *_MEASURES, "converged"]
+        header = ["run", *names, "seed", "data_seed", "epochs", *_MEASURES, "converged", "state"]
         lines: list[list[Any]] = []
         for i, (options, run, rows) in enumerate(zip(self.members, self.runs, self.rows, strict=True)):
             values = [getattr(self._end(i), column) for column in _MEASURES] if rows else [None] * len(_MEASURES)
             setting = [shown(getattr(options, name)) for name in names]
             ended = int(self._has_converged(i)) if rows else ""
             cells = ["" if value is None else value for value in values]
-            lines.append([run.name, *setting, options.seed, options.data_seed, len(rows), *cells, ended])
+            lines.append(
+                [run.name, *setting, options.seed, options.data_seed, len(rows), *cells, ended, self.states[i]]
+            )
         RunFolder(self.runs[0]).write_group(header, lines)
 
     def __str__(self) -> str:
@@ -122,15 +129,14 @@ class SweepResult:
             for column in columns:
                 low, middle, high = (_number(column, self._quantile(members, column, p)) for p in (0.25, 0.5, 0.75))
                 cells.append(middle if middle == "–" else f"{middle} ({low}–{high})")
-            diverged = sum(self.diverged[i] for i in members)
             converged = f"{sum(map(self._has_converged, members))} of {len(members)}"
-            table.append([name, *cells, converged + (f", {diverged} diverged" if diverged else "")])
+            table.append([name, *cells, ", ".join([converged, *self._failures(members)])])
         return align(table, gap="   ")
 
     def _sentences(self, settings: dict[str, list[int]]) -> list[str]:
         lines = [f"converged in {self.converged} of {len(self.runs)} starts"]
-        if any(self.diverged):
-            lines[0] += f"; {sum(self.diverged)} diverged, and are in no median"
+        if failures := self._failures(range(len(self.runs))):
+            lines[0] += f"; {', '.join(failures)}, and are in no median"
         lines += self._unshuffled()
         if len(settings) > 1 and self._columns():
             column = "val_acc" if "val_acc" in self._columns() else "train_loss"
@@ -143,6 +149,11 @@ class SweepResult:
                 picked = f"; picked among {len(known)} settings, it reads too {'high' if sign == 1 else 'low'}"
                 lines.append(f"{what}: {_number(column, sign * medians[best])} with {best}{picked}")
         return lines
+
+    def _failures(self, members: Sequence[int]) -> list[str]:
+        """Count the networks that failed, by what happened."""
+        counts = {what: sum(self.states[i] == what for i in members) for what in (DIVERGED, NO_MEMORY)}
+        return [f"{count} {'ran ' if what == NO_MEMORY else ''}{what}" for what, count in counts.items() if count]
 
     def _unshuffled(self) -> list[str]:
         """Say that the networks which were trained class after class are worse than they seem, where they are."""
@@ -161,8 +172,8 @@ class SweepResult:
         return result_row(self.rows[i], result_of(self.members[i]))
 
     def _quantile(self, members: Sequence[int], column: str, part: float) -> float:
-        """Return a quantile of the networks' final values, without networks that diverged."""
-        values = [getattr(self._end(i), column) for i in members if self.rows[i] and not self.diverged[i]]
+        """Return a quantile of the networks' final values, without networks that failed."""
+        values = [getattr(self._end(i), column) for i in members if self.rows[i] and not self._failed(i)]
         return float(np.quantile(values, part)) if values else float("nan")
 
 

@@ -1,9 +1,9 @@
 """Prepare a run: caches, device, network and batches, checked against each other."""
 
-import copy
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,8 +12,8 @@ from torch.amp.grad_scaler import GradScaler
 from modelnet.data.batches import Batches
 from modelnet.data.caches import class_counts, match_labels, open_to_train, pair_warnings, shard_warnings
 from modelnet.data.mixup import Mixing
-from modelnet.data.preload import check_room
-from modelnet.data.split import split_by_content, split_counts, split_warnings
+from modelnet.data.preload import Preloaded, check_room
+from modelnet.data.split import Split, split_by_content, split_counts, split_warnings
 from modelnet.eval.loss import build_loss
 from modelnet.nets.freeze import freeze_layers, is_frozen, thaw_layers
 from modelnet.nets.head import draw_head
@@ -48,6 +48,20 @@ from pipeline.recipe import Recipe
 from pipeline.text import show_bytes
 
 
+class Opened(NamedTuple):
+    """What networks that train on the same images share: the open caches, as attributes of `Setup`.
+
+    Attributes:
+        preloaded: training and validation images in the memory of the device, or None.
+    """
+
+    cache: TensorCache
+    split: Split | None
+    val: TensorCache | None
+    label_map: Tensor
+    preloaded: list[Preloaded | None]
+
+
 class Setup:
     """The objects that a run needs in this process. Making them writes nothing; impossible options fail here.
 
@@ -56,6 +70,7 @@ class Setup:
         progress: hears of what was chosen for the user.
         run: an earlier run's folder, beside which caches are looked for too.
         ranks: the processes that train together, among which batches are divided.
+        opened: of another network that trains on the same images.
 
     Attributes:
         cache, batches: what is trained on.
@@ -73,14 +88,19 @@ class Setup:
     """
 
     def __init__(
-        self, options: TrainOptions, progress: Progress, run: Path | None = None, ranks: Ranks | None = None
+        self,
+        options: TrainOptions,
+        progress: Progress,
+        run: Path | None = None,
+        ranks: Ranks | None = None,
+        opened: Opened | None = None,
     ) -> None:
         self.options = options
         if options.tensorboard:
             require_tensorboard()
         self.ranks = ranks = ranks or Ranks()
         self._check_batch_size()
-        self.cache = open_to_train(options.cache if run is None else RunFolder(run).cache_path("cache", options.cache))
+        self.cache = self._open_cache(run) if opened is None else opened.cache
         same_caches(ranks, self.cache)  # before a network is made for its classes
         check_content(self.cache, options)
         self.device = choose_device(options.device, ranks)
@@ -100,7 +120,10 @@ class Setup:
             progress.note(frozen_note(self.state.network))
         if options.freeze is not None and options.weights is None and run is None:
             progress.warn("--freeze keeps layers that were drawn at random: give --weights")
-        self.split = None if options.val_fraction is None else split_by_content(self.cache, options.val_fraction)
+        if opened is not None:
+            self.split = opened.split
+        else:
+            self.split = None if options.val_fraction is None else split_by_content(self.cache, options.val_fraction)
         self.batches = Batches(
             self.cache,
             self.device,
@@ -131,7 +154,8 @@ class Setup:
         self.schedule = Schedule(options, self.accumulation.steps)
         self.state.keeps_gradients = self.accumulation.keeps_gradients
         self.forward = self._build_forward()
-        self.val = self._open_val(run, progress)
+        self.label_map = torch.empty(0, dtype=torch.int64) if opened is None else opened.label_map
+        self.val = self._open_val(run, progress) if opened is None else opened.val
         self.val_batches = None
         if self.val is not None:
             rows = None if self.split is None else self.split.val
@@ -146,7 +170,17 @@ class Setup:
             )
             same_caches(ranks, self.val)
         if options.preload:
-            self._preload(progress)
+            self._preload(progress, opened)
+
+    def _open_cache(self, run: Path | None) -> TensorCache:
+        path = self.options.cache
+        return open_to_train(path if run is None else RunFolder(run).cache_path("cache", path))
+
+    @property
+    def opened(self) -> Opened:
+        """What other networks can share that train on the same images."""
+        preloaded = [None if part is None else part.preloaded for part in (self.batches, self.val_batches)]
+        return Opened(self.cache, self.split, self.val, self.label_map, preloaded)
 
     def _check_batch_size(self) -> None:
         """Refuse batches with fewer images than ranks."""
@@ -180,7 +214,12 @@ class Setup:
         add_thawed(self.state.optimizer, self.state.network, self.options)
         self.forward = self._build_forward()
 
-    def _preload(self, progress: Progress) -> None:
+    def _preload(self, progress: Progress, opened: Opened | None) -> None:
+        if opened is not None:
+            for part, preloaded in zip((self.batches, self.val_batches), opened.preloaded, strict=True):
+                if part is not None:
+                    part.preloaded = preloaded
+            return
         parts = [part for part in (self.batches, self.val_batches) if part is not None]
         needed = sum(part.stored_bytes for part in parts)
         check_room(needed, self.device)
@@ -189,24 +228,6 @@ class Setup:
                 part.preload()
         images = sum(len(part.subset) for part in parts)
         progress.note(f"{images} images, {show_bytes(needed)}, are in the memory of {self.device}")
-
-    def beside(self, options: TrainOptions, run: Path | None = None) -> "Setup":
-        """Return the setup of another network that trains on the same batches.
-
-        Args:
-            options: of that one, which give the same batches.
-            run: its folder, where it goes on.
-        """
-        own = copy.copy(self)
-        own.options = options = replace(options, memory_format=self.options.memory_format)
-        own.state = initial_state(self.cache, options, self.device)
-        if options.weights is not None and run is None:
-            own._load_weights(options.weights, Progress())
-        own.state.keeps_gradients = self.accumulation.keeps_gradients
-        own.loss_of = build_loss(options, self.class_counts, self.device)
-        own.schedule = Schedule(options, self.accumulation.steps)
-        own.forward = own.state.network
-        return own
 
     def _load_weights(self, path: Path, progress: Progress) -> None:
         """Start from the weights of a file; layers that it lacks are drawn from the seed."""

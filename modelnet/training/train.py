@@ -51,13 +51,24 @@ def train(
         threads = stack.enter_context(cpu_threads(options.threads, options.model, options.batch_size, ranks))
         setup = Setup(replace(options, threads=threads), progress, ranks=ranks)
         run = stack.enter_context(_new_run(options.name, f"{setup.cache.path.stem}-{options.model_in_names}", ranks))
-        if run.is_written:
-            run.write_config(describe_run(setup.options, setup.batches, setup.val_batches, setup.device))
-        if setup.split is not None:
-            run.write_split(SPLIT_COLUMNS, split_rows(setup.cache, setup.split))
-        training = TrainingLoop(setup, run, progress, stop or Stop())
-        training.save()
-        return training.run_epochs([])
+        return begun(run, setup, progress, stop or Stop()).run_epochs([])
+
+
+def begun(run: RunFolder, setup: Setup, progress: Progress, stop: Stop) -> TrainingLoop:
+    """Return the training of a new run, saved as it is before the first step.
+
+    Args:
+        run: new; it gets its description.
+        setup: of the run.
+        progress, stop: as for `train`.
+    """
+    if run.is_written:
+        run.write_config(describe_run(setup.options, setup.batches, setup.val_batches, setup.device))
+    if setup.split is not None:
+        run.write_split(SPLIT_COLUMNS, split_rows(setup.cache, setup.split))
+    training = TrainingLoop(setup, run, progress, stop)
+    training.save()
+    return training
 
 
 def _new_run(name: str | None, counted: str, ranks: Ranks) -> RunFolder:

@@ -1,6 +1,8 @@
 """Which networks a group has, and which of them share a pass."""
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,6 +28,11 @@ def test_values_are_read_as_their_option_has_them() -> None:
         "shuffle": [True, False],
         "patience": [None, 3],
     }
+    assert parse_sweep(["model=modelnet,timm:resnet18", "weights=none,a/b.pth", "freeze=none;layer[1,2]"]) == {
+        "model": ["modelnet", "timm:resnet18"],
+        "weights": [None, Path("a/b.pth")],
+        "freeze": [None, "layer[1,2]"],
+    }
     assert parse_sweep(["augment=none;flip;flip,crop", "sched=none,cosine"]) == {
         "augment": ["", "flip", "flip,crop"],
         "sched": ["none", "cosine"],
@@ -44,7 +51,7 @@ def test_values_are_read_as_their_option_has_them() -> None:
         ("seed=1,2", "no sweep over 'seed'; --seeds varies it"),
         ("data-seed=1,2", "--data-seeds varies it"),
         ("cache=a,b", "no sweep over 'cache'"),
-        ("model=modelnet,resnet18", "no sweep over 'model'"),
+        ("amp=yes,no", "no sweep over 'amp'"),
     ],
 )
 def test_a_sweep_that_makes_no_sense_is_refused(text: str, said: str) -> None:
@@ -63,6 +70,19 @@ def test_a_pass_has_all_networks_that_can_share_its_batches() -> None:
         assert len(shared) == 1
         assert [(members[i].lr, members[i].seed) for i in group] == [(0.1, 0), (0.1, 1), (0.2, 0), (0.2, 1)]
     assert sorted(i for group in passes(members) for i in group) == list(range(16))
+
+
+def test_networks_that_cannot_be_stacked_have_a_pass_each() -> None:
+    members = cross(OPTIONS, [0, 1], None, {"model": ["modelnet", "linear", "resnet18"], "freeze": [None, "f"]})
+
+    assert passes(members) == [[0, 1], [2], [3], [4, 5], [6], [7], [8], [9], [10], [11]]
+
+
+def test_names_of_folders_have_no_characters_that_mean_something_else() -> None:
+    sweep: dict[str, list[Any]] = {"weights": [Path("a/b c.pth")], "freeze": ["layer[12]|bn"], "model": ["timm:x"]}
+    members = cross(replace(OPTIONS, name="my run"), [0, 1], None, sweep)
+
+    assert members[1].name == "my run-weights-a-b-c.pth-freeze-layer-12-bn-model-timm-x-seed-1"
 
 
 def test_a_setting_is_shown_as_it_is_typed() -> None:

@@ -19,7 +19,8 @@ def row(loss: float, val_acc: float | None = None) -> EpochRow:
 def group(members: list[TrainOptions], rows: list[list[EpochRow]], diverged: Sequence[int] = ()) -> SweepResult:
     count = len(members)
     runs = [Path(f"runs/r-{i}") for i in range(count)]
-    return SweepResult(members, runs, rows, [i in diverged for i in range(count)], [0.35] * count, [None] * count)
+    states = ["diverged" if i in diverged else "finished" for i in range(count)]
+    return SweepResult(members, runs, rows, states, [0.35] * count, [None] * count)
 
 
 def test_a_setting_shows_median_and_quartiles_of_finished_networks() -> None:

@@ -362,7 +362,7 @@ def test_a_run_that_has_all_its_epochs_says_that_nothing_is_left_to_train(cache_
     resume(train(options).run, progress=alone)
     table = train_many(options, [0, 1]).table
     resume_many(table, progress=many)
-    assert alone.heard == [left] and many.heard[0] == left
+    assert alone.heard == [left] and left in many.heard
     more = Steps()
     resume_many(table, epochs=3, progress=more)
     assert left not in more.heard

@@ -1,0 +1,316 @@
+"""A group of networks at work: unit by unit, each in its own run folder."""
+
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import replace
+from math import inf
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+import xxhash
+from torch import nn
+
+from modelnet.data.caches import open_to_train
+from modelnet.eval.diagnostics import converged_below
+from modelnet.options import TrainOptions
+from modelnet.plots.figures import Guess, group_curves
+from modelnet.progress import EpochRow, Progress
+from modelnet.runs.folder import RunFolder
+from modelnet.runtime.device import cpu_threads
+from modelnet.runtime.interrupt import Stop
+from modelnet.runtime.ranks import Ranks
+from modelnet.sweep.grid import PER_PASS, label, passes, varied
+from modelnet.sweep.loop import SweepLoop
+from modelnet.sweep.result import DIVERGED, FINISHED, NO_MEMORY, SweepResult
+from modelnet.training.loop import TrainingLoop
+from modelnet.training.setup import Opened, Setup, same_caches
+from modelnet.training.train import begun, kept_rows, nothing_left, restored
+from pipeline.errors import OptionsError, OutOfMemory, TrainingDiverged
+from pipeline.text import show_minutes
+
+T = TypeVar("T")
+
+WORTH_SAYING = 60.0  # seconds that are left
+
+
+class Group:
+    """The networks at work. A unit is what is trained at once: the networks of a pass, or one alone.
+
+    Between its turns a network is only in its run folder.
+
+    Args:
+        members: options of all ranks' networks.
+        progress, stop, ranks: as for `train_many`.
+    """
+
+    def __init__(self, members: list[TrainOptions], progress: Progress, stop: Stop, ranks: Ranks) -> None:
+        self.members = members
+        self.progress = progress
+        self.stop = stop
+        self.ranks = ranks
+        self.units = _own_units(passes(members), ranks)
+        self.options = {i: members[i] for unit in self.units for i in unit}
+        self.runs: dict[int, RunFolder] = {}
+        self.opened: Opened | None = None
+        self.of_caches: tuple[Any, ...] = ()
+        self.heard: set[TrainOptions] = set()
+        self.said = _Said(progress)
+        self.guesses: set[Guess] = set()
+        self.images_trained = 0
+
+    def begin(self, stack: ExitStack) -> None:
+        """Make every run folder, with the network as it starts; leave none where one network cannot be trained."""
+        if self.ranks.size > 1:
+            same_caches(self.ranks, open_to_train(self.members[0].cache))
+        size_of = {i: len(unit) for unit in self.units for i in unit}
+        starts: dict[tuple[TrainOptions, int], int] = {}
+        twins = ""
+        try:
+            for i, options in enumerate(self.members):
+                if i in size_of:
+                    with self._threads(options, size_of[i]) as threads:
+                        own = replace(options, threads=threads) if size_of[i] == 1 else options
+                        training = self._begin(i, own, stack)
+                    digest = _digest(training.state.network)
+                    seed = starts.setdefault((replace(options, seed=0, name=None), digest), options.seed)
+                    if seed != options.seed:
+                        twins = twins or f"{seed} and {options.seed}"
+                self.ranks.gather_objects(None)  # one after the other: folders are numbered in the networks' order
+        except BaseException:
+            for run in self.runs.values():
+                run.remove()
+            raise
+        if twins:
+            self.progress.warn(f"the networks of seeds {twins} start alike: --weights or --init zeros sets all weights")
+
+    def _begin(self, i: int, options: TrainOptions, stack: ExitStack) -> TrainingLoop:
+        setup = self._setup(i, options)
+        self.options[i] = options = setup.options
+        counted = f"{setup.cache.path.stem}-{options.model_in_names}"
+        self.runs[i] = run = stack.enter_context(RunFolder.create(options.name, counted))
+        return begun(run, setup, Progress(), self.stop)
+
+    def reopen(self, paths: Sequence[Path], stack: ExitStack) -> None:
+        """Take the run folders of this rank."""
+        for i in self.options:
+            self.runs[i] = stack.enter_context(RunFolder.open_for_writing(paths[i]))
+
+    def _setup(self, i: int, options: TrainOptions) -> Setup:
+        """Return the setup of a network; what is said of a setting, seeds aside, is said once."""
+        setting = replace(options, seed=0, data_seed=0, name=None, threads=None, memory_format=None)
+        progress = Progress() if setting in self.heard else self.said
+        self.heard.add(setting)
+        caches = options.cache, options.val, options.val_fraction, options.device, options.preload
+        opened = self.opened if caches == self.of_caches else None
+        setup = Setup(options, progress, self.runs[i].path if i in self.runs else None, opened=opened)
+        self.opened, self.of_caches = setup.opened, caches
+        return setup
+
+    def train(self) -> SweepResult:
+        """Train the unfinished networks, and write their results."""
+        self._describe()
+        result, count = self.result, len(self.units)
+        self.progress.note(f"{len(result.runs)} networks{self._how()}, in {result.runs[0]} to {result.runs[-1].name}")
+        total, done = sum(map(self._images, self.units)), sum(map(self._images_done, self.units))
+        self.progress.started(result.runs[0], total, done)
+        self._write()
+        for number, unit in enumerate(self.units, 1):
+            if self.stop.signal:
+                break
+            if count > 1:
+                self.progress.note(f"{'pass' if len(unit) > 1 else 'network'} {number} of {count}: {self._label(unit)}")
+            began, had, trained_before = time.monotonic(), self._images_done(unit), self.images_trained
+            self._train_unit(unit)
+            self._write()
+            self.images_trained += max(0, self._images_done(unit) - had)
+            if not trained_before and self.images_trained and not self.stop.signal:
+                self._tell_rest(self.units[number:], time.monotonic() - began)
+        self.stop.signal = max(self.ranks.gather_objects(self.stop.signal or 0)) or None
+        self._share(result.rows)
+        self._share(result.states)
+        self._share(result.trained_accuracy)
+        trained = sum(self.ranks.gather_objects(self.images_trained))
+        self._write()
+        if set(result.states) == {FINISHED} and not trained:
+            self.progress.note(nothing_left(max(member.epochs for member in self.members)))
+        if curves := result.curves():
+            title = f"{result.runs[0].name} to {result.runs[-1].name}: {len(result.runs)} networks"
+            if self.ranks.is_main:
+                guess = self.guesses.pop() if len(self.guesses) == 1 else None
+                first = RunFolder(result.runs[0])
+                first.draw_picture("seeds.png", lambda: group_curves(curves, title, guess), self.progress)
+        elif all(state == NO_MEMORY for state in result.states):
+            raise OutOfMemory("out of memory", result.runs[0], "with every network", "Try a smaller --batch-size")
+        elif all(state in (DIVERGED, NO_MEMORY) for state in result.states):
+            raise TrainingDiverged("training diverged", result.runs[0], "in every network", "Try a smaller --lr")
+        return replace(result, interrupted=self.stop.signal is not None and not all(result.states))
+
+    def _describe(self) -> None:
+        """Begin the result with what the run folders hold."""
+        configs = {i: run.read_config() for i, run in self.runs.items()}
+        counts = {i: [one["images"] for one in config["cache"]["classes"]] for i, config in configs.items()}
+        self.images: dict[int, int] = {i: sum(counts[i]) for i in counts}
+        limits = {i: converged_below(counts[i], options) for i, options in self.options.items()}
+        rows: dict[int, list[EpochRow]] = {i: run.read_metrics() for i, run in self.runs.items()}
+        runs = self._of_all({i: run.path for i, run in self.runs.items()})
+        count = len(self.members)
+        self.result = SweepResult(
+            self.members, runs, self._of_all(rows), [""] * count, self._of_all(limits), [None] * count
+        )
+
+    def _of_all(self, own: dict[int, T]) -> list[T]:
+        """Return the values of all ranks' networks, in the order of the networks."""
+        found = {i: value for part in self.ranks.gather_objects(own) for i, value in part.items()}
+        return [found[i] for i in sorted(found)]
+
+    def _share(self, values: list[T]) -> None:
+        values[:] = self._of_all({i: values[i] for i in self.runs})
+
+    def _write(self) -> None:
+        if self.ranks.is_main:
+            self.result.write()
+
+    def _train_unit(self, unit: list[int]) -> None:
+        """Train the networks of a unit to their end, from wherever they are."""
+        try:
+            with self._threads(self.options[unit[0]], len(unit)):
+                if len(unit) == 1:
+                    self._train_alone(unit[0])
+                else:
+                    self._train_together(unit)
+        except OutOfMemory as error:
+            self.progress.warn(f"{self.runs[unit[0]].path}: {error}")
+            for i in unit:
+                self.result.states[i] = self.result.states[i] or NO_MEMORY
+        if torch.cuda.is_initialized():
+            torch.cuda.empty_cache()  # the next network needs blocks of other sizes
+
+    def _restored(self, i: int, progress: Progress) -> TrainingLoop:
+        training = restored(self.runs[i], self._setup(i, self.options[i]), progress, self.stop)
+        if training.resume_note:
+            self.said.note(training.resume_note)
+        self.result.rows[i] = kept_rows(training, self.progress)
+        self.guesses.add(training.guess())
+        return training
+
+    def _train_alone(self, i: int) -> None:
+        training = self._restored(i, _Part(self.progress))
+        try:
+            ended = training.run_epochs(self.result.rows[i])
+        except TrainingDiverged as error:
+            self.result.states[i] = DIVERGED
+            self.progress.warn(str(error))
+        else:
+            self.result.states[i] = "" if ended.interrupted else FINISHED
+            self.result.trained_accuracy[i] = ended.trained_accuracy
+
+    def _train_together(self, unit: list[int]) -> None:
+        trainings = {i: self._restored(i, Progress()) for i in unit}
+        places: dict[tuple[int, int], list[int]] = defaultdict(list)
+        for i, training in trainings.items():
+            training.seconds_between_saves = inf  # all networks save together
+            places[training.state.epoch, training.state.step].append(i)
+        for (epoch, step), group in sorted(places.items()):
+            if len(places) > 1:
+                self.progress.note(f"{len(group)} networks from epoch {epoch + 1}, batch {step + 1} on")
+            together = [trainings[i] for i in group]
+            sweep_loop = SweepLoop(together, [self.result.rows[i] for i in group], self.progress, self.stop)
+            sweep_loop.run_epochs()
+            for i, diverged, accuracy in zip(group, sweep_loop.diverged, sweep_loop.trained_accuracy, strict=True):
+                self.result.states[i] = DIVERGED if diverged else FINISHED if trainings[i].is_finished else ""
+                self.result.trained_accuracy[i] = accuracy
+
+    def _threads(self, options: TrainOptions, count: int) -> AbstractContextManager[int]:
+        """Set PyTorch's threads for several networks: their batches count as one batch of all images."""
+        return cpu_threads(options.threads, options.model, options.batch_size * self.ranks.size, self.ranks, count)
+
+    def _images(self, unit: Iterable[int]) -> int:
+        """Return how many images all epochs of a unit have."""
+        return max(self._an_epoch(i) * self.options[i].epochs for i in unit)
+
+    def _images_done(self, unit: Iterable[int]) -> int:
+        return min(self._an_epoch(i) * len(self.result.rows[i]) for i in unit)
+
+    def _an_epoch(self, i: int) -> int:
+        options = self.options[i]
+        left_out = self.images[i] % options.batch_size if options.drop_last else 0
+        return self.images[i] - left_out
+
+    def _tell_rest(self, units: list[list[int]], seconds: float) -> None:
+        """Say how long the units that are left will take, judged by the first."""
+        left = sum(self._images(unit) - self._images_done(unit) for unit in units) / self.images_trained * seconds
+        if left > WORTH_SAYING:
+            self.progress.note(f"about {show_minutes(left)} for the other {sum(map(len, units))}")
+
+    def _how(self) -> str:
+        together = [unit for unit in self.units if len(unit) > 1]
+        if not together:
+            return ", one after another"
+        passes = f" in {len(self.units)} passes over the data" if len(self.units) > 1 else ""
+        return f"{passes}; the lines show the median"
+
+    def _label(self, unit: list[int]) -> str:
+        """Return what tells a unit from the others."""
+        first = self.options[unit[0]]
+        if len(unit) == 1:
+            setting = label(first, varied(self.members))
+            return f"{self.runs[unit[0]].path.name}, {f'{setting} ' if setting else ''}seed={first.seed}"
+        names = [name for name in PER_PASS if len({getattr(self.options[other[0]], name) for other in self.units}) > 1]
+        return f"{len(unit)} networks, {label(first, names)}"
+
+
+def _own_units(groups: list[list[int]], ranks: Ranks) -> list[list[int]]:
+    """Return what this rank trains: of each pass with several networks a part, and some of those that are alone.
+
+    Raises:
+        OptionsError: a rank would have none at all.
+    """
+    alone = [group[0] for group in groups if len(group) == 1]
+    several = [group for group in groups if len(group) > 1]
+    if (count := max(map(len, [*several, alone]))) < ranks.size:
+        reason = f"{count} networks in a pass cannot be divided among {ranks.size} ranks"
+        raise OptionsError("too many ranks", None, reason, "Give more --seeds")
+    own = [torch.tensor(group).tensor_split(ranks.size)[ranks.rank].tolist() for group in several]
+    single = torch.tensor(alone, dtype=torch.int64).tensor_split(ranks.size)[ranks.rank].tolist()
+    return sorted([*(part for part in own if part), *([i] for i in single)])
+
+
+def _digest(network: nn.Module) -> int:
+    """Return a number that two networks share only if they have the same weights."""
+    found = xxhash.xxh3_64()
+    for parameter in network.parameters():
+        found.update(parameter.detach().cpu().contiguous().numpy().data)
+    return found.intdigest()
+
+
+class _Said(Progress):
+    """Passes on a note or a warning once."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._said: set[str] = set()
+
+    def note(self, text: str) -> None:
+        """Pass it on, if it is new."""
+        if text not in self._said:
+            self._said.add(text)
+            self._progress.note(text)
+
+    def warn(self, text: str) -> None:
+        """Pass it on, if it is new."""
+        if text not in self._said:
+            self._said.add(text)
+            self._progress.warn(text)
+
+
+class _Part(Progress):
+    """Passes on what one of several networks does; only that it starts, which the group has said of all."""
+
+    def __init__(self, progress: Progress) -> None:
+        self.note = progress.note  # type: ignore[method-assign]
+        self.warn = progress.warn  # type: ignore[method-assign]
+        self.step = progress.step  # type: ignore[method-assign]
+        self.epoch = progress.epoch  # type: ignore[method-assign]

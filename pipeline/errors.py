@@ -18,6 +18,7 @@ PipelineError
 ├── CheckpointError          65
 │   ├── CheckpointDamaged    65
 │   └── CheckpointUnsafe     65  a pickle that would run code
+├── CodeError                65  a person's own code raised an error, does not fit, or is not trusted
 ├── TrainingDiverged         76  the loss is NaN or infinite
 └── RankFailed                   another process of the same training failed, with that one's exit code
 """
@@ -179,6 +180,12 @@ class CheckpointDamaged(CheckpointError):
 
 class CheckpointUnsafe(CheckpointError):
     """The file holds a pickle that would run code. It is never loaded."""
+
+
+class CodeError(PipelineError):
+    """Code of a person's own raised an error, is not what is needed, or is not trusted."""
+
+    exit_code = 65
 
 
 class TrainingDiverged(PipelineError):

@@ -40,6 +40,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--soak-scale", type=float, default=0.01, help="of the full counts of tests/soak, 0..1")
 
 
+@pytest.fixture(autouse=True, scope="session")
+def state_home(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Note what code is trusted in no home of a person."""
+    os.environ["XDG_STATE_HOME"] = str(tmp_path_factory.mktemp("state"))
+
+
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
     """A folder of its own for each test, to do anything with."""

@@ -39,6 +39,9 @@ CHECKPOINT = click.option(
     help="Weights of the last or of the best epoch.  [default: last; best where RUN had --patience]",
 )
 AMP = click.option("--amp/--no-amp", default=None, help="Compute in half precision.  [default: as RUN did]")
+TRUST = click.option(
+    "--trust-code", is_flag=True, help="Execute code that RUN brings and nobody here has trained with."
+)
 DEVICE = click.option("--device", default="auto", help="Device: auto, cpu, cuda or cuda:1.")
 
 
@@ -77,10 +80,11 @@ def click_option(option: Option) -> click.Option:
     types = {int: click.IntRange(0 if option.least is None else int(option.least)), Path: PATH, float: float, str: str}
     return click.Option(
         [option.name, *option.flags, switch if kind is bool else option.flag],
+        multiple=option.repeats,
         type=click.Choice(option.choices) if option.choices else types.get(kind),
         default=None if option.default is MISSING else option.default,
         help=option.help + (f"  [default: {option.default_text}]" if option.default_text else ""),
-        show_default=option.default not in (None, ""),
+        show_default=option.default not in (None, "", ()),
         metavar=option.metavar,
     )
 

@@ -90,7 +90,18 @@ def run(group: click.Group) -> NoReturn:
         advice = f"Activate its environment, or install it. {how_to_install()}" if missing else _RAISE_LIMIT
         fail(f"a library that is needed cannot be loaded: {error}. {advice}", WorkerDied.exit_code, debug)
     except Exception as error:
+        if theirs := of_own_code(error):
+            fail(str(theirs), theirs.exit_code, debug)
         report_bug(error, debug)
+
+
+def of_own_code(error: Exception) -> PipelineError | None:
+    """Return the error that says that a person's own code raised this one; None where it did not."""
+    if "modelnet.nets.own" not in sys.modules:
+        return None
+    from modelnet.nets.own import blame
+
+    return blame(error)
 
 
 def report_bug(error: Exception, debug: bool) -> NoReturn:

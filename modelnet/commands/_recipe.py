@@ -7,7 +7,7 @@ from typing import Any, get_args
 
 import click
 
-from pipeline.recipe import Fit, Interpolation, StoredType, parse_size, show_size
+from pipeline.recipe import Fit, Interpolation, Recipe, StoredType, parse_size, show_size
 
 _LIKE = ("size", "fit", "resize_to", "interpolation", "pad_color", "background", "mean", "std", "exif_rotate")
 
@@ -64,9 +64,9 @@ def refuse_beside_mean_std(mean_std: str | None, others: dict[str, Any]) -> None
 def _preparation(like: str) -> dict[str, Any]:
     path = Path(like)
     if path.is_dir():
-        from modelnet.eval.trained import Trained
+        from modelnet.runs.reader import RunReader
 
-        recipe = Trained.load(path, device="cpu").recipe
+        recipe = Recipe.from_dict(RunReader(path).read_config()["cache"]["recipe"])
     elif path.suffix == ".h5":
         from pipeline.inspect.info import describe_cache
 

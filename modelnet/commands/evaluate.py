@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from modelnet.commands._console import Notes
-from modelnet.commands._options import AMP, CHECKPOINT, DEVICE, PATH, RUN, example
+from modelnet.commands._options import AMP, CHECKPOINT, DEVICE, PATH, RUN, TRUST, example
 from modelnet.commands._process import tell
 
 
@@ -19,6 +19,7 @@ from modelnet.commands._process import tell
 @AMP
 @click.option("-j", "--workers", type=click.IntRange(0), default=0, help="Processes that read batches.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts.")
+@TRUST
 def command(
     run: Path,
     cache: Path | None,
@@ -27,6 +28,7 @@ def command(
     amp: bool | None,
     workers: int,
     as_json: bool,
+    trust_code: bool,
 ) -> None:
     """Measure the network of RUN on its validation images, or on the images of another cache.
 
@@ -36,7 +38,7 @@ def command(
 
     from modelnet.eval.trained import Trained
 
-    trained = Trained.load(run, checkpoint, device, amp)
+    trained = Trained.load(run, checkpoint, device, amp, trust_code=trust_code)
     scores = trained.evaluate(cache, workers, notes := Notes(), keep=True)
     if trained.note:
         notes.note(f"note: {trained.note}")

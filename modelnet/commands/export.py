@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from modelnet.commands._console import Notes, output_errors
-from modelnet.commands._options import CHECKPOINT, PATH, RUN, example
+from modelnet.commands._options import CHECKPOINT, PATH, RUN, TRUST, example
 from modelnet.commands._process import tell
 from pipeline.text import show_path
 
@@ -23,7 +23,10 @@ from pipeline.text import show_path
 )
 @CHECKPOINT
 @click.option("--weights", type=PATH, help="Weights of the frozen network, if RUN was trained on features.")
-def command(run: Path, form: str | None, out: Path | None, checkpoint: str | None, weights: Path | None) -> None:
+@TRUST
+def command(
+    run: Path, form: str | None, out: Path | None, checkpoint: str | None, weights: Path | None, trust_code: bool
+) -> None:
     """Write the network of RUN for other programs, with its recipe for images and its classes.
 
     The network takes batches of any size. The file is read again and must give the same logits within 1e-5.
@@ -37,7 +40,7 @@ def command(run: Path, form: str | None, out: Path | None, checkpoint: str | Non
     from pipeline.system.files import check_can_publish, publish
 
     form = chosen_format(form, out)
-    trained = Trained.load(run, checkpoint, "cpu")
+    trained = Trained.load(run, checkpoint, "cpu", trust_code=trust_code)
     if trained.note:
         Notes().note(f"note: {trained.note}")
     path = out or run / ("safetensors" if form == "safetensors" else "") / f"model{SUFFIXES[form]}"

@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from modelnet.commands._console import Notes
-from modelnet.commands._options import AMP, CHECKPOINT, DEVICE, DONE_WITH_FAILURES, PATH, RUN, example
+from modelnet.commands._options import AMP, CHECKPOINT, DEVICE, DONE_WITH_FAILURES, PATH, RUN, TRUST, example
 from pipeline.text import show_path
 
 
@@ -18,6 +18,7 @@ from pipeline.text import show_path
 @AMP
 @click.option("--weights", type=PATH, help="Weights of the frozen network, if RUN was trained on features.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts, a line for each image.")
+@TRUST
 def command(
     run: Path,
     images: tuple[Path, ...],
@@ -27,6 +28,7 @@ def command(
     amp: bool | None,
     weights: Path | None,
     as_json: bool,
+    trust_code: bool,
 ) -> None:
     """Classify images with the network of RUN. They are prepared bit for bit as its training images were.
 
@@ -37,7 +39,7 @@ def command(
     from modelnet.eval.predict import answer_dict, answer_text, predict
     from modelnet.eval.trained import Trained
 
-    trained = Trained.load(run, checkpoint, device, amp).on_images(weights)
+    trained = Trained.load(run, checkpoint, device, amp, trust_code=trust_code).on_images(weights)
     if trained.note:
         Notes().note(f"note: {trained.note}")
     failed = False

@@ -10,7 +10,7 @@ import click
 from click.core import ParameterSource
 
 from modelnet.commands._console import EpochLines, usage_errors
-from modelnet.commands._options import DEFAULT_CACHES, PATH, example, training_options
+from modelnet.commands._options import DEFAULT_CACHES, PATH, TRUST, example, training_options
 from modelnet.commands._process import end, tell
 from modelnet.commands.report import write_report
 from modelnet.options import OPTIONS
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     help="Train many networks, one for each value: lr=0.003,0.01. Several sweeps and seeds are crossed.",
 )
 @click.option("--resume", "run", type=PATH, metavar="RUN", help="Continue this run folder, or all of a group.csv.")
+@TRUST
 @click.pass_context
 def command(
     ctx: click.Context,
@@ -41,6 +42,7 @@ def command(
     seeds: str | None,
     data_seeds: str | None,
     sweep: tuple[str, ...],
+    trust_code: bool,
     **options: Any,
 ) -> None:
     """Train a network on a cache and keep the results in a new folder runs/<name>/.
@@ -71,10 +73,12 @@ def command(
             process: dict[str, Any] = {"progress": progress, "stop": stop, "ranks": ranks}
             result: TrainResult | SweepResult
             if run is None:
+                if trust_code:
+                    raise click.UsageError("--trust-code is for --resume; leave it out")
                 result = start(ctx, cache, seeds, data_seeds, sweep, options, process)
             else:
                 go_on = resume_many if run.suffix == ".csv" else resume
-                result = go_on(run, **resume_options(ctx), **process)
+                result = go_on(run, trust_code=trust_code, **resume_options(ctx), **process)
             if ranks.is_main:
                 tell_result(result)
         if result.interrupted:
@@ -142,7 +146,7 @@ def resume_options(ctx: click.Context) -> dict[str, Any]:
     """Return the options typed beside --resume; the others are those of the run."""
     given = typed(ctx)
     free = [name for name in given if name in OPTIONS and OPTIONS[name].resumable]
-    if other := given.keys() - {*free, "run"}:
+    if other := given.keys() - {*free, "run", "trust_code"}:
         flags = ", ".join(sorted(given[name] for name in other))
         raise click.UsageError(f"--resume goes on with the run's own options; leave out {flags}")
     return {name: ctx.params[name] for name in free}

@@ -104,7 +104,7 @@ def preparation(trained: Trained) -> dict[str, Any]:
         "crop_size": trained.options.to_dict()["crop_size"],
         "class_ids": trained.class_ids,
         "class_names": trained.class_names,
-        "model": trained.options.model,
+        "model": trained.options.model.rpartition("/")[2],  # of one's own without the folder of its file
         "features": None if trained.features is None else trained.features.to_dict(),
         "run": show_path(trained.run.resolve().name),
     }

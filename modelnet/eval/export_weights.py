@@ -3,6 +3,7 @@
 Names of tensors are those of torchvision or timm, so that both libraries load the file without this package.
 """
 
+import copy
 import json
 import math
 from importlib.metadata import version
@@ -17,6 +18,7 @@ from modelnet.eval.trained import Trained
 from modelnet.nets.head import head_of
 from modelnet.nets.registry import LINEAR, TIMM, build_network
 from modelnet.nets.weights import load_weights
+from modelnet.options.code import is_own
 from pipeline.errors import OptionsError
 from pipeline.recipe import Recipe
 
@@ -43,7 +45,7 @@ def export_weights(trained: Trained, weights: Path | None) -> Exported:
     network = trained.network if trained.features is None else _with_body(trained, name, size, weights)
     data = save({key: tensor.contiguous().clone() for key, tensor in network.state_dict().items()}, {"format": "pt"})
 
-    again = build_network(name, classes, size)
+    again = copy.deepcopy(network) if is_own(name) else build_network(name, classes, size)
     again.load_state_dict(load(data))
     difference = compared(trained.run, "safetensors", network.eval(), again.eval(), (3, *size))
     config = _config(trained, name, network, size)
@@ -88,9 +90,17 @@ def _config(trained: Trained, name: str, network: nn.Module, size: tuple[int, in
         "std": list(trained.recipe.std),
         **crop_of(trained.recipe, size),
     }
-    library = "timm" if name.startswith(TIMM) else "modelnet" if name in ("modelnet", LINEAR) else "torchvision"
+    library = (
+        "timm"
+        if name.startswith(TIMM)
+        else "modelnet"
+        if name in ("modelnet", LINEAR)
+        else "own"
+        if is_own(name)
+        else "torchvision"
+    )
     return {
-        "architecture": name.removeprefix(TIMM),
+        "architecture": name.removeprefix(TIMM).rpartition("/")[2],
         "library": library,
         "num_classes": len(ids),
         "label_names": ids,

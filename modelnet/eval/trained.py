@@ -17,10 +17,13 @@ from modelnet.data.workers import worker_deaths
 from modelnet.eval.evaluate import PREDICTION_COLUMNS, evaluate, prediction_rows
 from modelnet.eval.scores import Scores, score
 from modelnet.nets.backbone import Backbone
+from modelnet.nets.own import OwnCode
 from modelnet.nets.registry import build_network
 from modelnet.nets.weights_file import digest_of
 from modelnet.options import TrainOptions
+from modelnet.options.code import GIVEN, parse_arguments
 from modelnet.progress import EpochRow, Progress
+from modelnet.runs.code import allow, kept_code
 from modelnet.runs.content import check_content, evaluated_weights, features_of
 from modelnet.runs.folder import RunFolder
 from modelnet.runs.tables import criterion
@@ -101,7 +104,15 @@ class Trained:
         )
 
     @classmethod
-    def load(cls, run: Path, checkpoint: str | None = None, device: str = "auto", amp: bool | None = None) -> "Trained":
+    def load(
+        cls,
+        run: Path,
+        checkpoint: str | None = None,
+        device: str = "auto",
+        amp: bool | None = None,
+        network: nn.Module | None = None,
+        trust_code: bool = False,
+    ) -> "Trained":
         """Load the network of a run.
 
         Args:
@@ -110,8 +121,12 @@ class Trained:
                 run: "best" where its `patience` chose that epoch, else "last".
             device: "auto", "cpu", "cuda" or "cuda:1".
             amp: whether to compute in half precision; None as the run did.
+            network: the module that `train` was given, where it was; it takes the weights of the run.
+            trust_code: execute a network of one's own that the run brings, although nobody has trained with it here.
 
         Raises:
+            CodeError: that is not trusted, raises an error, or does not fit.
+            OptionsError: the run needs `network`, or has no use for it.
             RunError: no run there, or it saved no such checkpoint.
             CheckpointError: the checkpoint is damaged, unsafe, or of another format.
             DeviceError: the device is not there.
@@ -124,10 +139,12 @@ class Trained:
         path = os.fspath(folder.checkpoints / name)
         check_content(content, path)
         chosen = choose_device(device)
+        code = _code_of(folder, content, network, trust_code)
         try:
-            network = build_network(**content["model"])
-            network.load_state_dict(evaluated_weights(content))
             recipe, options = Recipe.from_dict(content["recipe"]), TrainOptions.from_dict(content["options"])
+            if network is None:
+                network = build_network(**content["model"], code=code, arguments=parse_arguments(options.model_arg))
+            network.load_state_dict(evaluated_weights(content))
             is_result = checkpoint == result and amp in (None, options.amp)
             options = replace(options, amp=options.amp if amp is None else amp)
             features = features_of(content)
@@ -272,3 +289,16 @@ class Trained:
         asked = None if options.threads is None else min(options.threads, most)
         with cpu_threads(asked, options.model, options.batch_size):
             yield autocast(options.precision, self.device)
+
+
+def _code_of(folder: RunFolder, content: dict[str, Any], network: nn.Module | None, trust_code: bool) -> OwnCode | None:
+    """Return the code of a network of a person's own; None of others, and where a network is given."""
+    name, digests = content["model"]["name"], content.get("code", {})
+    if (network is not None) != name.startswith(GIVEN):
+        if network is not None:
+            raise OptionsError("no network is needed", folder.path, f"the run trained {name}", "Leave it out")
+        reason = f"it was trained from Python, as a {name.removeprefix(GIVEN)} that is kept in no file"
+        raise OptionsError("the network is needed", folder.path, reason, "Use Trained.load(run, network=...)")
+    if trust_code:
+        allow(digests)
+    return kept_code(folder, {"model": name}, digests).get("model")

@@ -53,7 +53,8 @@ def freeze_layers(network: nn.Module, freeze: str | None, norm_stats: str | None
     """
     frozen = set() if freeze is None else frozen_paths(network, freeze)
     for name, parameter in network.named_parameters():
-        parameter.requires_grad_(name not in frozen)
+        if name in frozen:  # others stay as the network was made
+            parameter.requires_grad_(False)
     for path, module in network.named_modules():
         is_norm = isinstance(module, _NormBase)
         if (norm_stats == "keep" and is_norm) or (path in frozen and not (norm_stats == "update" and is_norm)):

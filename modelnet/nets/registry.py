@@ -1,6 +1,6 @@
 """Networks by name: ModelNet, torchvision's classifiers, timm's; weights to start from, out of a local file."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from typing import Any
 
@@ -8,6 +8,8 @@ import torch
 from torch import nn
 
 from modelnet.nets.modelnet import ModelNet
+from modelnet.nets.own import OwnCode, own_network
+from modelnet.options.code import GIVEN
 from pipeline.errors import OptionsError
 from pipeline.text import how_to_install
 
@@ -16,23 +18,37 @@ MODELNET, LINEAR, TIMM = "modelnet", "linear", "timm:"
 _AUXILIARY = ("googlenet", "inception_v3")  # they would return auxiliary logits in training
 
 
-def build_network(name: str, classes: int, size: int | tuple[int, int]) -> nn.Module:
+def build_network(
+    name: str,
+    classes: int,
+    size: int | tuple[int, int],
+    code: OwnCode | None = None,
+    arguments: Mapping[str, Any] | None = None,
+) -> nn.Module:
     """Make the network of that name, its weights drawn from torch's global generator.
 
     Args:
         name: "modelnet", or that of a torchvision classifier, as "resnet18", or one of timm's, as "timm:resnet18";
-            "linear" takes features instead of images.
+            "linear" takes features instead of images; "net.py:Net" is a person's own.
         classes: C, the number of classes.
         size: (height, width) of the images in pixels, or one number for squares; for "linear" D, numbers an image.
+        code: the person's own, where the name is that of one. A name alone never makes a file run.
+        arguments: of that.
 
     Raises:
         OptionsError: no such network, or one that cannot take images of that size.
+        CodeError: a person's own raises an error, or is no network for such images.
     """
     if name == MODELNET:
         return ModelNet(classes, size)
     if name == LINEAR and isinstance(size, int):
         return nn.Linear(size, classes)
     height, width = (size, size) if isinstance(size, int) else size
+    if code is not None:
+        return own_network(code, arguments or {}, classes, (height, width))
+    if name.startswith(GIVEN):
+        reason = f"a {name.removeprefix(GIVEN)} was given from Python, and is kept in no file"
+        raise OptionsError("the network is needed", None, reason, "Give it again: Trained.load(run, network=...)")
     known, make = _timm(height, width) if name.startswith(TIMM) else _torchvision(height, width)
     if name not in known:
         some = [MODELNET, LINEAR, "resnet18", "and torchvision's other classifiers"]

@@ -10,6 +10,8 @@ from pathlib import Path
 from types import NoneType
 from typing import Any
 
+from pipeline.recipe import show_size
+
 
 class Scope(Enum):
     """Where an option may differ, and whether results depend on it."""
@@ -58,13 +60,18 @@ class Option:
     resumable: bool = False
     finder: bool = True
     name: str = ""
-    types: tuple[type, ...] = ()
+    types: tuple[Any, ...] = ()
     default: Any = None
 
     @property
     def flag(self) -> str:
         """The option as it is typed: "--weight-decay"."""
         return f"--{self.name.replace('_', '-')}"
+
+    @property
+    def repeats(self) -> bool:
+        """Whether it may be given several times."""
+        return Ellipsis in self.types
 
     @property
     def sweepable(self) -> bool:
@@ -90,6 +97,10 @@ class Option:
         kind = self.types[0]
         if value is None and NoneType in self.types:
             return None
+        if self.repeats:
+            if not isinstance(value, list | tuple) or not all(isinstance(one, str) for one in value):
+                raise ValueError(f"{self.name} is a list of texts, not {value!r}")
+            return tuple(value)
         if self.parse is not None:
             try:
                 return self.parse(value)
@@ -127,3 +138,12 @@ class Option:
 def declare(scope: Scope, default: Any, help: str, **more: Any) -> Any:
     """Declare a field of `TrainOptions` with its default."""
     return field(default=default, metadata={"option": Option(help, scope, **more)})
+
+
+def plain(value: Any) -> Any:
+    """Return a value of an option as JSON has it; of a size one number where it is that of squares."""
+    if isinstance(value, tuple) and not all(isinstance(one, str) for one in value):
+        return value[0] if value[0] == value[1] else show_size(value)
+    if isinstance(value, tuple):
+        return list(value)
+    return os.fspath(value) if isinstance(value, Path) else value

@@ -1,6 +1,5 @@
 """Every option of training, declared once, and the values that a run has for them."""
 
-import os
 import re
 import shlex
 from collections.abc import Mapping
@@ -9,8 +8,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, cast, get_args
 
-from modelnet.options.declaration import Option, Scope, declare
-from pipeline.recipe import parse_size, show_size
+from modelnet.options.code import EXAMPLE, check_code, is_own
+from modelnet.options.declaration import Option, Scope, declare, plain
+from pipeline.recipe import parse_size
 
 LR_PER_IMAGE, LR_OTHERS = 0.001, 0.001  # SGD's is × batch size; the others scale the gradient themselves
 MIXTURES = ("mixup", "cutmix")
@@ -41,7 +41,13 @@ class TrainOptions:
     val_fraction: float | None = _group(
         None, "Fraction of the images to keep for validation, chosen by their content.", least=0, most=1, open=True
     )
-    model: str = _pass("modelnet", "Network: modelnet, a torchvision classifier, timm:NAME, or linear for features.")
+    model: str = _pass(
+        "modelnet",
+        "Network: modelnet, a torchvision classifier, timm:NAME, linear for features, or your own: net.py:Net.",
+    )
+    model_arg: tuple[str, ...] = _group(
+        (), "Argument of your own network; may be given again.", metavar="KEY=VALUE", needs=("model", (EXAMPLE,))
+    )
     weights: Path | None = _pass(None, "Local file with weights to start from.")
     freeze: str | None = _network(
         None,
@@ -104,6 +110,11 @@ class TrainOptions:
         f"Random changes of training images, new in each epoch: {', '.join(AUGMENTATIONS)}.",
         metavar="KIND,...",
         default_text="none",
+    )
+    augment_code: str | None = _pass(
+        None,
+        "A function of your own that changes each training image before --augment: changes.py:change.",
+        metavar="FILE.py:NAME",
     )
     crop_size: str | int | tuple[int, int] | None = _pass(
         None,
@@ -188,6 +199,7 @@ class TrainOptions:
             raise ValueError(f"augment takes each kind once, not {self.augment!r}")
         in_order = ",".join(kind for kind in AUGMENTATIONS if kind in self.augmentations)
         object.__setattr__(self, "augment", in_order)  # they run in this order, whatever the order on the command line
+        check_code(self.model, self.model_arg, self.augment_code)
         if self.freeze is not None:
             try:
                 re.compile(self.freeze)
@@ -231,9 +243,9 @@ class TrainOptions:
     def idle(self) -> list[str]:
         """A warning for each option that was given and changes nothing beside the others."""
         return [
-            f"{option.flag} {getattr(self, option.name)} changes nothing without {_typed(*option.needs)}"
+            f"{option.flag} {value[0] if option.repeats else value} changes nothing without {_typed(*option.needs)}"
             for option in OPTIONS.values()
-            if option.needs and self._is_idle(option) and getattr(self, option.name) != option.default
+            if option.needs and self._is_idle(option) and (value := getattr(self, option.name)) != option.default
         ]
 
     def _is_idle(self, option: Option) -> bool:
@@ -241,12 +253,13 @@ class TrainOptions:
             return False
         name, values = option.needs
         given = self.augmentations if name == "augment" else (getattr(self, name),)
+        given = (EXAMPLE,) if name == "model" and is_own(self.model) else given
         return not (set(values) & set(given) if values else any(given))
 
     @property
     def model_in_names(self) -> str:
-        """The model for names of files and folders."""
-        return self.model.replace(":", "-")
+        """The model for names of files and folders; of one's own network the class."""
+        return self.model.rpartition(":")[2] if is_own(self.model) else self.model.replace(":", "-")
 
     @property
     def learning_rate(self) -> float:
@@ -266,7 +279,7 @@ class TrainOptions:
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""
         values = {name: getattr(self, name) for name in OPTIONS}
-        return {name: _plain(value) for name, value in values.items()}
+        return {name: plain(value) for name, value in values.items()}
 
     def resolved(self) -> dict[str, Any]:
         """Return plain JSON values as training uses them: the actual learning rate; the default of what is idle."""
@@ -315,15 +328,9 @@ class TrainOptions:
             if isinstance(value, bool):
                 words.append(flag if value else f"--no-{flag.removeprefix('--')}")
             elif value is not None:
-                words += [flag, str(value)]
+                for one in value if isinstance(value, list) else [value]:
+                    words += [flag, str(one)]
         return shlex.join(words)
-
-
-def _plain(value: Any) -> Any:
-    """Return a value of an option as JSON has it."""
-    if isinstance(value, tuple):
-        return value[0] if value[0] == value[1] else show_size(value)
-    return os.fspath(value) if isinstance(value, Path) else value
 
 
 def _typed(name: str, values: tuple[Any, ...]) -> str:

@@ -23,12 +23,15 @@ def options(values: Any, key: str) -> None:
     parsed(TrainOptions.from_dict)(values, key)
 
 
-def _check_option(value: Any, kinds: tuple[type, ...], key: str) -> None:
+def _check_option(value: Any, kinds: tuple[Any, ...], key: str) -> None:
     if value is None and type(None) in kinds:
         return
     if bool in kinds:
         if not isinstance(value, bool):
             raise refused(key, "true or false", value)
+        return
+    if Ellipsis in kinds:
+        list_of(text)(value, key)
         return
     if {int, str} <= set(kinds):
         schema.whole_or_text(value, key)
@@ -62,6 +65,7 @@ _config = record(
         "memory_format": one_of("contiguous", "channels_last"),
         "result": one_of("last", "best"),
         "weights": optional(record({"sha256": text})),
+        "code": mapping(text),
         "versions": mapping(optional(text)),
         "git_commit": optional(text),
     },

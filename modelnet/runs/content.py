@@ -83,7 +83,7 @@ _content = record(
         "rng": _random_state(_RNG_BYTES),
         "rng_cuda": list_of(_random_state(_RNG_CUDA_BYTES)),
     },
-    {"features": optional(config.features), "weights_sha256": optional(text)},
+    {"features": optional(config.features), "weights_sha256": optional(text), "code": mapping(text)},
 )
 
 

@@ -2,6 +2,7 @@
 
     config.json       every option, the seeds, versions, the caches' fingerprints, the command that repeats it
     metrics.csv       one line for each epoch
+    code/             copies of a person's own code, where options name any
     split.csv         one line for each image: training or validation, where one cache is divided
     predictions.csv   one line for each validation image: prediction of the resulting weights
     scores.json       precision, recall and F1 of each class, confusion matrix
@@ -19,7 +20,7 @@ No file holds the folder's own path, so the folder can be moved as a whole.
 
 import fcntl
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -94,8 +95,10 @@ class RunFolder(RunReader):
     def remove(self) -> None:
         """Remove a new folder in which nothing was trained: its name would be taken, and nothing could be resumed."""
         with suppress(OSError):
-            for name in ("config.json", "split.csv", "checkpoints/last.pt"):
+            for name in ("config.json", "split.csv", "checkpoints/last.pt", "code/model.py", "code/augment_code.py"):
                 files.remove(self.path / name)
+            with suppress(FileNotFoundError):
+                (self.path / "code").rmdir()
             self.checkpoints.rmdir()
             self.path.rmdir()
 
@@ -124,6 +127,14 @@ class RunFolder(RunReader):
     def write_config(self, config: dict[str, Any]) -> None:
         """Publish config.json."""
         self._publish("config.json", json_text(config).encode())
+
+    def write_code(self, sources: Mapping[str, bytes]) -> None:
+        """Publish code/<option>.py for each option that names a file of a person's own."""
+        for option, source in sources.items():
+            path = self.code_path(option)
+            with storage_errors(path):
+                path.parent.mkdir(exist_ok=True)
+            publish(source, path)
 
     def append_metrics(self, row: EpochRow) -> None:
         """Add a line to metrics.csv."""

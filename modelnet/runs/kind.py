@@ -12,18 +12,20 @@ from pipeline.recipe import Recipe
 def facts_of(config: dict[str, Any]) -> dict[str, str]:
     """Return what results depend on, as text: options as they were used, weights, images, recipe, program.
 
-    A weights file is its digest: other weights under the same path are others, and a moved file is the same. Runs of
-    earlier versions have no digest, so that their path counts.
+    A file of weights or of code is its digest: another one under the same path is another, a moved one the same. Runs
+    of earlier versions have no digest, so that their path counts.
 
     Args:
         config: of config.json.
     """
     options = TrainOptions.from_dict(config["options"])
     values = {name: value for name, value in options.resolved().items() if not OPTIONS[name].recorded_only}
-    facts = {name: "-" if value in (None, "") else str(value) for name, value in values.items()}
+    facts = {name: "-" if value in (None, "", []) else str(value) for name, value in values.items()}
     facts["epochs"] = describe_epochs(config)
     if weights := config.get("weights"):
         facts["weights"] = f"SHA-256 {weights['sha256'][:12]}"
+    for option in config.get("code", {}).keys() & values.keys():
+        facts[option] = f"{str(values[option]).rpartition(':')[2]} of SHA-256 {config['code'][option][:12]}"
     cache = config["cache"]
     facts["training images"] = f"{cache['images']} of {images_of(cache)[:8]}"
     facts |= {name: str(value) for name, value in Recipe.from_dict(cache["recipe"]).to_dict().items()}

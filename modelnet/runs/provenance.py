@@ -2,6 +2,7 @@
 
 import platform
 import subprocess
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -13,17 +14,20 @@ from modelnet.data.caches import class_counts
 from modelnet.nets.registry import TIMM
 from modelnet.nets.weights_file import digest_of
 from modelnet.options import TrainOptions
+from modelnet.options.code import GIVEN
 from modelnet.runtime.device import CONTIGUOUS
 from modelnet.runtime.ranks import Ranks
 
 _PACKAGES = ("modelnet-cache", "torch", "torchvision", "numpy", "pillow", "simplejpeg")
 
 
-def describe_run(options: TrainOptions, train: Batches, val: Batches | None, device: torch.device) -> dict[str, Any]:
-    """Return the content of config.json, plain JSON values."""
+def describe_run(
+    options: TrainOptions, train: Batches, val: Batches | None, device: torch.device, code: Mapping[str, str]
+) -> dict[str, Any]:
+    """Return the content of config.json, plain JSON values; `code` has the SHA-256 of each file of a person's own."""
     return {
         "options": options.to_dict(),
-        "command": command(options, train.ranks),
+        "command": None if options.model.startswith(GIVEN) else command(options, train.ranks),
         "ranks": train.ranks.size,
         "model": options.model,
         "learning_rate": options.learning_rate,
@@ -35,6 +39,7 @@ def describe_run(options: TrainOptions, train: Batches, val: Batches | None, dev
         "val": None if val is None else describe_images(val),
         "result": result_of(options),
         "weights": None if options.weights is None else {"sha256": digest_of(options.weights)},
+        "code": dict(code),
         "versions": versions(options.model, device),
         "git_commit": git_commit(),
     }

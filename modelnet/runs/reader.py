@@ -25,6 +25,10 @@ class RunReader:
         """The folder of the checkpoints."""
         return self.path / "checkpoints"
 
+    def code_path(self, option: str) -> Path:
+        """Return where the copy of a person's own code is that an option named."""
+        return self.path / "code" / f"{option}.py"
+
     def read_config(self) -> dict[str, Any]:
         """Return the values given to `write_config`.
 

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from modelnet.options import DEVICE
+from modelnet.options.code import is_own
 from modelnet.runtime.ranks import Ranks
 from pipeline.errors import DeviceError, OptionsError, OutOfMemory
 
@@ -80,13 +81,13 @@ def choose_memory_format(model: str, device: torch.device, precision: str) -> st
     """Return the order in memory of the values of an image between the layers of a network.
 
     Convolutions on a CPU, and those in half precision on a GPU, are faster with the channels last. ModelNet has too few
-    channels to gain by it: it gets slower.
+    channels to gain by it: it gets slower. A person's own network may rely on contiguous ones: `view` does.
 
     Returns:
         "contiguous" or "channels_last".
     """
     wins = device.type == "cpu" or precision != "float32"
-    return CHANNELS_LAST if wins and model not in SMALL else CONTIGUOUS
+    return CHANNELS_LAST if wins and model not in SMALL and not is_own(model) else CONTIGUOUS
 
 
 def images_at_once(model: str, device: torch.device) -> int | None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from modelnet.options import TrainOptions
 from modelnet.progress import Progress
+from modelnet.runs.code import allow
 from modelnet.runs.folder import RunFolder
 from modelnet.runtime.interrupt import Stop
 from modelnet.runtime.ranks import Ranks
@@ -70,6 +71,7 @@ def resume_many(
     progress: Progress | None = None,
     stop: Stop | None = None,
     ranks: Ranks | None = None,
+    trust_code: bool = False,
     **changes: Any,
 ) -> SweepResult:
     """Continue all networks of a group from their last checkpoints.
@@ -79,7 +81,7 @@ def resume_many(
     Args:
         table: the group.csv in the folder of the first network.
         progress, stop, ranks: as for `train_many`.
-        changes: as `resume` takes them.
+        trust_code, changes: as `resume` takes them.
 
     Raises:
         RunError: there is no such table, or a run that it names does not exist.
@@ -88,6 +90,8 @@ def resume_many(
     progress, stop, ranks = progress or Progress(), stop or Stop(), ranks or Ranks()
     paths = RunFolder.read_group(table)
     members = [resumed_options(RunFolder(path), changes, Ranks()) for path in paths]
+    for path in paths if trust_code else ():
+        allow(RunFolder(path).read_config().get("code", {}))
     check(members)
     with ExitStack() as stack:
         group = Group(members, progress, stop, ranks)

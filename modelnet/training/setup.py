@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 
 from modelnet.data.batches import Batches
@@ -18,11 +18,14 @@ from modelnet.eval.loss import build_loss
 from modelnet.nets.freeze import freeze_layers, is_frozen, thaw_layers
 from modelnet.nets.head import draw_head
 from modelnet.nets.init import initialize
+from modelnet.nets.own import OwnChange, OwnCode, check_network
 from modelnet.nets.preparation import preparation_hint, pretrained_hint
 from modelnet.nets.registry import build_network
 from modelnet.nets.weights import load_weights
 from modelnet.options import OPTIONS, TrainOptions
+from modelnet.options.code import parse_arguments
 from modelnet.progress import Progress
+from modelnet.runs.code import digests_of, kept_code, named_code, names_of
 from modelnet.runs.folder import RunFolder
 from modelnet.runtime.compile import compile_network
 from modelnet.runtime.device import (
@@ -71,8 +74,10 @@ class Setup:
         run: an earlier run's folder, beside which caches are looked for too.
         ranks: the processes that train together, among which batches are divided.
         opened: of another network that trains on the same images.
+        network: to train, where it was given from Python; None makes the one that the options name.
 
     Attributes:
+        code: files of a person's own, by option.
         cache, batches: what is trained on.
         split: the rows of `cache` to train and to validate on, where it serves for both; else None.
         val, val_batches: what is validated on, or None.
@@ -94,12 +99,14 @@ class Setup:
         run: Path | None = None,
         ranks: Ranks | None = None,
         opened: Opened | None = None,
+        network: nn.Module | None = None,
     ) -> None:
         self.options = options
         if options.tensorboard:
             require_tensorboard()
         self.ranks = ranks = ranks or Ranks()
         self._check_batch_size()
+        self.code = self._read_code(run)
         self.cache = self._open_cache(run) if opened is None else opened.cache
         same_caches(ranks, self.cache)  # before a network is made for its classes
         check_content(self.cache, options)
@@ -109,7 +116,8 @@ class Setup:
         self.autocast = autocast(options.precision, self.device)
         if warning := precision_warning(options.precision, self.device):
             progress.warn(warning)
-        self.state = initial_state(self.cache, options, self.device, ranks)
+        self.state = initial_state(self.cache, options, self.device, ranks, network, self.code.get("model"))
+        self.state.code = digests_of(self.code)
         if options.weights is not None and run is None:  # a resumed run has its own
             self._load_weights(options.weights, progress)
         elif run is None and (hint := pretrained_hint(options.model)):
@@ -133,7 +141,7 @@ class Setup:
             options.workers,
             options.drop_last,
             None if self.split is None else self.split.train,
-            build_augmentation(options, self.cache.recipe),
+            build_augmentation(options, self.cache.recipe, self.code.get("augment_code")),
             build_mixing(options),
             ranks,
             options.crop,
@@ -141,6 +149,10 @@ class Setup:
         if len(self.batches) == 0:
             reason = f"{len(self.batches.subset)} images are less than one batch of {options.batch_size}"
             raise OptionsError("nothing left to train on", options.cache, reason, "Leave out --drop-last")
+        if "augment_code" in self.code:
+            self.cache.read(
+                self.batches.subset[:1], self.batches.augment
+            )  # a mistake in it shows before an epoch begins
         check_smallest_batch(self.state.network, self.batches.plan, shape_of_rows(options, self.cache), options.model)
         for warning in unreached(options) + idle_when_fine_tuning(self.state.network, options):
             progress.warn(warning)
@@ -181,6 +193,12 @@ class Setup:
         """What other networks can share that train on the same images."""
         preloaded = [None if part is None else part.preloaded for part in (self.batches, self.val_batches)]
         return Opened(self.cache, self.split, self.val, self.label_map, preloaded)
+
+    def _read_code(self, run: Path | None) -> dict[str, OwnCode]:
+        names = names_of(self.options)
+        if run is None:
+            return named_code(names)
+        return kept_code(RunFolder(run), names, RunFolder(run).read_config().get("code", {}))
 
     def _check_batch_size(self) -> None:
         """Refuse batches with fewer images than ranks."""
@@ -280,17 +298,23 @@ def same_caches(ranks: Ranks, cache: TensorCache) -> None:
         raise CacheStale("the ranks read different caches", cache.path, reason, "Give all the same file")
 
 
-def build_augmentation(options: TrainOptions, recipe: Recipe) -> Augmentation | None:
-    """Return the augmentation of training images, or None.
+def build_augmentation(options: TrainOptions, recipe: Recipe, code: OwnCode | None = None) -> Augmentation | None:
+    """Return the augmentation of training images, or None; `code` is a person's own.
 
     Raises:
         OptionsError: it cannot be done to such images.
     """
-    if not set(options.augmentations) & set(KINDS) and options.crop is None:
+    if not set(options.augmentations) & set(KINDS) and options.crop is None and code is None:
         return None
     try:
         return Augmentation(
-            options.augmentations, options.data_seed, recipe, options.crop_scale, options.color_jitter, options.crop
+            options.augmentations,
+            options.data_seed,
+            recipe,
+            options.crop_scale,
+            options.color_jitter,
+            options.crop,
+            None if code is None else OwnChange(code),
         )
     except ValueError as error:
         raise OptionsError("no such augmentation of these images", None, str(error), "Leave it out") from error
@@ -303,10 +327,27 @@ def build_mixing(options: TrainOptions) -> Mixing | None:
     return Mixing(options.mixtures, options.data_seed, options.mixup_alpha, options.cutmix_alpha)
 
 
-def initial_state(cache: TensorCache, options: TrainOptions, device: torch.device, ranks: Ranks | None = None) -> State:
-    """Make the network, with the weights that follow from the seed, and its optimizer."""
+def initial_state(
+    cache: TensorCache,
+    options: TrainOptions,
+    device: torch.device,
+    ranks: Ranks | None = None,
+    network: nn.Module | None = None,
+    code: OwnCode | None = None,
+) -> State:
+    """Make the network, with the weights that follow from the seed, and its optimizer.
+
+    Args:
+        cache, options, device, ranks: of the run.
+        network: to train; None makes one.
+        code: of the network, where it is a person's own.
+    """
     torch.manual_seed(options.seed)
-    network = build_network(options.model, len(cache.class_ids), size_of_rows(options, cache))
+    classes, size = len(cache.class_ids), size_of_rows(options, cache)
+    if network is None:
+        network = build_network(options.model, classes, size, code, parse_arguments(options.model_arg))
+    else:
+        check_network(network, classes, (size, size) if isinstance(size, int) else size)
     initialize(network, options.init)
     freeze_layers(network, options.freeze, options.norm_stats)
     place(network, device, options.memory_format or CONTIGUOUS)

@@ -47,6 +47,7 @@ class State:
         scaler: of the gradients, where float16 would lose small ones; it finds its scale in training.
         keeps_gradients: whether gradients are part of the state: the next batch adds to them.
         weights_sha256: of the file of weights that training began from, or None.
+        code: SHA-256 of each file of a person's own, by option.
     """
 
     network: nn.Module
@@ -64,6 +65,7 @@ class State:
     scaler: GradScaler = field(default_factory=lambda: GradScaler("cpu", enabled=False))
     keeps_gradients: bool = False
     weights_sha256: str | None = None
+    code: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.running = RunningMean(self.ranks)
@@ -122,6 +124,7 @@ class State:
             "fingerprint": cache.fingerprint,
             "options": options.to_dict(),
             "weights_sha256": self.weights_sha256,
+            "code": self.code,
             "weights": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "average": {} if self.average is None else self.average.module.state_dict(),

@@ -6,10 +6,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from modelnet.data.caches import has_rows_of
 from modelnet.data.split import SPLIT_COLUMNS, split_rows
 from modelnet.options import TrainOptions
+from modelnet.options.code import GIVEN
 from modelnet.progress import EpochRow, Progress
+from modelnet.runs.code import allow, trust
 from modelnet.runs.folder import RunFolder, UnwrittenRun
 from modelnet.runs.history import parts_of, with_part
 from modelnet.runs.provenance import command, describe_run, result_of
@@ -25,7 +29,11 @@ from pipeline.text import show_path
 
 
 def train(
-    options: TrainOptions, progress: Progress | None = None, stop: Stop | None = None, ranks: Ranks | None = None
+    options: TrainOptions,
+    progress: Progress | None = None,
+    stop: Stop | None = None,
+    ranks: Ranks | None = None,
+    network: nn.Module | None = None,
 ) -> TrainResult:
     """Train a network on a cache, in a new run folder.
 
@@ -34,8 +42,11 @@ def train(
         progress: receives the events of training.
         stop: when it is set, training ends after the current step and saves.
         ranks: the processes that train this network together; None for a single process.
+        network: a module to train, from the weights that it has: (B, 3, H, W) float32 -> logits (B, C). The option
+            `model` is not used then, and the run records that no command repeats it. None makes the network of `model`.
 
     Raises:
+        CodeError: code of your own raises an error, or does not fit.
         SourceError: the cache has fewer than two classes.
         CacheError: a cache cannot be used, or the two caches do not fit together.
         DeviceError: the device does not exist, or its memory is too small.
@@ -45,11 +56,13 @@ def train(
         WorkerDied: a reading process was killed.
     """
     progress, ranks = progress or Progress(), ranks or Ranks()
+    if network is not None:
+        options = replace(options, model=f"{GIVEN}{type(network).__name__}", model_arg=())
     for warning in options.idle:
         progress.warn(warning)
     with ExitStack() as stack:
         threads = stack.enter_context(cpu_threads(options.threads, options.model, options.batch_size, ranks))
-        setup = Setup(replace(options, threads=threads), progress, ranks=ranks)
+        setup = Setup(replace(options, threads=threads), progress, ranks=ranks, network=network)
         run = stack.enter_context(_new_run(options.name, f"{setup.cache.path.stem}-{options.model_in_names}", ranks))
         return begun(run, setup, progress, stop or Stop()).run_epochs([])
 
@@ -63,7 +76,11 @@ def begun(run: RunFolder, setup: Setup, progress: Progress, stop: Stop) -> Train
         progress, stop: as for `train`.
     """
     if run.is_written:
-        run.write_config(describe_run(setup.options, setup.batches, setup.val_batches, setup.device))
+        if warning := trust(setup.code):
+            progress.warn(warning)
+        run.write_code({option: code.source for option, code in setup.code.items()})
+        images = setup.batches, setup.val_batches
+        run.write_config(describe_run(setup.options, *images, setup.device, setup.state.code))
     if setup.split is not None:
         run.write_split(SPLIT_COLUMNS, split_rows(setup.cache, setup.split))
     training = TrainingLoop(setup, run, progress, stop)
@@ -84,6 +101,8 @@ def resume(
     progress: Progress | None = None,
     stop: Stop | None = None,
     ranks: Ranks | None = None,
+    network: nn.Module | None = None,
+    trust_code: bool = False,
     **changes: Any,
 ) -> TrainResult:
     """Continue a run from its last checkpoint; on a CPU, with the same bits as if it had never stopped.
@@ -92,6 +111,8 @@ def resume(
         path: the folder of the run.
         progress, stop, ranks: as for `train`. Another number of ranks than before changes rounding, and what dropout
             draws.
+        network: the module, where the run began with one; it takes the weights of the checkpoint.
+        trust_code: execute code that the run brings, although nobody has trained with it here.
         changes: new values of `epochs`, `device`, `workers`, `preload` or `compile`, and new paths of caches that were
             moved: `cache`, `val`. Nothing else may differ.
 
@@ -106,9 +127,11 @@ def resume(
     with ExitStack() as stack:
         run = stack.enter_context(RunFolder.open_for_writing(path) if ranks.is_main else UnwrittenRun(path))
         options = ranks.first(resumed_options(run, changes, ranks) if ranks.is_main else None)
+        if trust_code:
+            allow(RunFolder(path).read_config().get("code", {}))
         threads = stack.enter_context(cpu_threads(options.threads, options.model, options.batch_size, ranks))
         options = replace(options, threads=threads)
-        training = restored(run, Setup(options, progress, path, ranks), progress, stop or Stop())
+        training = restored(run, Setup(options, progress, path, ranks, network), progress, stop or Stop())
         if training.resume_note:
             progress.note(training.resume_note)
         if training.state.epoch == options.epochs:
@@ -149,6 +172,9 @@ def restored(run: RunFolder, setup: Setup, progress: Progress, stop: Stop) -> Tr
         if cache is not None and not has_rows_of(cache, described["fingerprint"]):
             reason = f"it is not the one that run {path.name} began with"
             raise CacheStale("the cache has changed", cache.path, reason, "Start a new run")
+    if content.get("code", {}) != setup.state.code:
+        reason = "it was saved with other code than config.json names"
+        raise CheckpointError("the checkpoint does not fit", run.checkpoints / "last.pt", reason)
     restore(setup, content, run.checkpoints / "last.pt")
     if setup.state.epoch > options.epochs:
         reason = f"it has {setup.state.epoch} epochs already, and {options.epochs} were asked for"

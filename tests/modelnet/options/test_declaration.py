@@ -21,13 +21,15 @@ each_option = pytest.mark.parametrize("option", OPTIONS.values(), ids=OPTIONS)
 
 def other_value(option: Option) -> Any:
     """Return a value that the option may have and has not by default."""
-    texts = {
+    texts: dict[str, Any] = {
         "model": "resnet18",
         "augment": "flip",
         "device": "cpu",
         "name": "other",
         "crop_size": "48x64",
         "freeze": "fc",
+        "model_arg": ("width=3",),
+        "augment_code": "changes.py:change",
     }
     kind = option.types[0]
     if kind is bool:
@@ -43,7 +45,7 @@ def typed(option: Option) -> list[str]:
     value = other_value(option)
     if isinstance(value, bool):
         return [option.flag if value else f"--no-{option.flag.removeprefix('--')}"]
-    return [option.flag, str(value)]
+    return [option.flag, value[0] if option.repeats else str(value)]
 
 
 def with_other(option: Option) -> TrainOptions:

@@ -11,6 +11,8 @@ from modelnet import TrainOptions
 from modelnet.commands.train import command as train_command
 from modelnet.commands.train import resume_options
 
+NO_OPTIONS = ("run", "seeds", "data_seeds", "sweep", "trust_code")
+
 
 def test_the_command_that_repeats_a_run_gives_its_options_again() -> None:
     options = TrainOptions(
@@ -19,13 +21,13 @@ def test_the_command_that_repeats_a_run_gives_its_options_again() -> None:
     words = shlex.split(options.command())
     assert words[:3] == ["python", "cli.py", "train"]
     values = train_command.make_context("train", words[3:]).params
-    assert [values.pop(name) for name in ("run", "seeds", "data_seeds", "sweep")] == [None, None, None, ()]
+    assert [values.pop(name) for name in NO_OPTIONS] == [None, None, None, (), False]
     assert TrainOptions(**values) == options
 
 
 def test_the_command_line_and_the_interface_have_the_same_defaults() -> None:
     values = train_command.make_context("train", ["--cache", "c.h5"]).params
-    assert [values.pop(name) for name in ("run", "seeds", "data_seeds", "sweep")] == [None, None, None, ()]
+    assert [values.pop(name) for name in NO_OPTIONS] == [None, None, None, (), False]
     assert TrainOptions(**values) == TrainOptions(Path("c.h5"))
 
 

@@ -9,16 +9,16 @@ import torch
 from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 
+from modelnet.data.augmentation import build_augmentation, build_mixing
 from modelnet.data.batches import Batches
 from modelnet.data.caches import class_counts, match_labels, open_to_train, pair_warnings, shard_warnings
-from modelnet.data.mixup import Mixing
 from modelnet.data.preload import Preloaded, check_room
 from modelnet.data.split import Split, split_by_content, split_counts, split_warnings
 from modelnet.eval.loss import build_loss
 from modelnet.nets.freeze import freeze_layers, is_frozen, thaw_layers
 from modelnet.nets.head import draw_head
 from modelnet.nets.init import initialize
-from modelnet.nets.own import OwnChange, OwnCode, check_network
+from modelnet.nets.own import OwnCode, check_network
 from modelnet.nets.preparation import preparation_hint, pretrained_hint
 from modelnet.nets.registry import build_network
 from modelnet.nets.weights import load_weights
@@ -46,8 +46,6 @@ from modelnet.training.state import State, shape_of_rows, size_of_rows
 from modelnet.training.tensorboard import require_tensorboard
 from pipeline import TensorCache
 from pipeline.errors import CacheStale, OptionsError
-from pipeline.load.augment import KINDS, Augmentation
-from pipeline.recipe import Recipe
 from pipeline.text import show_bytes
 
 
@@ -296,35 +294,6 @@ def same_caches(ranks: Ranks, cache: TensorCache) -> None:
     if others:
         reason = f"rank {others[0]} reads another cache there than rank 0"
         raise CacheStale("the ranks read different caches", cache.path, reason, "Give all the same file")
-
-
-def build_augmentation(options: TrainOptions, recipe: Recipe, code: OwnCode | None = None) -> Augmentation | None:
-    """Return the augmentation of training images, or None; `code` is a person's own.
-
-    Raises:
-        OptionsError: it cannot be done to such images.
-    """
-    if not set(options.augmentations) & set(KINDS) and options.crop is None and code is None:
-        return None
-    try:
-        return Augmentation(
-            options.augmentations,
-            options.data_seed,
-            recipe,
-            options.crop_scale,
-            options.color_jitter,
-            options.crop,
-            None if code is None else OwnChange(code),
-        )
-    except ValueError as error:
-        raise OptionsError("no such augmentation of these images", None, str(error), "Leave it out") from error
-
-
-def build_mixing(options: TrainOptions) -> Mixing | None:
-    """Return with which other images training images are mixed, or None."""
-    if not options.mixtures:
-        return None
-    return Mixing(options.mixtures, options.data_seed, options.mixup_alpha, options.cutmix_alpha)
 
 
 def initial_state(

@@ -131,7 +131,7 @@ def resume(
             allow(RunFolder(path).read_config().get("code", {}))
         threads = stack.enter_context(cpu_threads(options.threads, options.model, options.batch_size, ranks))
         options = replace(options, threads=threads)
-        training = restored(run, Setup(options, progress, path, ranks, network), progress, stop or Stop())
+        training = restored(run, Setup(options, progress, path, ranks, network=network), progress, stop or Stop())
         if training.resume_note:
             progress.note(training.resume_note)
         if training.state.epoch == options.epochs:

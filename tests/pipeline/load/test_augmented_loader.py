@@ -12,8 +12,8 @@ from torch.utils.data import DataLoader
 from torchvision.transforms import functional as tv
 
 from modelnet import TrainOptions
+from modelnet.data.augmentation import build_augmentation
 from modelnet.data.batches import Batches
-from modelnet.training.setup import build_augmentation
 from pipeline import CacheDataset, TensorCache, collate, make_loader
 from pipeline.errors import CacheDamaged
 from pipeline.load import augment_rows, kernels, normalize

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @click.command("train", epilog=example("python cli.py train --batch-size 8"), params=training_options())
-@click.option("--seeds", metavar="SEEDS", help="Train many networks at once, one for each seed: 0-15, or 3,5,8.")
+@click.option("--seeds", metavar="SEEDS", help="Train many networks, one for each seed: 0-15, or 3,5,8.")
 @click.option("--data-seeds", metavar="SEEDS", help="Train many networks, one for each order: 0-3. Each needs a pass.")
 @click.option(
     "--sweep",

@@ -57,9 +57,15 @@ def cache(workspace: Path) -> Path:
     return workspace / "c.h5"
 
 
-def values(cache: Path, kind: str, workers: int) -> dict[str, Any]:
+GROUPS: dict[str, dict[str, Any]] = {
+    "one after another": {"model": "shufflenet_v2_x0_5", "opt": "adamw", "lr": 1e-3},
+    "in one pass": {"model_ema": 0.9, "sched": "cosine", "momentum": 0.9},
+}
+
+
+def values(cache: Path, settings: dict[str, Any], workers: int) -> dict[str, Any]:
     common = {"lr": 0.02, "augment": "flip,crop,color", "val": cache, "device": "cpu", "threads": 1, "name": "run"}
-    options: dict[str, Any] = {"batch_size": BATCH, "epochs": EPOCHS, "workers": workers} | common | SETTINGS[kind]
+    options: dict[str, Any] = {"batch_size": BATCH, "epochs": EPOCHS, "workers": workers} | common | settings
     return TrainOptions(cache, **options).to_dict()
 
 
@@ -103,9 +109,9 @@ def digest(content: Any) -> str:
     return found.hexdigest()
 
 
-def outcome(folder: Path) -> dict[str, Any]:
+def outcome(folder: Path, name: str = "run") -> dict[str, Any]:
     """Return all that a run ends with, but for times."""
-    place = folder / "runs" / "run"
+    place = folder / "runs" / name
     kept = {"weights", "optimizer", "average", "averaged", "scaler", "epoch", "best", "stale", "decays", "rng"}
     found: dict[str, Any] = {}
     for name in ("last", "best"):
@@ -118,11 +124,11 @@ def outcome(folder: Path) -> dict[str, Any]:
     return found
 
 
-def cut(rng: random.Random, i: int, operations: int) -> Moment:
-    """Choose the i-th moment."""
+def cut(rng: random.Random, i: int, operations: int, networks: int = 1) -> Moment:
+    """Choose the i-th moment, of networks that are trained one after another."""
     if i % 2 == 0:
         signum = signal.SIGKILL if i % 4 == 0 else signal.SIGTERM
-        return Moment("step", rng.randint(1, EPOCHS * -(-2 * IMAGES // BATCH)), signum)
+        return Moment("step", rng.randint(1, networks * EPOCHS * -(-2 * IMAGES // BATCH)), signum)
     return Moment("file", rng.randint(1, operations), signal.SIGKILL, half=i % 4 == 1)
 
 
@@ -137,7 +143,7 @@ def test_a_run_that_is_cut_anywhere_ends_with_the_same_bits(
     operations = 0
     for i in range(count(20 * len(kinds), 1)):
         kind = kinds[i // 4 % len(kinds)]
-        options = values(cache, kind, workers)
+        options = values(cache, SETTINGS[kind], workers)
         if kind not in expected:
             (workspace / kind).mkdir()
             assert started(workspace / kind, options, Moment()) == DONE
@@ -160,3 +166,37 @@ def test_a_run_that_is_cut_anywhere_ends_with_the_same_bits(
         shutil.rmtree(folder)
     print(f"\n{workers} workers: {dict(figures)}; {operations} operations on files in a run")
     assert figures["killed"] > figures["equal"] // 3
+
+
+@pytest.mark.parametrize("kind", GROUPS)
+def test_a_group_that_is_cut_anywhere_comes_to_the_same_end(
+    cache: Path, workspace: Path, count: Count, started: Started, kind: str
+) -> None:
+    """To the same bits; networks of one pass, killed between their checkpoints, go on in two and round otherwise."""
+    rng, names = random.Random(kind), ("run-seed-0", "run-seed-1")
+    options = values(cache, GROUPS[kind], 0) | {"seeds": [0, 1]}
+    whole = workspace / "whole"
+    whole.mkdir()
+    assert started(whole, options, Moment()) == DONE
+    expected = [outcome(whole, name) for name in names]
+    operations = int((whole / "operations").read_text())
+    figures: Counter[str] = Counter()
+    for i in range(count(20, 4)):
+        folder = workspace / "cut"
+        folder.mkdir()
+        moment = cut(rng, i, operations, len(names) if kind == "one after another" else 1)
+        code = started(folder, options, moment)
+        assert code in (-signal.SIGKILL, STOPPED, DONE), (moment, code)
+        if not (folder / "runs/run-seed-0/group.csv").exists():
+            shutil.rmtree(folder / "runs", ignore_errors=True)  # it was killed before it had begun: it begins anew
+        assert started(folder, options, Moment()) == DONE
+        found = [outcome(folder, name) for name in names]
+        if kind == "in one pass" and code < 0 and found != expected:
+            losses = [[float(row[1]) for row in end["metrics"][1:]] for end in (*found, *expected)]
+            assert losses[:2] == [pytest.approx(rows, abs=1e-3) for rows in losses[2:]], moment
+            figures["equal but for rounding"] += 1
+        else:
+            assert found == expected, moment
+            figures["equal"] += 1
+        shutil.rmtree(folder)
+    print(f"\n{kind}: {dict(figures)}; {operations} operations on files in a group")

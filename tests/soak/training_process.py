@@ -1,6 +1,7 @@
 """Forks training runs that are killed, or asked to stop, at a chosen moment; they need not import torch each.
 
 Reads one JSON line a run from stdin: folder, options, moment; answers with its exit code, negative for a signal.
+A folder has one run, or a group of one for each of the "seeds" among its options.
 """
 
 import faulthandler
@@ -16,7 +17,11 @@ import torch
 from modelnet.options import TrainOptions
 from modelnet.progress import Progress
 from modelnet.runtime.interrupt import stop_on_signals
+from modelnet.sweep import loop as sweep_loop
+from modelnet.sweep.result import SweepResult
+from modelnet.sweep.train import resume_many, train_many
 from modelnet.training import loop
+from modelnet.training.loop import TrainResult
 from modelnet.training.train import resume, train
 from pipeline.system import files
 
@@ -72,11 +77,19 @@ def run(folder: Path, values: dict[str, Any], moment: Moment) -> None:
     torch.set_num_threads(1)
     os.chdir(folder)
     loop.SECONDS_BETWEEN_SAVES = 0.0  # so that there are many moments to be killed at
+    sweep_loop.SECONDS_BETWEEN_SAVES = 0.0  # type: ignore[attr-defined]
     loop.loss_curves = lambda *_: b""  # type: ignore[attr-defined]
     done = _watch_operations(moment)
+    seeds = values.pop("seeds", [])
     options, name = TrainOptions.from_dict(values), "run"
+    table = Path("runs") / f"{name}-seed-0" / "group.csv"
     with stop_on_signals() as stop:
-        if (folder / "runs" / name / "checkpoints" / "last.pt").exists():
+        result: TrainResult | SweepResult
+        if seeds and table.exists():
+            result = resume_many(table, progress=Victim(moment), stop=stop)
+        elif seeds:
+            result = train_many(options, seeds, Victim(moment), stop)
+        elif (folder / "runs" / name / "checkpoints" / "last.pt").exists():
             result = resume(Path("runs") / name, progress=Victim(moment), stop=stop)
         else:
             result = train(options, Victim(moment), stop)

@@ -12,6 +12,8 @@ from modelnet.nets.registry import TIMM, import_timm
 from pipeline.errors import OptionsError
 from pipeline.recipe import Recipe
 
+_SOURCES = "Give a network of torchvision, timm:NAME, the folder of a run, or a cache (.h5)"
+
 
 def preparation_of(name: str) -> dict[str, Any]:
     """Return the recipe options of a network's pretrained weights.
@@ -68,11 +70,11 @@ def _of_torchvision(name: str) -> dict[str, Any]:
     network, _, weights = name.partition(":")
     known = models.list_models(module=models)
     if network not in known:
-        _unknown(network, known)
+        _unknown(network, [*known, *_names_of_timm()])
     available = models.get_model_weights(network)
     choices = [member.name for member in available]
     if weights and weights not in {*choices, "DEFAULT"}:
-        _unknown(weights, choices, f"weights of {network}")
+        _unknown(weights, choices, f"weights of {network}", f"It has {', '.join(choices)}")
     wanted = available[weights or "DEFAULT"].transforms()
     (height, width), (resize_to,) = (wanted.crop_size * 2)[:2], wanted.resize_size
     return _options((height, width), resize_to, wanted.interpolation.value, wanted.mean, wanted.std)
@@ -83,7 +85,7 @@ def _of_timm(name: str) -> dict[str, Any]:
     known = timm.list_pretrained()
     config = timm.get_pretrained_cfg(name.removeprefix(TIMM)) if _is_pretrained(name, known) else None
     if config is None:
-        _unknown(name, [TIMM + other for other in (*timm.list_models(pretrained=True), *known)])
+        _unknown(name, [*_names_of_timm(), *(TIMM + other for other in known)])
     wanted = timm.data.resolve_data_config(pretrained_cfg=config.to_dict())
     size, part, mode = wanted["input_size"][1:], wanted["crop_pct"], wanted["crop_mode"]
     if mode == "squash" and part == 1:
@@ -106,12 +108,20 @@ def _options(
     return {"size": tuple(size), **fit, "interpolation": interpolation, "mean": tuple(mean), "std": tuple(std)}
 
 
+def _names_of_timm() -> list[str]:
+    """List the networks of timm that have weights, as `--like` takes them; none if timm is not installed."""
+    try:
+        known = import_timm().list_pretrained()
+    except OptionsError:
+        return []
+    return list(dict.fromkeys(TIMM + name.partition(".")[0] for name in known))
+
+
 def _is_pretrained(name: str, known: Iterable[str]) -> bool:
     name = name.removeprefix(TIMM)
     return any(name in (other, other.partition(".")[0]) for other in known)
 
 
-def _unknown(name: str, known: Iterable[str], what: str = "network") -> NoReturn:
-    known = list(known)
-    near = list(dict.fromkeys(get_close_matches(name, known))) or known[:3]
-    raise OptionsError(f"no such {what}", None, repr(name), f"Near it: {', '.join(near)}")
+def _unknown(name: str, known: list[str], what: str = "network", otherwise: str = _SOURCES) -> NoReturn:
+    near = get_close_matches(name, known)
+    raise OptionsError(f"no such {what}", None, repr(name), f"Near it: {', '.join(near)}" if near else otherwise)

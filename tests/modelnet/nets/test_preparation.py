@@ -52,7 +52,11 @@ def test_a_row_has_the_bits_of_timms_transform(name: str) -> None:
     [
         ("resnet1", "no such network: 'resnet1'. Near it: resnet"),
         ("modelnet", "no such network"),
-        ("resnet50:V3", "no such weights of resnet50: 'V3'"),
+        ("vit_tiny_patch16_224", "Near it: timm:vit_tiny_patch16_224, "),
+        ("timm:vit_tiny_patch16_22", "Near it: timm:vit_tiny_patch16_224, "),
+        ("runs/nothing", r"Give a network of torchvision, timm:NAME, the folder of a run, or a cache \(\.h5\)"),
+        ("resnet50:V3", "no such weights of resnet50: 'V3'. It has IMAGENET1K_V1, IMAGENET1K_V2"),
+        ("resnet50:IMAGENET_V2", "no such weights of resnet50: 'IMAGENET_V2'. Near it: IMAGENET1K_V2, "),
         ("timm:resnet180", "no such network: 'timm:resnet180'. Near it: timm:resnet18"),
         ("timm:resnet18.nobody", "no such network"),
     ],

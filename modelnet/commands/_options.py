@@ -82,9 +82,9 @@ def click_option(option: Option) -> click.Option:
         [option.name, *option.flags, switch if kind is bool else option.flag],
         multiple=option.repeats,
         type=click.Choice(option.choices) if option.choices else types.get(kind),
-        default=None if option.default is MISSING else option.default,
+        default=None if option.default is MISSING or option.repeats else option.default,
         help=option.help + (f"  [default: {option.default_text}]" if option.default_text else ""),
-        show_default=option.default not in (None, "", ()),
+        show_default=option.default not in (None, ""),
         metavar=option.metavar,
     )
 

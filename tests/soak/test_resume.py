@@ -26,6 +26,7 @@ from pipeline.build.build import build_cache
 from tests.soak.conftest import Count
 from tests.soak.training_process import DONE, STOPPED, Moment
 from tests.support.command_line import REPOSITORY
+from tests.support.own_code import CHANGE, NETWORK
 from tests.support.photos import save_jpeg
 
 Started = Callable[[Path, dict[str, Any], Moment], int]
@@ -45,6 +46,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "head_lr": 10.0,
         "layer_decay": 0.75,
     },
+    "own code": {"model": "../net.py:Net", "model_arg": ["width=3"], "augment_code": "../changes.py:speckle"},
+    "randaugment": {"augment": "rot90,vflip,rotate,grey,blur,randaugment,trivialaugment,flip", "opt": "adamw"},
 }
 
 
@@ -53,6 +56,8 @@ def cache(workspace: Path) -> Path:
     for class_id in ("1", "2"):
         for i in range(IMAGES):
             save_jpeg(workspace / "photos" / class_id / f"{i}.jpg", 70, 64, seed=10 * int(class_id) + i)
+    (workspace / "net.py").write_text(NETWORK)
+    (workspace / "changes.py").write_text(CHANGE)
     build_cache(workspace / "photos", workspace / "c.h5", size=64, dtype="uint8", workers=1)
     return workspace / "c.h5"
 

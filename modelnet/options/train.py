@@ -284,7 +284,7 @@ class TrainOptions:
     def resolved(self) -> dict[str, Any]:
         """Return plain JSON values as training uses them: the actual learning rate; the default of what is idle."""
         values = self.to_dict() | {"lr": float(f"{self.learning_rate:.12g}")}
-        return values | {option.name: option.default for option in OPTIONS.values() if self._is_idle(option)}
+        return values | {option.name: plain(option.default) for option in OPTIONS.values() if self._is_idle(option)}
 
     def compared(self) -> dict[str, Any]:
         """Return what runs of the same options share: the values that results depend on, without the seeds."""

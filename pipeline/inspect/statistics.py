@@ -42,8 +42,13 @@ class Sources:
         smallest, median, largest = sizes
         return (
             f"{counts}; {smallest} to {largest} pixels, median {median}; "
-            f"width / height {self.narrowest:.2f} to {self.widest:.2f}, median {self.median_ratio:.2f}"
+            f"width / height {_ratio(self.narrowest)} to {_ratio(self.widest)}, median {_ratio(self.median_ratio)}"
         )
+
+
+def _ratio(value: float) -> str:
+    """Write an aspect ratio with two decimals, a tiny one with two digits: "1.50", "0.00005"."""
+    return f"{value:.2f}" if value >= 0.1 else np.format_float_positional(value, 2, fractional=False)
 
 
 def describe_sources(reader: Reader) -> Sources | None:

@@ -11,6 +11,7 @@ from pipeline.format.pixel_sums import PixelSums
 from pipeline.format.sharded import open_reader
 from pipeline.inspect import info
 from pipeline.inspect.info import describe_cache
+from pipeline.inspect.statistics import Sources
 from pipeline.shards.build import build_shards
 from tests.support.builds import InThisProcess
 from tests.support.earlier import make_earlier
@@ -79,3 +80,9 @@ def test_sums_of_pixels_are_exact_in_any_order() -> None:
     assert forwards.squares == (rows.astype(np.int64) ** 2).sum(axis=(0, 2, 3)).tolist()
     with pytest.raises(ValueError, match="no pixels"):
         PixelSums().mean_std()
+
+
+def test_the_aspect_ratio_of_a_thin_image_is_not_shown_as_zero() -> None:
+    thin, flat = (20_000, 1), (1, 20_000)
+    text = str(Sources({"PNG": 2}, thin, thin, flat, 1 / 20_000, 1.5, 20_000.0))
+    assert text.endswith("width / height 0.00005 to 20000.00, median 1.50")

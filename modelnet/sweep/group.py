@@ -113,7 +113,7 @@ class Group:
         """Train the unfinished networks, and write their results."""
         self._describe()
         result, count = self.result, len(self.units)
-        self.progress.note(f"{len(result.runs)} networks{self._how()}, in {result.runs[0]} to {result.runs[-1].name}")
+        self.progress.note(self._summary())
         total, done = sum(map(self._images, self.units)), sum(map(self._images_done, self.units))
         self.progress.started(result.runs[0], total, done)
         self._write()
@@ -245,12 +245,13 @@ class Group:
         if left > WORTH_SAYING:
             self.progress.note(f"about {show_minutes(left)} for the other {sum(map(len, units))}")
 
-    def _how(self) -> str:
-        together = [unit for unit in self.units if len(unit) > 1]
-        if not together:
-            return ", one after another"
-        passes = f" in {len(self.units)} passes over the data" if len(self.units) > 1 else ""
-        return f"{passes}; the lines show the median"
+    def _summary(self) -> str:
+        """Say which networks there are, where, and how they are trained."""
+        runs, together = self.result.runs, any(len(unit) > 1 for unit in self.units)
+        how = f" in {len(self.units)} passes over the data" if len(self.units) > 1 else ""
+        how = how if together else ", one after another"
+        median = "; the lines show the median" if together else ""
+        return f"{len(runs)} networks{how}, in {runs[0]} to {runs[-1].name}{median}"
 
     def _label(self, unit: list[int]) -> str:
         """Return what tells a unit from the others."""

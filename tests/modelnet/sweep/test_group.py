@@ -93,6 +93,8 @@ def test_networks_of_a_small_and_of_a_large_kind_make_one_group(cache_path: Path
 
     result = train_many(options_of(cache_path, name="g", epochs=1), [0, 1], heard, sweep={"model": ["modelnet", SMALL]})
 
+    said = f"4 networks in 3 passes over the data, in runs/g-model-modelnet-seed-0 to g-model-{SMALL}-seed-1"
+    assert f"{said}; the lines show the median" in heard.notes
     parts = [note for note in heard.notes if " of 3: " in note]
     assert parts == [
         "pass 1 of 3: 2 networks, model=modelnet",

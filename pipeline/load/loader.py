@@ -81,7 +81,8 @@ def make_loader(
     Raises:
         WorkerDied: workers are asked for, and every folder for temporary files has too long a name.
         IndexError, ValueError: `rows`, `part` or the augmentation is impossible.
-        TypeError: `cache` is not a TensorCache, or a sampler was given; use torch's DataLoader for that.
+        TypeError: `cache` is not a TensorCache, `augment` is no text, or a sampler was given; use torch's DataLoader
+            for that.
     """
     if wrong := {"sampler", "batch_sampler", "num_workers"} & options.keys():
         instead = "its number of processes is called workers"
@@ -99,7 +100,7 @@ def make_loader(
     if augment or crop_size is not None:
         if stored:
             raise ValueError("stored gives images as they are stored, and augment changes them: give one of both")
-        if isinstance(augment, str):
+        if not isinstance(augment, Augmentation):
             augment = _augmentation(cache, augment, seed, crop_size, crop_scale, color_jitter)
         dataset.augment = augment
     all_rows = cache.num_images if part_of_cache is None else part_of_cache
@@ -124,9 +125,11 @@ def _augmentation(
     color_jitter: float,
 ) -> Augmentation:
     """Return the augmentation that a person typed."""
+    if not isinstance(augment or "", str):
+        raise TypeError(f'augment is a text, as "flip,crop", not {augment!r}')
     if cache.features is not None:
         raise ValueError(f"{cache.path} holds features: augment and crop_size change images")
-    typed = [kind.strip() for kind in augment.split(",") if kind.strip()]
+    typed = [kind.strip() for kind in (augment or "").split(",") if kind.strip()]
     if mixed := {"mixup", "cutmix"} & set(typed):
         raise ValueError(f"{min(mixed)} mixes labels too: modelnet's train does that, a loader gives plain labels")
     if not set(typed) <= set(KINDS) or len(set(typed)) < len(typed):

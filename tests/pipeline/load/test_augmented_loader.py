@@ -168,3 +168,18 @@ def test_reading_augmented_batches_leaves_the_cache_alone(cache_path: Path, set_
 def test_an_impossible_augmentation_is_named(options: dict[str, Any], told: str, cache_path: Path) -> None:
     with pytest.raises(ValueError, match=told):
         make_loader(TensorCache(cache_path), **options)
+
+
+@pytest.mark.parametrize("augment", [["flip"], ("flip", "crop"), True])
+def test_an_augmentation_that_is_no_text_is_named(augment: Any, cache_path: Path) -> None:
+    with pytest.raises(TypeError, match='augment is a text, as "flip,crop", not '):
+        make_loader(TensorCache(cache_path), augment=augment)
+
+
+def test_no_augmentation_with_a_crop_size_cuts_the_center(cache_path: Path) -> None:
+    cache = TensorCache(cache_path)
+    loader = make_loader(cache, 8, shuffle=False, augment=None, crop_size=32)  # type: ignore[arg-type]
+
+    images, _ = next(iter(loader))
+
+    assert torch.equal(images, next(iter(make_loader(cache, 8, shuffle=False)))[0][:, :, 16:48, 16:48])

@@ -35,7 +35,8 @@ def frozen_paths(network: nn.Module, freeze: str) -> set[str]:
     count = len(frozen.intersection(parameters))
     if count in (0, len(parameters)):
         what = "no layer" if count == 0 else "every layer"
-        advice = f"There is {', '.join(name for name, _ in network.named_children())}; leave some to train"
+        layers = ", ".join(name for name, _ in network.named_children())
+        advice = f"There is {layers}; leave some to train" if layers else "It is one layer: leave out --freeze"
         raise OptionsError(f"--freeze matches {what}", None, repr(freeze), advice)
     return frozen
 

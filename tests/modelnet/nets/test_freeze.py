@@ -83,3 +83,8 @@ def test_a_thawed_network_trains_as_one_that_was_never_frozen() -> None:
         norms = [m.training for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
         assert all(norms) if norm_stats is None else not any(norms)
         assert network.conv1.training and network.train(False).layer1.training is False
+
+
+def test_freezing_a_network_of_one_layer_is_refused_in_words_of_its_own() -> None:
+    with pytest.raises(OptionsError, match=r"--freeze matches every layer: 'all-but-head'. It is one layer: leave out"):
+        frozen_paths(nn.Linear(4, 2), "all-but-head")

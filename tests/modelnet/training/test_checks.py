@@ -35,6 +35,7 @@ def test_options_of_fine_tuning_that_change_nothing_are_named(
     Setup(TrainOptions(cache_path, device="cpu", **values), heard)
 
     assert [warning for warning in heard.warnings if warning.startswith(said)]
+    assert not [note for note in heard.notes if note.startswith("frozen")]  # no weight is
 
 
 @pytest.mark.parametrize(

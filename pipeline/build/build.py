@@ -30,6 +30,8 @@ from pipeline.build.pool import run_items
 from pipeline.build.report import BuildReport
 from pipeline.build.task import Progress, Task, choose_recipe
 from pipeline.build.worker import DonorCache, Item, Job
+from pipeline.decode.decode import decoder_identity
+from pipeline.decode.formats import JPEG
 from pipeline.errors import SourceError
 from pipeline.format.header import IMAGES_OFFSET, PIXELS, SIDE_FILES, Header
 from pipeline.format.inspection import inspect_images
@@ -222,6 +224,7 @@ class _Build:
             progress(finished, total)
         if not len(todo):
             return
+        decoder_identity(JPEG.name)  # proves decoder and resizing once; forked workers inherit that
         # closed before the lock is released, so that no worker writes while another build runs
         with closing(run_items(job, items(), len(todo), workers, executor)) as finished_chunks:
             for results in finished_chunks:

@@ -1,4 +1,4 @@
-"""Build a cache in shards: each is a file built by the same code, one after another here, or by workers.
+"""Build a cache in shards: each is a file built by the same code, two at a time here, or by workers.
 
 The build of a shard gets its own images only. Shards share nothing but the folder, so independent processes can build
 them, and the next build completes what an interrupted one left.
@@ -10,11 +10,12 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Unpack
 
 from pipeline.build.assess import assess
-from pipeline.build.build import build_file, nothing_decoded
+from pipeline.build.build import nothing_decoded
 from pipeline.build.image_table import ImageTable
 from pipeline.build.output import (
     identity,
@@ -26,6 +27,8 @@ from pipeline.build.output import (
 )
 from pipeline.build.space import room_needed
 from pipeline.build.task import Progress, Task, choose_recipe
+from pipeline.decode.decode import decoder_identity
+from pipeline.decode.formats import JPEG
 from pipeline.errors import OutputError
 from pipeline.format.fingerprint import shards_id
 from pipeline.format.header import Shard
@@ -34,7 +37,8 @@ from pipeline.format.paths import shard_path, shard_paths, shards_at, shards_pat
 from pipeline.format.sharded import open_reader
 from pipeline.recipe import Recipe, RecipeOptions
 from pipeline.shards.choice import ShardChoice, choose_count
-from pipeline.shards.remote import BuiltShard, installed_decoders, run_tasks
+from pipeline.shards.local import AT_A_TIME, build_here, builders
+from pipeline.shards.remote import BuiltShard, build_shard, installed_decoders, run_tasks
 from pipeline.shards.report import ShardsReport, add_up, worker_rates
 from pipeline.source.manifest import Manifest
 from pipeline.source.partition import Partition
@@ -72,7 +76,8 @@ def build_shards(
         rows_per_shard: chooses the number at the first build; later builds keep it.
         only: build only this shard, 0..shards-1.
         choice: which classes and how many images of each; None for all.
-        workers: processes that decode; None for one a core, or, with an executor, for one a shard.
+        workers: processes that decode, shared by the two shards in work; None for one a core for each of the two. With
+            an executor, processes for each shard; None for one.
         executor: builds shards at the same time, each in one of its workers, which see source and cache under the
             same paths as this process: a pool of processes, or a cluster's.
         rebuild: decode everything anew.
@@ -200,21 +205,20 @@ class ShardsBuild:
             raise OutputError(_NO, self.path, why, "Free some space, or give another --out")
 
     def here(self, progress: Progress | None) -> Iterator[BuiltShard]:
-        """Build shards one after another, each with all workers."""
-        total, before = sum(self.sizes[index] for index in self.chosen), 0
-        for index in self.chosen:
-            task = self.task(index)
-            start = time.monotonic()
-            report = build_file(task, wait=self.wait, progress=_shifted(progress, before, total))
-            before += self.sizes[index]
-            yield BuiltShard(index, report, "", time.monotonic() - start)
+        """Build two shards at a time, which share the workers. By default each has one a core: either may be done."""
+        at_a_time = min(AT_A_TIME, len(self.chosen), self.workers or AT_A_TIME)
+        each = self.workers and self.workers // at_a_time
+        tasks = [replace(self.task(index), workers=each) for index in self.chosen]
+        decoder_identity(JPEG.name)  # computed before the fork, not by both
+        with builders(at_a_time) as pool:
+            yield from run_tasks(pool, partial(build_here, wait=self.wait), tasks, progress)
 
     def elsewhere(self, executor: Executor, progress: Progress | None) -> Iterator[BuiltShard]:
         """Build shards in the workers of an executor."""
         tasks = [self.task(index) for index in self.chosen]
         decoder = installed_decoders()
         tasks = [replace(task, path=task.path.absolute(), decoder=decoder) for task in tasks]
-        return run_tasks(executor, tasks, progress)
+        return run_tasks(executor, build_shard, tasks, progress)
 
     def report(self, done: Sequence[BuiltShard]) -> ShardsReport:
         """Add up the reports, and inspect the images of all shards if they are there."""
@@ -242,7 +246,3 @@ def _absolute(manifest: Manifest) -> Manifest:
     """Let a manifest be understood in another folder."""
     archives = [(os.path.abspath(path), found) for path, found in manifest.archives]  # noqa: PTH100 -- bytes
     return replace(manifest, root=manifest.root.absolute(), archives=archives)
-
-
-def _shifted(progress: Progress | None, before: int, total: int) -> Progress | None:
-    return None if progress is None else lambda done, _: progress(before + done, total)

@@ -48,8 +48,10 @@ class BuiltShard:
     seconds: float
 
 
-def run_tasks(executor: Executor, tasks: Sequence[Task], progress: Progress | None) -> Iterator[BuiltShard]:
-    """Build shards in an executor, in any order.
+def run_tasks(
+    executor: Executor, build: Callable[[Task], BuiltShard], tasks: Sequence[Task], progress: Progress | None
+) -> Iterator[BuiltShard]:
+    """Build shards in an executor, each by `build`, in any order.
 
     Raises:
         WorkerDied: a worker died, or cannot do the work; names the worker if it is known.
@@ -59,8 +61,9 @@ def run_tasks(executor: Executor, tasks: Sequence[Task], progress: Progress | No
     futures: dict[Future[BuiltShard], Task] = {}
     with held_signals() as answer_signals:
         try:
+            far.look()
             for task in tasks:
-                futures[executor.submit(build_shard, task)] = task
+                futures[executor.submit(build, task)] = task
             while futures:
                 done = wait(futures, _LOOK_SECONDS, FIRST_COMPLETED).done
                 answer_signals()

@@ -1,7 +1,10 @@
-"""A cache in shards, built here or by an executor (`build`, `choice`, `remote`, `report`, `features`)."""
+"""A cache in shards, built here or by an executor (`build`, `choice`, `local`, `remote`, `report`, `features`)."""
 
+import os
 import re
 import shutil
+import signal
+import time
 from collections.abc import Callable
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import replace
@@ -11,9 +14,12 @@ from typing import Any
 import pytest
 import torch
 
+from pipeline.build import worker
 from pipeline.build.build import build_cache
 from pipeline.build.features import write_features
 from pipeline.build.lock import build_lock
+from pipeline.build.report import BuildReport
+from pipeline.build.task import Task
 from pipeline.errors import CacheBusy, OutputError, SourceError, WorkerDied
 from pipeline.format.features import Features
 from pipeline.format.paths import shard_path
@@ -23,7 +29,7 @@ from pipeline.inspect.plan import plan_build
 from pipeline.inspect.verify import verify_cache
 from pipeline.load.cache import TensorCache
 from pipeline.recipe import Recipe
-from pipeline.shards import build, remote
+from pipeline.shards import build, local, remote
 from pipeline.shards.build import build_shards
 from pipeline.shards.choice import ShardChoice
 from pipeline.shards.remote import build_shard, installed_decoders
@@ -197,21 +203,57 @@ def test_a_disk_too_small_for_all_shards_is_refused_before_any_is_built(
     assert not out.parent.exists()
 
 
-def test_a_killed_build_goes_on_in_the_shard_where_it_was(photos: Path, out: Path, tmp_path: Path) -> None:
-    done = []
+def test_a_stopped_build_goes_on_in_the_shard_where_it_was(
+    photos: Path, out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill_row = worker._fill_row
+
+    def fill_slowly(*arguments: Any) -> worker.Result:
+        time.sleep(0.2)
+        return fill_row(*arguments)
+
+    monkeypatch.setattr(worker, "_fill_row", fill_slowly)
+    monkeypatch.setattr(remote, "_LOOK_SECONDS", 0.02)
 
     def stop(count: int, total: int) -> None:
-        done.append(count)
         if count >= 4:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         build_shards(photos, out, 2, size=SIZE, workers=1, progress=stop)
+    monkeypatch.undo()
     report = build_shards(photos, out, 2, size=SIZE, workers=1)
 
     assert report.kept + report.decoded + 3 == 8 and report.kept >= 1
     build_shards(photos, tmp_path / "whole" / "c.h5", 2, size=SIZE, workers=1)
     assert contents(out.parent) == contents(tmp_path / "whole")
+
+
+def test_two_shards_are_built_at_a_time(photos: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def build_together(task: Task, wait: bool) -> BuildReport:
+        task.path.touch()
+        deadline = time.monotonic() + 20
+        while len(list(out.parent.iterdir())) < 2:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        task.path.unlink()
+        raise CacheBusy("both have begun", task.path)
+
+    monkeypatch.setattr(local, "build_file", build_together)
+
+    with pytest.raises(CacheBusy, match="both have begun"):
+        build_shards(photos, out, 4, size=SIZE)
+
+
+def test_a_build_whose_process_died_says_so_and_goes_on(
+    photos: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local, "build_file", lambda task, wait: os.kill(os.getpid(), signal.SIGKILL))
+    with pytest.raises(WorkerDied, match="the executor broke"):
+        build_shards(photos, out, 2, size=SIZE, workers=1)
+    monkeypatch.undo()
+
+    assert build_shards(photos, out, 2, size=SIZE, workers=1).decoded == 8
 
 
 def test_damage_is_named_with_its_shard_and_mended_there(photos: Path, out: Path) -> None:

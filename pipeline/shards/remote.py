@@ -63,7 +63,10 @@ def run_tasks(
         try:
             far.look()
             for task in tasks:
-                futures[executor.submit(build, task)] = task
+                try:
+                    futures[executor.submit(build, task)] = task
+                except RuntimeError as error:  # it was shut down in the meantime, or is broken
+                    raise _no_workers(task) from error
             while futures:
                 done = wait(futures, _LOOK_SECONDS, FIRST_COMPLETED).done
                 answer_signals()
@@ -84,8 +87,7 @@ def _result(future: "Future[BuiltShard]", task: Task, answer_signals: Callable[[
     except PipelineError:
         raise
     except CancelledError as error:
-        why = "the cluster has no workers any more"
-        raise WorkerDied("the build stopped", task.path, why, f"Start workers. {_GO_ON}") from error
+        raise _no_workers(task) from error
     except BrokenExecutor as error:
         raise WorkerDied("the build stopped", task.path, "the executor broke", _GO_ON) from error
     except Exception as error:
@@ -93,6 +95,11 @@ def _result(future: "Future[BuiltShard]", task: Task, answer_signals: Callable[[
         raise WorkerDied("the build stopped", task.path, why, _GO_ON) from error
     _wait_until_seen(task, done, answer_signals)
     return done
+
+
+def _no_workers(task: Task) -> WorkerDied:
+    why = "the cluster has no workers any more"
+    return WorkerDied("the build stopped", task.path, why, f"Start workers. {_GO_ON}")
 
 
 def _wait_until_seen(task: Task, done: BuiltShard, answer_signals: Callable[[], None]) -> None:

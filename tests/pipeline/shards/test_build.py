@@ -463,3 +463,11 @@ def test_features_of_a_set_are_those_of_a_single_cache(shards_path: Path, cache_
     many = features_of(TensorCache(shards_path), tmp_path / "many.h5")
 
     assert many == features_of(TensorCache(cache_path), tmp_path / "one.h5")
+
+
+def test_an_executor_that_was_shut_down_has_no_workers(photos: Path, out: Path) -> None:
+    executor = ThreadPoolExecutor(1)
+    executor.shutdown()
+
+    with pytest.raises(WorkerDied, match=r"no workers any more\. Start workers\. Run build-cache again"):
+        build_shards(photos, out, 2, size=16, executor=executor)

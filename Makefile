@@ -16,8 +16,8 @@ example: .venv/installed  ## build the cache of data/example and train on it, en
 	$(PY) cli.py build-cache data/example
 	$(PY) cli.py train --batch-size 8
 
-test: .venv/installed  ## all tests, a file a core at a time
-	$(PY) -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
+test: .venv/installed  ## all tests but the long trials of make soak, a file a core at a time
+	$(PY) -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder --ignore tests/soak
 
 check: .venv/installed  ## format, lint, types
 	$(PY) -m ruff format --check .

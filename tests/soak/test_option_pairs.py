@@ -27,6 +27,7 @@ Values = dict[str, Any]
 DRAWN: dict[str, Callable[[random.Random], Any]] = {
     "val_fraction": lambda r: r.uniform(0.2, 0.6),
     "model": lambda r: r.choice(["linear", "squeezenet1_1", "shufflenet_v2_x0_5", "resnet9000"]),
+    "model_arg": lambda r: ("width=3",),
     "freeze": lambda r: r.choice(["features", "classifier.0", "all-but-head", "nothing"]),
     "thaw_epoch": lambda r: r.choice([1, 2, 3]),
     "head_lr": lambda r: r.choice([0.1, 3.0]),
@@ -122,7 +123,8 @@ def test_no_pair_of_options_ends_in_a_bug_or_loses_one(
         monkeypatch.setattr(f"modelnet.training.loop.{drawing}", lambda *of: b"")
     signal.signal(signal.SIGALRM, hung)
     torch.save(ModelNet(2, 64).state_dict(), "weights.pt")
-    paths: Values = {"val": uint8_cache_path, "weights": Path("weights.pt")}
+    Path("changes.py").write_text("def change(image, generator):\n    return 255 - image\n")
+    paths: Values = {"val": uint8_cache_path, "weights": Path("weights.pt"), "augment_code": "changes.py:change"}
     random_numbers = random.Random(0)
     names = [name for name in OPTIONS if name != "cache"]
     pairs = list(combinations(names, 2))

@@ -9,10 +9,13 @@ import pytest
 from modelnet.options import OPTIONS, Option, TrainOptions
 from modelnet.sweep.optimizer import _setting  # private: a forgotten option shows only in the losses of its sweep
 
+NAMES = {"model_arg": ("width=3",), "augment_code": "changes.py:change"}
 COMPARED = [option for option in OPTIONS.values() if option.compared]
 
 
 def another(option: Option) -> Any:
+    if option.name in NAMES:
+        return NAMES[option.name]
     if option.choices:
         return option.choices[-1]
     if option.parse is not None:

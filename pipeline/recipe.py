@@ -1,12 +1,14 @@
 """Define the recipe: how an image becomes a row. It is stored in caches and checkpoints."""
 
 import math
-import re
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, Literal, TypedDict, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, get_args
 
-import numpy as np
-from numpy.typing import NDArray
+from pipeline.text import MAX_SIZE, checked_size, show_size
+
+if TYPE_CHECKING:  # functions import NumPy: the help of the command line names recipes, and makes none
+    import numpy as np
+    from numpy.typing import NDArray
 
 RGB = tuple[float, float, float]
 StoredType = Literal["float32", "uint8"]
@@ -14,7 +16,6 @@ Fit = Literal["squash", "crop", "pad"]
 Interpolation = Literal["bilinear", "bicubic", "lanczos", "box", "nearest"]
 Color = tuple[int, int, int]
 
-MAX_SIZE = 4096
 WITHOUT_KEY: dict[str, Any] = {  # the meaning of a key that a recipe of an earlier version lacks
     "fit": "squash",
     "resize_to": None,
@@ -109,6 +110,8 @@ class Recipe:
                 raise ValueError(f"{name} is True or False, not {getattr(self, name)!r}")
         if type(self.max_megapixels) is not int or self.max_megapixels < 1:
             raise ValueError(f"max_megapixels is a whole number from 1, not {self.max_megapixels!r}")
+        import numpy as np
+
         with np.errstate(all="ignore"):
             if not np.isfinite(normalization_table(self)).all():
                 raise ValueError(f"mean {self.mean} and std {self.std} give numbers beyond float32")
@@ -148,7 +151,7 @@ class Recipe:
     @property
     def row_bytes(self) -> int:
         """Bytes of one stored row."""
-        return math.prod(self.row_shape) * np.dtype(self.dtype).itemsize
+        return math.prod(self.row_shape) * (1 if self.dtype == "uint8" else 4)
 
     @property
     def pixels(self) -> "Recipe":
@@ -215,52 +218,24 @@ def _plain(value: Any, name: str) -> str:
     return " ".join(f"{v:g}" for v in value) if isinstance(value, tuple) else str(value)
 
 
-def parse_size(text: "str | int | tuple[int, int]") -> tuple[int, int]:
-    """Return (height, width) of a size as it is typed: "224" for a square, "192x256" for a rectangle.
-
-    Raises:
-        ValueError: another text, or sides that no image can have.
-    """
-    if not isinstance(text, str):
-        return checked_size(text)
-    if not re.fullmatch(r"[0-9]{1,9}(x[0-9]{1,9})?", text):
-        raise ValueError(f"a size is a number of pixels, 224, or height x width, 192x256, not {text!r}")
-    height, *width = map(int, text.split("x"))
-    return checked_size((height, *width) if width else height)
-
-
-def show_size(size: tuple[int, int]) -> str:
-    """Return a size as it is typed: "224" or "192x256"."""
-    return str(size[0]) if size[0] == size[1] else f"{size[0]}x{size[1]}"
-
-
-def checked_size(size: object) -> tuple[int, int]:
-    """Return (height, width) of one number, for a square, or of a pair.
-
-    Raises:
-        ValueError: anything else, or sides that no image can have.
-    """
-    sides = (size, size) if type(size) is int else size
-    if isinstance(sides, tuple) and len(sides) == 2 and all(type(s) is int and 1 <= s <= MAX_SIZE for s in sides):
-        return sides
-    kind = "(height, width), each" if isinstance(size, tuple) else "a whole number of pixels"
-    raise ValueError(f"size is {kind} from 1 to {MAX_SIZE}, not {size!r}")
-
-
 def _checked_color(name: str, color: object) -> Color:
     if isinstance(color, tuple) and len(color) == 3 and all(type(v) is int and 0 <= v <= 255 for v in color):
         return color
     raise ValueError(f"{name} is three whole numbers (R, G, B) from 0 to 255, not {color!r}")
 
 
-def normalization_table(recipe: Recipe) -> NDArray[np.float32]:
+def normalization_table(recipe: Recipe) -> "NDArray[np.float32]":
     """Tabulate normalization: entry [c, v] of the (3, 256) float32 table is what value v becomes in channel c."""
+    import numpy as np
+
     values_C1V = np.broadcast_to(np.arange(256, dtype=np.uint8), (3, 1, 256))
     return _normalize(values_C1V, recipe)[:, 0]
 
 
-def _normalize(pixels_CHW: NDArray[np.uint8], recipe: Recipe) -> NDArray[np.float32]:
+def _normalize(pixels_CHW: "NDArray[np.uint8]", recipe: Recipe) -> "NDArray[np.float32]":
     """Normalize in three separate float32 steps, as torchvision's `ToTensor` and `Normalize` do: the same bits."""
+    import numpy as np
+
     mean_C11, std_C11 = (np.array(v, np.float32)[:, None, None] for v in (recipe.mean, recipe.std))
     row_CHW = pixels_CHW.astype(np.float32)
     row_CHW /= np.float32(255)
@@ -269,16 +244,20 @@ def _normalize(pixels_CHW: NDArray[np.uint8], recipe: Recipe) -> NDArray[np.floa
     return row_CHW
 
 
-def pixels_to_row(pixels_HWC: NDArray[np.uint8], recipe: Recipe) -> NDArray[Any]:
+def pixels_to_row(pixels_HWC: "NDArray[np.uint8]", recipe: Recipe) -> "NDArray[Any]":
     """Turn (H, W, 3) uint8 pixels into the stored row: (3, H, W) of the recipe's dtype, contiguous."""
+    import numpy as np
+
     pixels_CHW = np.ascontiguousarray(pixels_HWC.transpose(2, 0, 1))
     if recipe.dtype == "uint8":
         return pixels_CHW
     return _normalize(pixels_CHW, recipe)
 
 
-def row_to_pixels(row_CHW: NDArray[Any], recipe: Recipe) -> NDArray[np.uint8] | None:
+def row_to_pixels(row_CHW: "NDArray[Any]", recipe: Recipe) -> "NDArray[np.uint8] | None":
     """Invert `pixels_to_row`: (H, W, 3) uint8, or None where the row does not tell (float32 ran out of digits)."""
+    import numpy as np
+
     if recipe.dtype == "uint8":
         return np.ascontiguousarray(row_CHW.transpose(1, 2, 0))
     table = normalization_table(recipe)

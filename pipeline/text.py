@@ -1,8 +1,10 @@
-"""Text that people read: paths, sizes, rates, columns, shortened lists."""
+"""Text that people read and type: paths, sizes, rates, columns, shortened lists."""
 
 import os
+import re
 from collections.abc import Container, Iterator, Sequence
 
+MAX_SIZE = 4096  # pixels of a side
 SHOWN = 10  # entries that a list shows before it counts the others
 
 
@@ -78,3 +80,35 @@ def align(rows: Sequence[Sequence[str]], left: Container[int] = (0,), gap: str =
         gap.join(row[i].ljust(widths[i]) if i in left else row[i].rjust(widths[i]) for i in columns).rstrip()
         for row in rows
     ]
+
+
+def parse_size(text: "str | int | tuple[int, int]") -> tuple[int, int]:
+    """Return (height, width) of a size as it is typed: "224" for a square, "192x256" for a rectangle.
+
+    Raises:
+        ValueError: another text, or sides that no image can have.
+    """
+    if not isinstance(text, str):
+        return checked_size(text)
+    if not re.fullmatch(r"[0-9]{1,9}(x[0-9]{1,9})?", text):
+        raise ValueError(f"a size is a number of pixels, 224, or height x width, 192x256, not {text!r}")
+    height, *width = map(int, text.split("x"))
+    return checked_size((height, *width) if width else height)
+
+
+def show_size(size: tuple[int, int]) -> str:
+    """Return a size as it is typed: "224" or "192x256"."""
+    return str(size[0]) if size[0] == size[1] else f"{size[0]}x{size[1]}"
+
+
+def checked_size(size: object) -> tuple[int, int]:
+    """Return (height, width) of one number, for a square, or of a pair.
+
+    Raises:
+        ValueError: anything else, or sides that no image can have.
+    """
+    sides = (size, size) if type(size) is int else size
+    if isinstance(sides, tuple) and len(sides) == 2 and all(type(s) is int and 1 <= s <= MAX_SIZE for s in sides):
+        return sides
+    kind = "(height, width), each" if isinstance(size, tuple) else "a whole number of pixels"
+    raise ValueError(f"size is {kind} from 1 to {MAX_SIZE}, not {size!r}")

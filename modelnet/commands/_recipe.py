@@ -7,7 +7,8 @@ from typing import Any, get_args
 
 import click
 
-from pipeline.recipe import Fit, Interpolation, Recipe, StoredType, parse_size, show_size
+from pipeline.recipe import Fit, Interpolation, Recipe, StoredType
+from pipeline.text import parse_size, show_size
 
 _LIKE = ("size", "fit", "resize_to", "interpolation", "pad_color", "background", "mean", "std", "exif_rotate")
 

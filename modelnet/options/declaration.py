@@ -10,7 +10,7 @@ from pathlib import Path
 from types import NoneType
 from typing import Any
 
-from pipeline.recipe import show_size
+from pipeline.text import show_size
 
 
 class Scope(Enum):

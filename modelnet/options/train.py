@@ -10,7 +10,7 @@ from typing import Any, cast, get_args
 
 from modelnet.options.code import EXAMPLE, check_code, is_own
 from modelnet.options.declaration import Option, Scope, declare, plain
-from pipeline.recipe import parse_size
+from pipeline.text import parse_size
 
 LR_PER_IMAGE, LR_OTHERS = 0.001, 0.001  # SGD's is × batch size; the others scale the gradient themselves
 MIXTURES = ("mixup", "cutmix")

@@ -12,7 +12,7 @@ from modelnet.runs import config, schema
 from modelnet.runs.schema import Check, list_of, mapping, number, optional, record, refused, text, whole
 from pipeline.errors import CheckpointError
 from pipeline.format.features import Features
-from pipeline.recipe import parse_size
+from pipeline.text import parse_size
 
 FORMAT = 5
 _RNG_BYTES = 5056  # state of torch's Mersenne Twister on the CPU; of the CUDA generator

@@ -13,7 +13,7 @@ from modelnet.runtime.device import memory_errors
 from pipeline import TensorCache
 from pipeline.errors import OptionsError
 from pipeline.load.batch_plan import BatchPlan
-from pipeline.recipe import show_size
+from pipeline.text import show_size
 
 
 def check_content(cache: TensorCache, options: TrainOptions) -> None:

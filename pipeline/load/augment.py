@@ -17,7 +17,8 @@ from pipeline.load.augment_rows import augment_rows
 from pipeline.load.normalize import normalize, pixels_of
 from pipeline.load.random import NUMBERS, uniform
 from pipeline.load.to_device import send
-from pipeline.recipe import Recipe, show_size
+from pipeline.recipe import Recipe
+from pipeline.text import show_size
 
 if TYPE_CHECKING:
     from pipeline.load.augment_pixels import OwnChange

@@ -15,8 +15,8 @@ from pipeline.load.cache import TensorCache
 from pipeline.load.dataset import CacheDataset, Sample, collate
 from pipeline.load.random import seeded_generator
 from pipeline.load.sampler import EpochSampler, RankBatchSampler
-from pipeline.recipe import parse_size, show_size
 from pipeline.system.processes import has_room_for_sockets
+from pipeline.text import parse_size, show_size
 
 
 class CacheLoader(DataLoader[Sample]):

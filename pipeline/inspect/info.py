@@ -40,7 +40,8 @@ def describe_cache(path: Paths, *, mean_std: bool | None = None) -> "CacheInfo":
         `fingerprint`, `file_bytes`, `shards`, `shard`, `failed`, `inspection`; `sources` with the `formats` of the
         image files and their counts, the (height, width) of the `smallest`, `median` and `largest` by pixels, and the
         `narrowest`, `median_ratio` and `widest` of width / height; and `mean_std`, two tuples (R, G, B) on the scale
-        0 to 1. `sources` is None for a cache of an earlier version, `mean_std` if the rows were not read.
+        0 to 1. `sources` is None for a cache of an earlier version, `mean_std` if the rows were not read, or one of
+        them is damaged.
 
     Raises:
         CacheMissing, CacheUnsafe, CacheDamaged, CacheError, AccessDenied, StorageError: it cannot be opened.

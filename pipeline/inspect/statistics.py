@@ -79,16 +79,21 @@ def _by_pixels(sizes: NDArray[np.int64], place: int) -> Size:
     return area // width, width
 
 
-def pixel_statistics(reader: Reader) -> tuple[RGB, RGB]:
+def pixel_statistics(reader: Reader) -> tuple[RGB, RGB] | None:
     """Read every row, and return mean and standard deviation of the stored pixels per channel, on the 0..1 scale.
 
     Args:
         reader: of a cache of images, at least one.
+
+    Returns:
+        None where a row is damaged; `verify` says which.
     """
     sums, recipe = PixelSums(), reader.recipe
     for file in reader.shards if isinstance(reader, ShardedReader) else [reader]:
-        for row_CHW in file.images:
-            sums.add(row_CHW)
+        for row in range(file.num_images):
+            if not file.row_is_good(row):
+                return None
+            sums.add(file.images[row])
     if recipe.dtype == "uint8":
         return sums.mean_std(255)
     means, deviations = sums.mean_std()

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from pipeline.build.build import build_cache
+from pipeline.format.header import IMAGES_OFFSET
 from pipeline.format.pixel_sums import PixelSums
 from pipeline.format.sharded import open_reader
 from pipeline.inspect import info
@@ -86,3 +87,11 @@ def test_the_aspect_ratio_of_a_thin_image_is_not_shown_as_zero() -> None:
     thin, flat = (20_000, 1), (1, 20_000)
     text = str(Sources({"PNG": 2}, thin, thin, flat, 1 / 20_000, 1.5, 20_000.0))
     assert text.endswith("width / height 0.00005 to 20000.00, median 1.50")
+
+
+def test_a_damaged_row_counts_in_no_mean(cache_path: Path, tmp_path: Path) -> None:
+    data = bytearray(cache_path.read_bytes())
+    data[IMAGES_OFFSET : IMAGES_OFFSET + 4] = b"\x01\x00\x80\x7f"  # a NaN that warns when it is cast
+    (tmp_path / "c.h5").write_bytes(data)
+
+    assert describe_cache(tmp_path / "c.h5", mean_std=True).mean_std is None

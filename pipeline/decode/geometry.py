@@ -74,6 +74,7 @@ def _pad(pixels_HWC: NDArray[np.uint8], recipe: Recipe) -> NDArray[np.uint8]:
     if recipe.pad_color == "edge":
         below, right = recipe.size[0] - height - top, recipe.size[1] - width - left
         return np.pad(pixels_HWC, ((top, below), (left, right), (0, 0)), "edge")
-    padded_HWC = np.full((*recipe.size, 3), recipe.pad_color, np.uint8)
+    color_W3 = np.tile(np.array(recipe.pad_color, np.uint8), recipe.size[1])
+    padded_HWC = np.tile(color_W3, recipe.size[0]).reshape(*recipe.size, 3)  # five times as fast as by three bytes
     padded_HWC[top : top + height, left : left + width] = pixels_HWC
     return padded_HWC

@@ -1,9 +1,7 @@
 """How fast random crops make batches, alone and beside a busy process, and what they add to epochs of training."""
 
 import contextlib
-import subprocess
-import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -15,7 +13,7 @@ from benchmarks.dataset import Workplace
 from benchmarks.peers import CROP_SCALE, Epochs, load_peers
 from benchmarks.reading import Stores, Systems, checked
 from benchmarks.tables import Table, compare
-from benchmarks.timing import Measured, images_a_second, interleave, seconds
+from benchmarks.timing import Measured, busy_process, images_a_second, interleave, seconds
 from benchmarks.training import batch_in_memory, plain_loop, threads
 from modelnet import TrainOptions, train
 from modelnet.progress import EpochRow, Progress
@@ -59,17 +57,6 @@ def measure(work: Workplace) -> list[Table]:
 def loader(cache: TensorCache, batch_size: int, augment: str) -> Iterable[Tensor]:
     """As `train` reads them."""
     return Epochs(make_loader(cache, batch_size, pin_memory=False, augment=augment, crop_scale=CROP_SCALE))
-
-
-@contextlib.contextmanager
-def busy_process() -> Iterator[None]:
-    """Keep one core busy."""
-    process = subprocess.Popen([sys.executable, "-c", "while True: pass"])
-    try:
-        yield
-    finally:
-        process.kill()
-        process.wait()
 
 
 Figures = dict[str, dict[str, Measured]]  # column -> system

@@ -4,9 +4,9 @@ import multiprocessing
 import os
 import shutil
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from benchmarks.dataset import Photographs, Workplace, replicate
 from benchmarks.peers import Peer, load_peers
@@ -16,7 +16,7 @@ from pipeline import build_cache
 from pipeline.build.worker import Item, Job, fill_rows
 from pipeline.decode.decode import decode
 from pipeline.format.header import IMAGES_OFFSET
-from pipeline.recipe import Recipe, StoredType
+from pipeline.recipe import Fit, Recipe, StoredType
 from pipeline.source.reader import read_image
 from pipeline.source.scan import scan_source
 from pipeline.system import files
@@ -39,17 +39,11 @@ def measure(work: Workplace) -> list[Table]:
     measures["ours, uint8, from a tar"] = building.of(building.ours("uint8", archive))
     measures["decode + resize alone"] = building.of(building.decode)
     measures["decode + resize alone, Pillow"] = building.of(building.decode_plainly)
-    for peer in peers:
-        if peer.build is not None:
-            try:
-                building.of(building.peer(peer))()
-            except Exception as error:  # an installation of another system may fail in any way
-                skipped.append(f"{peer.name} is skipped: {type(error).__name__}: {error}")
-            else:
-                measures[peer.name] = building.of(building.peer(peer))
+    peers = [peer for peer in peers if peer.build is not None and works(building, peer, skipped)]
+    measures |= {peer.name: building.of(building.peer(peer)) for peer in peers}
     work.say("building with every builder in turn")
     measured = interleave(measures, work.rounds, between=os.sync)
-    others = tuple(peer.name for peer in peers if peer.name in measured)
+    others = tuple(peer.name for peer in peers)
     against = {
         "× fastest peer": others,
         "× bare float32": (_bare("float32"),),
@@ -65,7 +59,36 @@ def measure(work: Workplace) -> list[Table]:
         "Ours and bare processes wait until the bytes are on the disk; the peers do not.",
         *skipped,
     ]
-    return [table]
+    return [table, fits(photos, work, peers)]
+
+
+def works(building: "Building", peer: Peer, skipped: list[str]) -> bool:
+    """Try a peer, and add the reason to `skipped` where it fails."""
+    try:
+        building.of(building.peer(peer))()
+    except Exception as error:  # an installation of another system may fail in any way
+        skipped.append(f"{peer.name} is skipped: {type(error).__name__}: {error}")
+        return False
+    return True
+
+
+def fits(photos: Path, work: Workplace, peers: Sequence[Peer]) -> Table:
+    """Compare builders on each way to make a square of a photograph; all store 8-bit pixels."""
+    measures: dict[str, dict[str, Callable[[], float]]] = {}
+    for fit in get_args(Fit):
+        building = Building(photos, work.folder / "built", fit)
+        measures[fit] = {"ours": building.of(building.ours("uint8"))}
+        measures[fit] |= {peer.name: building.of(building.peer(peer)) for peer in peers}
+    work.say("building with each fit in turn")
+    flat = {f"{fit} {name}": one for name in measures["squash"] for fit, by in measures.items() for one in [by[name]]}
+    measured = interleave(flat, work.rounds, between=os.sync)
+    columns = {fit: {name: measured[f"{fit} {name}"] for name in by} for fit, by in measures.items()}
+    against = {"× fastest peer": tuple(peer.name for peer in peers)} if peers else {}
+    table = compare(f"Building by fit, uint8, with {WORKERS} workers, images/s", columns, against)
+    squash = measured["squash ours"]
+    ratios = (f"{fit} {measured[f'{fit} ours'].over(squash):.2f}" for fit in columns if fit != "squash")
+    table.notes.append(f"Ours against ours, squashed: {', '.join(ratios)}.")
+    return table
 
 
 def _bare(dtype: StoredType) -> str:
@@ -87,11 +110,12 @@ def pack(photos: Path, path: Path) -> Path:
 class Building:
     """Ways to build from one folder, each into a place that is deleted afterwards."""
 
-    def __init__(self, photos: Path, place: Path) -> None:
+    def __init__(self, photos: Path, place: Path, fit: Fit = "squash") -> None:
         manifest = scan_source(photos)
         self.photos = photos
         self.place = place
-        self.images = Photographs(photos)
+        self.fit = fit
+        self.images = Photographs(photos, fit=fit)
         self.paths = [manifest.path(candidate) for candidate in range(len(manifest.names))]
 
     def of(self, build: Callable[[Path], object]) -> Callable[[], float]:
@@ -108,7 +132,7 @@ class Building:
 
     def ours(self, dtype: StoredType, source: Path | None = None) -> Callable[[Path], object]:
         """The project's own."""
-        return lambda path: build_cache(source or self.photos, path, dtype=dtype)
+        return lambda path: build_cache(source or self.photos, path, dtype=dtype, fit=self.fit)
 
     def peer(self, peer: Peer) -> Callable[[Path], object]:
         """Another's."""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 
 from benchmarks.peers import Images
 from pipeline import build_cache
@@ -17,7 +17,7 @@ from pipeline.build.partial import PartialBuild
 from pipeline.build.stat_cache import write_stats
 from pipeline.format.header import IMAGES_OFFSET
 from pipeline.format.reader import CacheReader, row_hash
-from pipeline.recipe import Recipe, StoredType
+from pipeline.recipe import Fit, Recipe, StoredType
 from pipeline.source.manifest import Manifest
 from pipeline.source.packed import PackedNames
 from pipeline.source.reader import Stat
@@ -94,21 +94,38 @@ def replicate(source: Path, target: Path, images: int) -> Path:
 
 
 class Photographs(Images):
-    """Index -> ((S, S, 3) uint8, label), decoded as anybody does it: Pillow, RGB, bilinear."""
+    """Index -> ((S, S, 3) uint8, label), decoded as anybody does it: Pillow, RGB, bilinear.
 
-    def __init__(self, source: Path, size: int = 224) -> None:
+    Args:
+        source: a folder of photographs, a class a folder.
+        size: S.
+        fit: how they become squares, as `build_cache` has it.
+    """
+
+    def __init__(self, source: Path, size: int = 224, fit: Fit = "squash") -> None:
         manifest = scan_source(source)
         self.paths = [manifest.path(candidate) for candidate in range(len(manifest.names))]
         self.labels = manifest.labels.tolist()
         self.size = size
+        self.fit = fit
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def __getitem__(self, index: int) -> tuple[NDArray[np.uint8], int]:
         with Image.open(os.fsdecode(self.paths[index])) as image:
-            resized = image.convert("RGB").resize((self.size, self.size), Image.Resampling.BILINEAR)
+            resized = self._fitted(image.convert("RGB"))
         return np.asarray(resized), self.labels[index]
+
+    def _fitted(self, image: Image.Image) -> Image.Image:
+        if self.fit == "pad":
+            return ImageOps.pad(image, (self.size, self.size), Image.Resampling.BILINEAR, (128, 128, 128))
+        if self.fit == "squash":
+            return image.resize((self.size, self.size), Image.Resampling.BILINEAR)
+        shorter, side = min(image.size), int(self.size / 0.875)
+        image = image.resize((side * image.width // shorter, side * image.height // shorter), Image.Resampling.BILINEAR)
+        left, top = ((whole - self.size) // 2 for whole in image.size)
+        return image.crop((left, top, left + self.size, top + self.size))
 
 
 class StoredPixels(Images):

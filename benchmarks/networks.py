@@ -7,7 +7,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from torch.nn.functional import cross_entropy
 from benchmarks.dataset import Workplace
 from benchmarks.features import BATCH, CPU, NETWORKS, drawn, note_on_precision, precisions
 from benchmarks.tables import Table
-from benchmarks.timing import Measured, seconds
+from benchmarks.timing import Measured, busy_process, seconds
 from modelnet import TrainOptions, train
 from modelnet.nets.registry import MODELNET, build_network
 from modelnet.progress import EpochRow, Progress
@@ -127,17 +127,6 @@ def _speed_up(name: str, batch: int, policy: str, rounds: int) -> str:
         environment["OMP_WAIT_POLICY"] = policy
     ended = subprocess.run(command, env=environment, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True, check=True)
     return ended.stdout.strip()
-
-
-@contextlib.contextmanager
-def busy_process() -> Iterator[None]:
-    """Let another process compute inside the block."""
-    process = subprocess.Popen([sys.executable, "-c", "while True: pass"])
-    try:
-        yield
-    finally:
-        process.kill()
-        process.wait()
 
 
 def main() -> None:

@@ -1,9 +1,12 @@
 """Rounds in which every system has its turn, and what they say: medians, spread, ratios of the same round."""
 
+import contextlib
 import random
 import statistics
+import subprocess
+import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from torch import Tensor
@@ -86,3 +89,14 @@ def number(value: float) -> str:
         digits += 1
     rounded = round(value, digits)
     return f"{rounded:,.{max(0, digits)}f}"
+
+
+@contextlib.contextmanager
+def busy_process() -> Iterator[None]:
+    """Keep one core busy."""
+    process = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    try:
+        yield
+    finally:
+        process.kill()
+        process.wait()

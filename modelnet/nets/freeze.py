@@ -78,6 +78,7 @@ def is_frozen(network: nn.Module) -> bool:
 
 def _hold(module: nn.Module) -> None:
     """Keep a module in evaluation mode, whatever mode the network is put into."""
+    # of this module alone: a subclass would change its type, by which others know it
     module.train = MethodType(_stay, module)  # type: ignore[method-assign]
     module.training = False
 

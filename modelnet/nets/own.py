@@ -159,9 +159,9 @@ def own_network(code: OwnCode, arguments: Mapping[str, Any], classes: int, size:
     """
     network_of = code.load()
     with blamed(code):
-        network = network_of(classes, **arguments)
+        network: nn.Module = network_of(classes, **arguments)
         check_network(network, classes, size, code.path, code.name)
-    return network  # type: ignore[no-any-return]
+    return network
 
 
 def check_network(

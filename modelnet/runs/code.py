@@ -88,7 +88,8 @@ def trust(code: dict[str, OwnCode]) -> str:
 
 def _place() -> Path:
     state = os.environ.get("XDG_STATE_HOME", "")
-    return Path(state if Path(state).is_absolute() else os.path.expanduser("~/.local/state")) / "modelnet" / "trusted"  # noqa: PTH111
+    home = os.path.expanduser("~/.local/state")  # noqa: PTH111 -- Path's raises where nobody knows a home
+    return Path(state if Path(state).is_absolute() else home) / "modelnet" / "trusted"
 
 
 def _trusted() -> set[str]:

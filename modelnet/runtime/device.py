@@ -103,7 +103,7 @@ def place(network: nn.Module, device: torch.device, memory_format: str) -> None:
     """
     with memory_errors(device):
         if memory_format == CHANNELS_LAST:
-            network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+            network.to(device).to(memory_format=torch.channels_last)
         else:
             network.to(device)
 

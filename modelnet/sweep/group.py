@@ -311,7 +311,20 @@ class _Part(Progress):
     """Passes on what one of several networks does; only that it starts, which the group has said of all."""
 
     def __init__(self, progress: Progress) -> None:
-        self.note = progress.note  # type: ignore[method-assign]
-        self.warn = progress.warn  # type: ignore[method-assign]
-        self.step = progress.step  # type: ignore[method-assign]
-        self.epoch = progress.epoch  # type: ignore[method-assign]
+        self._progress = progress
+
+    def note(self, text: str) -> None:
+        """Pass it on."""
+        self._progress.note(text)
+
+    def warn(self, text: str) -> None:
+        """Pass it on."""
+        self._progress.warn(text)
+
+    def step(self, images: int) -> None:
+        """Pass it on."""
+        self._progress.step(images)
+
+    def epoch(self, row: EpochRow, epochs: int) -> None:
+        """Pass it on."""
+        self._progress.epoch(row, epochs)

@@ -3,7 +3,6 @@
 import io
 import random
 import struct
-import warnings
 from collections import Counter
 from collections.abc import Callable
 from importlib.resources import files
@@ -11,14 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 from PIL import Image
-from PIL.AvifImagePlugin import AvifImageFile
-from pillow_heif import HeifImageFile, from_pillow
+from pillow_heif import from_pillow
 
 from pipeline.build.build import build_cache
-from pipeline.decode.formats import AVIF, BMP, GIF, HEIC, PNG, TIFF, WEBP, Format, recognize
-from pipeline.recipe import pixels_to_row
+from pipeline.decode.formats import AVIF, BMP, GIF, HEIC, PNG, TIFF, WEBP, Format
+from tests.soak.oracle import oracle
 from tests.soak.trees import RECIPE, photograph, rows_of
 from tests.support.tiffs import tiff
 
@@ -75,27 +72,6 @@ def damage(data: bytes, rng: random.Random) -> bytes:
             bad[head : head + len(field)] = number.to_bytes(len(field), rng.choice(["little", "big"]))
             head = rng.randrange(min(len(bad), 300))
     return bytes(bad)
-
-
-def oracle(data: bytes) -> NDArray[np.float32] | None:
-    """Decode as Pillow itself does."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            image: Image.Image
-            kind = recognize(data)
-            if kind in (AVIF, HEIC):  # `Image.open` looks at the major brand only
-                image = (AvifImageFile if kind == AVIF else HeifImageFile)(io.BytesIO(data))
-            else:
-                image = Image.open(io.BytesIO(data), formats=() if isinstance(kind, str) else (kind.name.upper(),))
-            if image.width * image.height > 64_000_000:
-                return None
-            rgb = image.convert("RGB")
-        except Exception:
-            return None
-    pixels = np.asarray(rgb.resize(RECIPE.size, Image.Resampling.BILINEAR))
-    row: NDArray[np.float32] = pixels_to_row(pixels, RECIPE)
-    return row
 
 
 @pytest.mark.parametrize("form", [PNG, GIF, BMP, TIFF, WEBP, AVIF, HEIC], ids=lambda form: form.name)

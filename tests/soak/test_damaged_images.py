@@ -1,6 +1,5 @@
 """Damaged JPEGs among good ones: each that does not decode is named with its reason, and the good ones lose nothing."""
 
-import io
 import random
 import subprocess
 import sys
@@ -11,15 +10,13 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
-import numpy as np
 import pytest
-from numpy.typing import NDArray
 from PIL import Image, ImageFile
 
 from pipeline.build.build import build_cache
 from pipeline.build.report import BuildReport
 from pipeline.decode import decode as decoding
-from pipeline.recipe import pixels_to_row
+from tests.soak.oracle import oracle
 from tests.soak.trees import RECIPE, photograph, rows_of
 from tests.support.builds import InThisProcess
 
@@ -58,22 +55,6 @@ def damage(data: bytes, rng: random.Random) -> bytes:
     else:
         bad += rng.randbytes(100)
     return bytes(bad)
-
-
-def oracle(data: bytes) -> NDArray[np.float32] | None:
-    """Decode as Pillow itself does, under the rules for sources: JPEG or PNG, at most 64 megapixels."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            image = Image.open(io.BytesIO(data), formats=("JPEG", "PNG", "MPO"))
-            if image.width * image.height > 64_000_000:
-                return None
-            rgb = image.convert("RGB")
-        except Exception:
-            return None
-    pixels = np.asarray(rgb.resize(RECIPE.size, Image.Resampling.BILINEAR))
-    row: NDArray[np.float32] = pixels_to_row(pixels, RECIPE)
-    return row
 
 
 def plant_damaged(root: Path, number: int, rng: random.Random) -> dict[str, bytes]:

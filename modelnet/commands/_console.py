@@ -1,5 +1,6 @@
 """What commands write: results on stdout; notes, warnings and progress on stderr."""
 
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -70,11 +71,17 @@ class EpochLines(Notes):
 
 @contextmanager
 def usage_errors() -> Iterator[None]:
-    """Turn a ValueError into a usage error (2)."""
+    """Turn a ValueError into a usage error (2) that names options as they are typed."""
     try:
         yield
     except ValueError as error:
-        raise click.UsageError(str(error)) from error
+        options = {parameter.name for parameter in click.get_current_context().command.params}
+        text = re.sub(r"[a-z]+(?:_[a-z]+)+", lambda m: _flag(m[0]) if m[0] in options else m[0], str(error))
+        raise click.UsageError(text) from error
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
 
 
 @contextmanager

@@ -64,7 +64,7 @@ def refuse_beside_mean_std(mean_std: str | None, others: dict[str, Any]) -> None
 
 def _preparation(like: str) -> dict[str, Any]:
     path = Path(like)
-    if path.is_dir():
+    if like and path.is_dir():  # Path("") is the current folder
         from modelnet.runs.reader import RunReader
 
         recipe = Recipe.from_dict(RunReader(path).read_config()["cache"]["recipe"])

@@ -36,8 +36,8 @@ def test_every_fit_and_filter_has_the_expected_bits(way: Fit, interpolation: Int
         image = textured(width, height, seed)
         for size in SIZES:
             recipe = Recipe(size=size, fit=way, interpolation=interpolation)
-            if min(ImageOps.contain(image, size[::-1]).size) == 0:
-                continue  # Pillow leaves such an image out; see the test below
+            if way == "pad" and 0 in (round(height / width * size[1]), round(width / height * size[0])):
+                continue  # Pillow leaves such an image out, or refuses it; see the test below
             pixels_HWC = fit(image, recipe)
             assert pixels_HWC.shape == (*size, 3)
             assert np.array_equal(pixels_HWC, np.asarray(expected(image, recipe))), (height, width, size)

@@ -355,7 +355,7 @@ def test_torchrun_trains_speaks_once_and_is_stopped(cache_path: Path, tmp_path: 
     [
         (["train", "--lr", "1e12"], 76, "error: training diverged: runs/{cache}-modelnet-001: the loss is "),
         (["train", "--device", "cuda:9"], 2, "error: --device cuda:9 is one for 2 ranks: "),
-        (["train", "--val-fraction", "2"], 2, "error: val_fraction is between 0 and 1"),
+        (["train", "--val-fraction", "2"], 2, "error: --val-fraction is between 0 and 1, not 2.0. See "),
         (["evaluate", "runs/x"], 2, "error: torchrun starts several processes, and only train divides its work"),
     ],
 )

@@ -14,6 +14,7 @@ from sphinx.application import Sphinx
 from sphinx.errors import ExtensionError
 from sphinx.util.docutils import SphinxDirective
 
+from modelnet.commands._options import heading_of
 from pipeline import errors
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -31,6 +32,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_directive("benchmark", Benchmark)
     app.connect("source-read", take_root_page)
     app.connect("builder-inited", show_defaults)
+    app.connect("sphinx-click-process-options", show_headings)
     for part in ("description", "options", "epilog"):
         app.connect(f"sphinx-click-process-{part}", escape_patterns)
     app.connect("autodoc-process-docstring", escape_patterns)
@@ -107,6 +109,15 @@ def show_defaults(app: Sphinx) -> None:
         for option in command.params if command else ():
             if isinstance(option, click.Option) and not option.is_flag and option.default != "":
                 option.show_default = option.show_default or isinstance(option.default, int | float | str | tuple)
+
+
+def show_headings(app: Sphinx, context: click.Context, lines: list[str]) -> None:
+    """Let the command reference show options in groups, as `--help` does."""
+    positions = [position for position, line in enumerate(lines) if line.startswith(".. option::")]
+    headings = [heading_of(option) for option in context.command.params if isinstance(option, click.Option)]
+    for number in reversed(range(len(positions))):
+        if any(headings) and (number == 0 or headings[number] != headings[number - 1]):
+            lines[positions[number] : positions[number]] = [f".. rubric:: {headings[number] or 'Other options'}", ""]
 
 
 def escape_patterns(*event: Any) -> None:

@@ -3,8 +3,10 @@
 import os
 from collections.abc import Callable
 from dataclasses import MISSING
+from functools import partial
+from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 
@@ -12,6 +14,45 @@ from modelnet.options import OPTIONS, Option
 
 DEFAULT_CACHES = Path("data/cache")
 DONE_WITH_FAILURES = 3
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+
+class GroupedOption(click.Option):
+    """An option that `--help` shows below a heading."""
+
+    def __init__(self, *args: Any, heading: str = "", **more: Any) -> None:
+        super().__init__(*args, **more)
+        self.heading = heading
+
+
+class GroupedCommand(click.Command):
+    """A command whose help shows its options in groups, in the order of their first ones; the others come last."""
+
+    def __init__(self, *args: Any, **more: Any) -> None:
+        super().__init__(*args, **more)
+        headings = list(dict.fromkeys(heading for option in self.params if (heading := heading_of(option))))
+        self.params.sort(key=lambda option: [*headings, ""].index(heading_of(option)))
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write a section for each group."""
+        shown = [
+            (option, record)
+            for option in self.get_params(ctx)
+            if isinstance(option, click.Option) and (record := option.get_help_record(ctx))
+        ]
+        for heading, options in groupby(shown, lambda pair: heading_of(pair[0])):
+            with formatter.section(heading or "Other options"):
+                formatter.write_dl([record for _, record in options])
+
+
+def heading_of(option: click.Parameter) -> str:
+    """Return the heading of an option; empty for one without."""
+    return getattr(option, "heading", "")
+
+
+def grouped(heading: str) -> Callable[..., Callable[[_Command], _Command]]:
+    """Return what declares options below a heading, as `click.option` does."""
+    return partial(click.option, cls=GroupedOption, heading=heading)
 
 
 class _PathType(click.Path):
@@ -47,18 +88,17 @@ DEVICE = click.option("--device", default="auto", help="Device: auto, cpu, cuda 
 
 def choice_options(command: Any) -> Any:
     """Add the options that choose classes and images of a source."""
+    option_of = grouped("Images")
     for option in (
-        click.option(
-            "--per-class", type=click.IntRange(1), metavar="N", help="Largest number of images of each class."
-        ),
-        click.option(
+        option_of("--per-class", type=click.IntRange(1), metavar="N", help="Largest number of images of each class."),
+        option_of(
             "--class",
             "merged",
             multiple=True,
             metavar="NAME=FOLDER,...",
             help="A class made of several folders; may be given again for another class. Quotes as in --classes.",
         ),
-        click.option(
+        option_of(
             "--classes",
             metavar="FOLDER,...",
             help="Only these class folders; a name with a comma in quotes: '\"cat, tabby\",dog'.  [default: all]",
@@ -78,7 +118,7 @@ def click_option(option: Option) -> click.Option:
     kind = option.types[0]
     switch = f"{option.flag}/--no-{option.flag.removeprefix('--')}"
     types = {int: click.IntRange(0 if option.least is None else int(option.least)), Path: PATH, float: float, str: str}
-    return click.Option(
+    return GroupedOption(
         [option.name, *option.flags, switch if kind is bool else option.flag],
         multiple=option.repeats,
         type=click.Choice(option.choices) if option.choices else types.get(kind),
@@ -86,6 +126,7 @@ def click_option(option: Option) -> click.Option:
         help=option.help + (f"  [default: {option.default_text}]" if option.default_text else ""),
         show_default=option.default not in (None, ""),
         metavar=option.metavar,
+        heading=option.heading,
     )
 
 

@@ -7,6 +7,7 @@ from typing import Any, get_args
 
 import click
 
+from modelnet.commands._options import grouped
 from pipeline.recipe import Fit, Interpolation, Recipe, StoredType
 from pipeline.text import parse_size, show_size
 
@@ -109,73 +110,74 @@ def _color(edge: bool) -> Callable[[click.Context, click.Parameter, str | None],
     return parse
 
 
+_option = grouped("Preparation")
 _OPTIONS = (
-    click.option(
+    _option(
         "--size",
         metavar="SIZE",
         callback=_size,
         help="Pixels of the images: 224, or height x width, 192x256.  [default: the cache's, else 224]",
     ),
-    click.option(
+    _option(
         "--fit",
         type=click.Choice(get_args(Fit)),
         help="How images get this shape: squash ignores their aspect ratio, crop keeps the center, pad keeps it all.  "
         "[default: the cache's, else squash]",
     ),
-    click.option(
+    _option(
         "--resize-to",
         type=int,
         metavar="PIXELS",
         help="With --fit crop: the shorter side before the center is cut out.  [default: --size / 0.875]",
     ),
-    click.option(
+    _option(
         "--interpolation",
         type=click.Choice(get_args(Interpolation)),
         help="Filter that resizes, with antialiasing.  [default: the cache's, else bilinear]",
     ),
-    click.option(
+    _option(
         "--pad-color",
         metavar="R,G,B|edge",
         callback=_color(edge=True),
         help="With --fit pad: what fills the rest, a color or the edge of the image.  [default: the mean]",
     ),
-    click.option(
+    _option(
         "--background",
         metavar="R,G,B",
         callback=_color(edge=False),
         help="Color behind transparent images.  [default: their transparency is dropped]",
     ),
-    click.option(
+    _option(
         "--like",
         metavar="NAME|RUN|CACHE",
         help="Prepare images as pretrained weights want them (resnet50, resnet50:IMAGENET1K_V1, timm:NAME), or as a "
         "run or a cache has them.",
     ),
-    click.option("--mean", nargs=3, type=float, help="Per channel, of 0..1.  [default: the cache's, else 0.5]"),
-    click.option("--std", nargs=3, type=float, help="Per channel, of 0..1.  [default: the cache's, else 0.5]"),
-    click.option(
+    _option("--mean", nargs=3, type=float, help="Per channel, of 0..1.  [default: the cache's, else 0.5]"),
+    _option("--std", nargs=3, type=float, help="Per channel, of 0..1.  [default: the cache's, else 0.5]"),
+    _option(
         "--mean-std",
         type=click.Choice(["auto"]),
         help="Normalize by the mean and std of the pixels, without pads. They are computed at the first build, or with "
         "--rebuild; later builds keep the numbers.",
     ),
-    click.option(
+    _option(
         "--dtype",
         type=click.Choice(get_args(StoredType)),
         help="What a row stores; uint8 is a quarter of the bytes and gives the same tensors.  "
         "[default: the cache's, else float32]",
     ),
-    click.option(
+    _option(
         "--exif-rotate/--no-exif-rotate",
         default=None,
         help="Turn images upright as their EXIF orientation says.  [default: the cache's, else no]",
     ),
-    click.option(
+    _option(
         "--max-megapixels",
         type=int,
         help="Larger images are refused before they are decoded.  [default: the cache's, else 64]",
     ),
-    click.option(
+    _option(
         "--scaled-decode/--no-scaled-decode",
         default=None,
         help="Decode large JPEGs at 1/2, 1/4 or 1/8 of their size, at least twice as large as needed: faster, not the "

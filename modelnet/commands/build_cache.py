@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from modelnet.commands._console import progress_bar, usage_errors
-from modelnet.commands._options import DEFAULT_CACHES, DONE_WITH_FAILURES, PATH, choice_options, example
+from modelnet.commands._options import (
+    DEFAULT_CACHES,
+    DONE_WITH_FAILURES,
+    PATH,
+    GroupedCommand,
+    choice_options,
+    example,
+    grouped,
+)
 from modelnet.commands._process import tell
 from modelnet.commands._recipe import apply_like, recipe_options, refuse_beside_mean_std
 
@@ -18,21 +26,25 @@ if TYPE_CHECKING:
     from pipeline.shards.choice import ShardChoice
 
 
-@click.command("build-cache", epilog=example("python cli.py build-cache data/example"))
+_build = grouped("Build")
+_shards = grouped("Shards")
+
+
+@click.command("build-cache", cls=GroupedCommand, epilog=example("python cli.py build-cache data/example"))
 @click.argument("source", type=PATH)
 @choice_options
-@click.option("--out", type=PATH, help="The cache.  [default: data/cache/<SOURCE>.h5]")
 @recipe_options
-@click.option("-j", "--workers", type=click.IntRange(1), help="Processes that decode.  [default: one a core]")
-@click.option("--strict", is_flag=True, help="End with 3 if any image failed.")
-@click.option("--rebuild", is_flag=True, help="Decode everything anew, and replace whatever cache is there.")
-@click.option("--wait", is_flag=True, help="Wait for another build of the same cache.")
-@click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
-@click.option("--shards", type=click.IntRange(1), help="Several files instead of one: name-00000-of-00064.h5, ...")
-@click.option("--rows-per-shard", type=click.IntRange(1), help="Chooses the number of shards, at the first build.")
-@click.option("--shard", metavar="I/K", help="Build only the one with this number of K, from 0: 3/64.")
-@click.option("--engine", type=click.Choice(["local", "dask"]), default="local", help="Who builds shards.")
-@click.option("--scheduler", metavar="ADDRESS", help="Of the Dask cluster: tcp://host:8786.")
+@_build("--out", type=PATH, help="The cache.  [default: data/cache/<SOURCE>.h5]")
+@_build("-j", "--workers", type=click.IntRange(1), help="Processes that decode.  [default: one a core]")
+@_build("--strict", is_flag=True, help="End with 3 if any image failed.")
+@_build("--rebuild", is_flag=True, help="Decode everything anew, and replace whatever cache is there.")
+@_build("--wait", is_flag=True, help="Wait for another build of the same cache.")
+@_build("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
+@_shards("--shards", type=click.IntRange(1), help="Several files instead of one: name-00000-of-00064.h5, ...")
+@_shards("--rows-per-shard", type=click.IntRange(1), help="Chooses the number of shards, at the first build.")
+@_shards("--shard", metavar="I/K", help="Build only the one with this number of K, from 0: 3/64.")
+@_shards("--engine", type=click.Choice(["local", "dask"]), default="local", help="Who builds shards.")
+@_shards("--scheduler", metavar="ADDRESS", help="Of the Dask cluster: tcp://host:8786.")
 def command(
     source: Path,
     classes: str | None,

@@ -7,13 +7,14 @@ from typing import Any
 import click
 
 from modelnet.commands._console import Notes, output_errors, progress_bar, usage_errors
-from modelnet.commands._options import DEFAULT_CACHES, PATH, example, training_options
+from modelnet.commands._options import DEFAULT_CACHES, PATH, GroupedCommand, example, training_options
 from modelnet.commands._process import tell
 from pipeline.text import show_path
 
 
 @click.command(
     "lr-find",
+    cls=GroupedCommand,
     epilog=example("python cli.py lr-find --batch-size 8"),
     params=training_options(lambda option: option.finder),
 )

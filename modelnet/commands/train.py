@@ -10,7 +10,7 @@ import click
 from click.core import ParameterSource
 
 from modelnet.commands._console import EpochLines, usage_errors
-from modelnet.commands._options import DEFAULT_CACHES, PATH, TRUST, example, training_options
+from modelnet.commands._options import DEFAULT_CACHES, PATH, TRUST, GroupedCommand, example, grouped, training_options
 from modelnet.commands._process import end, tell
 from modelnet.commands.report import write_report
 from modelnet.options import OPTIONS
@@ -22,16 +22,22 @@ if TYPE_CHECKING:
     from modelnet.training.loop import TrainResult
 
 
-@click.command("train", epilog=example("python cli.py train --batch-size 8"), params=training_options())
-@click.option("--seeds", metavar="SEEDS", help="Train many networks, one for each seed: 0-15, or 3,5,8.")
-@click.option("--data-seeds", metavar="SEEDS", help="Train many networks, one for each order: 0-3. Each needs a pass.")
-@click.option(
+_many = grouped("Many networks")
+_repeat = grouped("Repeat")
+
+
+@click.command(
+    "train", cls=GroupedCommand, epilog=example("python cli.py train --batch-size 8"), params=training_options()
+)
+@_many("--seeds", metavar="SEEDS", help="Train many networks, one for each seed: 0-15, or 3,5,8.")
+@_many("--data-seeds", metavar="SEEDS", help="Train many networks, one for each order: 0-3. Each needs a pass.")
+@_many(
     "--sweep",
     multiple=True,
     metavar="OPTION=VALUE,...",
     help="Train many networks, one for each value: lr=0.003,0.01. Several sweeps and seeds are crossed.",
 )
-@click.option("--resume", "run", type=PATH, metavar="RUN", help="Continue this run folder, or all of a group.csv.")
+@_repeat("--resume", "run", type=PATH, metavar="RUN", help="Continue this run folder, or all of a group.csv.")
 @TRUST
 @click.pass_context
 def command(

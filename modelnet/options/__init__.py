@@ -5,6 +5,7 @@ follow from the declaration. No torch, no click.
 """
 
 from modelnet.options.declaration import Option, Scope
-from modelnet.options.train import AUGMENTATIONS, DEVICE, OPTIONS, TrainOptions
+from modelnet.options.groups import AUGMENTATIONS
+from modelnet.options.train import DEVICE, OPTIONS, TrainOptions
 
 __all__ = ["AUGMENTATIONS", "DEVICE", "OPTIONS", "Option", "Scope", "TrainOptions"]

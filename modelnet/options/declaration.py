@@ -43,6 +43,7 @@ class Option:
         resumable: `--resume` may change it.
         finder: `lr-find` uses it.
         name, types, default: of the field.
+        heading: the group of options that `--help` shows it in.
     """
 
     help: str
@@ -62,6 +63,7 @@ class Option:
     name: str = ""
     types: tuple[Any, ...] = ()
     default: Any = None
+    heading: str = ""
 
     @property
     def flag(self) -> str:

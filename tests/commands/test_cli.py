@@ -2,12 +2,14 @@
 
 import os
 import re
+import subprocess
+import sys
 
 import click
 import pytest
 
 from cli import cli
-from tests.support.command_line import RunCli
+from tests.support.command_line import REPOSITORY, RunCli
 
 
 def all_commands() -> dict[str, click.Command]:
@@ -52,6 +54,13 @@ def test_options_are_written_with_hyphens_and_every_one_is_explained(words: str)
             assert parameter.help, parameter.name
             for option in (*parameter.opts, *parameter.secondary_opts):
                 assert re.fullmatch(r"--[a-z0-9]+(-[a-z0-9]+)*|-[a-z]", option), option
+
+
+@pytest.mark.parametrize("words", COMMANDS)
+def test_no_help_needs_numpy(words: str) -> None:
+    asked = f"import sys; from cli import cli; cli(['{words}', '--help'][not '{words}':], standalone_mode=False)"
+    script = f"{asked}; assert not {{'numpy', 'torch', 'PIL', 'h5py'}} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", script], cwd=REPOSITORY, check=True, stdout=subprocess.DEVNULL)
 
 
 def test_h_is_help_and_no_command_shows_the_help_too(run_cli: RunCli) -> None:

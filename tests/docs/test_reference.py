@@ -1,5 +1,6 @@
 """The command reference, as Sphinx builds it, has every command and every option of the command line."""
 
+import re
 import subprocess
 import sys
 
@@ -47,6 +48,13 @@ def test_every_option_of_every_command_is_in_the_reference(reference: str) -> No
         assert command is not None
         for option in (param for param in command.params if isinstance(param, click.Option)):
             assert all(flag in own for flag in option.opts + option.secondary_opts), (name, option.name)
+
+
+def test_the_reference_shows_options_in_the_groups_of_the_help(reference: str) -> None:
+    train = reference.partition("python cli.py train [OPTIONS]")[2]
+
+    assert re.findall(r"-\[ (.+) \]-", train)[:3] == ["Options", "Data", "Network"]
+    assert "--val <val>" in train.partition("-[ Data ]-")[2].partition("-[ Network ]-")[0]
 
 
 def test_the_reference_shows_defaults(reference: str) -> None:

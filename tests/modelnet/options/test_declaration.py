@@ -1,5 +1,6 @@
-"""One declaration of an option, and all that follows from it: help, checks, command, sweep, resume, compare."""
+"""One declaration of an option in its groups, and all that follows: help, checks, command, sweep, resume, compare."""
 
+import re
 import shlex
 from dataclasses import replace
 from pathlib import Path
@@ -65,6 +66,15 @@ def test_an_option_is_typed_as_it_is_declared(option: Option) -> None:
     assert TrainOptions(**given) == replace(DEFAULTS, **{option.name: other_value(option)})
     help_text = train_command.get_help(click.Context(train_command, max_content_width=500, terminal_width=500))
     assert f"{option.help}" in help_text
+
+
+@each_option
+def test_help_shows_an_option_below_the_heading_of_its_class(option: Option) -> None:
+    for command in (train_command, lr_find.command):
+        help_text = command.get_help(click.Context(command, max_content_width=500, terminal_width=500))
+        if option.finder or command is train_command:
+            section = help_text.partition(f"\n{option.heading}:\n")[2].partition("\n\n")[0]
+            assert re.search(rf"{option.flag}[ ,]", section) and option.help in section
 
 
 @each_option

@@ -30,6 +30,7 @@ from pipeline.errors import (
     RunError,
     SourceError,
     StorageError,
+    TableDamaged,
     TrainingDiverged,
     WorkerDied,
 )
@@ -90,6 +91,7 @@ __all__ = [
     "RunError",
     "SourceError",
     "StorageError",
+    "TableDamaged",
     "TensorCache",
     "TrainingDiverged",
     "WorkerDied",

@@ -2,7 +2,8 @@
 
 PipelineError
 ├── SourceError              66  input missing or empty
-│   └── ArchiveDamaged       65  an archive that ends early, or is none
+│   ├── ArchiveDamaged       65  an archive that ends early, or is none
+│   └── TableDamaged         65  a table of labels with a row that cannot be used
 ├── OutputError              73  the output cannot be created there
 ├── StorageError             74  reading or writing failed half-way
 ├── AccessDenied             77  the system refused permission
@@ -76,6 +77,12 @@ class SourceError(PipelineError):
 
 class ArchiveDamaged(SourceError):
     """An archive of images ends early, is damaged, or is no archive."""
+
+    exit_code = 65
+
+
+class TableDamaged(SourceError):
+    """A row of a table cannot be read, contradicts another, or names a file outside the source."""
 
     exit_code = 65
 

@@ -40,9 +40,14 @@ def show_minutes(seconds: float) -> str:
     return f"{hours} h {minutes} min" if hours else f"{minutes} min"
 
 
-def shorten(entries: Sequence[str], shown: int = SHOWN) -> str:
-    """Join the first entries with commas, and count the others: "a, b and 3 more"."""
-    rest = len(entries) - shown
+def counted(count: int, noun: str) -> str:
+    """Return a number with its noun: "1 image", "2 images"."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+def shorten(entries: Sequence[str], shown: int = SHOWN, count: int | None = None) -> str:
+    """Join the first entries with commas, and count the others: "a, b and 3 more"; `count` is that of all."""
+    rest = (len(entries) if count is None else count) - shown
     return ", ".join(entries[:shown]) + (f" and {rest} more" if rest > 0 else "")
 
 

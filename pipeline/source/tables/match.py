@@ -1,0 +1,188 @@
+"""Find the images that the rows of a table name: by path below the source, by file name, or by content."""
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import xxhash
+from numpy.typing import NDArray
+
+from pipeline.errors import SourceError
+from pipeline.format.sharded import Reader
+from pipeline.source.tables.column import Column, read_column
+from pipeline.source.tables.table import WHAT
+from pipeline.text import counted, printable, shorten, show_path
+
+_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class Images:
+    """The images that a table may name.
+
+    Attributes:
+        names: what rows may call them, the surest first: each yields (N,) names in bytes.
+        digests: returns (N, 32) uint8, the SHA-256 of their contents.
+        show: names an image for people.
+    """
+
+    names: tuple[Callable[[], Iterable[bytes]], ...]
+    digests: Callable[[], NDArray[np.uint8]]
+    show: Callable[[int], str]
+
+
+@dataclass(frozen=True)
+class Matched:
+    """What a table says of images.
+
+    Attributes:
+        column: of the table.
+        images: N of them.
+        rows: (N,) int64, the position in `column` of the row that names each image; -1 where none does.
+        without_image: (U,) int64, positions of the rows that name no image here.
+        repeated: rows that say of an image what another one said.
+    """
+
+    column: Column
+    images: Images
+    rows: NDArray[np.int64]
+    without_image: NDArray[np.int64]
+    repeated: int
+
+    @property
+    def codes(self) -> NDArray[np.int64]:
+        """(N,) int64, the position in `column.texts` of each image's value; -1 where no row names it."""
+        return np.where(self.rows >= 0, np.frombuffer(self.column.codes, np.int32)[self.rows], -1).astype(np.int64)
+
+    def values(self) -> list[str | None]:
+        """Return the value of each image: "" where its cell is empty, None where no row names it."""
+        return [None if code < 0 else self.column.texts[code] for code in self.codes.tolist()]
+
+    def notes(self) -> Iterator[str]:
+        """Yield what does not fit, for people: images in no row, rows without image, repeated rows."""
+        column, file = self.column, show_path(self.column.table.path)
+        if len(missing := np.flatnonzero(self.rows < 0)):
+            shown = shorten(list(map(self.images.show, missing[:_SHOWN].tolist())), _SHOWN, len(missing))
+            yield f"{counted(len(missing), 'image')} in no row of {file}: {shown}"
+        if count := len(self.without_image):
+            rows = ((show_path(column.keys[i]), column.numbers[i]) for i in self.without_image[:_SHOWN].tolist())
+            shown = shorten([f"{key} ({column.table.unit} {number})" for key, number in rows], _SHOWN, count)
+            yield f"{counted(count, 'row')} of {file} without image: {shown}"
+        if self.repeated:
+            yield f"{counted(self.repeated, 'row')} of {file} repeated"
+
+
+def values_of_cache(
+    reader: Reader, path: Path, column: str, file_column: str | None = None, flag: str = "--label-column"
+) -> Matched:
+    """Return what a column of a table says of the images of a cache.
+
+    Args:
+        reader: of the cache.
+        path, column, file_column, flag: as `read_column` has them.
+
+    Raises:
+        SourceError, TableDamaged, AccessDenied: as `read_column` and `match` raise them.
+    """
+    return match(read_column(path, column, file_column, flag), images_of_cache(reader))
+
+
+def images_of_cache(reader: Reader) -> Images:
+    """Return the images of a cache: their path below the source is "class/name", or the name of a source without."""
+    folders, labels, names = reader.class_folders, reader.table("labels"), reader.table("filenames")
+
+    def paths() -> Iterator[bytes]:
+        return (b"%b/%b" % (folders[label], name) for label, name in zip(labels.tolist(), names, strict=True))
+
+    return Images(
+        names=(paths, lambda: names, *without_folder_and_suffix(lambda: names)),
+        digests=lambda: reader.table("source_sha256"),
+        show=lambda row: show_path(b"%b/%b" % (folders[int(labels[row])], names[row])),
+    )
+
+
+def without_folder_and_suffix(
+    paths: Callable[[], Iterable[bytes]],
+) -> tuple[Callable[[], Iterable[bytes]], Callable[[], Iterable[bytes]]]:
+    """Return the shorter names of images: the file's, and that without suffix, as many tables have it."""
+    return (
+        lambda: (path.rpartition(b"/")[2] for path in paths()),
+        lambda: (os.path.splitext(path.rpartition(b"/")[2])[0] for path in paths()),
+    )
+
+
+def match(column: Column, images: Images) -> Matched:
+    """Find the image of each row.
+
+    Raises:
+        SourceError: no row names an image.
+        TableDamaged: a row's name is that of several images, or two rows say different things of an image.
+    """
+    found = _by_content(column, images) if column.of_contents else _by_name(column, images)
+    if not len(found[0]):
+        why = f"its column {printable(column.file_column)} names no image here, as {show_path(column.keys[0])} is none"
+        raise SourceError(WHAT, column.table.path, why, "Give the right table or --file-column")
+    rows_of, images_of = found
+    order = np.lexsort((rows_of, images_of))
+    rows_of, images_of = rows_of[order], images_of[order]
+    codes = np.frombuffer(column.codes, np.int32)[rows_of]
+    again = np.flatnonzero(images_of[1:] == images_of[:-1]) + 1
+    for place in again[codes[again] != codes[again - 1]][:1].tolist():
+        first, second = (
+            f"{printable(column.texts[codes[i]]) or 'empty'} ({column.table.unit} {column.numbers[rows_of[i]]})"
+            for i in (place - 1, place)
+        )
+        why = f"{column.name} of {images.show(int(images_of[place]))} is {first} and {second}"
+        column.table.refuse(column.numbers[rows_of[place]], why, "Leave one row for each image")
+    rows = np.full(sum(1 for _ in images.names[0]()), -1, np.int64)
+    rows[images_of[::-1]] = rows_of[::-1]
+    matched = np.zeros(len(column.keys), bool)
+    matched[rows_of] = True
+    return Matched(column, images, rows, np.flatnonzero(~matched), len(np.unique(rows_of[again])))
+
+
+_Pairs = tuple[NDArray[np.int64], NDArray[np.int64]]
+
+
+def _by_name(column: Column, images: Images) -> _Pairs:
+    """Return pairs of a row and its image: the first kind of name that any image has decides."""
+    wanted = _hashes(column.keys)
+    image_of = np.full(len(wanted), -1, np.int64)
+    for names in images.names:
+        todo = np.flatnonzero(image_of < 0)
+        if not len(todo):
+            break
+        hashes = _hashes(names())
+        order = np.argsort(hashes, kind="stable")
+        hashes = hashes[order]
+        first, end = (np.searchsorted(hashes, wanted[todo], side) for side in ("left", "right"))
+        for place in np.flatnonzero(end - first > 1)[:1].tolist():
+            row, same = int(todo[place]), order[first[place] : end[place]].tolist()
+            shown = shorten(list(map(images.show, same)), 2)
+            why = f"{show_path(column.keys[row])} is the name of {len(same)} images: {shown}"
+            column.table.refuse(column.numbers[row], why, "Give the path below the source")
+        there = end > first
+        image_of[todo[there]] = order[first[there]]
+    rows = np.flatnonzero(image_of >= 0)
+    return rows, image_of[rows]
+
+
+def _hashes(names: Iterable[bytes]) -> NDArray[np.uint64]:
+    """Hash names: that two of a million share one of 2**64 numbers is as likely as a disk error nobody sees."""
+    return np.fromiter(map(xxhash.xxh3_64_intdigest, names), np.uint64)
+
+
+def _by_content(column: Column, images: Images) -> _Pairs:
+    """Return pairs of a row and each image that has its content."""
+    digest = np.dtype((np.void, 32))
+    ours, theirs = (np.ascontiguousarray(d).view(digest).ravel() for d in (images.digests(), column.digests()))
+    different, row_of = np.unique(ours, return_inverse=True)
+    place = np.minimum(np.searchsorted(different, theirs), max(0, len(different) - 1))
+    rows = np.flatnonzero(different[place] == theirs) if len(different) else np.empty(0, np.int64)
+    order = np.argsort(row_of, kind="stable")
+    starts = np.searchsorted(row_of[order], np.arange(len(different) + 1))
+    counts = starts[place[rows] + 1] - starts[place[rows]]
+    within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+    return np.repeat(rows, counts), order[np.repeat(starts[place[rows]], counts) + within]

@@ -1,0 +1,112 @@
+"""Open a table: CSV, TSV, JSON lines or Parquet, as its suffix says."""
+
+import csv
+import json
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
+from itertools import islice
+from pathlib import Path
+from typing import Any, TextIO
+
+from pipeline.errors import AccessDenied, SourceError, TableDamaged
+from pipeline.source.tables.parquet import open_parquet
+from pipeline.source.tables.table import WHAT, Cells, Table
+
+SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
+
+
+def open_table(path: Path) -> Table:
+    """Read the header of a table; its suffix tells its kind.
+
+    Raises:
+        SourceError: there is no such file, it has no header, or is of another kind.
+        TableDamaged: its header cannot be read.
+        AccessDenied: the system refuses it.
+    """
+    suffix = path.suffix.lower()
+    if suffix not in SUFFIXES:
+        raise SourceError(
+            WHAT, path, f"a table ends in {', '.join(SUFFIXES)}", "Rename it, or write it as one of these"
+        )
+    try:
+        if not path.is_file():
+            raise SourceError(WHAT, path, "there is no such file")
+        if suffix == ".parquet":
+            return open_parquet(path)
+        with path.open("rb") as file:
+            head = file.read(3)
+        if head[:2] in (b"\xff\xfe", b"\xfe\xff"):
+            raise TableDamaged(WHAT, path, "it is UTF-16", "Save it as UTF-8")
+        table = _open_lines(path) if suffix in (".jsonl", ".ndjson") else _open_csv(path, suffix)
+    except PermissionError as error:
+        raise AccessDenied(WHAT, path, "permission denied") from error
+    except OSError as error:
+        raise SourceError(WHAT, path, error.strerror or str(error)) from error
+    return table
+
+
+def _open_text(path: Path) -> TextIO:
+    """Open a text. Bytes that are not UTF-8 survive, as in file names; who needs text refuses them."""
+    return path.open(encoding="utf-8-sig", errors="surrogateescape", newline="")
+
+
+def _open_csv(path: Path, suffix: str) -> Table:
+    with _open_text(path) as file:
+        first = file.readline(1 << 20)
+    delimiter = "\t" if suffix == ".tsv" else next((mark for mark in ",;\t" if mark in first), ",")
+    with _open_text(path) as file:
+        header = next(_csv_rows(path, file, delimiter), (0, []))[1]
+    if not header:
+        raise SourceError(WHAT, path, "it is empty", "Its first line names its columns")
+
+    def read(positions: Sequence[int]) -> Cells:
+        width = len(header)
+        with _open_text(path) as file:
+            for number, row in islice(_csv_rows(path, file, delimiter), 1, None):
+                if len(row) != width:
+                    why = f"line {number}: it has {len(row)} cells, and the header {width}"
+                    raise TableDamaged(WHAT, path, why, "Put a cell that holds the separator in quotes")
+                yield number, [row[position] for position in positions]
+
+    return Table(path, tuple(name.strip() for name in header), "line", read)
+
+
+def _csv_rows(path: Path, file: TextIO, delimiter: str) -> Iterator[tuple[int, list[str]]]:
+    """Yield the line that each row begins in, from 1, and its cells; empty lines are skipped."""
+    rows, number = csv.reader(file, delimiter=delimiter, strict=True), 1
+    try:
+        for row in rows:
+            if row:
+                yield number, row
+            number = rows.line_num + 1
+    except csv.Error as error:
+        why = f"the row that begins in line {number} is no row of a table ({error})"
+        raise TableDamaged(WHAT, path, why, "Look for a quote that is not closed") from error
+
+
+def _open_lines(path: Path) -> Table:
+    def objects() -> Generator[tuple[int, dict[str, Any]], None, None]:
+        with _open_text(path) as file:
+            for number, line in enumerate(file, 1):
+                if line.isspace():
+                    continue
+                try:
+                    value = json.loads(line)
+                except (ValueError, RecursionError) as error:
+                    raise TableDamaged(WHAT, path, f"line {number}: it is no JSON ({error})") from error
+                if not isinstance(value, dict):
+                    why = f"line {number}: it is no JSON object"
+                    raise TableDamaged(WHAT, path, why, 'Each line is one, like {"file_name": "a.jpg", "label": "cat"}')
+                yield number, value
+
+    with closing(objects()) as lines:
+        _, first = next(lines, (0, {}))
+    if not first:
+        raise SourceError(WHAT, path, "it is empty", "Each line is a JSON object")
+    columns = tuple(first)
+
+    def read(positions: Sequence[int]) -> Cells:
+        names = [columns[position] for position in positions]
+        return ((number, [value.get(name) for name in names]) for number, value in objects())
+
+    return Table(path, columns, "line", read)

@@ -1,0 +1,90 @@
+"""Read Parquet tables, as Hugging Face distributes sets: cells, the names of classes, and images within the table."""
+
+import json
+from collections.abc import Iterator, Sequence
+from itertools import count
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline.errors import SourceError, TableDamaged
+from pipeline.source.tables.table import WHAT, Cells, Table
+from pipeline.text import how_to_install
+
+if TYPE_CHECKING:
+    from pyarrow.parquet import ParquetFile
+
+_AT_ONCE = 4096  # rows
+
+
+def open_parquet(path: Path) -> Table:
+    """Read the header of a Parquet file. A number of a ClassLabel column is read as the name of its class.
+
+    Raises:
+        SourceError: pyarrow is not installed.
+        TableDamaged: it is no Parquet file, or a damaged one.
+    """
+    file = parquet_file(path)
+    columns = tuple(map(str, file.schema_arrow.names))
+    classes = class_labels(file)
+
+    def read(positions: Sequence[int]) -> Cells:
+        names = [columns[position] for position in positions]
+        numbers = count(1)
+        for cells in _batches(path, names):
+            for column, name in enumerate(names):
+                if name in classes:
+                    cells[column] = [_class_name(classes[name], code) for code in cells[column]]
+            yield from ((next(numbers), row) for row in zip(*cells, strict=True))
+
+    return Table(path, columns, "row", read)
+
+
+def parquet_file(path: Path) -> "ParquetFile":
+    """Open a Parquet file.
+
+    Raises:
+        SourceError: pyarrow is not installed.
+        TableDamaged: it is no Parquet file, or a damaged one.
+    """
+    try:
+        from pyarrow import ArrowException
+        from pyarrow.parquet import ParquetFile
+    except ImportError as error:
+        advice = how_to_install("parquet")
+        raise SourceError(WHAT, path, "Parquet needs the package pyarrow", advice) from error
+    try:
+        return ParquetFile(path)
+    except ArrowException as error:
+        raise TableDamaged(WHAT, path, f"it is no whole Parquet file ({_line(error)})") from error
+
+
+def class_labels(file: "ParquetFile") -> dict[str, list[str]]:
+    """Return the names of classes by column, as Hugging Face notes them in the schema."""
+    try:
+        note = json.loads((file.schema_arrow.metadata or {}).get(b"huggingface", b"{}"))
+        features = note["info"]["features"].items()
+        return {name: list(map(str, f["names"])) for name, f in features if f.get("_type") == "ClassLabel"}
+    except (ValueError, LookupError, TypeError, AttributeError):
+        return {}
+
+
+def _class_name(names: list[str], code: Any) -> Any:
+    """Return the class of a number; None for -1, which stands for no label."""
+    if not isinstance(code, int):
+        return code
+    return names[code] if 0 <= code < len(names) else None
+
+
+def _batches(path: Path, names: list[str]) -> Iterator[list[list[Any]]]:
+    """Yield the cells of some rows, a list a column."""
+    from pyarrow import ArrowException
+
+    try:
+        for batch in parquet_file(path).iter_batches(_AT_ONCE, columns=list(dict.fromkeys(names))):
+            yield [batch.column(name).to_pylist() for name in names]
+    except (ArrowException, OSError) as error:
+        raise TableDamaged(WHAT, path, f"it is damaged ({_line(error)})") from error
+
+
+def _line(error: BaseException) -> str:
+    return str(error).partition("\n")[0]

@@ -3,7 +3,7 @@
 PipelineError
 ├── SourceError              66  input missing or empty
 │   ├── ArchiveDamaged       65  an archive that ends early, or is none
-│   └── TableDamaged         65  a table of labels with a row that cannot be used
+│   └── TableDamaged         65  a table of labels or a split with a row that cannot be used
 ├── OutputError              73  the output cannot be created there
 ├── StorageError             74  reading or writing failed half-way
 ├── AccessDenied             77  the system refused permission
@@ -82,7 +82,7 @@ class ArchiveDamaged(SourceError):
 
 
 class TableDamaged(SourceError):
-    """A row of a table cannot be read, contradicts another, or names a file outside the source."""
+    """A row of a table or a split cannot be read, contradicts another, or names what is not there."""
 
     exit_code = 65
 

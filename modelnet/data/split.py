@@ -12,8 +12,6 @@ from pipeline import TensorCache
 from pipeline.errors import OptionsError
 from pipeline.text import shorten, show_path
 
-SPLIT_COLUMNS = ["class_id", "file", "sha256", "side"]
-
 
 class Split(NamedTuple):
     """The rows of a cache in two parts, each in the order of the cache: (M,) int64."""
@@ -69,11 +67,11 @@ def split_warnings(cache: TensorCache, split: Split) -> list[str]:
 
 
 def split_rows(cache: TensorCache, split: Split) -> Iterator[list[Any]]:
-    """Yield a line of split.csv for each image, in the order of the cache."""
+    """Yield a row of the run's split.csv for each image, in the order of the cache; its fold is "train" or "val"."""
     sides = ["train"] * cache.num_images
     for row in split.val.tolist():
         sides[row] = "val"
     for file, label, sha256, side in zip(
         cache.filenames, cache.labels.tolist(), cache.source_sha256, sides, strict=True
     ):
-        yield [cache.class_ids[label], file, sha256.tobytes().hex(), side]
+        yield [cache.class_ids[label], file, sha256.tobytes().hex(), "", side]

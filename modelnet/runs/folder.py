@@ -148,9 +148,9 @@ class RunFolder(RunReader):
         self._publish("metrics.csv", epochs_text(rows).encode())
         return rows
 
-    def write_split(self, header: list[str], rows: Iterable[list[Any]]) -> None:
+    def write_split(self, data: bytes) -> None:
         """Publish split.csv."""
-        self._publish("split.csv", csv_text([header, *rows]).encode("utf-8", "surrogateescape"))
+        self._publish("split.csv", data)
 
     def write_predictions(self, header: list[str], rows: Iterable[list[Any]]) -> None:
         """Publish predictions.csv."""

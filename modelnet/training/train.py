@@ -9,7 +9,8 @@ from typing import Any
 from torch import nn
 
 from modelnet.data.caches import has_rows_of
-from modelnet.data.split import SPLIT_COLUMNS, split_rows
+from modelnet.data.split import split_rows
+from modelnet.data.split_table import split_text
 from modelnet.options import TrainOptions
 from modelnet.options.code import GIVEN
 from modelnet.progress import EpochRow, Progress
@@ -82,7 +83,7 @@ def begun(run: RunFolder, setup: Setup, progress: Progress, stop: Stop) -> Train
         images = setup.batches, setup.val_batches
         run.write_config(describe_run(setup.options, *images, setup.device, setup.state.code))
     if setup.split is not None:
-        run.write_split(SPLIT_COLUMNS, split_rows(setup.cache, setup.split))
+        run.write_split(split_text(split_rows(setup.cache, setup.split)))
     training = TrainingLoop(setup, run, progress, stop)
     training.save()
     return training

@@ -107,9 +107,9 @@ def test_training_on_a_part_is_training_on_a_cache_of_that_part(
     assert f"kept of each class: 1: {len(val_names) - odd} of 12, 2: {odd} of 12" in heard.notes
     with (split.run / "split.csv").open() as file:
         lines = list(csv.DictReader(file))
-    assert {line["file"] for line in lines if line["side"] == "val"} == val_names
+    assert {line["file"] for line in lines if line["fold"] == "val"} == val_names
     assert all(
-        line["sha256"] == hashlib.sha256((many / line["class_id"] / line["file"]).read_bytes()).hexdigest()
+        line["sha256"] == hashlib.sha256((many / line["class"] / line["file"]).read_bytes()).hexdigest()
         for line in lines
     )
 

@@ -11,7 +11,7 @@ import click
 
 from modelnet.commands._process import raise_lost_signal, tell
 from modelnet.progress import EpochRow, Progress
-from pipeline.errors import OutputError
+from pipeline.errors import OutputError, PipelineError
 from pipeline.text import show_path
 
 
@@ -70,14 +70,16 @@ class EpochLines(Notes):
 
 
 @contextmanager
-def usage_errors() -> Iterator[None]:
-    """Turn a ValueError into a usage error (2) that names options as they are typed."""
+def usage_errors(advice: str = "") -> Iterator[None]:
+    """Turn a ValueError into a usage error (2) that names options as they are typed, and ends in `advice`."""
     try:
         yield
+    except PipelineError:
+        raise
     except ValueError as error:
         options = {parameter.name for parameter in click.get_current_context().command.params}
         text = re.sub(r"[a-z]+(?:_[a-z]+)+", lambda m: _flag(m[0]) if m[0] in options else m[0], str(error))
-        raise click.UsageError(text) from error
+        raise click.UsageError(text + advice) from error
 
 
 def _flag(name: str) -> str:

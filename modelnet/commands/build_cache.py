@@ -20,7 +20,7 @@ from modelnet.commands._options import (
     grouped,
 )
 from modelnet.commands._process import tell
-from modelnet.commands._recipe import apply_like, recipe_options, refuse_beside_mean_std
+from modelnet.commands.option_groups.recipe import apply_like, recipe_options, refuse_beside_mean_std
 
 if TYPE_CHECKING:
     from pipeline.shards.choice import ShardChoice

@@ -1,14 +1,14 @@
 """lr-find: try learning rates and suggest one."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
 
-from modelnet.commands._console import Notes, output_errors, progress_bar, usage_errors
-from modelnet.commands._options import DEFAULT_CACHES, PATH, GroupedCommand, example, training_options
+from modelnet.commands._console import Notes, output_errors, progress_bar
+from modelnet.commands._options import PATH, GroupedCommand, example, training_options
 from modelnet.commands._process import tell
+from modelnet.commands.option_groups.repeat import chosen_options, repeat_options
 from pipeline.text import show_path
 
 
@@ -20,22 +20,20 @@ from pipeline.text import show_path
 )
 @click.option("--epochs", type=click.IntRange(1), default=10, help="Number of epochs for each learning rate.")
 @click.option("--out", type=PATH, help="Picture of the losses, a PNG.  [default: runs/<cache>-<model>-lr.png]")
-def command(cache: Path | None, out: Path | None, **options: Any) -> None:
+@repeat_options
+@click.pass_context
+def command(ctx: click.Context, /, out: Path | None, **_options: Any) -> None:
     """Train for a few epochs with each of many learning rates from 0.0001 to 1, and suggest one.
 
     Give the options of the run to follow. All networks start alike and are not kept. Longer runs often fail at the rate
     with the lowest loss, so the rate below it is suggested.
     """
-    from modelnet.data.caches import find_cache
-    from modelnet.options import TrainOptions
     from modelnet.plots.figures import rate_curve
     from modelnet.training.lr_finder import find_learning_rate
     from pipeline.format.paths import cache_name
     from pipeline.system.files import check_can_publish, publish
 
-    with usage_errors():
-        chosen = TrainOptions(cache or Path(), **options)
-    chosen = replace(chosen, cache=cache or find_cache(DEFAULT_CACHES))
+    chosen = chosen_options(ctx, used=lambda option: option.finder)
     title = f"{cache_name(chosen.cache)}-{chosen.model_in_names}-lr"
     path = out or Path("runs") / f"{title}.png"
     if out is not None:

@@ -1,17 +1,16 @@
 """train: train a network, or many of them, on a cache."""
 
 import shlex
-from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from click.core import ParameterSource
 
 from modelnet.commands._console import EpochLines, usage_errors
-from modelnet.commands._options import DEFAULT_CACHES, PATH, TRUST, GroupedCommand, example, grouped, training_options
+from modelnet.commands._options import PATH, TRUST, GroupedCommand, example, grouped, training_options
 from modelnet.commands._process import end, tell
+from modelnet.commands.option_groups.repeat import chosen_options, repeat_options, typed
 from modelnet.commands.report import write_report
 from modelnet.options import OPTIONS
 from modelnet.progress import Progress
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
 
 
 _many = grouped("Many networks")
-_repeat = grouped("Repeat")
 
 
 @click.command(
@@ -37,19 +35,21 @@ _repeat = grouped("Repeat")
     metavar="OPTION=VALUE,...",
     help="Train many networks, one for each value: lr=0.003,0.01. Several sweeps and seeds are crossed.",
 )
-@_repeat("--resume", "run", type=PATH, metavar="RUN", help="Continue this run folder, or all of a group.csv.")
+@repeat_options
+@click.option("--resume", "run", type=PATH, metavar="RUN", help="Continue this run folder, or all of a group.csv.")
 @TRUST
 @click.pass_context
 def command(
     ctx: click.Context,
     /,
     run: Path | None,
-    cache: Path | None,
     seeds: str | None,
     data_seeds: str | None,
     sweep: tuple[str, ...],
     trust_code: bool,
-    **options: Any,
+    config: Path | None,
+    source: Path | None,
+    **_options: Any,
 ) -> None:
     """Train a network on a cache and keep the results in a new folder runs/<name>/.
 
@@ -79,9 +79,9 @@ def command(
             process: dict[str, Any] = {"progress": progress, "stop": stop, "ranks": ranks}
             result: TrainResult | SweepResult
             if run is None:
-                if trust_code:
-                    raise click.UsageError("--trust-code is for --resume; leave it out")
-                result = start(ctx, cache, seeds, data_seeds, sweep, options, process)
+                if trust_code and source is None:
+                    raise click.UsageError("--trust-code is for --resume and --from; leave it out")
+                result = start(ctx, seeds, data_seeds, sweep, trust_code, process)
             else:
                 go_on = resume_many if run.suffix == ".csv" else resume
                 result = go_on(run, trust_code=trust_code, **resume_options(ctx), **process)
@@ -93,31 +93,29 @@ def command(
 
 def start(
     ctx: click.Context,
-    cache: Path | None,
     seeds: str | None,
     data_seeds: str | None,
     sweep: tuple[str, ...],
-    options: dict[str, Any],
+    trust_code: bool,
     process: dict[str, Any],
 ) -> "TrainResult | SweepResult":
     """Train one network, or many where seeds or a sweep are given."""
-    from modelnet.data.caches import find_cache
-    from modelnet.options import TrainOptions
     from modelnet.sweep.grid import parse_seeds, parse_sweep
     from modelnet.sweep.train import train_many
     from modelnet.training.train import train
 
     with usage_errors():
-        chosen = TrainOptions(cache or Path(), **options)
-        many = [chosen.seed] if seeds is None else parse_seeds(seeds)
+        many = None if seeds is None else parse_seeds(seeds)
         orders = None if data_seeds is None else parse_seeds(data_seeds)
         settings = parse_sweep(sweep)
     refuse_two_values(ctx, seeds, data_seeds, list(settings))
-    chosen = replace(chosen, cache=cache or find_cache(DEFAULT_CACHES))
+    chosen = chosen_options(ctx, trust_code)
+    if taken := ctx.params["config"] or ctx.params["source"]:
+        process["progress"].note(f"options of {show_path(taken)}, but for those that are typed here")
     if not (seeds or data_seeds or sweep):
         return train(chosen, **process)
     with usage_errors():
-        return train_many(chosen, many, data_seeds=orders, sweep=settings, **process)
+        return train_many(chosen, many or [chosen.seed], data_seeds=orders, sweep=settings, **process)
 
 
 def tell_result(result: "TrainResult | SweepResult") -> None:
@@ -156,12 +154,3 @@ def resume_options(ctx: click.Context) -> dict[str, Any]:
         flags = ", ".join(sorted(given[name] for name in other))
         raise click.UsageError(f"--resume goes on with the run's own options; leave out {flags}")
     return {name: ctx.params[name] for name in free}
-
-
-def typed(ctx: click.Context) -> dict[str, str]:
-    """Return the options that stand on the command line: name -> its longest flag."""
-    return {
-        parameter.name: max(parameter.opts, key=len)
-        for parameter in ctx.command.params
-        if parameter.name and ctx.get_parameter_source(parameter.name) is ParameterSource.COMMANDLINE
-    }

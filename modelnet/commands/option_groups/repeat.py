@@ -1,0 +1,99 @@
+"""The options that take those of training from a file or from a run, and what is typed beside them."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from click.core import ParameterSource
+
+from modelnet.commands._console import usage_errors
+from modelnet.commands._options import DEFAULT_CACHES, PATH, grouped
+from modelnet.options import OPTIONS, Option
+
+if TYPE_CHECKING:
+    from modelnet.options import TrainOptions
+
+_repeat = grouped("Repeat")
+
+
+def repeat_options(command: Any) -> Any:
+    """Add the options that name a file or a run."""
+    for option in (
+        _repeat(
+            "--without",
+            multiple=True,
+            metavar="OPTION",
+            help="An option of that file or run that returns to its default; may be given again.",
+        ),
+        _repeat("--from", "source", type=PATH, metavar="RUN", help="Take the options of this run, but for its name."),
+        _repeat(
+            "--config",
+            type=PATH,
+            metavar="FILE",
+            help="Take options from a TOML or JSON file, or from a run's config.json. Options that are typed win.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def chosen_options(
+    ctx: click.Context, trust_code: bool = False, used: Callable[[Option], bool] = lambda option: True
+) -> "TrainOptions":
+    """Return the options of training: those that are typed, then those of --config or --from, then the defaults.
+
+    Args:
+        ctx: of the command.
+        trust_code: as `repeated_options` takes it.
+        used: says which options of the file or run the command uses.
+
+    Raises:
+        click.UsageError: values that do not go together.
+        As `read_options` and `repeated_options`.
+    """
+    from modelnet.data.caches import find_cache
+    from modelnet.options import TrainOptions
+
+    given = typed(ctx)
+    own = {name: value for name, value in ctx.params.items() if name in OPTIONS and name in given}
+    stored = {name: value for name, value in _stored(ctx, own, trust_code).items() if used(OPTIONS[name])}
+    values = {name: value for name, value in ctx.params.items() if name in OPTIONS} | stored | own
+    cache = values.pop("cache")
+    with usage_errors("; --without OPTION leaves one of them out" if stored else ""):
+        chosen = TrainOptions(cache or Path(), **values)
+    return chosen if cache else replace(chosen, cache=find_cache(DEFAULT_CACHES))
+
+
+def _stored(ctx: click.Context, own: dict[str, Any], trust_code: bool) -> dict[str, Any]:
+    """Return the options of the file or the run that the command takes."""
+    config, source = ctx.params["config"], ctx.params["source"]
+    without = [name.removeprefix("--").replace("-", "_") for name in ctx.params["without"]]
+    if config and source:
+        raise click.UsageError("--config and --from exclude each other; leave one of them out")
+    if config is None and source is None:
+        if without:
+            raise click.UsageError("--without leaves out an option of --config or --from; give one of them")
+        return {}
+    from modelnet.options.file import read_options, unknown
+
+    for name in without:
+        if name not in OPTIONS:
+            raise click.UsageError(f"--without: {unknown(name, OPTIONS)}")
+    if config is not None:
+        stored = read_options(config)
+    else:
+        from modelnet.runs.repeat import repeated_options
+
+        stored = repeated_options(source, [*own, *without], trust_code)
+    return {name: value for name, value in stored.items() if name not in without}
+
+
+def typed(ctx: click.Context) -> dict[str, str]:
+    """Return the options that stand on the command line: name -> its longest flag."""
+    return {
+        parameter.name: max(parameter.opts, key=len)
+        for parameter in ctx.command.params
+        if parameter.name and ctx.get_parameter_source(parameter.name) is ParameterSource.COMMANDLINE
+    }

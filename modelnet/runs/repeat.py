@@ -1,0 +1,44 @@
+"""The options of a run for another run like it."""
+
+from collections.abc import Container
+from pathlib import Path
+from typing import Any
+
+from modelnet.options import TrainOptions
+from modelnet.options.code import GIVEN
+from modelnet.runs.code import allow, kept_code, names_of
+from modelnet.runs.reader import RunReader
+from pipeline.errors import RunError
+
+
+def repeated_options(path: Path, typed: Container[str] = (), trust_code: bool = False) -> dict[str, Any]:
+    """Return the options of a run, by name, without the name of its folder.
+
+    Its caches are found where they are now. Code of a person's own is the copy in the run folder.
+
+    Args:
+        path: the run folder.
+        typed: options that will have other values: nothing is looked for that only they need.
+        trust_code: execute code that the run brings, although nobody has trained with it here.
+
+    Raises:
+        RunError: no run there, or it was given a network from Python.
+        CacheMissing: a cache is nowhere.
+        CodeError, CheckpointError: code that nobody here has trained with, or that was changed.
+    """
+    run = RunReader(path)
+    config = run.read_config()
+    options = TrainOptions.from_dict(config["options"])
+    values = {name: value for name, value in config["options"].items() if name != "name" and name not in typed}
+    if values.get("model", "").startswith(GIVEN):
+        reason = "its network was given from Python, and no file has it"
+        raise RunError("the run cannot be repeated", path, reason, "Give --model, or train it from Python")
+    for side in {"cache", "val"} & {name for name, value in values.items() if value is not None}:
+        values[side] = str(run.cache_path(side))
+    names = {option: name for option, name in names_of(options).items() if option in values}
+    digests = config.get("code", {})
+    if trust_code:
+        allow(digests)
+    for option, code in kept_code(run, names, digests).items():
+        values[option] = f"{code.path}:{names[option].rpartition(':')[2]}"
+    return values

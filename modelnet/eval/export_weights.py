@@ -14,6 +14,7 @@ from safetensors.torch import load, save
 from torch import nn
 
 from modelnet.eval.export import Exported, compared, preparation
+from modelnet.eval.export_beside import CONFIG
 from modelnet.eval.trained import Trained
 from modelnet.nets.head import head_of
 from modelnet.nets.registry import LINEAR, TIMM, build_network
@@ -21,8 +22,6 @@ from modelnet.nets.weights import load_weights
 from modelnet.options.code import is_own
 from pipeline.errors import OptionsError
 from pipeline.recipe import Recipe
-
-CONFIG = "config.json"
 
 
 def export_weights(trained: Trained, weights: Path | None) -> Exported:
@@ -54,10 +53,11 @@ def export_weights(trained: Trained, weights: Path | None) -> Exported:
         data,
         (3, *size),
         classes,
+        True,
         f"safetensors {version('safetensors')}",
         difference,
         trained.options.amp_dtype if trained.options.amp else "",
-        (json.dumps(config, indent=2) + "\n").encode(),
+        {CONFIG: (json.dumps(config, indent=2) + "\n").encode()},
         "" if is_prepared else f"timm cannot prepare images as the run did: see modelnet.recipe in {CONFIG}",
     )
 
@@ -138,19 +138,3 @@ def _share(part: int, whole: int) -> float:
     """Return part / whole, such that timm's floor(part / share) is the whole again."""
     share = part / whole
     return share if math.floor(part / share) == whole else part / (whole + 0.5)
-
-
-def check_config_place(path: Path) -> None:
-    """Refuse to replace a config.json of something else, as that of a run.
-
-    Raises:
-        OptionsError: says where to write instead.
-    """
-    try:
-        ours = "architecture" in json.loads(path.read_bytes())
-    except FileNotFoundError:
-        return
-    except (OSError, ValueError, TypeError):
-        ours = False
-    if not ours:
-        raise OptionsError(f"{CONFIG} is there", path, "it is of something else", "Give --out in another folder")

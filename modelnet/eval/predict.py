@@ -18,11 +18,19 @@ from pipeline.text import show_path
 
 
 class Answer(NamedTuple):
-    """A prediction for an image file: (label, probability), the most probable first; or the error."""
+    """A prediction for an image file.
+
+    Attributes:
+        file: the image.
+        classes: (label, probability) of the most probable classes, the first one first.
+        error: why there is no prediction; else empty.
+        probabilities: of all classes, by label.
+    """
 
     file: Path
     classes: list[tuple[int, float]]
     error: str = ""
+    probabilities: tuple[float, ...] = ()
 
 
 def predict(trained: Trained, paths: Sequence[Path], top_k: int) -> Iterator[Answer]:
@@ -75,9 +83,11 @@ def _predict_batch(trained: Trained, files: list[Path], top_k: int) -> list[Answ
             error = getattr(failure, "strerror", None) or str(failure)
         answers.append(Answer(file, [], error))
     if prepared:
-        top = trained.probabilities(torch.stack(list(prepared.values()))).topk(min(top_k, len(trained.class_ids)))
-        for i, values, labels in zip(prepared, top.values.tolist(), top.indices.tolist(), strict=True):
-            answers[i] = Answer(files[i], list(zip(labels, values, strict=True)))
+        probabilities_NC = trained.probabilities(torch.stack(list(prepared.values())))
+        top_NK = probabilities_NC.argsort(dim=1, descending=True, stable=True)[:, :top_k].tolist()
+        for i, probabilities, labels in zip(prepared, probabilities_NC.tolist(), top_NK, strict=True):
+            classes = [(label, probabilities[label]) for label in labels]
+            answers[i] = Answer(files[i], classes, probabilities=tuple(probabilities))
     return answers
 
 
@@ -89,10 +99,11 @@ def answer_text(trained: Trained, answer: Answer) -> str:
 
 
 def answer_dict(trained: Trained, answer: Answer) -> dict[str, Any]:
-    """Return plain JSON values: the file, and its classes or the error."""
+    """Return plain JSON values: the file, and its most probable classes and all probabilities, or the error."""
     if answer.error:
         return {"file": os.fspath(answer.file), "error": answer.error}
     classes = [
         {"id": trained.class_ids[label], "name": trained.class_names[label], "p": p} for label, p in answer.classes
     ]
-    return {"file": os.fspath(answer.file), "classes": classes}
+    probabilities = dict(zip(map(str, trained.class_ids), answer.probabilities, strict=True))
+    return {"file": os.fspath(answer.file), "classes": classes, "probabilities": probabilities}

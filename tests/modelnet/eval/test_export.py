@@ -42,10 +42,12 @@ def typed(*words: "str | Path") -> Result:
 def read_onnx(data: bytes) -> tuple[Network, dict[str, Any]]:
     onnx.checker.check_model(onnx.load_from_string(data), full_check=True)
     session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
+    (taken,), (given,) = session.get_inputs(), session.get_outputs()
+    assert (taken.name, given.name) in (("pixels", "probabilities"), ("images", "logits"))
     recorded = session.get_modelmeta().custom_metadata_map
     texts = {name: recorded.pop(name) for name in ("model", "run", "filter")}
     return (
-        lambda images: session.run(None, {"images": images})[0],
+        lambda inputs: session.run(None, {taken.name: inputs})[0],
         texts | {name: json.loads(value) for name, value in recorded.items()},
     )
 
@@ -53,22 +55,25 @@ def read_onnx(data: bytes) -> tuple[Network, dict[str, Any]]:
 def read_pt2(data: bytes) -> tuple[Network, dict[str, Any]]:
     extra = {"modelnet.json": ""}
     network = torch.export.load(io.BytesIO(data), extra_files=extra).module()
-    return lambda images: network(torch.from_numpy(images)).detach().numpy(), json.loads(extra["modelnet.json"])
+    return lambda inputs: network(torch.from_numpy(inputs)).detach().numpy(), json.loads(extra["modelnet.json"])
 
 
 READ = {"onnx": read_onnx, "torch": read_pt2}
 
 
-def check_answers(data: bytes, form: str, trained: Trained, photos: Path) -> None:
+def check_answers(data: bytes, form: str, trained: Trained, photos: Path, raw: bool = False) -> None:
     """Prepare image files by torchvision, as the exported file says, and compare with what `predict` answers."""
     network, recorded = READ[form](data)
     recipe, crop_size = recorded["recipe"], recorded["crop_size"]
     steps = [Resize(recipe["size"]), *([] if crop_size is None else [CenterCrop(crop_size)])]
-    prepare = Compose([*steps, ToTensor(), Normalize(recipe["mean"], recipe["std"])])
+    normalized = (ToTensor(), Normalize(recipe["mean"], recipe["std"]))
+    prepare = Compose([*steps, *(normalized if raw else (np.asarray,))])
     answers = list(predict(trained, [photos], top_k=2))
-    images = np.stack([prepare(Image.open(answer.file).convert("RGB")).numpy() for answer in answers])
+    images = np.stack([np.asarray(prepare(Image.open(answer.file).convert("RGB"))) for answer in answers])
 
-    found = torch.from_numpy(network(images)).double().softmax(1)
+    found = torch.from_numpy(network(images)).double()
+    found = found.softmax(1) if raw else found
+    assert images.dtype == (np.float32 if raw else np.uint8)
     said = torch.tensor([[dict(answer.classes)[label] for label in (0, 1)] for answer in answers], dtype=torch.float64)
     torch.testing.assert_close(found, said, rtol=0, atol=1e-5)
     assert found[:, 0].max() - found[:, 0].min() > 1e-4  # the images make a difference
@@ -87,15 +92,30 @@ def test_a_modelnet_answers_as_predict_does_at_its_end_and_at_its_best(
         ended = typed("export", run, "--format", form, "--checkpoint", checkpoint, "--out", f"out/{checkpoint}.bin")
         assert ended.exit_code == 0
         assert ended.stderr.startswith("note: the weights are those of epoch") == (checkpoint == "best")
-        size, checked = ended.stdout.splitlines()
+        size, checked = ended.stdout.splitlines()[:2]
         assert size.startswith(f"out/{checkpoint}.bin: ")
-        assert size.endswith(" kB: images (N × 3 × 64 × 64, float32) -> logits (N × 2)")
-        assert checked.startswith(f"checked: by {'onnxruntime' if form == 'onnx' else 'torch'} its logits differ by")
+        assert size.endswith(" kB: pixels (N × 64 × 64 × 3, uint8) -> probabilities (N × 2)")
+        by = "onnxruntime" if form == "onnx" else "torch"
+        assert checked.startswith(f"checked: by {by} its probabilities differ by")
         data = Path(f"out/{checkpoint}.bin").read_bytes()
         check_answers(data, form, Trained.load(run, checkpoint, "cpu"), shared_photos)
-        answers.append(READ[form](data)[0](np.ones((1, 3, 64, 64), np.float32)))
+        answers.append(READ[form](data)[0](np.full((1, 64, 64, 3), 99, np.uint8)))
     assert abs(answers[0] - answers[1]).max() > 1e-4
-    assert {path.name for path in Path("out").iterdir()} == {"last.bin", "best.bin"}
+    beside = {"infer.py", "infer.json"} if form == "onnx" else set()
+    assert {path.name for path in Path("out").iterdir()} == {"last.bin", "best.bin", *beside}
+
+
+@pytest.mark.parametrize("form", ["onnx", "torch"])
+def test_a_raw_network_takes_normalized_images_and_gives_logits(
+    form: str, cache_path: Path, shared_photos: Path
+) -> None:
+    run = trained_on(cache_path, lr=0.05, epochs=4)
+    size, checked = typed("export", run, "--format", form, "--raw", "--out", "raw/net").stdout.splitlines()
+    assert size.endswith(" kB: images (N × 3 × 64 × 64, float32) -> logits (N × 2)") and "its logits differ" in checked
+    check_answers(Path("raw/net").read_bytes(), form, Trained.load(run, device="cpu"), shared_photos, raw=True)
+    assert [path.name for path in Path("raw").iterdir()] == ["net"]
+    refused = typed("export", run, "--raw", "--format", "safetensors")
+    assert refused.exit_code == 2 and "weights alone are raw" in refused.stderr
 
 
 @pytest.mark.parametrize("form", ["onnx", "torch"])
@@ -107,7 +127,7 @@ def test_a_torchvision_network_of_cropped_images_answers_as_predict_does(
     run = trained_on(Path("c.h5"), model="squeezenet1_1", crop_size=64, epochs=1, lr=0.001)
     trained = Trained.load(run, device="cpu")
     exported = export(trained, form)
-    assert exported.shape == (3, 64, 64) and exported.difference <= 1e-5
+    assert exported.shape == (64, 64, 3) and exported.difference <= 1e-5
     check_answers(exported.data, form, trained, shared_photos)
 
 
@@ -165,7 +185,7 @@ def test_a_package_that_is_missing_is_named_with_what_to_type(
         "modelnet.eval.export.find_spec", lambda name: None if name == "onnxruntime" else find_spec(name)
     )
     unchecked = typed("export", run)
-    assert unchecked.exit_code == 0 and len(unchecked.stdout.splitlines()) == 1
+    assert unchecked.exit_code == 0 and "checked" not in unchecked.stdout
     assert unchecked.stderr == "warning: not checked: onnxruntime is not installed\n"
     before = (run / "model.onnx").read_bytes()
 
@@ -187,11 +207,13 @@ def test_what_gives_other_logits_or_cannot_be_exported_is_not_written(
 ) -> None:
     run = trained_on(cache_path)
     other = export(Trained.load(trained_on(cache_path, seed=1), device="cpu"), "torch").data
-    with monkeypatch.context() as patched:
-        patched.setattr(export_module, "_torch_bytes", lambda *of: other)
-        ended = typed("export", run, "--format", "torch")
-    assert isinstance(ended.exception, CheckpointError)
-    assert "the exported network gives other logits" in str(ended.exception)
+    raw = export(Trained.load(trained_on(cache_path, seed=1), device="cpu"), "torch", raw=True).data
+    for options, data in (((), other), (("--raw",), raw)):
+        with monkeypatch.context() as patched:
+            patched.setattr(export_module, "_torch_bytes", lambda *of, data=data: data)
+            ended = typed("export", run, "--format", "torch", *options)
+        assert isinstance(ended.exception, CheckpointError)
+        assert "the exported network gives other logits" in str(ended.exception)
 
     class Undecided(torch.nn.Module):
         def forward(self, images: torch.Tensor) -> torch.Tensor:

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from torchvision import models
 
 from modelnet import Trained, TrainOptions, train
-from modelnet.eval.export_weights import check_config_place, crop_of, export_weights
+from modelnet.eval.export_weights import crop_of, export_weights
 from modelnet.eval.features import build_features
 from pipeline import build_cache
 from pipeline.errors import CheckpointError, OptionsError
@@ -34,8 +34,8 @@ def written(trained: Trained, weights: Path | None = None) -> dict[str, Any]:
     exported = export_weights(trained, weights)
     Path("out").mkdir()
     Path("out/model.safetensors").write_bytes(exported.data)
-    Path("out/config.json").write_bytes(exported.config)
-    config: dict[str, Any] = json.loads(exported.config)
+    Path("out/config.json").write_bytes(exported.beside["config.json"])
+    config: dict[str, Any] = json.loads(exported.beside["config.json"])
     return config
 
 
@@ -131,14 +131,3 @@ def test_a_linear_layer_on_features_becomes_the_head_of_their_network(cache_path
     build_features(cache_path, Path("l.h5"), SMALL, Path("w.pth"), "cpu", layer="stage3")
     with pytest.raises(OptionsError, match=r"features of shufflenet_v2_x0_5 at stage3\. Give --format onnx"):
         export_weights(trained_with(Path("l.h5"), model="linear"), Path("w.pth"))
-
-
-def test_a_config_of_something_else_is_never_replaced(cache_path: Path) -> None:
-    run = trained_with(cache_path, model=SMALL).run
-    Path("other.json").write_text("no JSON")
-    for path in (run / "config.json", Path("other.json")):
-        with pytest.raises(OptionsError, match="it is of something else"):
-            check_config_place(path)
-    Path("ours.json").write_text('{"architecture": "resnet18"}')
-    check_config_place(Path("ours.json"))
-    check_config_place(Path("none.json"))

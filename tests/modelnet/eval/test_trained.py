@@ -190,6 +190,9 @@ def test_the_commands_print_scores_and_predictions(cache_path: Path, shared_phot
     assert lines[1]["error"] == "not an image"
     assert sum(entry["p"] for entry in lines[0]["classes"]) == pytest.approx(1)
     assert {entry["id"] for entry in lines[0]["classes"]} == {1, 2}
+    for line in map(json.loads, typed("predict", run, files[0], files[2], "--json", "-k", "1").stdout.splitlines()):
+        assert list(line["probabilities"]) == ["1", "2"] and sum(line["probabilities"].values()) == pytest.approx(1)
+        assert line["classes"][0]["p"] == max(line["probabilities"].values()) and len(line["classes"]) == 1
 
     missing = typed("predict", run, tmp_path / "nowhere.jpg")
     assert isinstance(missing.exception, RunError) and missing.stdout == ""

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from modelnet.eval.trained import Trained
     from modelnet.nets.modelnet import ModelNet
     from modelnet.options import TrainOptions
+    from modelnet.pages.cache_page import show_cache
     from modelnet.pages.page import report
     from modelnet.progress import Progress
     from modelnet.sweep.train import resume_many, train_many
@@ -38,6 +39,7 @@ _HOMES = {
     "report": "pages.page",
     "resume": "training.train",
     "resume_many": "sweep.train",
+    "show_cache": "pages.cache_page",
     "train": "training.train",
     "train_many": "sweep.train",
 }
@@ -58,6 +60,7 @@ __all__ = [
     "report",
     "resume",
     "resume_many",
+    "show_cache",
     "train",
     "train_many",
 ]

@@ -40,9 +40,9 @@ def show_minutes(seconds: float) -> str:
     return f"{hours} h {minutes} min" if hours else f"{minutes} min"
 
 
-def counted(count: int, noun: str) -> str:
-    """Return a number with its noun: "1 image", "2 images"."""
-    return f"{count} {noun}{'' if count == 1 else 's'}"
+def counted(count: int, noun: str, many: str = "") -> str:
+    """Return a number with its noun: "1 image", "1,200 images", "2 classes" where `many` says so."""
+    return f"{count:,} {noun if count == 1 else many or f'{noun}s'}"
 
 
 def shorten(entries: Sequence[str], shown: int = SHOWN, count: int | None = None) -> str:

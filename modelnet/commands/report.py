@@ -43,13 +43,19 @@ def named_runs(paths: Iterable[Path]) -> list[Path]:
 def write_report(runs: Sequence[Path], out: Path | None = None) -> None:
     """Write the page of runs and print its path."""
     from modelnet import report
-    from pipeline.system.files import check_can_publish, publish
 
     page = report(runs)
     first, last = (Path(os.path.normpath(run.absolute())) for run in (runs[0], runs[-1]))
     default = first / "report.html" if len(runs) == 1 else first.parent / f"{first.name}-to-{last.name}.html"
+    publish_page(page, out, default, "The runs are whole: make room, or give report --out")
+
+
+def publish_page(page: bytes, out: Path | None, default: Path, advice: str, what: str = "report") -> None:
+    """Write a page where `--out` says, else to its default place, and print its path."""
+    from pipeline.system.files import check_can_publish, publish
+
     path = out or Path(os.path.relpath(default))
-    with output_errors(path, "" if out else "The runs are whole: make room, or give report --out"):
+    with output_errors(path, "" if out else advice):
         check_can_publish(path)
         publish(page, path)
-    tell(f"report: {show_path(path)}")
+    tell(f"{what}: {show_path(path)}")

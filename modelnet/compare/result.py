@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from modelnet.compare.statistics import CONFIDENCE, FEWEST_RUNS, Difference, too_few
-from pipeline.text import align, first_lines, show_path
+from pipeline.text import align, counted, first_lines, show_path
 
 FLIPS_SHOWN = 10
 MOST_NEEDED = 1_000_000  # a larger number tells nothing more
@@ -235,7 +235,7 @@ def _weights(sides: Sequence[Side]) -> str:
 
 
 def _images(count: int) -> str:
-    return f"{count:,} image{'' if count == 1 else 's'}"
+    return counted(count, "image")
 
 
 def _points(pair: Pair) -> str:

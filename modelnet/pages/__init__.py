@@ -1,1 +1,1 @@
-"""The report's page and its tables."""
+"""The report, and pages that show caches, batches and networks; each one HTML file."""

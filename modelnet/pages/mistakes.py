@@ -1,25 +1,25 @@
 """Find the validation images that runs got wrong, and read their pictures from the cache."""
 
-import io
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
-from PIL import Image
 from torch import Tensor
 
 from modelnet.data.caches import find, has_rows_of
 from modelnet.options import TrainOptions
+from modelnet.pages.document import jpeg_of
 from modelnet.runs.tables import Prediction
 from pipeline import TensorCache
 from pipeline.errors import CacheDamaged, PipelineError
+from pipeline.load.normalize import pixels_of
 from pipeline.recipe import Recipe
 from pipeline.text import show_path
 
-THUMBNAIL = 192  # pixels; shown smaller, so that they are sharp on a phone and on paper
+LARGEST = 448  # pixels of a side; shown small, and as large as the window after a click
 
 
 class ImageKey(NamedTuple):
@@ -115,11 +115,5 @@ def read_pictures(run: Path, options: TrainOptions, fingerprint: str, images: It
 
 
 def thumbnail(image_CHW: Tensor, recipe: Recipe) -> bytes:
-    """Turn a normalized image back into a picture of at most `THUMBNAIL` pixels a side, a JPEG."""
-    mean_C11, std_C11 = (torch.tensor(v).view(3, 1, 1) for v in (recipe.mean, recipe.std))
-    pixels_HWC = ((image_CHW * std_C11 + mean_C11) * 255).round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0)
-    picture: Any = Image.fromarray(pixels_HWC.numpy())
-    picture.thumbnail((THUMBNAIL, THUMBNAIL))
-    jpeg = io.BytesIO()
-    picture.save(jpeg, "JPEG", quality=85)
-    return jpeg.getvalue()
+    """Turn a normalized image back into a picture of at most `LARGEST` pixels a side, a JPEG."""
+    return jpeg_of(pixels_of(image_CHW[None], recipe)[0].numpy(), LARGEST)

@@ -1,16 +1,14 @@
 """Render a report as one HTML page that needs nothing outside itself: no network, no server, no JavaScript."""
 
-from base64 import b64encode
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
-from typing import NamedTuple
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from modelnet.compare.result import Comparison, Flip, Pair
 from modelnet.pages.collect import Report, flips_shown, gather
+from modelnet.pages.document import Curve, Picture, data_url, render_page
 from modelnet.pages.mistakes import ImageKey, Mistake
 from modelnet.pages.results import facts_of, group_table, run_table
 from modelnet.pages.run import Run
@@ -19,24 +17,6 @@ from modelnet.plots.axes import MEASURES, PARTS, parts_shown, value_of
 from modelnet.plots.svg import curves_svg
 from modelnet.runs.history import describe_epochs
 from pipeline.text import show_path
-
-
-class Curve(NamedTuple):
-    """A plot of a measure, with a text alternative."""
-
-    title: str
-    svg: Markup
-    alt: str
-
-
-class Picture(NamedTuple):
-    """A mistake as it is shown; `source` is a data: URL, or empty without a picture."""
-
-    source: str
-    file: str
-    true: str
-    predicted: str
-    detail: str
 
 
 def report(runs: Sequence[Path]) -> bytes:
@@ -53,16 +33,11 @@ def report(runs: Sequence[Path]) -> bytes:
 
 def render(report: Report) -> bytes:
     """Return the page in UTF-8. The same runs and pictures give the same bytes."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,  # names of files and classes can be anything
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    page = environment.get_template("page.html.jinja").render(
+    return render_page(
+        "page.html.jinja",
         title=_title(report),
         about=_about(report),
+        story="",
         notes=report.notes,
         facts=facts_of(report.groups[0]) if len(report.groups) == 1 else [],
         group_table=group_table(report.groups) if len(report.groups) > 1 else None,
@@ -73,7 +48,6 @@ def render(report: Report) -> bytes:
         flips=_flips(report),
         missing=report.pictures.missing,
         groups_have_several=_sides_have_several(report.comparison),
-        some_pictures=bool(report.pictures.jpegs),
         confusions=[(group.label, matrix(group), pairs_table(group)) for group in report.groups if group.confusion],
         classes=[(group.label, *class_tables(group)) for group in report.groups],
         run_table=run_table(report) if len(report.runs) > 1 else None,
@@ -81,7 +55,6 @@ def render(report: Report) -> bytes:
         environment=environment_table(report.runs),
         commands=[(show_path(run.path.name), *_command(run)) for run in report.runs],
     )
-    return page.encode("utf-8", "backslashreplace")
 
 
 def _command(run: Run) -> tuple[str, str]:
@@ -164,9 +137,8 @@ def _flip(report: Report, pair: Pair, flip: Flip) -> Picture:
 
 def _pictured(report: Report, image: ImageKey, said: str, detail: str) -> Picture:
     jpeg = report.pictures.jpegs.get(image)
-    source = "" if jpeg is None else f"data:image/jpeg;base64,{b64encode(jpeg).decode()}"
     true = report.runs[0].classes.get(image.class_id, show_path(image.class_id))
-    return Picture(source, show_path(image.file), true, said, detail)
+    return Picture(data_url(jpeg), show_path(image.file), true, said, detail)
 
 
 def _sure(probability: float) -> str:

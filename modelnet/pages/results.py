@@ -2,22 +2,14 @@
 
 from collections.abc import Callable, Sequence
 from statistics import mean, median, quantiles
-from typing import NamedTuple
 
 from modelnet.eval.scores import accuracy_interval
 from modelnet.pages.collect import Group, Report
+from modelnet.pages.document import Fact
 from modelnet.pages.run import Run
 from modelnet.pages.tables import Table, differing_options, percent
 from modelnet.runs.tables import criterion
 from pipeline.text import show_path
-
-
-class Fact(NamedTuple):
-    """A number at the head of the page, with its label and an explanation."""
-
-    label: str
-    value: str
-    detail: str = ""
 
 
 def facts_of(group: Group) -> list[Fact]:

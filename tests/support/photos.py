@@ -61,3 +61,22 @@ def settle(photos: Path) -> None:
 def picture(path: Path, seed: int = 0) -> Path:
     save_jpeg(path, 40, 40, seed)
     return path
+
+
+HOSTILE_NAMES = (
+    "\"><img src='http:x' onerror=alert(1)>.jpg",
+    "\u202egpj.exe.jpg",  # would turn the text after it around
+    "שלום.jpg",
+    "long" * 50 + ".jpg",
+    "tab\t\x1b[2J\x7f.jpg",
+    "{{ 7*7 }} & 'quoted' %s.jpg",
+)
+HOSTILE_CLASSES = ("<script>alert(1)<", "\u202e‮\"' onload=alert(1) " + "x" * 90)
+
+
+def make_hostile_photos(folder: Path) -> Path:
+    """Write photos whose names and classes would do harm on a page that believes them."""
+    for seed, (class_id, name) in enumerate((c, n) for c in HOSTILE_CLASSES for n in HOSTILE_NAMES):
+        save_jpeg(folder / class_id / name, 60 + seed, 60, seed)
+    (folder / HOSTILE_CLASSES[0] / "<b>broken</b\x1b>.jpg".replace("/", "")).write_bytes(b"no image")
+    return folder

@@ -2,7 +2,6 @@
 
 import json
 import re
-from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
 
@@ -14,30 +13,16 @@ from modelnet.pages.collect import gather
 from modelnet.pages.page import render
 from pipeline.errors import OutputError, RunError
 from tests.support.made_runs import ANSWERS, BAD_FILE, HOSTILE, Answer, make_run, many_classes
+from tests.support.parsed_page import ParsedPage
 
 pytestmark = pytest.mark.usefixtures("in_a_folder_of_its_own")
 
 
-class Page(HTMLParser):
-    """The elements of a page, and its text as a reader has it."""
+class Page(ParsedPage):
+    """The page of runs."""
 
     def __init__(self, runs: list[Path]) -> None:
-        super().__init__()
-        self.bytes = render(gather(runs))
-        self.elements: list[tuple[str, dict[str, str]]] = []
-        self.words: list[str] = []
-        self.feed(self.bytes.decode())
-        self.text = " ".join(" ".join(self.words).split())
-
-    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, {name: value or "" for name, value in attributes}))
-
-    def handle_data(self, data: str) -> None:
-        if self.elements and self.elements[-1][0] != "style":
-            self.words.append(data)
-
-    def all(self, tag: str) -> list[dict[str, str]]:
-        return [attributes for name, attributes in self.elements if name == tag]
+        super().__init__(render(gather(runs)))
 
 
 def test_names_of_anybody_are_text() -> None:
@@ -53,7 +38,7 @@ def test_names_of_anybody_are_text() -> None:
 def test_a_page_refers_to_nothing_outside_itself() -> None:
     for page in (Page([make_run("a", [0.7], ANSWERS)]), Page([Path("runs/a"), make_run("b", [0.7], lr=0.1)])):
         for _, attributes in page.elements:
-            assert {"src", "href", "srcset", "action", "data"} & attributes.keys() == set()
+            assert {"src", "srcset", "action", "data"} & attributes.keys() == set()
             assert all(value.startswith("#") for name, value in attributes.items() if name.endswith("href"))
         urls = re.findall(rb"url\(([^)]*)\)|@import", page.bytes)
         assert all(url.startswith(b"#") for url in urls)

@@ -1,4 +1,4 @@
-"""Curves for a page: they show the numbers, name what they show, and refer to nothing outside."""
+"""Figures for a page, in the colors of palette.py: they show the numbers, and refer to nothing outside."""
 
 import re
 from itertools import pairwise

@@ -90,6 +90,15 @@ def choice_options(command: Any) -> Any:
     """Add the options that choose classes and images of a source."""
     option_of = grouped("Images")
     for option in (
+        option_of("--label-column", metavar="NAME", help="Column of the labels.  [default: label, class, ...]"),
+        option_of("--file-column", metavar="NAME", help="Column of the files.  [default: file_name, image, id, ...]"),
+        option_of(
+            "--table",
+            type=PATH,
+            metavar="FILE",
+            help="Table with the label of each image: CSV, TSV, JSON lines or Parquet.  [default: one in SOURCE, or "
+            "its folders]",
+        ),
         option_of("--per-class", type=click.IntRange(1), metavar="N", help="Largest number of images of each class."),
         option_of(
             "--class",

@@ -50,6 +50,9 @@ def command(
     classes: str | None,
     merged: tuple[str, ...],
     per_class: int | None,
+    table: Path | None,
+    file_column: str | None,
+    label_column: str | None,
     out: Path | None,
     workers: int | None,
     strict: bool,
@@ -65,7 +68,8 @@ def command(
     """Decode SOURCE, a folder with a folder of images per class, into an HDF5 tensor cache.
 
     SOURCE may also be a tar or zip of class folders, ImageNet's tar of a tar per class, a folder of such archives, or
-    of WebDataset shards; nothing is unpacked. A folder within an archive is written photos.zip/train.
+    of WebDataset shards; nothing is unpacked. A folder within an archive is written photos.zip/train. The classes may
+    be in a table: --table, Kaggle's train.csv, Hugging Face's metadata.csv.
 
     A cache that is up to date is left alone; otherwise only what changed is decoded, and an interrupted build goes
     on where it stopped. How images are prepared (--size to --scaled-decode) stays as in the cache that is there, but
@@ -77,6 +81,7 @@ def command(
     from pipeline.inspect.plan import plan_build
     from pipeline.shards.build import build_shards
     from pipeline.source.selection import parse_choice
+    from pipeline.source.tables.labels import Labels
 
     shards = shard_options(engine, scheduler, recipe)
     path = out or default_cache(source)
@@ -85,7 +90,7 @@ def command(
         click.echo(line)
     with usage_errors():
         checked, inherited = choose_recipe(path, rebuild, **recipe)
-        choice = parse_choice(classes, merged, per_class)
+        choice = parse_choice(classes, merged, per_class, Labels(table, file_column, label_column))
     if dry_run:
         if inherited:
             tell(inherited)

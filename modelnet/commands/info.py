@@ -20,6 +20,9 @@ def command(
     classes: str | None,
     merged: tuple[str, ...],
     per_class: int | None,
+    table: Path | None,
+    file_column: str | None,
+    label_column: str | None,
     mean_std: bool,
     as_json: bool,
 ) -> None:
@@ -34,9 +37,10 @@ def command(
 
     from pipeline.inspect.info import check_source, describe_cache
     from pipeline.source.selection import parse_choice
+    from pipeline.source.tables.labels import Labels
 
     with usage_errors():
-        choice = parse_choice(classes, merged, per_class)
+        choice = parse_choice(classes, merged, per_class, Labels(table, file_column, label_column))
     named = one_or_all(cache)
     info = describe_cache(named, mean_std=mean_std or None)
     differs = {} if check is None else {"source_differs": check_source(named, check, choice)}

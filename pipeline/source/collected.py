@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.errors import SourceError
 from pipeline.format.tables import Failed
 from pipeline.source.contents import MEMBER_NUMBERS, Contents
 from pipeline.source.file_names import SOLUTION, suffix_of
@@ -60,6 +61,7 @@ class Collected:
         prefix: the folder of the class folders, below the folder that is the source; empty or ending in "/".
         paths: of each image, its path below the source, if its class and name do not tell it; else empty.
         archives: path and stat data of the archives that images are members of.
+        uses_labels: whether the classes are in a table.
     """
 
     wanted: Collection[bytes] | None = None
@@ -70,6 +72,7 @@ class Collected:
     prefix: bytes = b""
     paths: PackedNames = field(default_factory=PackedNames)
     archives: list[tuple[bytes, Stat]] = field(default_factory=list)
+    uses_labels: bool = False
     left_out: Counter[str] = field(default_factory=Counter)
     left_out_named: list[tuple[str, str]] = field(default_factory=list)
     failed: list[Failed] = field(default_factory=list)
@@ -141,6 +144,19 @@ class Collected:
         """Note a file of a class that cannot be reached; the next build tries it again."""
         if self.class_images(folder) is not None:
             self.failed.append(Failed(os.fsdecode(folder), os.fsdecode(name), reason, transient=True))
+
+    def refuse_same_names(self, where: str) -> None:
+        """Refuse two images that a class would have under one name, as a.jpg and cat/a.jpg have in class cat.
+
+        Raises:
+            SourceError: names both.
+        """
+        for folder, images in self.files.items():
+            if len(images.in_order()) < len(images.rows):
+                name = Counter(images.names).most_common(1)[0][0]
+                both = f"{show_path(name)} and {show_path(folder + b'/' + name)}"
+                why = f"two images of class {show_path(folder)} would both be called {show_path(name)}: {both}"
+                raise SourceError("no images to read", where, why, "Rename one of them")
 
     def leave_out(self, reason: str, path: bytes) -> None:
         """Count a file that may have been meant as an image, and name it."""

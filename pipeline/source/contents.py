@@ -13,6 +13,7 @@ from functools import cached_property
 from pipeline.source.file_names import ARCHIVE_SUFFIXES, SIDECAR_SUFFIXES, TABLE_SUFFIXES
 from pipeline.source.packed import PackedNames
 from pipeline.source.reader import Location, Member, Stat
+from pipeline.source.tables.labels import Labels
 
 MEMBER_NUMBERS = len(Member._fields) - 2  # all but the archive and its stat data
 
@@ -48,12 +49,13 @@ class Contents:
         sidecars: by suffix, files that may say something about the image beside them.
         archives: tars and zips.
         tables: (folder, name, location) of tables with a known name, the deepest first.
-        other_tables: of each folder and suffix, the first file that may be a table of labels.
+        other_tables: location by path of files that may be tables of labels; of .json files the first in a folder.
         folders: every folder that holds something, or is listed.
         cache_folders: folders that hold our own caches.
         unread: class folders that nobody asked for, and that were not read.
         failed: (path, reason) of files that should be images and cannot be reached.
         left_out, left_out_named, warnings: as in `Manifest`.
+        labels: where the labels of its images are asked to be read, apart from folders.
     """
 
     where: str
@@ -66,7 +68,7 @@ class Contents:
     sidecars: dict[bytes, Files] = field(default_factory=lambda: {suffix: Files() for suffix in SIDECAR_SUFFIXES})
     archives: Files = field(default_factory=Files)
     tables: list[tuple[bytes, bytes, Location]] = field(default_factory=list)
-    other_tables: dict[tuple[bytes, bytes], bytes] = field(default_factory=dict)
+    other_tables: dict[bytes, Location] = field(default_factory=dict)
     folders: set[bytes] = field(default_factory=set)
     cache_folders: set[bytes] = field(default_factory=set)
     unread: set[bytes] = field(default_factory=set)
@@ -74,6 +76,8 @@ class Contents:
     left_out: Counter[str] = field(default_factory=Counter)
     left_out_named: list[tuple[bytes, str]] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    labels: Labels = field(default_factory=Labels)
+    _json_folders: set[bytes] = field(default_factory=set)
 
     @cached_property
     def image_folders(self) -> set[bytes]:
@@ -82,15 +86,21 @@ class Contents:
 
     def location(self, files: Files, row: int) -> Location:
         """Return where the bytes of a file lie."""
-        if self.archive_stat is None:
-            return os.path.join(self.root, files.paths[row])
         numbers = files.numbers[MEMBER_NUMBERS * row : MEMBER_NUMBERS * (row + 1)]
+        return self._location(files.paths[row], numbers)
+
+    def _location(self, path: bytes, numbers: Iterable[int]) -> Location:
+        if self.archive_stat is None:
+            return os.path.join(self.root, path)
         return Member(self.root, self.archive_stat, *numbers)
 
     def add_other(self, path: bytes, suffix: bytes, reason: str, numbers: Iterable[int] = ()) -> None:
         """Add a file without an image's name: an archive, a sidecar, a table, or one that is left out."""
-        if suffix in TABLE_SUFFIXES:
-            self.other_tables.setdefault((path.rpartition(b"/")[0], suffix), path)
+        folder = path.rpartition(b"/")[0]
+        if suffix in TABLE_SUFFIXES and not (suffix == b".json" and folder in self._json_folders):
+            self.other_tables[path] = self._location(path, numbers)
+            if suffix == b".json":  # there may be one for each of a million images
+                self._json_folders.add(folder)
         if suffix in ARCHIVE_SUFFIXES:
             self.archives.add(path, numbers)
         elif suffix in SIDECAR_SUFFIXES:

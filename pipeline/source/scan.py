@@ -21,10 +21,11 @@ from pipeline.source.folder import walk_folder
 from pipeline.source.kinds.class_archives import CLASS_ARCHIVES, ONE_CLASS
 from pipeline.source.kinds.class_folders import CLASS_FOLDERS
 from pipeline.source.kinds.imagenet import KAGGLE, VALIDATION, class_folders_in
-from pipeline.source.kinds.label_table import LABEL_TABLE
+from pipeline.source.kinds.label_table import LABEL_TABLE, LABELLED_IMAGES, NAMED_TABLE
 from pipeline.source.kinds.webdataset import CAPTIONED_SAMPLES, LABELLED_SAMPLES
 from pipeline.source.manifest import Manifest
 from pipeline.source.selection import Choice, choose, merge_classes, refuse_missing
+from pipeline.source.tables.labels import Labels
 from pipeline.text import show_path
 
 KINDS = (
@@ -32,6 +33,7 @@ KINDS = (
     CAPTIONED_SAMPLES,
     KAGGLE,
     VALIDATION,
+    LABELLED_IMAGES,
     LABEL_TABLE,
     ONE_CLASS,
     CLASS_ARCHIVES,
@@ -57,22 +59,27 @@ def scan_source(source: Path, output: Path | None = None, choice: Choice | None 
     """
     choice = choice or Choice()
     collected = Collected(choice.folders)
-    root = _collect_all(source, output, collected)
+    root = _collect_all(source, output, collected, choice.labels)
     refuse_missing(collected, choice, source)
     _refuse_nothing(source, collected)
+    _refuse_unused(source, choice.labels, collected)
     merge_classes(collected, choice)
     return _manifest(root, collected, choice)
 
 
-def _collect_all(source: Path, output: Path | None, collected: Collected) -> Path:
+def _collect_all(source: Path, output: Path | None, collected: Collected, labels: Labels) -> Path:
     """List a source; return the folder that paths of its images start from, or the archive."""
     root, inside = _find(source)
     if root.is_dir():
-        root, collected.around = class_folders_in(root)
-        _collect(walk_folder(os.fsencode(root), output, collected.wanted), collected)
+        root, collected.around = (root, []) if labels.table else class_folders_in(root)
+        wanted = None if labels.table else collected.wanted  # labels need not be folders
+        contents = walk_folder(os.fsencode(root), output, wanted)
+        contents.labels = labels
+        _collect(contents, collected)
         return root / os.fsdecode(collected.prefix)
     collected.around = [os.fsencode(root.parent)]
     with open_archive(os.fsencode(root), inside, os.fsencode(root.stem)) as contents:
+        contents.labels = labels
         _collect(contents, collected)
     return root
 
@@ -107,9 +114,18 @@ def _collect(contents: Contents, collected: Collected) -> None:
 
 def kind_of(contents: Contents, wanted: Collection[bytes] | None) -> Kind:
     """Return the first kind that fits; class folders, if a class asked for is directly in the source."""
+    if contents.labels.table is not None:
+        return NAMED_TABLE
     if wanted is not None and not contents.part and not contents.folders.isdisjoint(wanted):
         return CLASS_FOLDERS
     return next(kind for kind in KINDS if kind.fits(contents, wanted))
+
+
+def _refuse_unused(source: Path, labels: Labels, collected: Collected) -> None:
+    """Refuse names of columns where the classes are in no table."""
+    if (labels.label_column or labels.file_column) and not collected.uses_labels:
+        why = "its classes are folders, and no table in it has such columns"
+        raise SourceError("no table of labels", source, why, "Give --table FILE")
 
 
 def _refuse_nothing(source: Path, collected: Collected) -> None:

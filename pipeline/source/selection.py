@@ -4,7 +4,7 @@ import os
 import re
 import shlex
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import xxhash
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import SourceError
 from pipeline.source.collected import ClassImages, Collected
+from pipeline.source.tables.labels import Labels
 from pipeline.text import shorten, show_path
 
 LONGEST_NAME = 200  # characters of a class's readable name
@@ -27,6 +28,7 @@ class Choice:
     Attributes:
         classes: folders, each a class; where these and `merged` are empty, all folders are.
         merged: classes made of folders: (name, folders).
+        labels: where the classes are, if not in folders.
         per_class: the most images of each class; None for all. A hash of class and name chooses them. So added images
             replace few of the chosen ones, and a smaller number chooses a subset of those of a larger one.
 
@@ -37,6 +39,7 @@ class Choice:
     classes: tuple[str, ...] = ()
     merged: tuple[tuple[str, tuple[str, ...]], ...] = ()
     per_class: int | None = None
+    labels: Labels = field(default_factory=Labels)
 
     def __post_init__(self) -> None:
         if self.per_class is not None and self.per_class < 1:
@@ -59,7 +62,9 @@ class Choice:
         return frozenset(map(os.fsencode, folders)) if folders else None
 
 
-def parse_choice(classes: str | None, merged: Sequence[str], per_class: int | None) -> Choice:
+def parse_choice(
+    classes: str | None, merged: Sequence[str], per_class: int | None, labels: Labels | None = None
+) -> Choice:
     """Parse the options --classes, "n03873416,n01728572", and --class, "snake=n01728572,n01740131".
 
     A name that holds a comma, or as a class's name "=", is put in double quotes, or a backslash before the character.
@@ -76,6 +81,7 @@ def parse_choice(classes: str | None, merged: Sequence[str], per_class: int | No
         classes=_split(_parse(classes, ",")) if classes is not None else (),
         merged=tuple((_text(m[:end]), _split(m[end + 1 :])) for m, end in zip(several, ends, strict=True)),
         per_class=per_class,
+        labels=labels or Labels(),
     )
 
 
@@ -134,7 +140,8 @@ def refuse_missing(collected: Collected, choice: Choice, where: "str | os.PathLi
         why = f"it has no {what} {_shortened(missing)}; there are {there}"
         odd = any(b"," in folder for folder in collected.unwanted)
         advice = "; put a name with a comma in double quotes" if odd else ""
-        raise SourceError("no images to read", where, why, f"A class is the name of its folder{advice}")
+        what = "a label of the table" if collected.uses_labels else "the name of its folder"
+        raise SourceError("no images to read", where, why, f"A class is {what}{advice}")
 
 
 def _shortened(folders: Collection[bytes]) -> str:

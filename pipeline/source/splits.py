@@ -58,6 +58,11 @@ def _split_of(name: bytes) -> bytes:
     return _SPLIT_OF.get(words.pop(), b"") if len(words) == 1 else b""
 
 
+def is_test_folder(path: bytes) -> bool:
+    """Tell a folder that is, or lies in one that is named as that of test images: test, test_images."""
+    return any(_split_of(name) == b"test" for name in path.split(b"/"))
+
+
 def _are_several(names: set[bytes]) -> bool:
     """Tell different splits, or plain names of splits; but train1 and train2 may be classes."""
     return len(set(map(_split_of, names))) > 1 or sum(name.lower() in _SPLIT_OF for name in names) > 1

@@ -16,7 +16,7 @@ from pipeline.text import printable
 
 FILE_COLUMNS = (
     *("sha256", "file_name", "filename", "file", "path", "file_path", "filepath", "image_path", "image", "image_name"),
-    *("image_id", "imageid", "img", "img_name", "id"),
+    *("image_id", "imageid", "img", "img_name", "id_code", "isic_id", "id"),
 )
 LABEL_COLUMNS = (
     *("label", "class", "class_name", "class_id", "classname", "category", "species", "breed", "target", "diagnosis"),
@@ -70,7 +70,11 @@ class Column:
 
 
 def read_column(
-    path: Path, column: str | None = None, file_column: str | None = None, flag: str = "--label-column"
+    path: Path,
+    column: str | None = None,
+    file_column: str | None = None,
+    flag: str = "--label-column",
+    content: bytes | None = None,
 ) -> Column:
     """Read a column of a table, and which image each row names.
 
@@ -80,13 +84,14 @@ def read_column(
         file_column: names the images by their path below the source, their file name, or the SHA-256 of their content;
             None for the first with a usual name.
         flag: the option that gives `column`, for errors.
+        content: of the table, where it lies in an archive; None to read the file.
 
     Raises:
         SourceError: there is no such table or column, or it has no rows.
         TableDamaged: a row cannot be read, names no image, or names one outside the source; names file and row.
         AccessDenied: the system refuses it.
     """
-    table = open_table(path)
+    table = open_table(path, content)
     file_column = named_column(table, FILE_COLUMNS, file_column, "--file-column", "the file of each image")
     name = named_column(table, LABEL_COLUMNS, column, flag, "the label", file_column)
     found = Column(table, file_column, name)

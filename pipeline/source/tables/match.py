@@ -2,7 +2,10 @@
 
 import os
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +14,8 @@ from numpy.typing import NDArray
 
 from pipeline.errors import SourceError
 from pipeline.format.sharded import Reader
+from pipeline.source.contents import Contents
+from pipeline.source.reader import hash_image
 from pipeline.source.tables.column import Column, read_column
 from pipeline.source.tables.table import WHAT
 from pipeline.text import counted, printable, shorten, show_path
@@ -62,10 +67,15 @@ class Matched:
 
     def notes(self) -> Iterator[str]:
         """Yield what does not fit, for people: images in no row, rows without image, repeated rows."""
-        column, file = self.column, show_path(self.column.table.path)
+        file = show_path(self.column.table.path)
         if len(missing := np.flatnonzero(self.rows < 0)):
             shown = shorten(list(map(self.images.show, missing[:_SHOWN].tolist())), _SHOWN, len(missing))
             yield f"{counted(len(missing), 'image')} in no row of {file}: {shown}"
+        yield from self.row_notes()
+
+    def row_notes(self) -> Iterator[str]:
+        """Yield what does not fit of rows, for people: without image, or repeated."""
+        column, file = self.column, show_path(self.column.table.path)
         if count := len(self.without_image):
             rows = ((show_path(column.keys[i]), column.numbers[i]) for i in self.without_image[:_SHOWN].tolist())
             shown = shorten([f"{key} ({column.table.unit} {number})" for key, number in rows], _SHOWN, count)
@@ -103,14 +113,52 @@ def images_of_cache(reader: Reader) -> Images:
     )
 
 
+def images_of_source(contents: Contents, starts: Iterable[bytes]) -> Images:
+    """Return the images of a folder or archive, and behind them its failed files.
+
+    Args:
+        contents: of the folder or archive.
+        starts: folders below which rows may name images, "" or "folder/", the surest first.
+    """
+    listed, failed = contents.images.paths, [path for path, _ in contents.failed]
+
+    def paths() -> Iterator[bytes]:
+        return chain(listed, failed)
+
+    def below(start: bytes) -> Callable[[], Iterator[bytes]]:
+        return lambda: (path[len(start) :] if path.startswith(start) else b"/" for path in paths())
+
+    def with_root() -> Iterator[bytes]:
+        root = os.path.basename(os.path.realpath(contents.root))
+        return (root + b"/" + path for path in paths())
+
+    def digests() -> NDArray[np.uint8]:
+        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+            locations = map(partial(contents.location, contents.images), range(len(listed)))
+            found = [hashed[0] if hashed else bytes(32) for hashed in pool.map(hash_image, locations)]
+        return np.frombuffer(b"".join(found) + bytes(32 * len(failed)), np.uint8).reshape(-1, 32)
+
+    whole = list(map(below, dict.fromkeys(starts)))
+    return Images(
+        names=(*whole, with_root, *map(_without_suffix, whole), *without_folder_and_suffix(paths)),
+        digests=digests,
+        show=lambda row: show_path(listed[row] if row < len(listed) else failed[row - len(listed)]),
+    )
+
+
 def without_folder_and_suffix(
     paths: Callable[[], Iterable[bytes]],
 ) -> tuple[Callable[[], Iterable[bytes]], Callable[[], Iterable[bytes]]]:
     """Return the shorter names of images: the file's, and that without suffix, as many tables have it."""
-    return (
-        lambda: (path.rpartition(b"/")[2] for path in paths()),
-        lambda: (os.path.splitext(path.rpartition(b"/")[2])[0] for path in paths()),
-    )
+
+    def files() -> Iterator[bytes]:
+        return (path.rpartition(b"/")[2] for path in paths())
+
+    return files, _without_suffix(files)
+
+
+def _without_suffix(names: Callable[[], Iterable[bytes]]) -> Callable[[], Iterable[bytes]]:
+    return lambda: (os.path.splitext(name)[0] for name in names())
 
 
 def match(column: Column, images: Images) -> Matched:

@@ -1,6 +1,7 @@
 """Open a table: CSV, TSV, JSON lines or Parquet, as its suffix says."""
 
 import csv
+import io
 import json
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
@@ -15,8 +16,12 @@ from pipeline.source.tables.table import WHAT, Cells, Table
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
 
 
-def open_table(path: Path) -> Table:
+def open_table(path: Path, content: bytes | None = None) -> Table:
     """Read the header of a table; its suffix tells its kind.
+
+    Args:
+        path: of the file, or of one in an archive.
+        content: of the one in an archive, no Parquet; else None.
 
     Raises:
         SourceError: there is no such file, it has no header, or is of another kind.
@@ -29,15 +34,12 @@ def open_table(path: Path) -> Table:
             WHAT, path, f"a table ends in {', '.join(SUFFIXES)}", "Rename it, or write it as one of these"
         )
     try:
-        if not path.is_file():
+        if content is None and not path.is_file():
             raise SourceError(WHAT, path, "there is no such file")
         if suffix == ".parquet":
             return open_parquet(path)
-        with path.open("rb") as file:
-            head = file.read(3)
-        if head[:2] in (b"\xff\xfe", b"\xfe\xff"):
-            raise TableDamaged(WHAT, path, "it is UTF-16", "Save it as UTF-8")
-        table = _open_lines(path) if suffix in (".jsonl", ".ndjson") else _open_csv(path, suffix)
+        text = _Text(path, content)
+        table = _open_lines(text) if suffix in (".jsonl", ".ndjson") else _open_csv(text, suffix)
     except PermissionError as error:
         raise AccessDenied(WHAT, path, "permission denied") from error
     except OSError as error:
@@ -45,23 +47,35 @@ def open_table(path: Path) -> Table:
     return table
 
 
-def _open_text(path: Path) -> TextIO:
-    """Open a text. Bytes that are not UTF-8 survive, as in file names; who needs text refuses them."""
-    return path.open(encoding="utf-8-sig", errors="surrogateescape", newline="")
+class _Text:
+    """A text that can be opened again. Bytes that are not UTF-8 survive, as in file names."""
+
+    def __init__(self, path: Path, content: bytes | None) -> None:
+        self.path = path
+        self.content = content
+        with self.open() as file:
+            if file.buffer.read(2) in (b"\xff\xfe", b"\xfe\xff"):
+                raise TableDamaged(WHAT, path, "it is UTF-16", "Save it as UTF-8")
+
+    def open(self) -> io.TextIOWrapper:
+        """Open it at its beginning."""
+        binary = self.path.open("rb") if self.content is None else io.BytesIO(self.content)
+        return io.TextIOWrapper(binary, "utf-8-sig", "surrogateescape", newline="")
 
 
-def _open_csv(path: Path, suffix: str) -> Table:
-    with _open_text(path) as file:
+def _open_csv(text: _Text, suffix: str) -> Table:
+    path = text.path
+    with text.open() as file:
         first = file.readline(1 << 20)
     delimiter = "\t" if suffix == ".tsv" else next((mark for mark in ",;\t" if mark in first), ",")
-    with _open_text(path) as file:
+    with text.open() as file:
         header = next(_csv_rows(path, file, delimiter), (0, []))[1]
     if not header:
         raise SourceError(WHAT, path, "it is empty", "Its first line names its columns")
 
     def read(positions: Sequence[int]) -> Cells:
         width = len(header)
-        with _open_text(path) as file:
+        with text.open() as file:
             for number, row in islice(_csv_rows(path, file, delimiter), 1, None):
                 if len(row) != width:
                     why = f"line {number}: it has {len(row)} cells, and the header {width}"
@@ -84,9 +98,11 @@ def _csv_rows(path: Path, file: TextIO, delimiter: str) -> Iterator[tuple[int, l
         raise TableDamaged(WHAT, path, why, "Look for a quote that is not closed") from error
 
 
-def _open_lines(path: Path) -> Table:
+def _open_lines(text: _Text) -> Table:
+    path = text.path
+
     def objects() -> Generator[tuple[int, dict[str, Any]], None, None]:
-        with _open_text(path) as file:
+        with text.open() as file:
             for number, line in enumerate(file, 1):
                 if line.isspace():
                     continue

@@ -17,7 +17,7 @@ from benchmarks.timing import Measured, busy_process, images_a_second, interleav
 from benchmarks.training import batch_in_memory, plain_loop, threads
 from modelnet import TrainOptions, train
 from modelnet.progress import EpochRow, Progress
-from modelnet.training.setup import initial_state
+from modelnet.training.start import initial_state
 from pipeline import TensorCache, make_loader
 
 BATCHES, BUSY_BATCHES, THREADS = (16, 64, 256), (16, 64), (1, 2)

@@ -17,7 +17,7 @@ from benchmarks.timing import Measured, interleave, seconds
 from modelnet import ModelNet, TrainOptions, train
 from modelnet.progress import EpochRow, Progress
 from modelnet.runtime.device import choose_device
-from modelnet.training.setup import initial_state
+from modelnet.training.start import initial_state
 from pipeline import TensorCache
 
 BATCHES = (8, 64, 256)

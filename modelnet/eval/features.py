@@ -79,6 +79,30 @@ def build_features(
         notes.warn(warning)
     if hint := preparation_hint(model, cache.recipe, None):
         notes.note(f"hint: {hint}")
+    return extract(backbone, cache, path, rebuild=rebuild, wait=wait, progress=progress)
+
+
+def extract(
+    backbone: Backbone,
+    cache: TensorCache,
+    path: Path,
+    *,
+    rebuild: bool = False,
+    wait: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> FeaturesReport:
+    """Extract features from the images of an open cache, unless they are up to date.
+
+    Args:
+        backbone: the frozen network.
+        cache: of images.
+        path: the cache of features.
+        rebuild, wait, progress: as `write_features` has them.
+
+    Raises:
+        CheckpointError: the network gives no numbers.
+        As `write_features` otherwise.
+    """
 
     def rows_of(first: int, end: int) -> NDArray[np.float32]:
         batch = cache.read(torch.arange(first, end))
@@ -86,11 +110,12 @@ def build_features(
         full = torch.cat([batch, batch.new_zeros((-len(batch) % backbone.at_once, *batch.shape[1:]))])
         rows_ND = backbone(full)[: len(batch)]
         if not bool(rows_ND.isfinite().all()):
-            raise CheckpointError("the weights cannot be used", weights, f"with them {model} gives NaN or infinity")
+            what, name = "the weights cannot be used", backbone.name
+            raise CheckpointError(what, backbone.loaded.path, f"with them {name} gives NaN or infinity")
         found: NDArray[np.float32] = rows_ND.numpy()
         return found
 
-    with cpu_threads(None, model, ROWS_AT_ONCE):
+    with cpu_threads(None, backbone.name, ROWS_AT_ONCE):
         return write_features(
             cache.reader, path, backbone.features_of(cache), rows_of, rebuild=rebuild, wait=wait, progress=progress
         )

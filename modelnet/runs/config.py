@@ -65,6 +65,7 @@ _config = record(
         "memory_format": one_of("contiguous", "channels_last"),
         "result": one_of("last", "best"),
         "weights": optional(record({"sha256": text})),
+        "features": optional(features),
         "code": mapping(text),
         "versions": mapping(optional(text)),
         "git_commit": optional(text),

@@ -9,6 +9,7 @@ from typing import Any
 
 from modelnet.nets.registry import LINEAR, MODELNET
 from modelnet.options import OPTIONS, Scope, TrainOptions
+from modelnet.training.frozen_body import trains_head_alone
 from pipeline.errors import OptionsError
 
 MOST = 512  # networks: each keeps its run folder open while it is trained
@@ -16,6 +17,7 @@ MOST = 512  # networks: each keeps its run folder open while it is trained
 _STACKED = (MODELNET, LINEAR)  # those that `stack` takes
 _NEEDED = {"freeze": None, "head_lr": 1.0, "layer_decay": None, "norm_stats": None}
 _NEEDED |= {"amp": False}  # half precision gives other results in a stack
+_OF_HEADS = {"head_lr": 1.0, "layer_decay": None, "amp": False}  # of last layers that are trained alone
 # Networks of one pass over the data have the same values of these; names of run folders always differ.
 SHARED = [name for name, option in OPTIONS.items() if option.scope is not Scope.NETWORK and name != "name"]
 PER_PASS = [name for name in SHARED if OPTIONS[name].scope is Scope.PASS]
@@ -131,12 +133,13 @@ def check(members: Sequence[TrainOptions]) -> None:
 def passes(members: Sequence[TrainOptions]) -> list[list[int]]:
     """Divide networks, by their numbers, into passes over the data.
 
-    Small networks that can share every batch are trained in one pass, any other has one of its own.
+    Small networks that can share every batch are trained in one pass, and so are last layers of a frozen body. Any
+    other network has a pass of its own.
     """
     found: dict[tuple[Any, ...], list[int]] = {}
     for i, options in enumerate(members):
-        small = options.model in _STACKED
-        alone = not small or any(getattr(options, name) != needed for name, needed in _NEEDED.items())
+        stacked = options.model in _STACKED and all(getattr(options, name) == value for name, value in _NEEDED.items())
+        alone = not stacked and not (trains_head_alone(options) and _OF_HEADS.items() <= vars(options).items())
         found.setdefault((*(getattr(options, name) for name in SHARED), i if alone else -1), []).append(i)
     return list(found.values())
 

@@ -25,15 +25,14 @@ from modelnet.runtime.ranks import Ranks
 from modelnet.sweep.grid import PER_PASS, label, passes, varied
 from modelnet.sweep.loop import SweepLoop
 from modelnet.sweep.result import DIVERGED, FINISHED, NO_MEMORY, SweepResult
+from modelnet.training.frozen_body import WORTH_SAYING, trains_head_alone
 from modelnet.training.loop import TrainingLoop
 from modelnet.training.setup import Opened, Setup, same_caches
-from modelnet.training.train import begun, kept_rows, nothing_left, restored
+from modelnet.training.train import begun, kept_rows, nothing_left, restored, use_features
 from pipeline.errors import OptionsError, OutOfMemory, TrainingDiverged
 from pipeline.text import show_minutes
 
 T = TypeVar("T")
-
-WORTH_SAYING = 60.0  # seconds that are left
 
 
 class Group:
@@ -56,6 +55,7 @@ class Group:
         self.runs: dict[int, RunFolder] = {}
         self.opened: Opened | None = None
         self.of_caches: tuple[Any, ...] = ()
+        self.of_body: tuple[Any, ...] = ()
         self.heard: set[TrainOptions] = set()
         self.said = _Said(progress)
         self.guesses: set[Guess] = set()
@@ -104,9 +104,14 @@ class Group:
         progress = Progress() if setting in self.heard else self.said
         self.heard.add(setting)
         caches = options.cache, options.val, options.val_fraction, options.device, options.preload
+        body = (
+            (options.model, options.weights, options.amp, options.memory_format) if trains_head_alone(options) else ()
+        )
         opened = self.opened if caches == self.of_caches else None
+        if opened is not None and body != self.of_body:
+            opened = opened._replace(shared=None, body=None, preloaded=[None, None])
         setup = Setup(options, progress, self.runs[i].path if i in self.runs else None, opened=opened)
-        self.opened, self.of_caches = setup.opened, caches
+        self.opened, self.of_caches, self.of_body = setup.opened, caches, body
         return setup
 
     def train(self) -> SweepResult:
@@ -177,10 +182,13 @@ class Group:
         """Train the networks of a unit to their end, from wherever they are."""
         try:
             with self._threads(self.options[unit[0]], len(unit)):
-                if len(unit) == 1:
-                    self._train_alone(unit[0])
+                trainings = {i: self._restored(i, Progress()) for i in unit} if len(unit) > 1 else {}
+                if self._are_stacked(list(trainings.values())):
+                    self._train_together(unit, trainings)
                 else:
-                    self._train_together(unit)
+                    del trainings
+                    for i in unit:
+                        self._train_alone(i)
         except OutOfMemory as error:
             self.progress.warn(f"{self.runs[unit[0]].path}: {error}")
             for i in unit:
@@ -192,6 +200,8 @@ class Group:
         training = restored(self.runs[i], self._setup(i, self.options[i]), progress, self.stop)
         if training.resume_note:
             self.said.note(training.resume_note)
+        use_features(training, self.said, self.stop)
+        self.opened = training.setup.opened
         self.result.rows[i] = kept_rows(training, self.progress)
         self.guesses.add(training.guess())
         return training
@@ -207,8 +217,13 @@ class Group:
             self.result.states[i] = "" if ended.interrupted else FINISHED
             self.result.trained_accuracy[i] = ended.trained_accuracy
 
-    def _train_together(self, unit: list[int]) -> None:
-        trainings = {i: self._restored(i, Progress()) for i in unit}
+    def _are_stacked(self, trainings: list[TrainingLoop]) -> bool:
+        """Say whether networks can be trained as one: not where frozen layers before the last are no fixed function."""
+        return bool(trainings) and all(
+            training.setup.body is not None or not trains_head_alone(training.setup.options) for training in trainings
+        )
+
+    def _train_together(self, unit: list[int], trainings: dict[int, TrainingLoop]) -> None:
         places: dict[tuple[int, int], list[int]] = defaultdict(list)
         for i, training in trainings.items():
             training.seconds_between_saves = inf  # all networks save together

@@ -55,7 +55,7 @@ class SweepLoop:
         self.active = [i for i, training in enumerate(trainings) if not training.is_finished]
         self.epochs = max(training.setup.options.epochs for training in trainings)
         self.epoch, self.number = trainings[0].state.epoch, trainings[0].state.step
-        self.networks = [training.state.network for training in trainings]
+        self.networks = [training.setup.trained_part(training.state.network) for training in trainings]
         self.stacked = stack(self.networks)
         self.stacked.to(self.setup.device)
         self.stacked.take_gradients(self.networks)
@@ -71,8 +71,9 @@ class SweepLoop:
 
     def run_epochs(self) -> None:
         """Train the remaining epochs and write the results of each network."""
-        with worker_deaths(self.setup.cache.path), memory_errors(self.setup.device):
-            while self.active:
+        threads = self.setup.own_threads(len(self.trainings))
+        with worker_deaths(self.setup.batches.cache.path), memory_errors(self.setup.device), threads:
+            while self.active and not self.stop.signal:
                 began = time.perf_counter() - self.trainings[self.active[0]].state.seconds
                 self.train_epoch()
                 if self.stop.signal:
@@ -180,7 +181,7 @@ class StackedAverage:
     def __init__(self, stacked: StackedNetworks, trainings: Sequence[TrainingLoop]) -> None:
         self._of = stacked
         self._begun = any(t.state.average is not None and int(t.state.average.n_averaged) > 0 for t in trainings)
-        averages = [t.state.network if t.state.average is None else t.state.average.module for t in trainings]
+        averages = [t.setup.trained_part(t.state.evaluated) for t in trainings]
         self.stacked = stack(averages)
         self.stacked.to(stacked.stacked[0].device)
         kept_K = torch.tensor([t.setup.options.model_ema or 0.0 for t in trainings], dtype=torch.float64)
@@ -201,7 +202,8 @@ class StackedAverage:
         """Give those networks that have a running mean theirs."""
         averages = {i: trainings[i].state.average for i in which}
         having = {i: average for i, average in averages.items() if average is not None}
-        self.stacked.copy_to([training.state.evaluated for training in trainings], list(having))
+        networks = [training.setup.trained_part(training.state.evaluated) for training in trainings]
+        self.stacked.copy_to(networks, list(having))
         for average in having.values():
             average.n_averaged += self._steps
         self._steps = 0

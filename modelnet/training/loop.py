@@ -22,8 +22,9 @@ from modelnet.runs.checkpoint import encode
 from modelnet.runs.content import evaluated_weights
 from modelnet.runs.folder import RunFolder
 from modelnet.runs.tables import best_row, criterion
-from modelnet.runtime.device import images_at_once, memory_errors
+from modelnet.runtime.device import memory_errors
 from modelnet.runtime.interrupt import Stop
+from modelnet.training.frozen_body import CachedBody
 from modelnet.training.setup import Setup
 from modelnet.training.step import NetworkUpdate, TrainingStep
 from modelnet.training.tensorboard import TensorBoard
@@ -66,7 +67,7 @@ class TrainingLoop:
         self.train_step = TrainingStep(setup.forward, setup.loss_of, update, setup.accumulation, setup.autocast)
         self.run = run
         self.progress = progress
-        self.stop = self.ranks.share(stop)
+        self.stop_asked, self.stop = stop, self.ranks.share(stop)
         self.batches.stop = stop
         self.unsaved_best: bytes | None = None
         self.saved = (-1, -1)  # epoch, step
@@ -85,8 +86,8 @@ class TrainingLoop:
         images = self.batches.plan.images
         self.progress.started(self.run.path, images * epochs, images * state.epoch + state.running.images)
         outcome = None
-        with worker_deaths(self.setup.cache.path), memory_errors(self.setup.device):
-            while not self.is_finished:
+        with worker_deaths(self.batches.cache.path), memory_errors(self.setup.device), self.setup.own_threads():
+            while not self.is_finished and not self.stop.poll():
                 began = time.perf_counter() - state.seconds
                 self.train_epoch()
                 outcome = self.validate()
@@ -97,6 +98,13 @@ class TrainingLoop:
                 if len(rows) == GUESSING_AFTER:
                     self.hint(guessing(rows, self.setup.class_counts.tolist(), self.setup.options))
             return self.finish(rows, outcome)
+
+    def train_head(self, body: CachedBody) -> None:
+        """Train the last layer alone from now on, on cached features."""
+        self.setup.train_head(body)
+        self.batches = self.setup.batches
+        self.batches.stop = self.stop_asked
+        self.train_step.forward = self.setup.forward
 
     def finish(self, rows: list[EpochRow], outcome: Outcome | None) -> TrainResult:
         """Save and draw the curves; after the last epoch, write predictions and scores.
@@ -240,8 +248,8 @@ class TrainingLoop:
         """Run the network over the validation images; None where `stop` is set meanwhile."""
         setup = self.setup
         assert setup.val_batches is not None
-        at_once = images_at_once(setup.options.model, setup.device)
-        return evaluate(self.state.evaluated, setup.val_batches, setup.label_map, stop, setup.autocast, at_once=at_once)
+        network, at_once = setup.trained_part(self.state.evaluated), setup.at_once
+        return evaluate(network, setup.val_batches, setup.label_map, stop, setup.autocast, at_once=at_once)
 
     def evaluate_best(self) -> Outcome:
         """Run the network with the weights of the best epoch over the validation images."""
@@ -271,11 +279,11 @@ class TrainingLoop:
     def training_images(self) -> Outcome:
         """Run the network, as it is now, over the images that it was trained on, in plain order and unchanged."""
         options, rows = self.setup.options, self.batches.subset
-        batches = Batches(
-            self.setup.cache, self.setup.device, options.batch_size, rows=rows, ranks=self.ranks, crop_size=options.crop
-        )
+        more: dict[str, Any] = {"rows": rows, "ranks": self.ranks, "crop_size": options.crop}
+        batches = Batches(self.batches.cache, self.setup.device, options.batch_size, **more)
         label_map = torch.arange(len(self.setup.cache.class_ids))
-        outcome = evaluate(self.state.network, batches, label_map, autocast=self.setup.autocast)
+        network = self.setup.trained_part(self.state.network)
+        outcome = evaluate(network, batches, label_map, autocast=self.setup.autocast)
         assert outcome is not None  # it has no stop flag
         return outcome
 
@@ -301,8 +309,8 @@ class TrainingLoop:
     def diverged(self, what: str, step: int) -> NoReturn:
         """Name the batch at which it happened; where its rows are not as they were written, that is why."""
         if not self.setup.options.preload:  # they were taken from it at the start
-            self.setup.cache.look_again()
-            self.setup.cache.read_stored(self.batches.rows(self.state.epoch, step))
+            self.batches.cache.look_again()
+            self.batches.cache.read_stored(self.batches.rows(self.state.epoch, step))
         names = self.batches.names(self.state.epoch, step)
         where = f"{what} epoch {self.state.epoch + 1}, batch {step + 1} of {len(self.batches)}"
         self.run.write_divergence(where)

@@ -105,6 +105,8 @@ def find_learning_rate(
         progress.warn(warning)
     with cpu_threads(options.threads, options.model, options.batch_size):
         setup = Setup(replace(options, lr=rates[-1]), progress)
+        if options.preload and setup.batches.preloaded is None:
+            setup.preload(progress)
         start = copy.deepcopy(setup.state.network.state_dict())
         with worker_deaths(setup.cache.path), memory_errors(setup.device):
             for rate in rates:

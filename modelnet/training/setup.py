@@ -1,13 +1,13 @@
 """Prepare a run: caches, device, network and batches, checked against each other."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.amp.grad_scaler import GradScaler
 
 from modelnet.data.augmentation import build_augmentation, build_mixing
 from modelnet.data.batches import Batches
@@ -15,34 +15,33 @@ from modelnet.data.caches import class_counts, match_labels, open_to_train, pair
 from modelnet.data.preload import Preloaded, check_room
 from modelnet.data.split import Split, split_by_content, split_counts, split_warnings
 from modelnet.eval.loss import build_loss
-from modelnet.nets.freeze import freeze_layers, is_frozen, thaw_layers
-from modelnet.nets.head import draw_head
-from modelnet.nets.init import initialize
-from modelnet.nets.own import OwnCode, check_network
-from modelnet.nets.preparation import preparation_hint, pretrained_hint
-from modelnet.nets.registry import build_network
-from modelnet.nets.weights import load_weights
+from modelnet.nets.freeze import is_frozen, thaw_layers
+from modelnet.nets.own import OwnCode
+from modelnet.nets.preparation import pretrained_hint
+from modelnet.nets.registry import LINEAR
 from modelnet.options import OPTIONS, TrainOptions
-from modelnet.options.code import parse_arguments
 from modelnet.progress import Progress
 from modelnet.runs.code import digests_of, kept_code, named_code, names_of
 from modelnet.runs.folder import RunFolder
 from modelnet.runtime.compile import compile_network
 from modelnet.runtime.device import (
-    CONTIGUOUS,
     autocast,
     choose_device,
     choose_memory_format,
+    cpu_threads,
+    images_at_once,
     memory_errors,
-    place,
     precision_warning,
 )
+from modelnet.runtime.interrupt import Stop
 from modelnet.runtime.ranks import Ranks
 from modelnet.training.accumulation import Accumulation
 from modelnet.training.checks import check_content, check_smallest_batch, frozen_note, idle_when_fine_tuning, unreached
-from modelnet.training.optimizer import add_thawed, build_optimizer, running_mean_of_weights
+from modelnet.training.frozen_body import CachedBody, cached_body, trains_head_alone
+from modelnet.training.optimizer import add_thawed
 from modelnet.training.schedule import Schedule
-from modelnet.training.state import State, shape_of_rows, size_of_rows
+from modelnet.training.start import Shared, initial_state, take_weights
+from modelnet.training.state import shape_of_rows
 from modelnet.training.tensorboard import require_tensorboard
 from pipeline import TensorCache
 from pipeline.errors import CacheStale, OptionsError
@@ -54,6 +53,8 @@ class Opened(NamedTuple):
 
     Attributes:
         preloaded: training and validation images in the memory of the device, or None.
+        shared: of another network with the same frozen layers, where the last alone is trained; or None.
+        body: what these layers give, where that is cached.
     """
 
     cache: TensorCache
@@ -61,6 +62,8 @@ class Opened(NamedTuple):
     val: TensorCache | None
     label_map: Tensor
     preloaded: list[Preloaded | None]
+    shared: Shared | None = None
+    body: CachedBody | None = None
 
 
 class Setup:
@@ -88,6 +91,7 @@ class Setup:
         loss_of: the loss of a batch.
         accumulation: which batches begin and end a step.
         schedule: the learning rate of every step.
+        body: the cached features that the last layer is trained on alone; None where the whole network is trained.
     """
 
     def __init__(
@@ -114,11 +118,18 @@ class Setup:
         self.autocast = autocast(options.precision, self.device)
         if warning := precision_warning(options.precision, self.device):
             progress.warn(warning)
-        self.state = initial_state(self.cache, options, self.device, ranks, network, self.code.get("model"))
+        self.body: CachedBody | None = None
+        self._opened = opened
+        self._drawn: tuple[str, ...] = ()
+        shared = None if opened is None else opened.shared
+        if shared is not None:
+            self.state = shared.start(options, self.device)
+        else:
+            self.state = initial_state(self.cache, options, self.device, ranks, network, self.code.get("model"))
         self.state.code = digests_of(self.code)
-        if options.weights is not None and run is None:  # a resumed run has its own
-            self._load_weights(options.weights, progress)
-        elif run is None and (hint := pretrained_hint(options.model)):
+        if options.weights is not None and run is None and shared is None:
+            self._drawn = take_weights(self.state, options, self.cache, progress)  # a resumed run has its own
+        elif options.weights is None and run is None and (hint := pretrained_hint(options.model)):
             progress.note(f"hint: {hint}")
         if options.weights is None and options.init == "zeros" and options.seed != OPTIONS["seed"].default:
             progress.warn(f"--seed {options.seed} changes no weight: --init zeros sets all")
@@ -130,20 +141,7 @@ class Setup:
             self.split = opened.split
         else:
             self.split = None if options.val_fraction is None else split_by_content(self.cache, options.val_fraction)
-        self.batches = Batches(
-            self.cache,
-            self.device,
-            options.batch_size,
-            options.shuffle,
-            options.data_seed,
-            options.workers,
-            options.drop_last,
-            None if self.split is None else self.split.train,
-            build_augmentation(options, self.cache.recipe, self.code.get("augment_code")),
-            build_mixing(options),
-            ranks,
-            options.crop,
-        )
+        self.batches = self._batches(self.cache)
         if len(self.batches) == 0:
             reason = f"{len(self.batches.subset)} images are less than one batch of {options.batch_size}"
             raise OptionsError("nothing left to train on", options.cache, reason, "Leave out --drop-last")
@@ -168,19 +166,73 @@ class Setup:
         self.val = self._open_val(run, progress) if opened is None else opened.val
         self.val_batches = None
         if self.val is not None:
-            rows = None if self.split is None else self.split.val
-            self.val_batches = Batches(
-                self.val,
-                self.device,
-                options.batch_size,
-                workers=options.workers,
-                rows=rows,
-                ranks=ranks,
-                crop_size=options.crop,
-            )
+            self.val_batches = self._val_batches(self.val)
             same_caches(ranks, self.val)
-        if options.preload:
-            self._preload(progress, opened)
+        if options.preload and not trains_head_alone(options):  # which may need features instead
+            self.preload(progress)
+
+    def _batches(self, cache: TensorCache) -> Batches:
+        options = self.options
+        return Batches(
+            cache,
+            self.device,
+            options.batch_size,
+            options.shuffle,
+            options.data_seed,
+            options.workers,
+            options.drop_last,
+            None if self.split is None else self.split.train,
+            build_augmentation(options, cache.recipe, self.code.get("augment_code")),
+            build_mixing(options),
+            self.ranks,
+            options.crop,
+        )
+
+    def _val_batches(self, cache: TensorCache) -> Batches:
+        options = self.options
+        return Batches(
+            cache,
+            self.device,
+            options.batch_size,
+            workers=options.workers,
+            rows=None if self.split is None else self.split.val,
+            ranks=self.ranks,
+            crop_size=options.crop,
+        )
+
+    def cached_body(self, run: Path, progress: Progress, stop: Stop) -> CachedBody | None:
+        """Return the features of the frozen layers, as `frozen_body.cached_body`; those of another network, if shared.
+
+        Args:
+            run: the folder of the run; data/features is beside the folder that it is in.
+            progress, stop: as there.
+        """
+        if self._opened is not None and self._opened.body is not None:
+            return self._opened.body
+        network, sha256, images = self.state.network, self.state.weights_sha256, (self.cache, self.val)
+        return cached_body(network, self.options, images, sha256, self.autocast, progress, stop, run.parent.parent)
+
+    def train_head(self, body: CachedBody) -> None:
+        """Train the last layer alone from now on, on cached features."""
+        self.body = body
+        self.batches = self._batches(body.train)
+        self.val_batches = None if body.val is None else self._val_batches(body.val)
+        self.forward = self._build_forward()
+
+    def trained_part(self, network: nn.Module) -> nn.Module:
+        """Return what is computed in a step and in validation: the network, or its last layer alone."""
+        return network if self.body is None else network.get_submodule(self.body.head)
+
+    @property
+    def at_once(self) -> int | None:
+        """How many images are evaluated together, as `images_at_once` has it."""
+        return images_at_once(self.options.model if self.body is None else LINEAR, self.device)
+
+    def own_threads(self, networks: int = 1) -> AbstractContextManager[int | None]:
+        """Set as many threads as a last layer alone gets; of a whole network they are set already."""
+        if self.body is None:
+            return nullcontext()
+        return cpu_threads(None, LINEAR, self.options.batch_size, networks=networks)
 
     def _open_cache(self, run: Path | None) -> TensorCache:
         path = self.options.cache
@@ -190,7 +242,12 @@ class Setup:
     def opened(self) -> Opened:
         """What other networks can share that train on the same images."""
         preloaded = [None if part is None else part.preloaded for part in (self.batches, self.val_batches)]
-        return Opened(self.cache, self.split, self.val, self.label_map, preloaded)
+        shared = None
+        if trains_head_alone(self.options):
+            shared = Shared(self.state.network, self._drawn, self.state.weights_sha256)
+        if shared is not None and self._opened is not None:
+            shared = self._opened.shared or shared
+        return Opened(self.cache, self.split, self.val, self.label_map, preloaded, shared, self.body)
 
     def _read_code(self, run: Path | None) -> dict[str, OwnCode]:
         names = names_of(self.options)
@@ -208,6 +265,8 @@ class Setup:
     def _build_forward(self) -> Callable[[Tensor], Tensor]:
         """Return the callable for training: the network, compiled with --compile, or wrapped for several ranks."""
         network, batches, options = self.state.network, self.batches, self.options
+        if self.body is not None:
+            return self.trained_part(network)
         if not options.compile:
             return self.ranks.replicate(network, self.device, shape_of_rows(options, self.cache))
         if self.ranks.size > 1:
@@ -230,9 +289,14 @@ class Setup:
         add_thawed(self.state.optimizer, self.state.network, self.options)
         self.forward = self._build_forward()
 
-    def _preload(self, progress: Progress, opened: Opened | None) -> None:
-        if opened is not None:
-            for part, preloaded in zip((self.batches, self.val_batches), opened.preloaded, strict=True):
+    def preload(self, progress: Progress) -> None:
+        """Copy all images, or their features, to the device.
+
+        Raises:
+            OptionsError: they do not fit.
+        """
+        if self._opened is not None and self._opened.body is self.body and self._opened.preloaded[0] is not None:
+            for part, preloaded in zip((self.batches, self.val_batches), self._opened.preloaded, strict=True):
                 if part is not None:
                     part.preloaded = preloaded
             return
@@ -244,23 +308,6 @@ class Setup:
                 part.preload()
         images = sum(len(part.subset) for part in parts)
         progress.note(f"{images} images, {show_bytes(needed)}, are in the memory of {self.device}")
-
-    def _load_weights(self, path: Path, progress: Progress) -> None:
-        """Start from the weights of a file; layers that it lacks are drawn from the seed."""
-        options, network = self.options, self.state.network
-        loaded = load_weights(network, path)
-        self.state.weights_sha256 = loaded.sha256
-        if loaded.head:
-            draw_head(network, loaded.head, options.seed, options.init)
-        for option in () if loaded.head or loaded.new else ("init", "seed"):
-            if getattr(options, option) != OPTIONS[option].default:
-                progress.warn(f"--{option} {getattr(options, option)} changes no weight: --weights sets all")
-        for line in loaded.notes:
-            progress.note(line)
-        for line in loaded.warnings:
-            progress.warn(line)
-        if hint := preparation_hint(options.model, self.cache.recipe, options.crop):
-            progress.note(f"hint: {hint}")
 
     def _open_val(self, run: Path | None, progress: Progress) -> TensorCache | None:
         """Open the cache to validate on; warn where it does not match."""
@@ -294,32 +341,3 @@ def same_caches(ranks: Ranks, cache: TensorCache) -> None:
     if others:
         reason = f"rank {others[0]} reads another cache there than rank 0"
         raise CacheStale("the ranks read different caches", cache.path, reason, "Give all the same file")
-
-
-def initial_state(
-    cache: TensorCache,
-    options: TrainOptions,
-    device: torch.device,
-    ranks: Ranks | None = None,
-    network: nn.Module | None = None,
-    code: OwnCode | None = None,
-) -> State:
-    """Make the network, with the weights that follow from the seed, and its optimizer.
-
-    Args:
-        cache, options, device, ranks: of the run.
-        network: to train; None makes one.
-        code: of the network, where it is a person's own.
-    """
-    torch.manual_seed(options.seed)
-    classes, size = len(cache.class_ids), size_of_rows(options, cache)
-    if network is None:
-        network = build_network(options.model, classes, size, code, parse_arguments(options.model_arg))
-    else:
-        check_network(network, classes, (size, size) if isinstance(size, int) else size)
-    initialize(network, options.init)
-    freeze_layers(network, options.freeze, options.norm_stats)
-    place(network, device, options.memory_format or CONTIGUOUS)
-    average = None if options.model_ema is None else running_mean_of_weights(network, options.model_ema)
-    scaler = GradScaler(device.type, enabled=options.scales_gradients)
-    return State(network, build_optimizer(network, options), average, ranks or Ranks(), scaler=scaler)

@@ -1,6 +1,7 @@
 """Hold the content of a checkpoint: everything needed to resume training, and to use the network."""
 
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 import torch
@@ -105,8 +106,9 @@ class State:
 
     @property
     def is_finite(self) -> bool:
-        """Whether all weights are numbers."""
-        return all(bool(weights.isfinite().all()) for weights in self.network.state_dict().values())
+        """Whether all weights that training changes are numbers."""
+        trained = (weights for weights in self.network.parameters() if weights.requires_grad)
+        return all(bool(weights.isfinite().all()) for weights in chain(trained, self.network.buffers()))
 
     def to_content(self, options: TrainOptions, cache: TensorCache) -> dict[str, Any]:
         """Return a checkpoint's content: tensors and plain values."""

@@ -21,11 +21,12 @@ from modelnet.runs.provenance import command, describe_run, result_of
 from modelnet.runtime.device import CONTIGUOUS, cpu_threads
 from modelnet.runtime.interrupt import Stop
 from modelnet.runtime.ranks import Ranks
+from modelnet.training.frozen_body import Stopped, trains_head_alone
 from modelnet.training.loop import TrainingLoop, TrainResult
 from modelnet.training.schedule import Schedule
 from modelnet.training.setup import Setup
 from modelnet.training.state import check_fits
-from pipeline.errors import CacheStale, CheckpointError, OptionsError
+from pipeline.errors import CacheStale, CheckpointError, OptionsError, PipelineError
 from pipeline.text import show_path
 
 
@@ -65,7 +66,10 @@ def train(
         threads = stack.enter_context(cpu_threads(options.threads, options.model, options.batch_size, ranks))
         setup = Setup(replace(options, threads=threads), progress, ranks=ranks, network=network)
         run = stack.enter_context(_new_run(options.name, f"{setup.cache.path.stem}-{options.model_in_names}", ranks))
-        return begun(run, setup, progress, stop or Stop()).run_epochs([])
+        stop = stop or Stop()
+        training = begun(run, setup, progress, stop)
+        use_features(training, progress, stop)
+        return training.run_epochs([])
 
 
 def begun(run: RunFolder, setup: Setup, progress: Progress, stop: Stop) -> TrainingLoop:
@@ -87,6 +91,38 @@ def begun(run: RunFolder, setup: Setup, progress: Progress, stop: Stop) -> Train
     training = TrainingLoop(setup, run, progress, stop)
     training.save()
     return training
+
+
+def use_features(training: TrainingLoop, progress: Progress, stop: Stop) -> None:
+    """Let a run train its last layer on cached features, if all others are frozen and images stay as they are.
+
+    The run then has the losses that it has without features, up to rounding. A run that has begun goes on as it began.
+
+    Args:
+        training: of the run, with the weights that it goes on with.
+        progress: hears where the features are, or why there are none.
+        stop: when it is set, the run begins with the features when it is resumed.
+    """
+    setup, run = training.setup, training.run
+    if not trains_head_alone(setup.options) or setup.ranks.size > 1:
+        return
+    config, has_begun = run.read_config(), training.state.epoch + training.state.step > 0
+    if not has_begun or config.get("features") is not None:
+        try:
+            body = setup.cached_body(run.path, progress, stop)
+        except Stopped:
+            return
+        except PipelineError as error:
+            rounding = "; the losses will differ by rounding" if has_begun else ""
+            progress.warn(f"features are not cached, and the whole network runs in each epoch{rounding}: {error}")
+        else:
+            if body is not None:
+                training.train_head(body)
+                features = body.train.features
+                assert features is not None
+                run.write_config(config | {"features": features.to_dict()})
+    if setup.options.preload:
+        setup.preload(progress)
 
 
 def _new_run(name: str | None, counted: str, ranks: Ranks) -> RunFolder:
@@ -132,7 +168,9 @@ def resume(
             allow(RunFolder(path).read_config().get("code", {}))
         threads = stack.enter_context(cpu_threads(options.threads, options.model, options.batch_size, ranks))
         options = replace(options, threads=threads)
-        training = restored(run, Setup(options, progress, path, ranks, network=network), progress, stop or Stop())
+        stop = stop or Stop()
+        training = restored(run, Setup(options, progress, path, ranks, network=network), progress, stop)
+        use_features(training, progress, stop)
         if training.resume_note:
             progress.note(training.resume_note)
         if training.state.epoch == options.epochs:

@@ -1,0 +1,243 @@
+"""A frozen body is run once: the same losses as with it in every epoch, whole run folders, and ways to fail.
+
+The network that a run begins with (`start.py`) is tested here and in `test_freeze.py`.
+"""
+
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import dropout
+from torchvision import models
+
+from modelnet import Trained, TrainOptions, build_features, resume, resume_many, train, train_many
+from modelnet.nets.freeze import freeze_layers
+from modelnet.runs.folder import RunFolder
+from modelnet.runtime.interrupt import Stop
+from modelnet.training import frozen_body
+from modelnet.training.frozen_body import CLOSE, _input_of_head, trains_head_alone
+from pipeline import TensorCache
+from tests.support.listener import Listener
+
+SMALL = "shufflenet_v2_x0_5"
+
+pytestmark = pytest.mark.usefixtures("in_a_folder_of_its_own", "no_pictures")
+
+
+@pytest.fixture
+def weights(in_a_folder_of_its_own: None) -> Path:
+    torch.manual_seed(3)
+    torch.save(models.get_model(SMALL, weights=None).state_dict(), "w.pth")
+    return Path("w.pth")
+
+
+def options_of(cache: Path, file: Path, **more: Any) -> TrainOptions:
+    values: dict[str, Any] = {"model": SMALL, "weights": file, "freeze": "all-but-head", "epochs": 2, "lr": 0.1}
+    return TrainOptions(cache, val=cache, batch_size=4, threads=1, device="cpu", **values | more)
+
+
+def losses(rows: list[Any]) -> list[list[float]]:
+    return [[row.train_loss, row.val_loss] for row in rows]
+
+
+def weights_of(run: Path) -> dict[str, Tensor]:
+    found: dict[str, Tensor] = RunFolder(run).load_checkpoint()["weights"]
+    return found
+
+
+def features_of(run: Path) -> Any:
+    return RunFolder(run).read_config().get("features")
+
+
+def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_losses_are_those_of_the_whole_network_in_every_epoch(
+    cache_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = options_of(cache_path, weights, epochs=4, momentum=0.9)
+    heard = Listener()
+    with monkeypatch.context() as patched:
+        patched.setattr("modelnet.training.train.trains_head_alone", lambda _: False)
+        expected = train(options)
+
+    found = train(options, heard)
+
+    assert features_of(expected.run) is None and features_of(found.run)["length"] == 1024
+    assert losses(found.rows) == [pytest.approx(row, abs=1e-6) for row in losses(expected.rows)]
+    file = torch.load(weights, weights_only=True)
+    assert all(torch.equal(weights_of(found.run)[name], file[name]) for name in file if not name.startswith("fc."))
+    once = [note for note in heard.notes if note.startswith("the frozen layers run once")]
+    assert len(once) == 1 and "features in data/features/" in once[0]
+    alone = Trained.load(found.run).evaluate(cache_path)
+    assert alone.loss == pytest.approx(found.rows[-1].val_loss, abs=1e-5)
+
+
+def test_the_next_run_and_build_features_share_the_file(cache_path: Path, weights: Path) -> None:
+    train(options_of(cache_path, weights, epochs=1))
+    (path,) = Path("data/features").glob("*.h5")
+    before, heard = path.stat(), Listener()
+    assert path.name.startswith(f"{cache_path.stem}-{SMALL}-")
+
+    train(options_of(cache_path, weights, epochs=1, preload=True), heard)
+
+    report = build_features(cache_path, Path("f.h5"), SMALL, weights, "cpu")
+    assert path.read_bytes() == report.path.read_bytes() and path.stat().st_ino == before.st_ino
+    assert f"the frozen layers run once for each image: features in {path} are up to date" in heard.notes
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"augment": "flip"},
+        {"crop_size": 60},
+        {"thaw_epoch": 2},
+        {"norm_stats": "update"},
+        {"weights": None},
+        {"freeze": "conv1"},
+        {"compile": True},
+        {"model": "net.py:Net"},
+        {"amp": True, "amp_dtype": "float16"},
+    ],
+)
+def test_where_images_or_other_layers_change_nothing_is_cached(more: dict[str, Any]) -> None:
+    assert trains_head_alone(options_of(Path("c.h5"), Path("w.pth")))
+    assert not trains_head_alone(options_of(Path("c.h5"), Path("w.pth"), **more))
+
+
+class Net(nn.Module):
+    """Drops features in training, or changes logits."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind = kind
+        self.body, self.head = nn.Conv2d(3, 4, 8), nn.Linear(4, 2, bias=kind != "no bias")
+
+    def forward(self, images: Tensor) -> Tensor:
+        features = self.body(images).mean((2, 3))
+        if self.kind == "dropout":
+            features = dropout(features, 0.5, self.training)
+        logits = self.head(features)
+        changed: Tensor = logits.softmax(1) if self.kind == "softmax" else logits
+        return changed
+
+
+@pytest.mark.parametrize(
+    ("kind", "possible"), [("plain", True)] + [(k, False) for k in ("dropout", "softmax", "no bias")]
+)
+def test_only_a_linear_layer_of_a_fixed_function_is_trained_alone(kind: str, possible: bool) -> None:
+    torch.manual_seed(0)
+    network = Net(kind)
+    freeze_layers(network, "all-but-head", None)
+    images = torch.rand(2, 3, 16, 16)
+
+    found = _input_of_head(network, images, nullcontext(), CLOSE["float32"])
+
+    assert (found is not None) == possible
+    if found is not None:
+        assert found[0] == "head" and torch.equal(found[1], network.body(images).mean((2, 3)))
+
+
+def test_the_last_convolution_of_a_network_is_trained_with_its_body(cache_path: Path) -> None:
+    torch.save(models.get_model("squeezenet1_1", weights=None).state_dict(), "w.pth")
+    result = train(options_of(cache_path, Path("w.pth"), model="squeezenet1_1", epochs=1))
+
+    assert features_of(result.run) is None and not Path("data/features").exists()
+
+
+@pytest.mark.parametrize("more", [{}, {"model_ema": 0.5, "opt": "adamw", "accumulate": 2, "zero_grad": "epoch"}])
+def test_a_run_that_is_cut_anywhere_ends_with_the_same_bits(
+    more: dict[str, Any], cache_path: Path, weights: Path
+) -> None:
+    options = options_of(cache_path, weights, **more)
+    whole = train(options)
+    for cut in (1, 3, 4):
+        stop = Stop()
+        run = train(options, Listener(stop, cut), stop).run
+        for path in Path("data/features").glob("*"):
+            path.unlink()
+        resumed = resume(run)
+        assert losses(resumed.rows) == losses(whole.rows) and same(weights_of(run), weights_of(whole.run))
+
+
+def test_a_stop_while_features_are_computed_is_resumed(
+    cache_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options, stop = options_of(cache_path, weights), Stop()
+    whole = train(options)
+    for path in Path("data/features").glob("*"):
+        path.unlink()
+    poll = frozen_body._Poll.__call__
+
+    def stopped(self: Any, done: int, total: int) -> None:
+        stop.signal = 2
+        poll(self, done, total)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(frozen_body._Poll, "__call__", stopped)
+        cut = train(options, stop=stop)
+    assert cut.interrupted and cut.rows == [] and list(Path("data/features").glob("*.h5*")) == []
+
+    assert losses(resume(cut.run).rows) == losses(whole.rows) and same(weights_of(cut.run), weights_of(whole.run))
+
+
+def test_where_features_cannot_be_written_the_whole_network_trains(cache_path: Path, weights: Path) -> None:
+    Path("data").write_text("in the way")
+    heard = Listener()
+
+    result = train(options_of(cache_path, weights, epochs=1), heard)
+
+    assert len(result.rows) == 1 and features_of(result.run) is None
+    assert any(text.startswith("features are not cached, and the whole network runs in") for text in heard.warnings)
+    Path("data").unlink()
+    stop = Stop()
+    cut = train(options_of(cache_path, weights), Listener(stop, 1), stop).run
+    for path in Path("data/features").glob("*"):
+        path.unlink()
+    weights.unlink()
+    assert len(resume(cut, progress=heard).rows) == 2
+    assert "the losses will differ by rounding: no weights there" in heard.warnings[-1]
+
+
+def test_seeds_and_settings_are_stacked_last_layers_of_one_body(cache_path: Path, weights: Path) -> None:
+    options = options_of(cache_path, weights, model_ema=0.5)
+    heard, stop = Listener(), Stop()
+
+    result = train_many(options, [0, 1], heard, sweep={"lr": [0.01, 0.1]})
+
+    assert any("4 networks, in runs/" in note and "median" in note for note in heard.notes)
+    for own, rows, run in list(zip(result.members, result.rows, result.runs, strict=True))[1::2]:
+        alone = train(own)
+        assert losses(rows) == [pytest.approx(row, abs=1e-5) for row in losses(alone.rows)]
+        assert weights_of(run).keys() == weights_of(alone.run).keys() and features_of(run) == features_of(alone.run)
+    outcome = Trained.load(result.runs[3]).evaluate(cache_path)
+    assert outcome.loss == pytest.approx(result.rows[3][-1].val_loss, abs=1e-5)
+    cut = train_many(options, [0, 1], Listener(stop, 3), stop, sweep={"lr": [0.01, 0.1]})
+    resumed = resume_many(cut.table)
+    assert [same(weights_of(a), weights_of(b)) for a, b in zip(resumed.runs, result.runs, strict=True)] == [True] * 4
+
+
+def test_a_group_without_features_trains_one_after_another(cache_path: Path, weights: Path) -> None:
+    Path("data").write_text("in the way")
+    options, heard = options_of(cache_path, weights, epochs=1), Listener()
+
+    result = train_many(options, [0, 1], heard)
+
+    assert len([text for text in heard.warnings if text.startswith("features are not cached")]) == 1
+    for own, rows in zip(result.members, result.rows, strict=True):
+        assert losses(rows) == losses(train(own).rows)
+
+
+def test_features_of_a_group_stay_apart_from_images_of_another_network(cache_path: Path, weights: Path) -> None:
+    options = options_of(cache_path, weights, epochs=1, preload=True)
+
+    result = train_many(options, [0], sweep={"freeze": ["all-but-head", None, "conv1"]})
+
+    assert [features_of(run) is not None for run in result.runs] == [True, False, False]
+    for own, rows in zip(result.members, result.rows, strict=True):
+        assert losses(rows) == losses(train(own).rows)
+    assert TensorCache(next(Path("data/features").glob("*.h5"))).row_shape == (1024,)

@@ -5,7 +5,7 @@ SCALE ?= 1
 SOURCE ?= data/example
 IMAGES ?= 9216
 
-.PHONY: example test check format docs pictures soak bench clean
+.PHONY: example test check format docs pictures soak bench dist clean
 
 .venv/installed: pyproject.toml $(wildcard pipeline/system/_*.c)
 	test -x $(PY) || $(PYTHON) -m venv .venv
@@ -44,5 +44,15 @@ bench: .venv/installed  ## measure against other systems: SOURCE=FOLDER of photo
 		|| echo "FFCV cannot be built here (libopencv-dev, libturbojpeg0-dev, pkg-config, a compiler); it is left out"
 	$(PY) -m benchmarks $(SOURCE) --images $(IMAGES) $(if $(ONLY),--only $(ONLY)) $(if $(WEIGHTS),--weights $(WEIGHTS))
 
+dist: .venv/installed  ## dist/: the source archive, and a wheel for this platform and any Python
+	rm -rf dist build/dist
+	$(PY) -m build --outdir build/dist
+	mkdir dist && cp build/dist/*.tar.gz dist
+ifeq ($(shell uname),Linux)
+	PATH="$(CURDIR)/.venv/bin:$$PATH" $(PY) -m auditwheel repair --wheel-dir dist build/dist/*.whl
+else
+	cp build/dist/*.whl dist
+endif
+
 clean:
-	rm -rf .venv build *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache

@@ -10,7 +10,7 @@ def compiled(name: str, folder: Path = Path(__file__).parent) -> ctypes.CDLL | N
 
     Its functions hold no interpreter lock and know nothing of Python: whoever calls them vouches for every address.
     """
-    for suffix in EXTENSION_SUFFIXES:
+    for suffix in (".so", *EXTENSION_SUFFIXES):  # as setup.py names it; as earlier versions did
         library = folder / f"{name}{suffix}"
         if library.is_file():
             return ctypes.CDLL(str(library))

@@ -4,6 +4,7 @@ PY := .venv/bin/python
 SCALE ?= 1
 SOURCE ?= data/example
 IMAGES ?= 9216
+IN_PARALLEL := --numprocesses $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1) --dist loadfile --no-loadscope-reorder --ignore tests/soak
 
 .PHONY: example test check format docs pictures soak bench dist clean
 
@@ -16,8 +17,8 @@ example: .venv/installed  ## build the cache of data/example and train on it, en
 	$(PY) cli.py build-cache data/example
 	$(PY) cli.py train --batch-size 8
 
-test: .venv/installed  ## all tests but the long trials of make soak, a file a core at a time
-	$(PY) -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder --ignore tests/soak
+test: .venv/installed  ## all tests but the long ones, which make soak runs
+	$(PY) -m pytest $(IN_PARALLEL) -m "not long"
 
 check: .venv/installed  ## format, lint, types
 	$(PY) -m ruff format --check .
@@ -35,7 +36,8 @@ docs: .venv/installed  ## the documentation as a site in build/docs; a warning i
 pictures: .venv/installed  ## docs/images and README's table of speeds; needs Chromium
 	$(PY) -m docs.pictures
 
-soak: .venv/installed  ## kills, power cuts, failing disks, damaged files by the thousand; SCALE=0.05 for less
+soak: .venv/installed  ## the long tests; kills, power cuts, failing disks, damaged files by the thousand; SCALE=0.05 for less
+	$(PY) -m pytest $(IN_PARALLEL) -m long
 	$(PY) -m pytest tests/soak --soak-scale $(SCALE) -s
 
 bench: .venv/installed  ## measure against other systems: SOURCE=FOLDER of photographs, replicated to IMAGES; ONLY=PART,...

@@ -36,6 +36,7 @@ def test_no_module_hides_a_public_name_before_or_after_all_are_loaded() -> None:
     run_python(START, LOOK_UP, CHECK, before, LOAD_ALL, LOOK_UP, CHECK, same)
 
 
+@pytest.mark.long
 def test_public_names_can_be_looked_up_after_all_modules_are_loaded() -> None:
     run_python(START, LOAD_ALL, LOOK_UP, CHECK)
 

@@ -16,6 +16,7 @@ import pytest
 
 from tests.support.command_line import REPOSITORY
 
+pytestmark = pytest.mark.long
 SOURCES = ("cli.py", "setup.py", "pyproject.toml", "README.md", "LICENSE", "pipeline", "modelnet")
 PIP = (sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check")
 

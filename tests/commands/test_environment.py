@@ -78,6 +78,7 @@ def test_the_backend_of_a_notebook_does_not_matter(backend: str, named_photos: P
     assert ended.returncode == 0, ended.stderr
 
 
+@pytest.mark.long
 def test_training_goes_on_where_nobody_reads_its_output(cache_path: Path, tmp_path: Path) -> None:
     for streams in ("2>/dev/null", "2>&1"):
         name = f"r{len(streams)}"

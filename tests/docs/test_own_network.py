@@ -13,6 +13,7 @@ LESSON = REPOSITORY / "docs" / "own-network.md"
 FILE = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
+@pytest.mark.long
 @pytest.mark.timeout(240)
 def test_the_commands_of_the_lesson_print_what_it_shows(tmp_path: Path, command_server: CommandServer) -> None:
     checkout = tmp_path / "checkout"

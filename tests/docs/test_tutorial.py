@@ -26,6 +26,7 @@ def of_those_that_stayed_finite(line: str) -> str:
     return re.sub(r", \d+ diverged$", "", line)
 
 
+@pytest.mark.long
 @pytest.mark.timeout(240)
 def test_the_ten_commands_print_what_the_tutorial_shows(checkout: Path, command_server: CommandServer) -> None:
     commands = typed_commands(ENGLISH)

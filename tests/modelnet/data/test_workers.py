@@ -95,6 +95,7 @@ def never_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dataset.CacheDataset, "__getitems__", slow)
 
 
+@pytest.mark.long
 @torch_tells_anywhere
 def test_a_batch_that_never_comes_is_not_waited_for_for_ever(cache_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     never_read(monkeypatch)
@@ -106,6 +107,7 @@ def test_a_batch_that_never_comes_is_not_waited_for_for_ever(cache_path: Path, m
     assert not multiprocessing.active_children(), "a worker that hangs would be waited for at the end of the process"
 
 
+@pytest.mark.long
 @torch_tells_anywhere
 def test_a_stop_ends_the_wait_for_a_batch_and_the_run_goes_on(
     cache_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -163,6 +163,7 @@ def test_of_many_groups_the_tables_are_folded_away() -> None:
     assert folded(9) == folded(3) + 2
 
 
+@pytest.mark.long
 def test_a_thousand_classes_stay_readable_and_small() -> None:
     page = Page([many_classes()])
     assert len(page.bytes) < 400_000

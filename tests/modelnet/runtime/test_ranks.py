@@ -161,6 +161,7 @@ class StopsAfter(Progress):
             self.stop.signal = signal.SIGTERM
 
 
+@pytest.mark.long
 def test_a_stop_of_one_rank_saves_once_and_any_number_of_ranks_goes_on(cache_path: Path) -> None:
     options = TrainOptions(cache_path, **COMMON | {"batch_size": 3, "model": "squeezenet1_0", "lr": 0.001})  # dropout
 
@@ -334,6 +335,7 @@ def torchrun(*arguments: str, cwd: Path) -> "subprocess.Popen[str]":
     )
 
 
+@pytest.mark.long
 def test_torchrun_trains_speaks_once_and_is_stopped(cache_path: Path, tmp_path: Path) -> None:
     process = torchrun(
         *("--cache", str(cache_path), "--device", "cpu", "--epochs", "1000000", "--name", "r"), cwd=tmp_path

@@ -56,8 +56,14 @@ def states(result: SweepResult) -> list[str]:
     ("more", "sweep"),
     [
         ({}, {"model": [SMALL, "squeezenet1_1"]}),  # the second has dropout
-        ({"preload": True, "augment": "flip", "model_ema": 0.5}, {"batch_size": [4, 5]}),
-        ({"val": None, "val_fraction": 0.4, "workers": 2}, {"freeze": [None, "conv1|stage"]}),
+        pytest.param(
+            {"preload": True, "augment": "flip", "model_ema": 0.5}, {"batch_size": [4, 5]}, marks=pytest.mark.long
+        ),
+        pytest.param(
+            {"val": None, "val_fraction": 0.4, "workers": 2},
+            {"freeze": [None, "conv1|stage"]},
+            marks=pytest.mark.long,
+        ),
         ({"model": "modelnet", "amp": True}, {"opt": ["sgd", "adamw"]}),
     ],
 )
@@ -74,7 +80,7 @@ def test_networks_one_after_another_have_the_bits_of_runs_alone(
         assert found == expected and set(more_files) - extra == set(files)
 
 
-@pytest.mark.parametrize("cut", [1, 3])
+@pytest.mark.parametrize("cut", [1, pytest.param(3, marks=pytest.mark.long)])
 def test_a_group_that_was_stopped_anywhere_goes_on_to_the_same_bits(cut: int, cache_path: Path) -> None:
     options = options_of(cache_path, epochs=1)
     whole = train_many(options, [0, 1])

@@ -246,6 +246,7 @@ def test_the_command_prints_a_table_and_a_sentence(cache_path: Path, tmp_path: P
     assert lines[-5] == f"converged in {low} of 3 starts"
 
 
+@pytest.mark.long
 def test_a_sweep_that_is_stopped_goes_on_from_its_table(cache_path: Path, tmp_path: Path, run_cli: RunCli) -> None:
     wanted = ("train", "--cache", str(cache_path), "--seeds", "0,1", "--sweep", "lr=0.01,0.05", "--sweep", "wd=0,0.1")
     process = start_training(tmp_path, *wanted[1:], "--epochs", "100000", "--threads", "1", "--name", "s")

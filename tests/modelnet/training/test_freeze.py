@@ -74,8 +74,11 @@ def test_frozen_tensors_and_their_statistics_keep_their_bits(
     "more",
     [
         {"freeze": "all-but-head"},
-        {"freeze": "conv1|stage2", "thaw_epoch": 2, "head_lr": 10.0},
-        {"freeze": "all-but-head", "thaw_epoch": 2, "opt": "adamw", "model_ema": 0.9, "norm_stats": "keep"},
+        pytest.param({"freeze": "conv1|stage2", "thaw_epoch": 2, "head_lr": 10.0}, marks=pytest.mark.long),
+        pytest.param(
+            {"freeze": "all-but-head", "thaw_epoch": 2, "opt": "adamw", "model_ema": 0.9, "norm_stats": "keep"},
+            marks=pytest.mark.long,
+        ),
     ],
 )
 def test_a_run_resumes_to_the_same_bits_before_and_after_thawing(

@@ -258,6 +258,7 @@ def test_every_optimizer_steps_as_torchs_own_does_and_loads_its_state(name: str,
     torch.testing.assert_close(ours.weight, theirs.weight, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.long
 def test_making_an_optimizer_does_not_import_torchs_compiler(cache_path: Path) -> None:
     program = (
         "import sys; from pathlib import Path; from torch import nn; from modelnet import Trained, TrainOptions; "

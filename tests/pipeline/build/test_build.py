@@ -312,6 +312,7 @@ def test_a_decoder_that_crashes_or_hangs_costs_its_image_only(
     assert (again.why, again.decoded, again.copied) == ("class 1: 1 to be tried again", 1, 7)
 
 
+@pytest.mark.long
 def test_a_fourth_crash_in_a_row_ends_the_build(photos: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     images = sorted(photos.rglob("*.JPEG"))
     bad_decoder(monkeypatch, {path.read_bytes() for path in images[:3]}, crash)
@@ -324,6 +325,7 @@ def test_a_fourth_crash_in_a_row_ends_the_build(photos: Path, out: Path, monkeyp
     assert TensorCache(out).num_images == 5  # the old one, whole
 
 
+@pytest.mark.long
 def test_crashes_with_good_images_between_them_do_not_end_the_build(
     tmp_path: Path, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -366,6 +368,7 @@ def peak_memory(source: Path, out: Path) -> tuple[int, int]:
     return parent, child
 
 
+@pytest.mark.long
 def test_peak_memory_does_not_grow_with_the_number_of_images(tmp_path: Path) -> None:
     for seed in range(40):
         save_jpeg(tmp_path / "many" / "1" / f"{seed}.jpg", 60, 60, seed)

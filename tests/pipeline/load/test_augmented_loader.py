@@ -112,6 +112,7 @@ def test_the_dataset_of_a_loader_augments_in_anybodys_loader(cache_path: Path) -
         CacheDataset(cache)[2**40]
 
 
+@pytest.mark.long
 def test_spawned_workers_know_the_epoch(cache_path: Path) -> None:
     cache = TensorCache(cache_path)
     spawned = make_loader(

@@ -31,6 +31,7 @@ def faults(how: str) -> tuple[bool, int]:
     return bool(told), count
 
 
+@pytest.mark.long
 @pytest.mark.skipif(sys.platform != "linux", reason="needs glibc's mallopt")
 def test_memory_that_was_freed_is_used_again_without_page_faults() -> None:
     _, without = faults("leave")

@@ -330,6 +330,7 @@ def read_elsewhere(pickled: bytes) -> subprocess.CompletedProcess[bytes]:
     )
 
 
+@pytest.mark.long
 def test_a_cache_rebuilt_while_open_stays_whole_also_when_pickled(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

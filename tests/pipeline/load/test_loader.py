@@ -21,7 +21,7 @@ from pipeline.load.dataset import CacheDataset, Samples, collate
 from pipeline.load.loader import make_loader
 from pipeline.load.sampler import EpochSampler
 
-START_METHODS = ("fork", "spawn", "forkserver")
+SLOW_METHODS = ("spawn", "forkserver")  # each worker imports torch
 
 
 @pytest.fixture
@@ -419,7 +419,7 @@ def test_worker_processes_deliver_the_same_epochs(cache: TensorCache) -> None:
             assert images.numpy().tobytes() == others.numpy().tobytes() and torch.equal(labels, other_labels)
 
 
-@pytest.mark.parametrize("method", START_METHODS)
+@pytest.mark.parametrize("method", ["fork", *(pytest.param(name, marks=pytest.mark.long) for name in SLOW_METHODS)])
 def test_workers_of_any_kind_deliver_each_image_once_to_torchs_collate(method: str, cache: TensorCache) -> None:
     dataset = make_loader(cache).dataset
     multiprocessing.set_forkserver_preload(

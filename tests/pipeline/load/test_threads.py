@@ -6,6 +6,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
 from pipeline.load.threads import IMAGES_A_THREAD, in_parts, team_for
@@ -15,6 +16,7 @@ FORK = """
 import os, signal, sys
 from pathlib import Path
 import numpy as np
+import pytest
 import torch
 from pipeline import TensorCache
 from pipeline.load import threads
@@ -51,6 +53,7 @@ def test_a_small_batch_or_a_single_thread_needs_no_team(set_threads: Any) -> Non
     assert team_for(2**30) == (0, 1)
 
 
+@pytest.mark.long
 def test_a_forked_process_reads_alone_where_its_parents_threads_are_gone(
     kernels: Path, cache_path: Path, uint8_cache_path: Path
 ) -> None:

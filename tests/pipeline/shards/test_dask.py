@@ -70,6 +70,7 @@ def _both_have_noted(folder: Path) -> bool:
     return noted == 2
 
 
+@pytest.mark.long
 def test_a_killed_worker_costs_only_unnoted_images_and_changes_no_byte(cluster: Cluster, tmp_path: Path) -> None:
     photos = tmp_path / "photos"
     save_jpeg(photos / "1" / "0.jpg", 2400, 2000, 0)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from modelnet.eval.trained import Trained
     from modelnet.nets.modelnet import ModelNet
     from modelnet.options import TrainOptions
+    from modelnet.pages.batch_page import show_batch
     from modelnet.pages.cache_page import show_cache
     from modelnet.pages.page import report
     from modelnet.progress import Progress
@@ -39,6 +40,7 @@ _HOMES = {
     "report": "pages.page",
     "resume": "training.train",
     "resume_many": "sweep.train",
+    "show_batch": "pages.batch_page",
     "show_cache": "pages.cache_page",
     "train": "training.train",
     "train_many": "sweep.train",
@@ -60,6 +62,7 @@ __all__ = [
     "report",
     "resume",
     "resume_many",
+    "show_batch",
     "show_cache",
     "train",
     "train_many",

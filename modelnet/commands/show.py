@@ -1,26 +1,65 @@
-"""show: look at a cache as one HTML page."""
+"""show: look at a cache, or at training images, as one HTML page."""
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import click
 
-from modelnet.commands._options import CACHES, PATH, example, one_or_all
+from modelnet.commands._options import PATH, GroupedCommand, example, one_or_all, training_options
+from modelnet.commands.option_groups.repeat import chosen_options, repeat_options, typed
 from modelnet.commands.report import publish_page
+from modelnet.options import OPTIONS
+
+_BATCH = ("Data", "Augmentation")  # groups of options that change what a network sees; the others are accepted, hidden
 
 
-@click.command("show", epilog=example("python cli.py show data/cache/example.h5"))
-@CACHES
-@click.option("--out", type=PATH, help="The page.  [default: CACHE.html beside the cache]")
-def command(cache: tuple[Path, ...], out: Path | None) -> None:
+def _options() -> list[click.Parameter]:
+    options = training_options()
+    for option in options:
+        assert isinstance(option, click.Option)
+        option.hidden = OPTIONS[str(option.name)].heading not in _BATCH
+    return options
+
+
+@click.command(
+    "show", cls=GroupedCommand, epilog=example("python cli.py show data/cache/example.h5"), params=_options()
+)
+@click.argument("shown", nargs=-1, type=PATH, metavar="[CACHE]")
+@click.option("--batch", is_flag=True, help="Show sixteen training images as the first three epochs see them.")
+@repeat_options
+@click.option("--out", type=PATH, help="The page.  [default: beside CACHE: CACHE.html; CACHE-batch.html with --batch]")
+@click.pass_context
+def command(ctx: click.Context, /, shown: tuple[Path, ...], batch: bool, out: Path | None, **_options: Any) -> None:
     """Show the photographs of CACHE as one HTML page.
 
     Classes with counts and samples, sizes and aspect ratios of the image files, copies and near copies, images that are
     tiny or blank, the mean image, and the files that failed. Of a large cache a sample is shown, and the page says so.
+
+    --batch shows what a network will see with the options of train, which are all accepted: the same options and
+    --data-seed give the same pictures in training.
     """
-    from modelnet import show_cache
+    from modelnet import show_batch, show_cache
     from pipeline.format.paths import base_path, cache_files
 
-    named = one_or_all(cache)
-    page = show_cache(named)
-    default = base_path(cache_files(cache[0])[0]).with_suffix(".html")
-    publish_page(page, out, default, "Give --out", "page")
+    if batch:
+        options = _batch_options(ctx, shown)
+        page, suffix, cache = show_batch(options), "-batch.html", options.cache
+    else:
+        if given := sorted(flag for name, flag in typed(ctx).items() if name not in ("shown", "out")):
+            raise click.UsageError(f"{', '.join(given)} is for --batch, which shows training images")
+        if not shown:
+            raise click.UsageError("name a CACHE, or give --batch with the options of train")
+        page, suffix, cache = show_cache(one_or_all(shown)), ".html", shown[0]
+    whole = base_path(cache_files(cache)[0])
+    publish_page(page, out, whole.with_name(f"{whole.stem}{suffix}"), "Give --out", "page")
+
+
+def _batch_options(ctx: click.Context, shown: tuple[Path, ...]) -> Any:
+    """Return the options of training that are typed; a cache may stand without --cache."""
+    if len(shown) > 1 or (shown and "cache" in typed(ctx)):
+        raise click.UsageError("--batch shows images of one cache")
+    if shown:
+        ctx.params["cache"] = shown[0]
+    options = chosen_options(ctx)
+    return replace(options, cache=shown[0]) if shown else options

@@ -171,10 +171,18 @@ class Batches:
         order = self.plan.order(number)
         for step, (images, labels) in zip(range(start, len(self)), self._read_epoch(number, start), strict=False):
             rows = self.plan.own(self.plan.batch(order, step))
-            images = self._arrived(images, number, rows)
-            if self.mixing is not None and len(rows):
-                images, labels = self._mix(self.mixing, images, labels, number, rows)
-            yield Batch(images, labels, rows, self.plan.size(step))
+            yield Batch(*self._ready(images, labels, number, rows), rows, self.plan.size(step))
+
+    def seen(self, rows: Tensor, epoch: int) -> Batch:
+        """Return any rows, (B,) int64, as an epoch, from 0, sees them, whatever batches they are in there."""
+        return Batch(*self._ready(*self._read(rows, epoch), epoch, rows), rows, len(rows))
+
+    def _ready(self, images: Tensor, labels: Tensor, epoch: int, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Do to images and labels on the device what is left to do."""
+        images = self._arrived(images, epoch, rows)
+        if self.mixing is None or not len(rows):
+            return images, labels
+        return self._mix(self.mixing, images, labels, epoch, rows)
 
     def _read_epoch(self, number: int, start: int) -> Iterator[Sequence[Tensor]]:
         """Return an iterator of an epoch's images and labels, on the device."""

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from modelnet.data.augmentation import build_augmentation, build_mixing
+from modelnet.data.augmentation import training_batches
 from modelnet.data.batches import Batches
 from modelnet.data.caches import class_counts, match_labels, open_to_train, pair_warnings, shard_warnings
 from modelnet.data.preload import Preloaded, check_room
@@ -172,21 +172,8 @@ class Setup:
             self.preload(progress)
 
     def _batches(self, cache: TensorCache) -> Batches:
-        options = self.options
-        return Batches(
-            cache,
-            self.device,
-            options.batch_size,
-            options.shuffle,
-            options.data_seed,
-            options.workers,
-            options.drop_last,
-            None if self.split is None else self.split.train,
-            build_augmentation(options, cache.recipe, self.code.get("augment_code")),
-            build_mixing(options),
-            self.ranks,
-            options.crop,
-        )
+        rows, code = None if self.split is None else self.split.train, self.code.get("augment_code")
+        return training_batches(self.options, cache, self.device, rows, code, self.ranks)
 
     def _val_batches(self, cache: TensorCache) -> Batches:
         options = self.options

@@ -72,7 +72,7 @@ def test_the_program_for_an_onnx_file_answers_as_predict_does(
     assert capsys.readouterr().out == f"{1 + answer.classes[0][0]}\n"
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/python.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/python.md", "docs/seeing.md"])
 def test_the_python_of_a_page_runs(page: str, checkout: Path) -> None:
     code = python_of(page)
     assert code

@@ -46,7 +46,7 @@ def test_every_option_of_every_command_is_in_the_reference(reference: str) -> No
     for name, command in commands.items():
         own = reference.partition(f"python cli.py {name} [OPTIONS]")[2].partition("Usage")[0]
         assert command is not None
-        for option in (param for param in command.params if isinstance(param, click.Option)):
+        for option in (param for param in command.params if isinstance(param, click.Option) and not param.hidden):
             assert all(flag in own for flag in option.opts + option.secondary_opts), (name, option.name)
 
 

@@ -86,6 +86,27 @@ TRUST = click.option(
 DEVICE = click.option("--device", default="auto", help="Device: auto, cpu, cuda or cuda:1.")
 
 
+NO_SPLIT = grouped("Data")(
+    "--no-split", is_flag=True, help="Train on all images although <cache>-split.csv lies beside the cache."
+)
+
+
+def check_split(cache: Path, split: Path | None, no_split: bool) -> None:
+    """Refuse to pass over a split that lies beside a cache: its test images would be trained on.
+
+    Raises:
+        click.UsageError: says what to give.
+    """
+    from modelnet.data.split import split_path
+    from pipeline.text import show_path
+
+    beside = split_path(cache)
+    if split is not None and no_split:
+        raise click.UsageError("--split and --no-split contradict each other; leave one of them out")
+    if split is None and not no_split and beside.exists():
+        raise click.UsageError(f"a split of this cache is there: give --split {show_path(beside)}, or --no-split")
+
+
 def choice_options(command: Any) -> Any:
     """Add the options that choose classes and images of a source."""
     option_of = grouped("Images")
@@ -124,7 +145,7 @@ def training_options(wanted: Callable[[Option], bool] = lambda option: True) -> 
 
 def click_option(option: Option) -> click.Option:
     """Return an option of the command line for an option of training."""
-    kind = option.types[0]
+    kind = str if option.parse else option.types[0]
     switch = f"{option.flag}/--no-{option.flag.removeprefix('--')}"
     types = {int: click.IntRange(0 if option.least is None else int(option.least)), Path: PATH, float: float, str: str}
     return GroupedOption(

@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from modelnet.commands._console import Notes, output_errors, progress_bar
-from modelnet.commands._options import PATH, GroupedCommand, example, training_options
+from modelnet.commands._options import NO_SPLIT, PATH, GroupedCommand, example, training_options
 from modelnet.commands._process import tell
 from modelnet.commands.option_groups.repeat import chosen_options, repeat_options
 from pipeline.text import show_path
@@ -20,6 +20,7 @@ from pipeline.text import show_path
 )
 @click.option("--epochs", type=click.IntRange(1), default=10, help="Number of epochs for each learning rate.")
 @click.option("--out", type=PATH, help="Picture of the losses, a PNG.  [default: runs/<cache>-<model>-lr.png]")
+@NO_SPLIT
 @repeat_options
 @click.pass_context
 def command(ctx: click.Context, /, out: Path | None, **_options: Any) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from modelnet.commands._console import EpochLines, usage_errors
-from modelnet.commands._options import PATH, TRUST, GroupedCommand, example, grouped, training_options
+from modelnet.commands._options import NO_SPLIT, PATH, TRUST, GroupedCommand, example, grouped, training_options
 from modelnet.commands._process import end, tell
 from modelnet.commands.option_groups.repeat import chosen_options, repeat_options, typed
 from modelnet.commands.report import write_report
@@ -37,6 +37,7 @@ _many = grouped("Many networks")
 )
 @repeat_options
 @click.option("--resume", "run", type=PATH, metavar="RUN", help="Continue this run folder, or all of a group.csv.")
+@NO_SPLIT
 @TRUST
 @click.pass_context
 def command(
@@ -99,7 +100,8 @@ def start(
     trust_code: bool,
     process: dict[str, Any],
 ) -> "TrainResult | SweepResult":
-    """Train one network, or many where seeds or a sweep are given."""
+    """Train one network, or many where seeds, a sweep or all folds are given."""
+    from modelnet.options.groups import ALL
     from modelnet.sweep.grid import parse_seeds, parse_sweep
     from modelnet.sweep.train import train_many
     from modelnet.training.train import train
@@ -112,7 +114,7 @@ def start(
     chosen = chosen_options(ctx, trust_code)
     if taken := ctx.params["config"] or ctx.params["source"]:
         process["progress"].note(f"options of {show_path(taken)}, but for those that are typed here")
-    if not (seeds or data_seeds or sweep):
+    if not (seeds or data_seeds or sweep or chosen.fold == ALL):
         return train(chosen, **process)
     with usage_errors():
         return train_many(chosen, many or [chosen.seed], data_seeds=orders, sweep=settings, **process)

@@ -1,6 +1,7 @@
 """Which images of a cache are kept for validation: each image's side follows from its content alone."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -8,16 +9,78 @@ import torch
 from torch import Tensor
 
 from modelnet.data.caches import near_warnings, present_classes
+from modelnet.data.split_table import TEST, UNLISTED, SplitTable, match_split
+from modelnet.options import TrainOptions
+from modelnet.options.groups import ALL
 from pipeline import TensorCache
 from pipeline.errors import OptionsError
+from pipeline.format.paths import cache_name
 from pipeline.text import shorten, show_path
 
 
 class Split(NamedTuple):
-    """The rows of a cache in two parts, each in the order of the cache: (M,) int64."""
+    """The rows of a cache in parts, each in the order of the cache: (M,) int64.
+
+    Attributes:
+        train, val: to train and to validate on; `val` is empty where all folds are trained on.
+        test: that training never reads.
+        warnings: of images that only the cache or only the table of folds has.
+    """
 
     train: Tensor
     val: Tensor
+    test: Tensor = torch.empty(0, dtype=torch.int64)
+    warnings: tuple[str, ...] = ()
+
+
+def split_images(cache: TensorCache, options: TrainOptions, table: SplitTable | None) -> Split | None:
+    """Return which images of a cache are trained and validated on; None where all are trained on.
+
+    Args:
+        cache: of which images are kept.
+        options: of the run.
+        table: of folds, where the options name one.
+
+    Raises:
+        OptionsError: nothing is left to train or to validate on, or there is no such fold.
+        TableError: the table is of other images.
+    """
+    if table is None and options.fold is not None:
+        raise OptionsError(f"--fold {options.fold} needs a split", None, "there is none", "Give --split FILE")
+    if table is not None:
+        return split_by_folds(cache, table, options.fold)
+    return None if options.val_fraction is None else split_by_content(cache, options.val_fraction)
+
+
+def split_by_folds(cache: TensorCache, table: SplitTable, fold: int | str | None) -> Split:
+    """Validate on a fold of a table and train on the others; test images are in neither.
+
+    Args:
+        cache: of which images are kept.
+        table: the fold of each image, by content.
+        fold: to validate on; None trains on all folds.
+
+    Raises:
+        OptionsError: no such fold, or fewer than two classes to train on.
+        TableError: the table is of other images.
+    """
+    if fold == ALL:
+        reason = f"each of the {table.num_folds} folds needs a network of its own"
+        raise OptionsError("--fold all is for many networks", table.path, reason, "Give the number of a fold")
+    if fold is not None and fold not in range(table.num_folds):
+        reason = f"its folds are 0 to {table.num_folds - 1}"
+        raise OptionsError(f"no fold {fold}", table.path, reason, "Give one of them, or all")
+    matched = match_split(table, cache.reader)
+    is_val, is_known = matched.folds == (UNLISTED if fold is None else fold), matched.folds >= 0
+    is_val &= is_known
+    sides = (is_known & ~is_val, is_val, matched.folds == TEST)
+    train, val, test = (torch.from_numpy(np.flatnonzero(side)) for side in sides)
+    if fold is not None and len(val) == 0:
+        raise OptionsError(f"nothing to validate on in fold {fold}", cache.path, "none of its images is in the cache")
+    if len(present_classes(cache, train)) < 2:
+        what, advice = "the split leaves too little to train on", "Make another split, with more folds"
+        raise OptionsError(what, table.path, "fewer than 2 classes are left to train on", advice)
+    return Split(train, val, test, tuple(matched.warnings))
 
 
 def split_by_content(cache: TensorCache, fraction: float) -> Split:
@@ -55,14 +118,27 @@ def split_counts(cache: TensorCache, split: Split) -> str:
     return shorten([f"{show_path(str(class_id))}: {val} of {count}" for class_id, val, count in each if count])
 
 
-def split_warnings(cache: TensorCache, split: Split) -> list[str]:
+def split_note(cache: TensorCache, split: Split, options: TrainOptions) -> str:
+    """Say how many images are kept, and for what."""
+    of_all, fold = f"of {cache.num_images} images are kept for validation", options.fold
+    if options.split is None:
+        return f"{len(split.val)} {of_all}, by their content"
+    used = "all folds are trained on" if fold is None else f"{len(split.val)} {of_all}: fold {fold}"
+    return used + (f"; {len(split.test)} test images are not used" if len(split.test) else "")
+
+
+def split_warnings(cache: TensorCache, split: Split, what: str = "--val-fraction") -> list[str]:
     """Name the classes that have images and none on one of the sides; count near copies across the sides."""
-    warnings = []
+    warnings = list(split.warnings)
     for rows, purpose in ((split.train, "train"), (split.val, "validate")):
+        if len(rows) == 0:
+            continue
         there = set(present_classes(cache, rows))
         missing = [show_path(str(class_id)) for class_id in present_classes(cache) if class_id not in there]
         if missing:
-            warnings.append(f"--val-fraction leaves no images of class {', '.join(missing)} to {purpose} on")
+            warnings.append(f"{what} leaves no images of class {', '.join(missing)} to {purpose} on")
+    if len(split.val) == 0:
+        return warnings
     return warnings + near_warnings(cache, cache, split.train.numpy(), split.val.numpy())
 
 
@@ -75,3 +151,8 @@ def split_rows(cache: TensorCache, split: Split) -> Iterator[list[Any]]:
         cache.filenames, cache.labels.tolist(), cache.source_sha256, sides, strict=True
     ):
         yield [cache.class_ids[label], file, sha256.tobytes().hex(), "", side]
+
+
+def split_path(cache: Path) -> Path:
+    """Return where the split of a cache lies: <cache>-split.csv beside it."""
+    return cache.with_name(f"{cache_name(cache)}-split.csv")

@@ -11,6 +11,7 @@ from torch.nn.functional import cross_entropy, softmax
 
 from modelnet.data.batches import Batches
 from modelnet.runtime.interrupt import Stop
+from pipeline import TensorCache
 from pipeline.format.classes import ClassId
 
 
@@ -79,20 +80,22 @@ def evaluate(
 PREDICTION_COLUMNS = ["class_id", "file", "sha256", "predicted", "correct", "p_predicted", "p_true", "loss"]
 
 
-def prediction_rows(outcome: Outcome, batches: Batches, class_ids: list[ClassId]) -> Iterator[list[Any]]:
+def prediction_rows(
+    outcome: Outcome, cache: TensorCache, rows_N: Tensor, class_ids: list[ClassId]
+) -> Iterator[list[Any]]:
     """Yield a line of predictions.csv for each image: class, file, prediction and probabilities.
 
     Args:
-        outcome: over all images of `batches`.
-        batches: the images.
+        outcome: over these images.
+        cache, rows_N: the images.
         class_ids: by the network's label.
     """
     probabilities_NC = softmax(outcome.logits_NC.double(), dim=1)
     predicted_N = outcome.logits_NC.argmax(1)
     losses_N = outcome.losses_N.tolist()
-    answers = zip(batches.subset.tolist(), outcome.labels_N.tolist(), predicted_N.tolist(), strict=True)
+    answers = zip(rows_N.tolist(), outcome.labels_N.tolist(), predicted_N.tolist(), strict=True)
     for i, (row, label, said) in enumerate(answers):
         p_predicted, p_true = (probabilities_NC[i, k].item() for k in (said, label))
-        sha256 = batches.cache.source_sha256[row].tobytes().hex()
-        file = batches.cache.filenames[row]
+        sha256 = cache.source_sha256[row].tobytes().hex()
+        file = cache.filenames[row]
         yield [class_ids[label], file, sha256, class_ids[said], int(said == label), p_predicted, p_true, losses_N[i]]

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from modelnet.data.batches import Batches
 from modelnet.data.caches import has_rows_of, match_labels
-from modelnet.data.split import split_by_content
+from modelnet.data.split import split_images
 from modelnet.data.workers import worker_deaths
-from modelnet.eval.evaluate import PREDICTION_COLUMNS, evaluate, prediction_rows
+from modelnet.eval.evaluate import PREDICTION_COLUMNS, Outcome, evaluate, prediction_rows
 from modelnet.eval.scores import Scores, score
 from modelnet.nets.backbone import Backbone
 from modelnet.nets.own import OwnCode
@@ -26,6 +26,7 @@ from modelnet.progress import EpochRow, Progress
 from modelnet.runs.code import allow, kept_code
 from modelnet.runs.content import check_content, evaluated_weights, features_of
 from modelnet.runs.folder import RunFolder
+from modelnet.runs.reader import folds_of
 from modelnet.runs.tables import criterion
 from modelnet.runtime.device import (
     CONTIGUOUS,
@@ -197,12 +198,28 @@ class Trained:
             CacheError: the cache cannot be used, does not go together with the network, or has changed since the run.
         """
         if cache is None:
-            opened, rows = self._validation_images()
+            opened, rows = self.validation_images()
         else:
             opened, rows = TensorCache(cache), None
             if (known := self._trained_on(opened)) and progress is not None:
                 among = f"{known} of its {opened.num_images} images" if known < opened.num_images else "all its images"
                 progress.warn(f"{show_path(opened.path)}: the network was trained on {among}")
+        batches, outcome = self._outcome(opened, rows, workers)
+        scores = score(outcome, self.class_ids, self.class_names)
+        if keep and not (cache is None and self.is_result):
+            lines = prediction_rows(outcome, opened, batches.subset, self.class_ids)
+            self._keep(opened, scores, lines, progress or Progress())
+        return scores
+
+    def validate(self) -> tuple[Batches, Outcome]:
+        """Run the network over the images that the run was validated on.
+
+        Raises:
+            As `evaluate`.
+        """
+        return self._outcome(*self.validation_images(), 0)
+
+    def _outcome(self, opened: TensorCache, rows: Tensor | None, workers: int) -> tuple[Batches, Outcome]:
         if opened.num_images == 0:
             raise OptionsError("nothing to evaluate on", opened.path, "it holds no images", "Give another --cache")
         label_map = match_labels(self.class_ids, self.recipe, opened, self.features, f"run {self.run.name}")
@@ -212,10 +229,7 @@ class Trained:
             at_once = images_at_once(self.options.model, self.device)
             outcome = evaluate(self.network, batches, label_map, autocast=context, at_once=at_once)
         assert outcome is not None  # it has no stop flag
-        scores = score(outcome, self.class_ids, self.class_names)
-        if keep and not (cache is None and self.is_result):
-            self._keep(opened, scores, prediction_rows(outcome, batches, self.class_ids), progress or Progress())
-        return scores
+        return batches, outcome
 
     def _keep(self, cache: TensorCache, scores: Scores, rows: Iterator[list[Any]], progress: Progress) -> None:
         """Write an evaluation into the run folder; one that cannot be written, as on a read-only disk, is a warning."""
@@ -236,9 +250,9 @@ class Trained:
         else:
             progress.note(f"kept: {show_path(path)}, and each prediction beside it")
 
-    def _validation_images(self) -> tuple[TensorCache, Tensor | None]:
+    def validation_images(self) -> tuple[TensorCache, Tensor | None]:
         """Open the cache that the run was validated on; the rows are the part of it that was."""
-        if self.options.val is None and self.options.val_fraction is None:
+        if not self.options.validates:
             reason = "the run had no validation images"
             raise OptionsError("nothing to evaluate on", self.run, reason, "Give a --cache")
         try:
@@ -249,8 +263,8 @@ class Trained:
         if not has_rows_of(cache, RunFolder(self.run).read_config()["val"]["fingerprint"]):
             reason = f"it is not the one that run {self.run.name} was validated on"
             raise CacheStale("the cache has changed", cache.path, reason, "Give --cache to evaluate on it, whole")
-        fraction = self.options.val_fraction
-        return cache, None if fraction is None else split_by_content(cache, fraction).val
+        split = split_images(cache, self.options, folds_of(self.options, self.run))
+        return cache, None if split is None else split.val
 
     def _trained_on(self, cache: TensorCache) -> int:
         """Count the images of a cache that the network was trained on, where it is the run's own."""

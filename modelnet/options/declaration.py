@@ -36,10 +36,11 @@ class Option:
         open: the limits themselves are not allowed.
         choices: the allowed texts.
         parse: turns what was given into the value, or raises ValueError; the types of the field are only for readers.
+        form: what `parse` takes, for messages.
         metavar: what `--help` shows for the value.
         default_text: what `--help` shows for a default that is None.
         needs: an option and its values without which this one changes nothing; no values mean that it is given at all.
-        seed: a seed; runs that differ in seeds alone have the same options.
+        seed: a seed, or the fold; runs that differ in these alone have the same options.
         resumable: `--resume` may change it.
         finder: `lr-find` uses it.
         name, types, default: of the field.
@@ -54,6 +55,7 @@ class Option:
     open: bool = False
     choices: tuple[str, ...] = ()
     parse: Callable[[Any], Any] | None = None
+    form: str = "a size, such as 224 or 192x256"
     metavar: str | None = None
     default_text: str = ""
     needs: tuple[str, tuple[Any, ...]] | None = None
@@ -107,7 +109,7 @@ class Option:
             try:
                 return self.parse(value)
             except ValueError as error:
-                raise ValueError(f"{self.name} is a size, such as 224 or 192x256, not {value!r}: {error}") from error
+                raise ValueError(f"{self.name} is {self.form}, not {value!r}: {error}") from error
         if kind is Path and isinstance(value, str | os.PathLike):
             return Path(value)
         if kind is float and type(value) in (int, float) and self._has(value):

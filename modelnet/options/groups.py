@@ -1,13 +1,16 @@
 """Every option of training, declared once, in the groups that `--help` shows: each class is a group."""
 
+import re
 from dataclasses import MISSING, dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from modelnet.options.code import EXAMPLE
 from modelnet.options.declaration import Scope, declare
 from pipeline.text import parse_size
 
+ALL = "all"  # every fold
 MIXTURES = ("mixup", "cutmix")
 PIXEL_CHANGES = ("rot90", "vflip", "rotate", "grey", "blur", "randaugment", "trivialaugment")
 AUGMENTATIONS = (*PIXEL_CHANGES, "flip", "crop", "color", "erase", *MIXTURES)
@@ -15,6 +18,19 @@ AUGMENTATIONS = (*PIXEL_CHANGES, "flip", "crop", "color", "erase", *MIXTURES)
 _network, _pass, _group = (partial(declare, scope) for scope in (Scope.NETWORK, Scope.PASS, Scope.GROUP))
 _course = partial(_network, finder=False)  # over many epochs: lr-find tries a few
 _machine, _record, _images = (partial(declare, scope) for scope in (Scope.MACHINE, Scope.RECORD, Scope.IMAGES))
+
+
+def parse_fold(value: Any) -> int | str:
+    """Return the number of a fold, or "all".
+
+    Raises:
+        ValueError: it is neither.
+    """
+    if value == ALL:
+        return ALL
+    if isinstance(value, int | str) and re.fullmatch(r"\d{1,9}", str(value), re.ASCII):
+        return int(value)
+    raise ValueError("folds are counted from 0")
 
 
 @dataclass(frozen=True)
@@ -30,6 +46,18 @@ class Data:
     val: Path | None = _images(None, "Cache to validate on after every epoch.", resumable=True, finder=False)
     val_fraction: float | None = _group(
         None, "Fraction of the images to keep for validation, chosen by their content.", least=0, most=1, open=True
+    )
+    split: Path | None = _group(
+        None, "Table of folds that `split` wrote. Its test images are not used.", metavar="FILE", default_text="none"
+    )
+    fold: int | str | None = _pass(
+        None,
+        "Fold of --split to validate on; the others are trained on. all: every fold once, each in its own run.",
+        parse=parse_fold,
+        form="the number of a fold, or all",
+        seed=True,
+        metavar="FOLD|all",
+        default_text="none: train on all folds",
     )
     batch_size: int = _pass(8, "Images in a batch; under torchrun, of all ranks together.", flags=("-b",), least=1)
     shuffle: bool = _pass(True, "Shuffle in each epoch, or go class after class.")

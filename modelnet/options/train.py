@@ -59,6 +59,8 @@ class TrainOptions(Output, Device, Augmentation, Optimization, Network, Data):  
             raise ValueError("preload leaves nothing to read for workers: give one of both")
         if self.val is not None and self.val_fraction is not None:
             raise ValueError("val_fraction keeps images of the cache to validate on, and val names another cache")
+        if self.split is not None and (self.val is not None or self.val_fraction is not None):
+            raise ValueError("split says which images are validated on: give fold instead of val and val_fraction")
 
     @property
     def augmentations(self) -> tuple[str, ...]:
@@ -74,6 +76,11 @@ class TrainOptions(Output, Device, Augmentation, Optimization, Network, Data):  
     def mixtures(self) -> tuple[str, ...]:
         """The kinds of random changes that mix images, and with them their labels."""
         return tuple(kind for kind in MIXTURES if kind in self.augmentations)
+
+    @property
+    def validates(self) -> bool:
+        """Whether it names images to validate on."""
+        return any(value is not None for value in (self.val, self.val_fraction, self.fold))
 
     @property
     def precision(self) -> str:
@@ -168,7 +175,7 @@ class TrainOptions(Output, Device, Augmentation, Optimization, Network, Data):  
 
     def command(self) -> str:
         """Return the command that trains once more with these options, in a new folder; defaults are written out."""
-        words = ["python", "cli.py", "train"]
+        words = ["python", "cli.py", "train", *(["--no-split"] if self.split is None else [])]
         for name, value in (self.to_dict() | {"lr": self.learning_rate, "name": None}).items():
             flag = OPTIONS[name].flag
             if isinstance(value, bool):

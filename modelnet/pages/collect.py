@@ -112,7 +112,7 @@ def _refuse_repeats(runs: Sequence[Run]) -> None:
     """
     seen: dict[tuple[object, ...], Run] = {}
     for run in runs:
-        key = (run.group_key, run.options.seed, run.options.data_seed, run.epochs_done)
+        key = (run.group_key, run.options.fold, run.options.seed, run.options.data_seed, run.epochs_done)
         if (first := seen.setdefault(key, run)) is not run:
             reason = f"it repeats {show_path(first.path)}: the same options, seed and data seed"
             raise RunError("the runs cannot be shown together", run.path, reason, "Leave one of them out")
@@ -165,7 +165,8 @@ def _galleries(runs: Sequence[Run]) -> list[Gallery]:
     if not mistakes:
         return []
     if len(scored) > 1:
-        about = f"{len(mistakes)} images were wrong in a run; these were wrong in most of the {len(scored)} runs."
+        most = f"most of the {len(scored)} runs" if len({run.options.fold for run in scored}) == 1 else "most runs"
+        about = f"{len(mistakes)} images were wrong in a run; these were wrong in {most}."
         return [Gallery("Images most often wrong", about, mistakes[: 2 * MISTAKES])]
     images = len(scored[0].predictions)
     if len(mistakes) <= 2 * MISTAKES:

@@ -136,10 +136,10 @@ class Run:
         return bool(self.rows and self.predictions) and self.scored_epoch == self.result.epoch
 
     @property
-    def images_validated(self) -> tuple[str, float | None] | None:
-        """A key that runs share if they were validated on the same images; None without validation."""
-        val = self.config["val"]
-        return None if val is None else (images_of(val), self.options.val_fraction)
+    def images_validated(self) -> tuple[str, float | None, str] | None:
+        """A key that runs share if they were validated on the same images, or folds; None without validation."""
+        val, split = self.config["val"], self.config.get("split") or {}
+        return None if val is None else (images_of(val), self.options.val_fraction, split.get("sha256", ""))
 
     @property
     def group_key(self) -> str:

@@ -66,6 +66,7 @@ _config = record(
         "result": one_of("last", "best"),
         "weights": optional(record({"sha256": text})),
         "features": optional(features),
+        "split": optional(record({"sha256": text})),
         "code": mapping(text),
         "versions": mapping(optional(text)),
         "git_commit": optional(text),
@@ -104,7 +105,7 @@ def parse_config(data: bytes) -> dict[str, Any]:
     """
     values: dict[str, Any] = _json(data)
     _config(values, "")
-    if values["val"] is None and any(values["options"].get(name) is not None for name in ("val", "val_fraction")):
+    if values["val"] is None and TrainOptions.from_dict(values["options"]).validates:
         raise refused("val", "a table, since options name validation images", None)
     for side in ("cache", "val"):
         if (images := values[side]) is None:

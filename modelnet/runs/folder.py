@@ -3,7 +3,7 @@
     config.json       every option, the seeds, versions, the caches' fingerprints, the command that repeats it
     metrics.csv       one line for each epoch
     code/             copies of a person's own code, where options name any
-    split.csv         one line for each image: training or validation, where one cache is divided
+    split.csv         one line for each image: training or validation, where one cache is divided; with --split a copy
     predictions.csv   one line for each validation image: prediction of the resulting weights
     scores.json       precision, recall and F1 of each class, confusion matrix
     checkpoints/      last.pt, the one before it as previous.pt, best.pt
@@ -14,6 +14,7 @@
     tensorboard/      every epoch for TensorBoard, with --tensorboard
     diverged.txt      where training diverged, until the run goes on
     group.csv, seeds.png   only in the first of many networks trained together: all of them
+    out_of_fold.csv   only in the first of a setting's networks of all folds: each image by networks that never saw it
 
 No file holds the folder's own path, so the folder can be moved as a whole.
 """
@@ -155,6 +156,11 @@ class RunFolder(RunReader):
     def write_predictions(self, header: list[str], rows: Iterable[list[Any]]) -> None:
         """Publish predictions.csv."""
         self._publish("predictions.csv", csv_text([header, *rows]).encode("utf-8", "surrogateescape"))
+
+    def write_out_of_fold(self, header: list[str], rows: Iterable[list[Any]]) -> Path:
+        """Publish out_of_fold.csv; return its path."""
+        self._publish("out_of_fold.csv", csv_text([header, *rows]).encode("utf-8", "surrogateescape"))
+        return self.path / "out_of_fold.csv"
 
     def write_scores(self, scores: dict[str, Any]) -> None:
         """Publish scores.json."""

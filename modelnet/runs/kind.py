@@ -28,6 +28,9 @@ def facts_of(config: dict[str, Any]) -> dict[str, str]:
         facts[option] = f"{str(values[option]).rpartition(':')[2]} of SHA-256 {config['code'][option][:12]}"
     cache = config["cache"]
     facts["training images"] = f"{cache['images']} of {images_of(cache)[:8]}"
+    if split := config.get("split"):  # each fold trains on other images; runs of all folds go together
+        facts["split"] = f"SHA-256 {split['sha256'][:12]}"
+        facts["training images"] = f"{'all' if options.fold is None else 'other'} folds of {images_of(cache)[:8]}"
     facts |= {name: str(value) for name, value in Recipe.from_dict(cache["recipe"]).to_dict().items()}
     torch = config.get("versions", {}).get("torch") or "-"
     return facts | {"commit": str(config.get("git_commit"))[:12], "torch": torch}

@@ -39,6 +39,7 @@ def describe_run(
         "val": None if val is None else describe_images(val),
         "result": result_of(options),
         "weights": None if options.weights is None else {"sha256": digest_of(options.weights)},
+        "split": None if options.split is None else {"sha256": digest_of(options.split)},
         "code": dict(code),
         "versions": versions(options.model, device),
         "git_commit": git_commit(),

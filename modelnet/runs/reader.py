@@ -1,10 +1,13 @@
 """Read the files of a run folder; each is checked whole, and nothing is written."""
 
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, TypeVar
 
 from modelnet.data.caches import find
+from modelnet.data.split_table import SplitTable, read_split
+from modelnet.options import TrainOptions
 from modelnet.progress import EpochRow
 from modelnet.runs import checkpoint
 from modelnet.runs.config import parse_config, parse_scores
@@ -64,6 +67,20 @@ class RunReader:
         if given is not None and given != Path(typed):
             return given
         return find(Path(typed), self.path, images["fingerprint"])
+
+    def read_split(self) -> SplitTable:
+        """Return the folds that the run was trained with: it keeps a copy of the table.
+
+        Raises:
+            RunError: there is no copy, or another one than the run began with.
+            TableError: it is no table of folds.
+        """
+        path, kept = self.path / "split.csv", self.read_config().get("split") or {}
+        digest = read(path, lambda data: sha256(data).hexdigest())
+        if digest != kept.get("sha256"):
+            reason = f"its SHA-256 is {digest[:12]}, and the run has {kept.get('sha256', 'none')[:12]}"
+            raise RunDamaged("the split of the run was changed", path, reason, "Copy the first one there")
+        return read_split(path)
 
     def read_metrics(self) -> list[EpochRow]:
         """Return the whole lines of metrics.csv; the last one may be torn where the process was killed.
@@ -142,6 +159,17 @@ class RunReader:
         except (OSError, CheckpointError):
             return "No earlier checkpoint is whole; train again"
         return f"The one before it is whole (epoch {content.get('epoch', '?')}): rename previous.pt to last.pt"
+
+
+def folds_of(options: TrainOptions, run: Path | None) -> SplitTable | None:
+    """Return the split that options name: a run's own copy, or the file where no run has one yet; None without.
+
+    Raises:
+        As `RunReader.read_split` and `read_split`.
+    """
+    if options.split is None:
+        return None
+    return read_split(options.split) if run is None else RunReader(run).read_split()
 
 
 def read(path: Path, parse: Callable[[bytes], T], what: str = "the run cannot be read") -> T:

@@ -35,6 +35,8 @@ def repeated_options(path: Path, typed: Container[str] = (), trust_code: bool = 
         raise RunError("the run cannot be repeated", path, reason, "Give --model, or train it from Python")
     for side in {"cache", "val"} & {name for name, value in values.items() if value is not None}:
         values[side] = str(run.cache_path(side))
+    if values.get("split") is not None and not Path(values["split"]).exists():
+        values["split"] = str(run.path / "split.csv")  # its copy
     names = {option: name for option, name in names_of(options).items() if option in values}
     digests = config.get("code", {})
     if trust_code:

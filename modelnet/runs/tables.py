@@ -179,6 +179,18 @@ def csv_text(rows: Iterable[Iterable[Any]]) -> str:
 _MEASURES = ("train_loss", "train_acc", "val_loss", "val_acc")
 
 
+def mean_row(rows: Sequence[EpochRow], weights: Sequence[int]) -> EpochRow:
+    """Return the row of the networks of all folds: of training the mean, of validation the mean over all images."""
+
+    def of(name: str) -> Any:
+        values = [getattr(row, name) for row in rows]
+        counts = weights if name in _MAY_BE_EMPTY else [1] * len(rows)
+        return None if None in values else sum(v * n for v, n in zip(values, counts, strict=True)) / sum(counts)
+
+    train_loss, train_acc, val_loss, val_acc = map(of, _MEASURES)
+    return replace(rows[0], train_loss=train_loss, train_acc=train_acc, val_loss=val_loss, val_acc=val_acc)
+
+
 def median_row(rows: Sequence[EpochRow]) -> EpochRow:
     """Return the row of medians of an epoch; a column that the first row lacks, as validation, is empty."""
 

@@ -60,6 +60,7 @@ def parse_sweep(texts: Iterable[str]) -> dict[str, list[Any]]:
         name = _SWEEPABLE.get(typed.strip().replace("_", "-"), "")
         if not name:
             seeds = {"seed": "; --seeds varies it", "data-seed": "; --data-seeds varies it"}
+            seeds |= {"fold": "; --fold all varies it"}
             can = ", ".join(sorted(option.flag.removeprefix("--") for option in OPTIONS.values() if option.sweepable))
             hint = seeds.get(typed.strip().replace("_", "-"), "")
             raise ValueError(f"no sweep over {typed.strip()!r}{hint}. There is {can}")
@@ -87,31 +88,37 @@ def _value(name: str, text: str) -> Any:
 
 
 def cross(
-    options: TrainOptions, seeds: Sequence[int], data_seeds: Sequence[int] | None = None, sweep: Sweep | None = None
+    options: TrainOptions,
+    seeds: Sequence[int],
+    data_seeds: Sequence[int] | None = None,
+    sweep: Sweep | None = None,
+    folds: Sequence[int] | None = None,
 ) -> list[TrainOptions]:
-    """Return the options of every network: each setting of the sweep, with each data seed and each seed.
+    """Return the options of every network: each setting of the sweep, with each fold, data seed and seed.
 
     Args:
         options: of all, but for what is varied.
         seeds: of the initial weights.
         data_seeds: of order and augmentation; None for the one of `options`.
         sweep: values by option.
+        folds: to validate on; None for the one of `options`.
 
     Raises:
         ValueError: options that nothing can be trained with.
     """
-    sweep = sweep or {}
+    sweep, folds = sweep or {}, folds or []
     data_seeds = [options.data_seed] if data_seeds is None else data_seeds
     members = []
     for values in product(*sweep.values()):
         setting = dict(zip(sweep, values, strict=True))
-        for data_seed, seed in product(data_seeds, seeds):
+        for fold, data_seed, seed in product(list[Any](folds) or [options.fold], data_seeds, seeds):
             parts = [f"{name.replace('_', '-')}-{shown(value)}" for name, value in setting.items()]
+            parts += [f"fold-{fold}"] if folds else []
             parts += [f"data-seed-{data_seed}"] if len(data_seeds) > 1 else []
             parts += [f"seed-{seed}"] if len(seeds) > 1 or not parts else []
             suffix = re.sub(r"[^\w.,+-]+", "-", "-".join(parts))  # a path or an expression has more than names allow
             name = options.name and f"{options.name}-{suffix}"
-            members.append(replace(options, **setting, data_seed=data_seed, seed=seed, name=name))
+            members.append(replace(options, **setting, fold=fold, data_seed=data_seed, seed=seed, name=name))
     return members
 
 

@@ -24,6 +24,8 @@ from modelnet.runtime.interrupt import Stop
 from modelnet.runtime.ranks import Ranks
 from modelnet.sweep.grid import PER_PASS, label, passes, varied
 from modelnet.sweep.loop import SweepLoop
+from modelnet.sweep.out_of_fold import out_of_fold
+from modelnet.sweep.progress import OfOne, SaidOnce
 from modelnet.sweep.result import DIVERGED, FINISHED, NO_MEMORY, SweepResult
 from modelnet.training.frozen_body import WORTH_SAYING, trains_head_alone
 from modelnet.training.loop import TrainingLoop
@@ -57,7 +59,7 @@ class Group:
         self.of_caches: tuple[Any, ...] = ()
         self.of_body: tuple[Any, ...] = ()
         self.heard: set[TrainOptions] = set()
-        self.said = _Said(progress)
+        self.said = SaidOnce(progress)
         self.guesses: set[Guess] = set()
         self.images_trained = 0
 
@@ -103,7 +105,8 @@ class Group:
         setting = replace(options, seed=0, data_seed=0, name=None, threads=None, memory_format=None)
         progress = Progress() if setting in self.heard else self.said
         self.heard.add(setting)
-        caches = options.cache, options.val, options.val_fraction, options.device, options.preload
+        images = options.cache, options.val, options.val_fraction, options.split, options.fold
+        caches = *images, options.device, options.preload
         body = (
             (options.model, options.weights, options.amp, options.memory_format) if trains_head_alone(options) else ()
         )
@@ -151,7 +154,10 @@ class Group:
             raise OutOfMemory("out of memory", result.runs[0], "with every network", "Try a smaller --batch-size")
         elif all(state in (DIVERGED, NO_MEMORY) for state in result.states):
             raise TrainingDiverged("training diverged", result.runs[0], "in every network", "Try a smaller --lr")
-        return replace(result, interrupted=self.stop.signal is not None and not all(result.states))
+        ended = [[i for i in members if result.states[i] == FINISHED] for members in result.settings.values()]
+        judged = out_of_fold(self.members, result.runs, ended, self.runs, self.ranks)
+        interrupted = self.stop.signal is not None and not all(result.states)
+        return replace(result, out_of_fold=judged, interrupted=interrupted)
 
     def _describe(self) -> None:
         """Begin the result with what the run folders hold."""
@@ -162,8 +168,15 @@ class Group:
         rows: dict[int, list[EpochRow]] = {i: run.read_metrics() for i, run in self.runs.items()}
         runs = self._of_all({i: run.path for i, run in self.runs.items()})
         count = len(self.members)
+        validated = {i: config["val"]["images"] if config["val"] else 0 for i, config in configs.items()}
         self.result = SweepResult(
-            self.members, runs, self._of_all(rows), [""] * count, self._of_all(limits), [None] * count
+            self.members,
+            runs,
+            self._of_all(rows),
+            [""] * count,
+            self._of_all(limits),
+            [None] * count,
+            validated=self._of_all(validated),
         )
 
     def _of_all(self, own: dict[int, T]) -> list[T]:
@@ -207,7 +220,7 @@ class Group:
         return training
 
     def _train_alone(self, i: int) -> None:
-        training = self._restored(i, _Part(self.progress))
+        training = self._restored(i, OfOne(self.progress))
         try:
             ended = training.run_epochs(self.result.rows[i])
         except TrainingDiverged as error:
@@ -300,46 +313,3 @@ def _digest(network: nn.Module) -> int:
     for parameter in network.parameters():
         found.update(parameter.detach().cpu().contiguous().numpy().data)
     return found.intdigest()
-
-
-class _Said(Progress):
-    """Passes on a note or a warning once."""
-
-    def __init__(self, progress: Progress) -> None:
-        self._progress = progress
-        self._said: set[str] = set()
-
-    def note(self, text: str) -> None:
-        """Pass it on, if it is new."""
-        if text not in self._said:
-            self._said.add(text)
-            self._progress.note(text)
-
-    def warn(self, text: str) -> None:
-        """Pass it on, if it is new."""
-        if text not in self._said:
-            self._said.add(text)
-            self._progress.warn(text)
-
-
-class _Part(Progress):
-    """Passes on what one of several networks does; only that it starts, which the group has said of all."""
-
-    def __init__(self, progress: Progress) -> None:
-        self._progress = progress
-
-    def note(self, text: str) -> None:
-        """Pass it on."""
-        self._progress.note(text)
-
-    def warn(self, text: str) -> None:
-        """Pass it on."""
-        self._progress.warn(text)
-
-    def step(self, images: int) -> None:
-        """Pass it on."""
-        self._progress.step(images)
-
-    def epoch(self, row: EpochRow, epochs: int) -> None:
-        """Pass it on."""
-        self._progress.epoch(row, epochs)

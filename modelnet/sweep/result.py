@@ -13,8 +13,9 @@ from modelnet.options import TrainOptions
 from modelnet.progress import EpochRow
 from modelnet.runs.folder import RunFolder
 from modelnet.runs.provenance import result_of
-from modelnet.runs.tables import _MEASURES, median_row, result_row
+from modelnet.runs.tables import _MEASURES, mean_row, median_row, result_row
 from modelnet.sweep.grid import label, shown, varied
+from modelnet.sweep.out_of_fold import OutOfFold
 from pipeline.text import align
 
 FINISHED, DIVERGED, NO_MEMORY = "finished", "diverged", "out of memory"  # states; "" is unfinished
@@ -33,6 +34,8 @@ class SweepResult:
         trained_accuracy: of the network at its end on its training images, where their order was not shuffled and it
             ended now; else None.
         interrupted: whether they were asked to stop before the last epoch.
+        validated: number of images that it is validated on.
+        out_of_fold: of each setting whose folds were all trained.
     """
 
     members: list[TrainOptions]
@@ -42,6 +45,8 @@ class SweepResult:
     limits: list[float]
     trained_accuracy: list[float | None]
     interrupted: bool = False
+    validated: Sequence[int] = ()
+    out_of_fold: Sequence[OutOfFold] = ()
 
     @property
     def picture(self) -> Path:
@@ -74,6 +79,13 @@ class SweepResult:
             found.setdefault(label(options, names), []).append(i)
         return found
 
+    def _repeats(self, members: Sequence[int]) -> list[list[int]]:
+        """Return the networks of each seed and data seed: one, or one for each fold."""
+        found: dict[tuple[int, int], list[int]] = {}
+        for i in members:
+            found.setdefault((self.members[i].seed, self.members[i].data_seed), []).append(i)
+        return list(found.values())
+
     def curves(self) -> dict[str, list[list[EpochRow]]]:
         """Return the curves to draw: by setting, the rows of the networks that did not fail."""
         alive = {
@@ -85,16 +97,16 @@ class SweepResult:
     def write(self) -> None:
         """Write the table of all networks into the folder of the first."""
         names = varied(self.members)
-        header = ["run", *names, "seed", "data_seed", "epochs", *_MEASURES, "converged", "state"]
+        header = ["run", *names, "labels", "fold", "seed", "data_seed", "epochs", *_MEASURES, "converged", "state"]
         lines: list[list[Any]] = []
         for i, (options, run, rows) in enumerate(zip(self.members, self.runs, self.rows, strict=True)):
-            values = [getattr(self._end(i), column) for column in _MEASURES] if rows else [None] * len(_MEASURES)
+            values = [getattr(self._end([i]), column) for column in _MEASURES] if rows else [None] * len(_MEASURES)
             setting = [shown(getattr(options, name)) for name in names]
             ended = int(self._has_converged(i)) if rows else ""
-            cells = ["" if value is None else value for value in values]
-            lines.append(
-                [run.name, *setting, options.seed, options.data_seed, len(rows), *cells, ended, self.states[i]]
-            )
+            labels = getattr(options, "labels", None)
+            which = [labels, options.fold, options.seed, options.data_seed, len(rows)]
+            cells = ["" if value is None else value for value in (*which, *values)]
+            lines.append([run.name, *setting, *cells, ended, self.states[i]])
         RunFolder(self.runs[0]).write_group(header, lines)
 
     def __str__(self) -> str:
@@ -112,10 +124,11 @@ class SweepResult:
         orders = len({options.data_seed for options in self.members}) > 1
         head = ["seed", *(["data seed"] if orders else []), *columns, "run"]
         table = [head]
-        for options, run, rows in zip(self.members, self.runs, self.rows, strict=True):
-            end = result_row(rows, result_of(options)) if rows else None
-            cells = [_number(column, getattr(end, column)) for column in columns] if rows else [""] * len(columns)
-            table.append([str(options.seed), *([str(options.data_seed)] if orders else []), *cells, run.name])
+        for networks in self._repeats(range(len(self.runs))):
+            options, whole = self.members[networks[0]], all(self.rows[i] for i in networks)
+            cells = [_number(column, getattr(self._end(networks), column)) if whole else "" for column in columns]
+            names = " ... ".join(dict.fromkeys(self.runs[i].name for i in (networks[0], networks[-1])))
+            table.append([str(options.seed), *([str(options.data_seed)] if orders else []), *cells, names])
         for what, part in (("lower quartile", 0.25), ("median", 0.5), ("upper quartile", 0.75)):
             cells = [_number(column, self._quantile(range(len(self.runs)), column, part)) for column in columns]
             table.append([what, *([""] if orders else []), *cells, ""])
@@ -138,6 +151,10 @@ class SweepResult:
         if failures := self._failures(range(len(self.runs))):
             lines[0] += f"; {', '.join(failures)}, and are in no median"
         lines += self._unshuffled()
+        lines += [
+            f"{f'{label(self.members[one.first], varied(self.members))}: ' * (len(settings) > 1)}{one}"
+            for one in self.out_of_fold
+        ]
         if len(settings) > 1 and self._columns():
             column = "val_acc" if "val_acc" in self._columns() else "train_loss"
             sign = 1 if column == "val_acc" else -1
@@ -167,13 +184,18 @@ class SweepResult:
         hint = unshuffled(median_row([row for row, _ in found]), median(accuracy for _, accuracy in found))
         return [f"hint: in the median {hint}; converged counts the running loss alone"] if hint else []
 
-    def _end(self, i: int) -> EpochRow:
-        """Return the epoch whose weights are the result of a network: the best where patience chose it."""
-        return result_row(self.rows[i], result_of(self.members[i]))
+    def _end(self, networks: Sequence[int]) -> EpochRow:
+        """Return the epoch whose weights are the result of a network: the best where patience chose it.
+
+        Of the networks of all folds the mean, in which each image that was validated on counts the same.
+        """
+        ends = [result_row(self.rows[i], result_of(self.members[i])) for i in networks]
+        return ends[0] if len(ends) == 1 else mean_row(ends, [self.validated[i] for i in networks])
 
     def _quantile(self, members: Sequence[int], column: str, part: float) -> float:
-        """Return a quantile of the networks' final values, without networks that failed."""
-        values = [getattr(self._end(i), column) for i in members if self.rows[i] and not self._failed(i)]
+        """Return a quantile of the final values of seeds, without those of which a network failed."""
+        whole = [ns for ns in self._repeats(members) if all(self.rows[i] and not self._failed(i) for i in ns)]
+        values = [getattr(self._end(networks), column) for networks in whole]
         return float(np.quantile(values, part)) if values else float("nan")
 
 

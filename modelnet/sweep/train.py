@@ -8,7 +8,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from modelnet.data.split_table import read_split
 from modelnet.options import TrainOptions
+from modelnet.options.groups import ALL
 from modelnet.progress import Progress
 from modelnet.runs.code import allow
 from modelnet.runs.folder import RunFolder
@@ -30,14 +32,14 @@ def train_many(
     sweep: Sweep | None = None,
     ranks: Ranks | None = None,
 ) -> SweepResult:
-    """Train a network for each combination of seed, data seed and setting, each in a run folder of its own.
+    """Train a network for each combination of setting, fold, data seed and seed, each in a run folder of its own.
 
     ModelNets and linear layers that can share every batch are trained in one pass over the data. Their losses match
     those of a run on its own, up to floating-point rounding. Other networks are trained one after another, over the
     caches that are open already, and have the bits of a run on its own.
 
     Args:
-        options: the options that all networks share.
+        options: the options that all networks share; with fold "all", each fold of the split is validated on once.
         seeds: the seeds of the initial weights.
         progress: is told how the median network of a pass does, or each network that is trained alone.
         stop: when it is set, training ends after the current step and saves; `resume_many` continues.
@@ -54,7 +56,8 @@ def train_many(
         As `train` otherwise; a network that diverges or runs out of memory ends alone.
     """
     progress, stop, ranks = progress or Progress(), stop or Stop(), ranks or Ranks()
-    members = cross(options, seeds, data_seeds, sweep)
+    folds = read_split(options.split).num_folds if options.split is not None and options.fold == ALL else 0
+    members = cross(options, seeds, data_seeds, sweep, range(folds))
     check(members)
     for warning in members[0].idle:
         if all(warning in member.idle for member in members):  # another setting of the sweep may use it

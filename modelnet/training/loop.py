@@ -227,10 +227,9 @@ class TrainingLoop:
             outcome = self.evaluate_best()
         if outcome is None:  # resumed after its last epoch
             outcome = self.validation_outcome()
-        cache = self.setup.cache
-        self.run.write_predictions(
-            PREDICTION_COLUMNS, prediction_rows(outcome, self.setup.val_batches, cache.class_ids)
-        )
+        cache, images = self.setup.cache, self.setup.val_batches
+        rows = prediction_rows(outcome, images.cache, images.subset, cache.class_ids)
+        self.run.write_predictions(PREDICTION_COLUMNS, rows)
         scores = score(outcome, cache.class_ids, cache.class_names)
         self.run.write_scores(scores.to_dict())
         names = [one.name or str(one.id) for one in scores.classes]

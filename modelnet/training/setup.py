@@ -13,7 +13,7 @@ from modelnet.data.augmentation import training_batches
 from modelnet.data.batches import Batches
 from modelnet.data.caches import class_counts, match_labels, open_to_train, pair_warnings, shard_warnings
 from modelnet.data.preload import Preloaded, check_room
-from modelnet.data.split import Split, split_by_content, split_counts, split_warnings
+from modelnet.data.split import Split, split_counts, split_images, split_note, split_warnings
 from modelnet.eval.loss import build_loss
 from modelnet.nets.freeze import is_frozen, thaw_layers
 from modelnet.nets.own import OwnCode
@@ -23,6 +23,7 @@ from modelnet.options import OPTIONS, TrainOptions
 from modelnet.progress import Progress
 from modelnet.runs.code import digests_of, kept_code, named_code, names_of
 from modelnet.runs.folder import RunFolder
+from modelnet.runs.reader import folds_of
 from modelnet.runtime.compile import compile_network
 from modelnet.runtime.device import (
     autocast,
@@ -140,7 +141,7 @@ class Setup:
         if opened is not None:
             self.split = opened.split
         else:
-            self.split = None if options.val_fraction is None else split_by_content(self.cache, options.val_fraction)
+            self.split = split_images(self.cache, options, folds_of(options, run))
         self.batches = self._batches(self.cache)
         if len(self.batches) == 0:
             reason = f"{len(self.batches.subset)} images are less than one batch of {options.batch_size}"
@@ -304,11 +305,13 @@ class Setup:
             self.label_map = self._match(val)
             warnings += shard_warnings(val) + pair_warnings(self.cache, val)
         elif self.split is not None:
-            val = self.cache
-            self.label_map = self._match(val)
-            progress.note(f"{len(self.split.val)} of {val.num_images} images are kept for validation, by their content")
-            progress.note(f"kept of each class: {split_counts(val, self.split)}")
-            warnings += split_warnings(val, self.split)
+            val = self.cache if len(self.split.val) else None
+            progress.note(split_note(self.cache, self.split, self.options))
+            if val is not None:
+                self.label_map = self._match(val)
+                progress.note(f"kept of each class: {split_counts(val, self.split)}")
+            fold = "--val-fraction" if self.options.fold is None else f"fold {self.options.fold}"
+            warnings += split_warnings(self.cache, self.split, fold)
         for warning in warnings:
             progress.warn(warning)
         return val

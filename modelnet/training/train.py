@@ -86,7 +86,9 @@ def begun(run: RunFolder, setup: Setup, progress: Progress, stop: Stop) -> Train
         run.write_code({option: code.source for option, code in setup.code.items()})
         images = setup.batches, setup.val_batches
         run.write_config(describe_run(setup.options, *images, setup.device, setup.state.code))
-    if setup.split is not None:
+    if setup.options.split is not None:
+        run.write_split(setup.options.split.read_bytes())
+    elif setup.split is not None:
         run.write_split(split_text(split_rows(setup.cache, setup.split)))
     training = TrainingLoop(setup, run, progress, stop)
     training.save()

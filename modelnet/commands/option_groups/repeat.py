@@ -9,7 +9,7 @@ import click
 from click.core import ParameterSource
 
 from modelnet.commands._console import usage_errors
-from modelnet.commands._options import DEFAULT_CACHES, PATH, grouped
+from modelnet.commands._options import DEFAULT_CACHES, PATH, check_split, grouped
 from modelnet.options import OPTIONS, Option
 
 if TYPE_CHECKING:
@@ -63,7 +63,9 @@ def chosen_options(
     cache = values.pop("cache")
     with usage_errors("; --without OPTION leaves one of them out" if stored else ""):
         chosen = TrainOptions(cache or Path(), **values)
-    return chosen if cache else replace(chosen, cache=find_cache(DEFAULT_CACHES))
+    chosen = chosen if cache else replace(chosen, cache=find_cache(DEFAULT_CACHES))
+    check_split(chosen.cache, chosen.split, ctx.params["no_split"])
+    return chosen
 
 
 def _stored(ctx: click.Context, own: dict[str, Any], trust_code: bool) -> dict[str, Any]:

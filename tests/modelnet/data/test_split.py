@@ -52,8 +52,8 @@ def test_the_first_bits_of_the_content_decide(many: Path, many_cache: Path) -> N
             if int(hashlib.sha256(path.read_bytes()).hexdigest()[:16], 16) < fraction * 2**64
         }
         assert kept(cache, fraction) == expected
-        train_rows, val_rows = split_by_content(cache, fraction)
-        assert sorted(torch.cat([train_rows, val_rows]).tolist()) == list(range(24))
+        split = split_by_content(cache, fraction)
+        assert sorted(torch.cat([split.train, split.val]).tolist()) == list(range(24))
     assert kept(cache, 0.2) < kept(cache, 0.5)
 
 
@@ -139,7 +139,10 @@ def test_near_copies_on_both_sides_of_a_split_are_counted(tmp_path: Path) -> Non
     build_cache(tmp_path / "photos", tmp_path / "c.h5", size=64, workers=1)
     cache = TensorCache(tmp_path / "c.h5")
     split = split_by_content(cache, 0.5)
-    names = {side: {cache.filenames[row] for row in rows.tolist()} for side, rows in split._asdict().items()}
+    names = {
+        side: {cache.filenames[row] for row in rows.tolist()}
+        for side, rows in (("train", split.train), ("val", split.val))
+    }
     torn = sum(f"{seed}.jpg" in names[a] and f"{seed}-again.png" in names[b] for seed in range(12) for a, b in SIDES)
 
     assert 0 < torn < 12

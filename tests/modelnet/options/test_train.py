@@ -15,7 +15,7 @@ from modelnet.options import OPTIONS
 
 def of_training(values: dict[str, Any]) -> dict[str, Any]:
     """Return the options of training among those of the command; no other was typed."""
-    assert not any(value for name, value in values.items() if name not in OPTIONS)
+    assert not any(value for name, value in values.items() if name not in (*OPTIONS, "no_split"))
     return {name: value for name, value in values.items() if name in OPTIONS}
 
 

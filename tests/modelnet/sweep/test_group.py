@@ -1,4 +1,4 @@
-"""Networks that are trained one after another: each has the bits of the run alone."""
+"""Networks that are trained one after another (group.py, progress.py): each has the bits of the run alone."""
 
 import csv
 from dataclasses import replace

@@ -2,7 +2,7 @@
 
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +23,10 @@ _SEEDS = ("seed", "data_seed")
 
 @dataclass(frozen=True)
 class _Run:
-    """A run that has ended, as far as a comparison needs it."""
+    """A run that has ended, as far as a comparison needs it; or those of all folds of a seed, as one run."""
 
     path: Path
+    paths: list[Path]
     options: dict[str, Any]
     facts: dict[str, str]
     predictions: list[Prediction]
@@ -33,14 +34,20 @@ class _Run:
 
     @property
     def kind(self) -> str:
-        """What two runs have in common that differ in their seeds alone."""
+        """What two runs have in common that differ in their seeds, and perhaps in their folds, alone."""
         return kind_of(self.facts)
+
+    @property
+    def seeds(self) -> tuple[int, int]:
+        """Seed and data seed."""
+        return self.options["seed"], self.options["data_seed"]
 
 
 def compare_runs(runs: Sequence[Path]) -> Comparison:
     """Compare runs. Those whose options differ only in seed and data seed form one side.
 
-    If there are two runs, and they differ only in their seeds, they are compared with each other.
+    If there are two runs, and they differ only in their seeds, they are compared with each other. The networks that a
+    seed has for several folds of a split are one run over the images of all of these folds.
 
     Args:
         runs: at least two run folders.
@@ -49,7 +56,7 @@ def compare_runs(runs: Sequence[Path]) -> Comparison:
         RunError: a run does not exist or has not ended, has no validation images, or has others than the first.
         OptionsError: there are fewer than two runs, or one is given twice.
     """
-    return _compare(_by_kind(_load_all(runs)))
+    return _compare(_by_kind(_with_all_folds([_load_all(runs)])[0]))
 
 
 def compare_groups(groups: Sequence[Sequence[Path]]) -> Comparison:
@@ -64,7 +71,7 @@ def compare_groups(groups: Sequence[Sequence[Path]]) -> Comparison:
     if len(groups) < 2 or not all(groups):
         raise OptionsError("nothing to compare", None, "two groups are needed, with at least one run each")
     loaded = iter(_load_all([run for group in groups for run in group]))
-    return _compare([[next(loaded) for _ in group] for group in groups])
+    return _compare(_with_all_folds([[next(loaded) for _ in group] for group in groups]))
 
 
 def _load_all(paths: Sequence[Path]) -> list[_Run]:
@@ -74,10 +81,7 @@ def _load_all(paths: Sequence[Path]) -> list[_Run]:
     for path in paths:
         if places.setdefault(Path(path).resolve(), path) is not path:
             raise OptionsError("a run is given twice", path, "each counts once", "Leave it out")
-    runs = [_load(Path(path)) for path in paths]
-    for run in runs[1:]:
-        _check_same_images(runs[0], run)
-    return runs
+    return [_load(Path(path)) for path in paths]
 
 
 def _load(path: Path) -> _Run:
@@ -97,8 +101,7 @@ def _load(path: Path) -> _Run:
         raise RunError("the run cannot be compared", path, *_why_not(folder, rows, options.epochs))
     if len(predictions) < 2:
         raise RunError("the run cannot be compared", path, "one validation image is too few", "Validate on more")
-    predictions.sort(key=lambda p: (p.class_id, p.sha256, p.file))
-    return _Run(path, options.to_dict(), facts_of(config), predictions, result)
+    return _Run(path, [path], options.to_dict(), facts_of(config), predictions, result)
 
 
 def _why_not(folder: RunFolder, rows: list[EpochRow], epochs: int) -> tuple[str, str]:
@@ -117,6 +120,41 @@ def _are_of_the_end(predictions: list[Prediction], rows: list[EpochRow], result:
     return row is not None and row.val_loss is not None and bool(np.isclose(loss, row.val_loss, rtol=1e-4))
 
 
+def _with_all_folds(groups: list[list[_Run]]) -> list[list[_Run]]:
+    """Take the networks that a seed has for several folds as one run, over the images of all of these folds.
+
+    Raises:
+        RunError: a seed lacks a fold that another has.
+    """
+    folds = {run.options["fold"] for group in groups for run in group}
+    if len(folds) > 1 and None not in folds:
+        groups = [_by_seeds(group, folds) for group in groups]
+    for run in (runs := [run for group in groups for run in group]):
+        run.predictions.sort(key=lambda p: (p.class_id, p.sha256, p.file))
+        _check_same_images(runs[0], run)
+    return groups
+
+
+def _by_seeds(group: list[_Run], folds: set[int]) -> list[_Run]:
+    _check_seeds(group)
+    seeds: dict[tuple[Any, ...], list[_Run]] = {}
+    for run in group:
+        seeds.setdefault((run.kind, run.seeds), []).append(run)
+    whole = []
+    for parts in seeds.values():
+        parts.sort(key=lambda run: run.options["fold"])
+        if missing := folds - {run.options["fold"] for run in parts}:
+            reason = f"its seed {parts[0].seeds[0]} lacks fold {show_seeds(list(missing))}, which another run has"
+            raise RunError("the runs cannot be compared", parts[0].path, reason, "Give the runs of all folds")
+        facts = parts[0].facts | {"fold": show_seeds(list(folds))}
+        predictions = [prediction for run in parts for prediction in run.predictions]
+        result = "best" if any(run.result == "best" for run in parts) else "last"
+        whole.append(
+            replace(parts[0], paths=[r.path for r in parts], facts=facts, predictions=predictions, result=result)
+        )
+    return whole
+
+
 def _check_same_images(first: _Run, other: _Run) -> None:
     """Refuse runs that were validated on other images: class and content tell an image.
 
@@ -131,7 +169,7 @@ def _check_same_images(first: _Run, other: _Run) -> None:
     reason += f"{shared} of them the same"
     if shared < len({sha for _, sha in ours} & {sha for _, sha in theirs}):
         reason += "; some are the same photographs in other classes"
-    advice = "Train with the same --val, or the same cache and --val-fraction"
+    advice = "Train with the same --val, or the same cache and --val-fraction or --split"
     raise RunError("the runs cannot be compared", other.path, reason, advice)
 
 
@@ -145,11 +183,11 @@ def _by_kind(runs: list[_Run]) -> list[list[_Run]]:
 
 def _compare(groups: list[list[_Run]]) -> Comparison:
     for group in groups:
-        group.sort(key=lambda run: (run.options["seed"], run.options["data_seed"]))
+        group.sort(key=lambda run: run.seeds)
         _check_seeds(group)
     sides = [_side(label_of(i), group) for i, group in enumerate(groups)]
-    pairs = _pairs(sides, groups)
-    return Comparison(len(groups[0][0].predictions), sides, _differs(groups), pairs, _notes(sides, groups))
+    pairs, folds = _pairs(sides, groups), len(groups[0][0].paths)
+    return Comparison(len(groups[0][0].predictions), folds, sides, _differs(groups), pairs, _notes(sides, groups))
 
 
 def _check_seeds(group: list[_Run]) -> None:
@@ -160,7 +198,7 @@ def _check_seeds(group: list[_Run]) -> None:
     """
     seen: dict[tuple[str, ...], _Run] = {}
     for run in group:
-        key = (run.kind, *(run.facts[name] for name in _SEEDS))
+        key = (run.kind, *(run.facts[name] for name in (*_SEEDS, "fold") if name in run.facts))
         if key in seen:
             reason = f"it repeats {show_path(seen[key].path)}: the same options, seed and data seed"
             raise RunError("the runs cannot be compared", run.path, reason, "Leave one of them out")
@@ -175,7 +213,7 @@ def label_of(index: int) -> str:
 def _side(label: str, group: list[_Run]) -> Side:
     return Side(
         label,
-        [run.path for run in group],
+        [path for run in group for path in run.paths],
         [run.options["seed"] for run in group],
         [run.options["data_seed"] for run in group],
         _correct(group).mean(1).tolist(),
@@ -199,9 +237,10 @@ def _pairs(sides: list[Side], groups: list[list[_Run]]) -> list[Pair]:
     correct = [_correct(group) for group in groups]
     losses = [_losses(group) for group in groups]
     same_seeds = [_same_seeds(sides[0], side) for side in sides]
-    tests = sum(not too_few(len(sides[0].runs), len(side.runs)) for side in sides[1:])
+    folds = len(groups[0][0].paths)
+    tests = sum(not too_few(sides[0].count, side.count) for side in sides[1:])
     accuracies = [
-        compare_accuracies(correct[0], other, same, max(1, tests))
+        compare_accuracies(correct[0], other, same, max(1, tests), folds)
         for other, same in zip(correct[1:], same_seeds[1:], strict=True)
     ]
     adjusted = iter(holm([accuracy.p for accuracy in accuracies if accuracy.p is not None]))
@@ -212,7 +251,7 @@ def _pairs(sides: list[Side], groups: list[list[_Run]]) -> list[Pair]:
         words = verdict(sides[0], sides[i], correct[0].shape[1], accuracy, better, tests)
         alone = _alone(correct[0][0], correct[i][0]) if len(correct[0]) == len(correct[i]) == 1 else None
         flips = _flips(groups[0][0].predictions, correct[0], correct[i])
-        loss = compare_losses(losses[0], losses[i], same_seeds[i])
+        loss = compare_losses(losses[0], losses[i], same_seeds[i], folds)
         pairs.append(Pair(sides[0].label, sides[i].label, accuracy, loss, alone, p, better, flips, words))
     return pairs
 
@@ -254,6 +293,11 @@ def _notes(sides: list[Side], groups: list[list[_Run]]) -> list[str]:
     chosen = [run for group in groups for run in group if run.options["patience"] or run.options["sched"] == "plateau"]
     if chosen:
         notes.append("--patience and --sched plateau used these images: the accuracies are a little too high")
+    if len(groups[0][0].paths) > 1:
+        luck = "not in the interval" if all(side.count == 1 for side in sides) else "in the interval"
+        notes.append(
+            f"a run is the networks of all folds of a seed; luck with the training images, which folds share, is {luck}"
+        )
     if len(sides) > 2:
         notes.append("p-values by Holm's rule count all comparisons; an interval is for one by itself")
     return notes
@@ -261,7 +305,7 @@ def _notes(sides: list[Side], groups: list[list[_Run]]) -> list[str]:
 
 def _luck(sides: list[Side]) -> list[str]:
     """Say which luck the intervals hold, and which they do not."""
-    alone = [side.label for side in sides if len(side.runs) == 1]
+    alone = [side.label for side in sides if side.count == 1]
     if len(alone) == len(sides):
         return [
             "one run a side: this is about these networks. What other seeds would make of the same options is not in "
@@ -271,7 +315,7 @@ def _luck(sides: list[Side]) -> list[str]:
     paired = [side.label for side in sides[1:] if _same_seeds(sides[0], side)]
     if paired:
         notes.append(f"runs of {', '.join(paired)} are paired with those of {sides[0].label} that have the same seeds")
-    several = [side for side in sides if len(side.runs) > 1]
+    several = [side for side in sides if side.count > 1]
     luck = (("seed", "initial weights", "seeds"), ("data seed", "order and augmentation", "data_seeds"))
     for name, what, field in luck:
         values = {side.label: sorted(set(getattr(side, field))) for side in several}

@@ -21,8 +21,8 @@ class Side:
 
     Attributes:
         label: "A", "B", ...
-        runs: the folders.
-        seeds, data_seeds: of each.
+        runs: the folders; of networks of several folds, all of a run's, one after another.
+        seeds, data_seeds: of each run.
         accuracies: of each, 0..1, on the validation images by the weights that are its result.
         losses: of each, mean cross-entropy.
         results: of each, the epoch of these weights: "last", or "best" where `--patience` picked it.
@@ -35,6 +35,11 @@ class Side:
     accuracies: list[float]
     losses: list[float]
     results: list[str]
+
+    @property
+    def count(self) -> int:
+        """The number of runs; the networks of all folds of a seed are one."""
+        return len(self.seeds)
 
     @property
     def name(self) -> str:
@@ -89,6 +94,7 @@ class Comparison:
 
     Attributes:
         images: the number N of validation images.
+        folds: that a run has networks of.
         sides: at least one side.
         differs: {option: its value on each side}, for options that are not the same on all sides.
         pairs: each other side against the first.
@@ -96,6 +102,7 @@ class Comparison:
     """
 
     images: int
+    folds: int
     sides: list[Side]
     differs: dict[str, list[str]]
     pairs: list[Pair]
@@ -114,18 +121,20 @@ class Comparison:
         if self.differs:
             rows = [[name, *values] for name, values in self.differs.items()]
             parts.append("\n".join(_columns([["", *(s.label for s in self.sides)], *rows])))
-        parts.append("\n".join([f"{self.images} validation images, {_weights(self.sides)}", *self._results()]))
+        of_folds = f" of {self.folds} folds" if self.folds > 1 else ""
+        images = f"{self.images} validation images{of_folds}, {_weights(self.sides)}"
+        parts.append("\n".join([images, *self._results()]))
         parts += [self._pair_text(pair) for pair in self.pairs]
         if self.notes:
             parts.append("\n".join(f"note: {note}" for note in self.notes))
         return "\n\n".join(parts)
 
     def _results(self) -> list[str]:
-        if all(len(side.runs) == 1 for side in self.sides):
+        if all(side.count == 1 for side in self.sides):
             rows = [[s.label, f"{s.accuracies[0]:.1%}", f"{s.losses[0]:.4f}"] for s in self.sides]
             return _columns([["", "accuracy", "loss"], *rows])
         header = ["", "runs", "accuracy: mean", "quartiles", "best", "loss: mean", "quartiles", "best"]
-        return _columns([header, *([s.label, str(len(s.runs)), *_spread(s)] for s in self.sides)])
+        return _columns([header, *([s.label, str(s.count), *_spread(s)] for s in self.sides)])
 
     def _pair_text(self, pair: Pair) -> str:
         lines = [
@@ -162,14 +171,14 @@ def verdict(first: Side, second: Side, images: int, accuracy: Difference, better
         better: the label of the side that is, beyond chance.
         pairs: compared at once.
     """
-    low, high, single = accuracy.low, accuracy.high, len(first.runs) == len(second.runs) == 1
+    low, high, single = accuracy.low, accuracy.high, first.count == second.count == 1
     if low is None or high is None:
-        few = " and ".join(f"{side.label} has {len(side.runs)}" for side in (first, second) if too_few(len(side.runs)))
+        few = " and ".join(f"{side.label} has {side.count}" for side in (first, second) if too_few(side.count))
         return f"too few runs: {few}; at least {FEWEST_RUNS} runs of a side show the spread of its seeds"
     if better is not None:
         winner, other = (second, first) if better == second.label else (first, second)
-        than = f" than {_as_one(other, single)}" if len(other.runs) == 1 < len(winner.runs) else ""
-        than = f" than {other.label}" if len(winner.runs) == 1 < len(other.runs) else than
+        than = f" than {_as_one(other, single)}" if other.count == 1 < winner.count else ""
+        than = f" than {other.label}" if winner.count == 1 < other.count else than
         ends = (low, high) if winner is second else (-high, -low)
         return (
             f"{_as_one(winner, single)} is better{than} by {100 * abs(accuracy.value):.1f} points "
@@ -177,7 +186,7 @@ def verdict(first: Side, second: Side, images: int, accuracy: Difference, better
         )
     text = f"not distinguishable with {_images(images)}"
     if not single:
-        text += f" and {len(first.runs)} + {len(second.runs)} runs"
+        text += f" and {first.count} + {second.count} runs"
     if pairs > 1 and not low <= 0 <= high:
         text += f" among {pairs} comparisons"
     return f"{text}; {_needed(accuracy, single)}" if accuracy.value else f"{text}: no difference"
@@ -185,9 +194,10 @@ def verdict(first: Side, second: Side, images: int, accuracy: Difference, better
 
 def _as_one(side: Side, single: bool) -> str:
     """Name a side: its options if it has several runs, or its network."""
-    if len(side.runs) > 1:
+    if side.count > 1:
         return side.label
-    return f"the network of {side.label}" if single else f"this network of {side.label}"
+    what = "run" if len(side.runs) > 1 else "network"
+    return f"the {what} of {side.label}" if single else f"this {what} of {side.label}"
 
 
 def _needed(accuracy: Difference, single: bool) -> str:

@@ -61,6 +61,7 @@ class Estimate:
         count: of images.
         differing: of images whose results differ.
         square: mean square of the differences of the images.
+        sharing: factor on the variance that comes of the images, where networks of several folds judge them.
     """
 
     value: Values
@@ -73,6 +74,7 @@ class Estimate:
     count: int
     differing: Values
     square: Values
+    sharing: float = 1.0
 
     def margin(self, level: float | Values = 1 - CONFIDENCE) -> Values:
         """Return half of the interval's width."""
@@ -128,8 +130,8 @@ class Estimate:
         return _least(enough, float(self.runs_T.max()) + 1, MOST_RUNS, self.value.shape)
 
     def _images_alone(self, factor: float | Values) -> Values:
-        """Return the variance that comes of the images, without the noise of the runs."""
-        alone: Values = np.maximum(self.images * factor - self.noise_T.sum(0), 0)
+        """Return the variance that comes of the images, to train and to validate on, without the noise of the runs."""
+        alone: Values = np.maximum(self.images * factor - self.noise_T.sum(0), 0) * self.sharing
         return alone
 
     def _margin(self, images: Values, seeds_T: Values, runs_T: Values, level: float | Values) -> Values:
@@ -141,7 +143,9 @@ class Estimate:
         return width
 
 
-def estimate(first_KN: Values, second_LN: Values, same_seeds: bool = False, rights: bool = True) -> Estimate:
+def estimate(
+    first_KN: Values, second_LN: Values, same_seeds: bool = False, rights: bool = True, folds: int = 1
+) -> Estimate:
     """Estimate a difference and the sources of its variance; every run has predicted every image.
 
     Args:
@@ -150,6 +154,9 @@ def estimate(first_KN: Values, second_LN: Values, same_seeds: bool = False, righ
             are compared with each other, which takes away the luck that they share.
         rights: whether the values are 1 for right and 0 for wrong. Then images may differ that none of these few
             happened to be, and two are added, as Bonett and Price (2012) do for two networks.
+        folds: that a run has networks of. They share training images, and other ones would give another difference: a
+            factor 1 + K / (K - 1) counts that, as Nadeau and Bengio (2003) do. One run a side is about its networks,
+            and their training images are what they are.
     """
     terms = [second_LN - first_KN] if same_seeds else [-first_KN, second_LN]
     per_image_N = sum((term_KN.mean(-2, dtype=float) for term_KN in terms), np.zeros(()))
@@ -176,21 +183,22 @@ def estimate(first_KN: Values, second_LN: Values, same_seeds: bool = False, righ
         count,
         differing,
         square,
+        1 + folds / (folds - 1) if folds > 1 and of_terms else 1.0,
     )
 
 
 def compare_accuracies(
-    first_KN: Values, second_LN: Values, same_seeds: bool = False, comparisons: int = 1
+    first_KN: Values, second_LN: Values, same_seeds: bool = False, comparisons: int = 1, folds: int = 1
 ) -> Difference:
     """Compare how often two sides are right.
 
     Args:
-        first_KN, second_LN, same_seeds: as for `estimate`.
+        first_KN, second_LN, same_seeds, folds: as for `estimate`.
         comparisons: made at once: what is needed is for the level that the least p-value of so many is held against.
     """
     if too_few(len(first_KN), len(second_LN)):
         return _unknown(first_KN, second_LN)
-    found = estimate(first_KN, second_LN, same_seeds)
+    found = estimate(first_KN, second_LN, same_seeds, folds=folds)
     margin, level = found.margin(), (1 - CONFIDENCE) / comparisons
     low, high = max(-1.0, float(found.center - margin)), min(1.0, float(found.center + margin))
     images = runs = math.inf
@@ -203,11 +211,11 @@ def compare_accuracies(
     return Difference(value, low, high, float(found.p()), _whole(images), _whole(runs))
 
 
-def compare_losses(first_KN: Values, second_LN: Values, same_seeds: bool = False) -> Difference:
+def compare_losses(first_KN: Values, second_LN: Values, same_seeds: bool = False, folds: int = 1) -> Difference:
     """Compare the losses of two sides; arguments as for `estimate`."""
     if too_few(len(first_KN), len(second_LN)):
         return _unknown(first_KN, second_LN)
-    found = estimate(first_KN, second_LN, same_seeds, rights=False)
+    found = estimate(first_KN, second_LN, same_seeds, rights=False, folds=folds)
     margin = found.margin()
     return Difference(float(found.value), float(found.center - margin), float(found.center + margin), float(found.p()))
 

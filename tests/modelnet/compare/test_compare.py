@@ -26,9 +26,10 @@ pytestmark = pytest.mark.usefixtures("in_a_folder_of_its_own", "no_pictures")
 
 def write_run(name: str, correct: Sequence[int], photos: Sequence[str] = (), epochs: int = 2, **options: Any) -> Path:
     """Make a run that ended with these right and wrong; every second image is of class 1, the others of class 2."""
-    wanted = TrainOptions(Path("c.h5"), val=Path("v.h5"), epochs=epochs, name=name, **options)
+    val = None if "split" in options else Path("v.h5")
+    wanted = TrainOptions(Path("c.h5"), val=val, epochs=epochs, name=name, **options)
     run = RunFolder.create(name, "")
-    config = config_of(wanted)
+    config = config_of(wanted) | {"split": wanted.split and {"sha256": hashlib.sha256(bytes(wanted.split)).hexdigest()}}
     run.write_config(config | {"git_commit": None, "versions": {"torch": "2.9"}, "val": config["cache"]})
     rows = []
     for i, (right, photo) in enumerate(zip(correct, photos or map(str, range(len(correct))), strict=True)):
@@ -108,6 +109,47 @@ def test_what_is_not_distinguishable_says_how_many_images_would_do() -> None:
     assert pair.verdict.startswith("not distinguishable with 153 images; about ")
     size = f"{100 * abs(pair.accuracy.value):.1f} points"
     assert pair.verdict.endswith(f"would be needed to see a difference of {size} four times in five")
+
+
+def in_folds(name: str, correct: Sequence[int], **options: Any) -> list[Path]:
+    """Make the runs of three folds of a seed, which together validated on all images."""
+    photos = list(map(str, range(len(correct))))
+    values = {"split": Path("s.csv")} | options
+    return [write_run(f"{name}-{k}", correct[k::3], photos[k::3], fold=k, **values) for k in range(3)]
+
+
+def test_the_networks_of_all_folds_of_a_seed_are_one_run() -> None:
+    rng = np.random.default_rng(3)
+    right = {(lr, s): (rng.random(60) < 5 * lr).astype(int).tolist() for lr in (0.1, 0.13) for s in range(4)}
+    whole = [write_run(f"{lr}-{seed}", right[lr, seed], lr=lr, seed=seed) for lr, seed in right]
+    folds = [r for lr, seed in right for r in in_folds(f"f{lr}-{seed}", right[lr, seed], lr=lr, seed=seed)]
+    expected, found = compare_runs(whole), compare_runs(folds[::-1])
+    assert (found.images, found.folds) == (60, 3) and expected.folds == 1
+    assert [side.count for side in found.sides] == [4, 4] and len(found.sides[0].runs) == 12
+    (pair,) = found.pairs
+    assert -pair.accuracy.value == pytest.approx(expected.pairs[0].accuracy.value)
+    assert pair.accuracy.p >= expected.pairs[0].accuracy.p > 1e-12  # type: ignore[operator]
+    assert found.differs["lr"] == ["0.13", "0.1"] and "fold" not in found.differs
+    assert "60 validation images of 3 folds, by the weights at the end" in str(found)
+    assert any("luck with the training images, which folds share, is in the" in note for note in found.notes)
+
+
+def test_a_seed_that_lacks_a_fold_is_named() -> None:
+    whole = in_folds("a", bits(30, 10))
+    part = in_folds("b", bits(30, 20), seed=7)[:2]
+    with pytest.raises(RunError, match=r"b-0: its seed 7 lacks fold 2, which another run has\. Give the runs of all"):
+        compare_runs([*whole, *part])
+    with pytest.raises(RunError, match="it repeats runs/a-0"):
+        compare_runs([*whole, write_run("again", bits(10, 5), split=Path("s.csv"), fold=0)])
+
+
+def test_another_split_is_a_difference_and_one_fold_alone_is_not() -> None:
+    first, second = in_folds("a", bits(30, 10)), in_folds("b", bits(30, 20), split=Path("t.csv"))
+    found = compare_runs([*first, *second])
+    assert len(found.sides) == 2 and found.differs.keys() == {"split"}
+    assert found.pairs[0].verdict.startswith(("the run of B is better", "not distinguishable"))
+    alone = compare_runs([first[1], in_folds("c", bits(30, 20), seed=1)[1]])
+    assert (alone.images, alone.folds) == (10, 1)
 
 
 def test_runs_that_differ_only_in_seeds_form_a_side_on_any_machine() -> None:

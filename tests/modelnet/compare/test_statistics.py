@@ -6,6 +6,7 @@ from numpy.typing import NDArray
 from scipy.stats import binomtest, false_discovery_control, t, ttest_ind, ttest_rel
 
 from modelnet.compare.statistics import Difference, compare_accuracies, compare_losses, estimate, holm, round_up
+from tests.support.simulated_folds import FoldWorld, draw_folds
 from tests.support.simulated_runs import World, draw, rates
 
 Values = NDArray[np.float64]
@@ -190,3 +191,22 @@ def test_holm_rejects_as_the_procedure_step_by_step_does() -> None:
             rejected.add(index)
         assert {i for i, p in enumerate(adjusted) if p <= 0.05} == rejected
         assert (np.array(adjusted) >= false_discovery_control(p_values) - 1e-12).all()
+
+
+def test_folds_that_share_training_images_make_the_interval_wider() -> None:
+    """Equal options that see other features: which one is better depends on the training images."""
+    rng, world = np.random.default_rng(0), FoldWorld(images=100, features=12, units=12)
+    pairs = [draw_folds(rng, world) for _ in range(60)]
+    claims = [sum(known(compare_accuracies(*pair, folds=folds))[2] < 0.05 for pair in pairs) for folds in (1, 5)]
+    assert claims[1] <= 5 and claims[1] < claims[0]
+    wide, narrow = (estimate(*pairs[0], folds=folds) for folds in (5, 1))
+    assert wide._images_alone(1.0) == pytest.approx(narrow._images_alone(1.0) * 2.25)
+    one, other = (side[:1] for side in pairs[0])
+    assert known(compare_accuracies(one, other, folds=5)) == known(compare_accuracies(one, other))
+
+
+def test_a_difference_of_five_points_is_found_over_folds() -> None:
+    rng, world = np.random.default_rng(1), FoldWorld(400, 5, 4, 20, 20, 1.2, 0.38, 1.0)
+    found = [compare_accuracies(*draw_folds(rng, world), folds=5) for _ in range(10)]
+    assert np.mean([one.value for one in found]) == pytest.approx(0.05, abs=0.01)
+    assert sum(known(one)[2] < 0.05 for one in found) >= 8

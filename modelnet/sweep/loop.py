@@ -73,7 +73,7 @@ class SweepLoop:
         """Train the remaining epochs and write the results of each network."""
         threads = self.setup.own_threads(len(self.trainings))
         with worker_deaths(self.setup.batches.cache.path), memory_errors(self.setup.device), threads:
-            while self.active and not self.stop.signal:
+            while self.active:
                 began = time.perf_counter() - self.trainings[self.active[0]].state.seconds
                 self.train_epoch()
                 if self.stop.signal:

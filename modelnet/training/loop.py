@@ -75,6 +75,7 @@ class TrainingLoop:
         self.seconds_between_saves = SECONDS_BETWEEN_SAVES
         self.tensorboard: TensorBoard | None = None
         self.resume_note = ""
+        self.lacks_features = False  # a stop was asked for before they were computed
 
     def run_epochs(self, rows: list[EpochRow]) -> TrainResult:
         """Train the remaining epochs and write the results.
@@ -87,7 +88,7 @@ class TrainingLoop:
         self.progress.started(self.run.path, images * epochs, images * state.epoch + state.running.images)
         outcome = None
         with worker_deaths(self.batches.cache.path), memory_errors(self.setup.device), self.setup.own_threads():
-            while not self.is_finished and not self.stop.poll():
+            while not self.is_finished and not self.lacks_features:
                 began = time.perf_counter() - state.seconds
                 self.train_epoch()
                 outcome = self.validate()

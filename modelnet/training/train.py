@@ -113,6 +113,7 @@ def use_features(training: TrainingLoop, progress: Progress, stop: Stop) -> None
         try:
             body = setup.cached_body(run.path, progress, stop)
         except Stopped:
+            training.lacks_features = True
             return
         except PipelineError as error:
             rounding = "; the losses will differ by rounding" if has_begun else ""

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from modelnet.pages.batch_page import show_batch
     from modelnet.pages.cache_page import show_cache
     from modelnet.pages.page import report
+    from modelnet.pages.run_page import show_run
     from modelnet.progress import Progress
     from modelnet.sweep.train import resume_many, train_many
     from modelnet.training.loop import TrainResult
@@ -42,6 +43,7 @@ _HOMES = {
     "resume_many": "sweep.train",
     "show_batch": "pages.batch_page",
     "show_cache": "pages.cache_page",
+    "show_run": "pages.run_page",
     "train": "training.train",
     "train_many": "sweep.train",
 }
@@ -64,6 +66,7 @@ __all__ = [
     "resume_many",
     "show_batch",
     "show_cache",
+    "show_run",
     "train",
     "train_many",
 ]

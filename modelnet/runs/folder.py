@@ -10,6 +10,7 @@
     loss.png          the curves
     confusion.png     confusion matrix of the validation images
     report.html       all of this as one page
+    show.html         what the network looks at, by `show`
     evaluations/      scores and predictions of other caches, by `evaluate`
     tensorboard/      every epoch for TensorBoard, with --tensorboard
     diverged.txt      where training diverged, until the run goes on

@@ -97,5 +97,6 @@ def test_the_command_takes_the_options_of_train(copy: Path, monkeypatch: pytest.
     assert typed("--batch", copy.name, *more).stdout == "page: b.html\n"
     assert Path("b.html").read_bytes() == shown
     assert "--lr is for --batch" in typed(copy.name, "--lr", "0.1").stderr
+    assert "--checkpoint is for a RUN" in typed(copy.name, "--checkpoint", "best").stderr
     assert "images of one cache" in typed("--batch", copy.name, "--cache", copy.name).stderr
-    assert "name a CACHE" in typed().stderr
+    assert "name a CACHE or a RUN" in typed().stderr

@@ -1,0 +1,85 @@
+"""The page of what a network looks at: heat maps beside mistakes, a map of images, and what networks have neither."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+
+import modelnet.pages.run_page as run_page
+from cli import cli
+from modelnet import Trained, TrainOptions, show_run, train
+from modelnet.pages.run_page import overlay
+from modelnet.runs.folder import RunFolder
+from pipeline import TensorCache, build_cache
+from pipeline.build.features import write_features
+from pipeline.errors import CacheStale
+from pipeline.format.features import Features
+from tests.support.parsed_page import ParsedPage
+from tests.support.photos import make_hostile_photos, save_jpeg
+
+pytestmark = pytest.mark.usefixtures("in_a_folder_of_its_own", "no_pictures")
+OPTIONS: Any = {"epochs": 1, "device": "cpu", "threads": 1}
+
+
+def test_mistakes_have_heat_maps_and_images_their_place(tmp_path: Path) -> None:
+    build_cache(make_hostile_photos(tmp_path / "photos"), "c.h5", size=64, workers=1)
+    run = train(TrainOptions(Path("c.h5"), val=Path("c.h5"), crop_size=60, **OPTIONS)).run
+    wrong = sum(not one.correct for one in RunFolder(run).read_predictions())
+    page = ParsedPage(show_run(run))
+    page.check_safe()
+    assert wrong > 0 and len(page.all("img")) == 3 * min(wrong, 12)
+    assert len(page.all("image")) == TensorCache(Path("c.h5")).num_images
+    assert f"12 images, {12 - wrong} of them predicted rightly" in page.text
+    assert "<script>alert(1)<" in page.text and repr("\u202egpj.exe.jpg") in page.text
+    assert page.text.count(", taken for") >= 2 * min(wrong, 12)  # in the gallery and on the map
+    unvalidated = train(TrainOptions(Path("c.h5"), **OPTIONS)).run
+    ended = CliRunner().invoke(cli, ["show", str(unvalidated), "--device", "cpu"])
+    assert ended.stdout == f"page: {unvalidated}/show.html\n"
+    assert "the map shows training images, and no mistakes" in (unvalidated / "show.html").read_text()
+    assert "--lr is for --batch" in CliRunner().invoke(cli, ["show", str(run), "--lr", "1"]).stderr
+    save_jpeg(tmp_path / "photos" / "new" / "new.jpg", 70, 70, 99)
+    build_cache(tmp_path / "photos", "c.h5", size=64, workers=1)
+    with pytest.raises(CacheStale, match="the cache has changed"):
+        show_run(run)
+
+
+def test_a_linear_network_on_features_has_a_map_and_no_heat_maps(cache_path: Path) -> None:
+    cache = TensorCache(cache_path)
+    features = Features("resnet18", "", 512, "a" * 64, cache.fingerprint, "float32", "contiguous")
+    noise = np.random.default_rng(0).standard_normal((8, 512)).astype(np.float32)
+    write_features(cache.reader, Path("f.h5"), features, lambda first, end: noise[first:end])
+    run = train(TrainOptions(Path("f.h5"), val=Path("f.h5"), model="linear", lr=1e-9, **OPTIONS)).run
+    page = ParsedPage(show_run(run))
+    assert "No heat maps: linear takes features, and no images." in page.text
+    assert len(page.all("circle")) == 8 and page.all("img") == [] and page.all("image") == []
+
+
+def test_a_network_without_a_map_shows_its_mistakes_alone(cache_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = train(TrainOptions(cache_path, val=cache_path, **OPTIONS)).run
+    monkeypatch.setattr("modelnet.eval.heat_maps.FEWEST", 99)
+    monkeypatch.setattr(run_page, "POINTS", 5)
+    page = ParsedPage(show_run(run))
+    assert "No heat maps: no layer has a map of 99 × 99 positions or more." in page.text
+    assert len(page.all("image")) == 5 and 0 < len(page.all("img")) <= 8
+
+
+def test_a_heat_map_is_laid_over_a_grey_picture() -> None:
+    pixels = np.full((3, 4, 4), 100, np.uint8)
+    pixels[0] = 130
+    map_HW = np.zeros((4, 4), np.float32)
+    map_HW[0, 0] = 1
+    heated = overlay(pixels, map_HW)
+    assert (heated[:, 1:] == 110).all()
+    assert heated[0, 0, 0] > 200 > heated[2, 0, 0] and torch.from_numpy(heated).dtype == torch.uint8
+
+
+def test_the_weights_are_those_that_were_asked_for(cache_path: Path) -> None:
+    run = train(TrainOptions(cache_path, val=cache_path, **OPTIONS)).run
+    picked = Trained.load(run, "best", "cpu")
+    assert (
+        f"The weights are those of epoch {picked.picked and picked.picked.epoch}"
+        in ParsedPage(show_run(run, "best", "cpu")).text
+    )

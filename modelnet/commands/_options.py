@@ -80,6 +80,13 @@ CHECKPOINT = click.option(
     help="Weights of the last or of the best epoch.  [default: last; best where RUN had --patience]",
 )
 AMP = click.option("--amp/--no-amp", default=None, help="Compute in half precision.  [default: as RUN did]")
+ON = click.option(
+    "--on",
+    "side",
+    type=click.Choice(["val", "test"]),
+    default="val",
+    help="Images: those that RUN was validated on, or the test images of its split.  [default: val]",
+)
 TRUST = click.option(
     "--trust-code", is_flag=True, help="Execute code that RUN brings and nobody here has trained with."
 )

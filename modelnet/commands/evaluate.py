@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from modelnet.commands._console import Notes
-from modelnet.commands._options import AMP, CHECKPOINT, DEVICE, PATH, RUN, TRUST, example
+from modelnet.commands._options import AMP, CHECKPOINT, DEVICE, ON, PATH, RUN, TRUST, example
 from modelnet.commands._process import tell
 
 
@@ -14,6 +14,7 @@ from modelnet.commands._process import tell
 )
 @RUN
 @click.option("--cache", type=PATH, help="Cache to evaluate on, all of it.  [default: the validation images of RUN]")
+@ON
 @CHECKPOINT
 @DEVICE
 @AMP
@@ -23,6 +24,7 @@ from modelnet.commands._process import tell
 def command(
     run: Path,
     cache: Path | None,
+    side: str,
     checkpoint: str | None,
     device: str,
     amp: bool | None,
@@ -30,16 +32,27 @@ def command(
     as_json: bool,
     trust_code: bool,
 ) -> None:
-    """Measure the network of RUN on its validation images, or on the images of another cache.
+    """Measure the network of RUN on its validation or test images, or on the images of another cache.
 
-    The evaluation of another cache, or of other weights, is kept in RUN/evaluations/.
+    The evaluation of another cache, of test images or of other weights is kept in RUN/evaluations/. Each look at the
+    test images of a split is noted in <split>.looks.csv.
     """
     import json
 
+    from modelnet.eval.own_images import count_tested
     from modelnet.eval.trained import Trained
+    from modelnet.runs.looks import add_look
+    from modelnet.runs.reader import RunReader
 
+    test = side == "test"
+    if test and cache is not None:
+        raise click.UsageError("--on test means the cache of the run; leave out --cache")
     trained = Trained.load(run, checkpoint, device, amp, trust_code=trust_code)
-    scores = trained.evaluate(cache, workers, notes := Notes(), keep=True)
+    looked = test or (cache is not None and count_tested(run, trained.options, cache) > 0)
+    split = RunReader(run).split_path() if looked else None
+    scores = trained.evaluate(cache, workers, notes := Notes(), keep=True, test=test)
+    if split is not None:
+        notes.note(f"note: {add_look(split, 'evaluate', [run])}")
     if trained.note:
         notes.note(f"note: {trained.note}")
     tell(json.dumps(scores.to_dict(), indent=2) if as_json else scores)

@@ -1,49 +1,18 @@
 """Compare runs on the same validation images: which options differ, and can luck explain the difference?"""
 
-import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from modelnet.compare.load import SEEDS, Answers, Run, check_seeds, load_all, with_all_folds
 from modelnet.compare.result import Comparison, Flip, Pair, Side, show_seeds, verdict
 from modelnet.compare.statistics import Values, compare_accuracies, compare_losses, holm, too_few
-from modelnet.options import TrainOptions
-from modelnet.progress import EpochRow
-from modelnet.runs.folder import RunFolder
-from modelnet.runs.kind import facts_of, kind_of
-from modelnet.runs.tables import Prediction, result_row
-from pipeline.errors import OptionsError, RunError
-from pipeline.text import show_path
-
-_SEEDS = ("seed", "data_seed")
+from modelnet.runs.tables import Prediction
+from pipeline.errors import OptionsError
 
 
-@dataclass(frozen=True)
-class _Run:
-    """A run that has ended, as far as a comparison needs it; or those of all folds of a seed, as one run."""
-
-    path: Path
-    paths: list[Path]
-    options: dict[str, Any]
-    facts: dict[str, str]
-    predictions: list[Prediction]
-    result: str
-
-    @property
-    def kind(self) -> str:
-        """What two runs have in common that differ in their seeds, and perhaps in their folds, alone."""
-        return kind_of(self.facts)
-
-    @property
-    def seeds(self) -> tuple[int, int]:
-        """Seed and data seed."""
-        return self.options["seed"], self.options["data_seed"]
-
-
-def compare_runs(runs: Sequence[Path]) -> Comparison:
+def compare_runs(runs: Sequence[Path], answers: Answers | None = None) -> Comparison:
     """Compare runs. Those whose options differ only in seed and data seed form one side.
 
     If there are two runs, and they differ only in their seeds, they are compared with each other. The networks that a
@@ -51,158 +20,51 @@ def compare_runs(runs: Sequence[Path]) -> Comparison:
 
     Args:
         runs: at least two run folders.
+        answers: what each says of test images, which are compared instead of the validation images.
 
     Raises:
         RunError: a run does not exist or has not ended, has no validation images, or has others than the first.
         OptionsError: there are fewer than two runs, or one is given twice.
     """
-    return _compare(_by_kind(_with_all_folds([_load_all(runs)])[0]))
+    return _compare(_by_kind(with_all_folds([load_all(runs, answers)], answers)[0]), answers)
 
 
-def compare_groups(groups: Sequence[Sequence[Path]]) -> Comparison:
+def compare_groups(groups: Sequence[Sequence[Path]], answers: Answers | None = None) -> Comparison:
     """Compare groups of runs, whatever their options are.
 
     Args:
         groups: at least two groups, each with at least one run.
+        answers: as for `compare_runs`.
 
     Raises:
         As `compare_runs`.
     """
     if len(groups) < 2 or not all(groups):
         raise OptionsError("nothing to compare", None, "two groups are needed, with at least one run each")
-    loaded = iter(_load_all([run for group in groups for run in group]))
-    return _compare(_with_all_folds([[next(loaded) for _ in group] for group in groups]))
+    loaded = iter(load_all([run for group in groups for run in group], answers))
+    return _compare(with_all_folds([[next(loaded) for _ in group] for group in groups], answers), answers)
 
 
-def _load_all(paths: Sequence[Path]) -> list[_Run]:
-    if len(paths) < 2:
-        raise OptionsError("nothing to compare", paths[0] if paths else None, "two runs or more are needed")
-    places: dict[Path, Path] = {}
-    for path in paths:
-        if places.setdefault(Path(path).resolve(), path) is not path:
-            raise OptionsError("a run is given twice", path, "each counts once", "Leave it out")
-    return [_load(Path(path)) for path in paths]
-
-
-def _load(path: Path) -> _Run:
-    """Read a run, its predictions in the order of their images.
-
-    Raises:
-        RunError: it cannot be compared; says why, and what would help.
-    """
-    folder = RunFolder(path)
-    config = folder.read_config()
-    options = TrainOptions.from_dict(config["options"])
-    if config["val"] is None:
-        advice = "Train it again with --val or --val-fraction"
-        raise RunError("the run cannot be compared", path, "it was trained without validation images", advice)
-    rows, predictions, result = folder.read_metrics(), folder.read_predictions(), config.get("result", "last")
-    if not predictions or not _are_of_the_end(predictions, rows, result):
-        raise RunError("the run cannot be compared", path, *_why_not(folder, rows, options.epochs))
-    if len(predictions) < 2:
-        raise RunError("the run cannot be compared", path, "one validation image is too few", "Validate on more")
-    return _Run(path, [path], options.to_dict(), facts_of(config), predictions, result)
-
-
-def _why_not(folder: RunFolder, rows: list[EpochRow], epochs: int) -> tuple[str, str]:
-    """Return why a run has no predictions of its last epoch, and what to do."""
-    if divergence := folder.read_divergence():
-        return f"it diverged: {divergence}", "Leave it out"
-    done = rows[-1].epoch if rows else 0
-    reason = f"{done} of {epochs} epochs" if done < epochs else "its predictions are not written yet"
-    return f"it has not ended: {reason}", f"Continue with: python cli.py train --resume {shlex.quote(str(folder.path))}"
-
-
-def _are_of_the_end(predictions: list[Prediction], rows: list[EpochRow], result: str) -> bool:
-    """Say whether predictions belong to the result; a resumed run keeps the old ones until it ends."""
-    loss = float(np.mean([prediction.loss for prediction in predictions]))
-    row = result_row(rows, result) if rows else None
-    return row is not None and row.val_loss is not None and bool(np.isclose(loss, row.val_loss, rtol=1e-4))
-
-
-def _with_all_folds(groups: list[list[_Run]]) -> list[list[_Run]]:
-    """Take the networks that a seed has for several folds as one run, over the images of all of these folds.
-
-    Raises:
-        RunError: a seed lacks a fold that another has.
-    """
-    folds = {run.options["fold"] for group in groups for run in group}
-    if len(folds) > 1 and None not in folds:
-        groups = [_by_seeds(group, folds) for group in groups]
-    for run in (runs := [run for group in groups for run in group]):
-        run.predictions.sort(key=lambda p: (p.class_id, p.sha256, p.file))
-        _check_same_images(runs[0], run)
-    return groups
-
-
-def _by_seeds(group: list[_Run], folds: set[int]) -> list[_Run]:
-    _check_seeds(group)
-    seeds: dict[tuple[Any, ...], list[_Run]] = {}
-    for run in group:
-        seeds.setdefault((run.kind, run.seeds), []).append(run)
-    whole = []
-    for parts in seeds.values():
-        parts.sort(key=lambda run: run.options["fold"])
-        if missing := folds - {run.options["fold"] for run in parts}:
-            reason = f"its seed {parts[0].seeds[0]} lacks fold {show_seeds(list(missing))}, which another run has"
-            raise RunError("the runs cannot be compared", parts[0].path, reason, "Give the runs of all folds")
-        facts = parts[0].facts | {"fold": show_seeds(list(folds))}
-        predictions = [prediction for run in parts for prediction in run.predictions]
-        result = "best" if any(run.result == "best" for run in parts) else "last"
-        whole.append(
-            replace(parts[0], paths=[r.path for r in parts], facts=facts, predictions=predictions, result=result)
-        )
-    return whole
-
-
-def _check_same_images(first: _Run, other: _Run) -> None:
-    """Refuse runs that were validated on other images: class and content tell an image.
-
-    Raises:
-        RunError: says how many they share.
-    """
-    ours, theirs = ([(p.class_id, p.sha256) for p in run.predictions] for run in (first, other))
-    if ours == theirs:
-        return
-    shared = len(set(ours) & set(theirs))
-    reason = f"it was validated on other images than {show_path(first.path)}: {len(theirs)} and {len(ours)}, "
-    reason += f"{shared} of them the same"
-    if shared < len({sha for _, sha in ours} & {sha for _, sha in theirs}):
-        reason += "; some are the same photographs in other classes"
-    advice = "Train with the same --val, or the same cache and --val-fraction or --split"
-    raise RunError("the runs cannot be compared", other.path, reason, advice)
-
-
-def _by_kind(runs: list[_Run]) -> list[list[_Run]]:
+def _by_kind(runs: list[Run]) -> list[list[Run]]:
     """Put runs together that differ in their seeds alone, in the order of their first ones."""
-    kinds: dict[str, list[_Run]] = {}
+    kinds: dict[str, list[Run]] = {}
     for run in runs:
         kinds.setdefault(run.kind, []).append(run)
     return [[run] for run in runs] if len(runs) == 2 else list(kinds.values())
 
 
-def _compare(groups: list[list[_Run]]) -> Comparison:
+def _compare(groups: list[list[Run]], answers: Answers | None) -> Comparison:
     for group in groups:
         group.sort(key=lambda run: run.seeds)
-        _check_seeds(group)
+        check_seeds(group)
     sides = [_side(label_of(i), group) for i, group in enumerate(groups)]
-    pairs, folds = _pairs(sides, groups), len(groups[0][0].paths)
-    return Comparison(len(groups[0][0].predictions), folds, sides, _differs(groups), pairs, _notes(sides, groups))
-
-
-def _check_seeds(group: list[_Run]) -> None:
-    """Refuse a run beside its repetition: it would pass for another seed.
-
-    Raises:
-        RunError: names both.
-    """
-    seen: dict[tuple[str, ...], _Run] = {}
-    for run in group:
-        key = (run.kind, *(run.facts[name] for name in (*_SEEDS, "fold") if name in run.facts))
-        if key in seen:
-            reason = f"it repeats {show_path(seen[key].path)}: the same options, seed and data seed"
-            raise RunError("the runs cannot be compared", run.path, reason, "Leave one of them out")
-        seen[key] = run
+    folds = 1 if answers is not None else len(groups[0][0].paths)
+    pairs, notes, kind = (
+        _pairs(sides, groups, folds),
+        _notes(sides, groups, folds),
+        "validation" if answers is None else "test",
+    )
+    return Comparison(len(groups[0][0].predictions), kind, folds, sides, _differs(groups), pairs, notes)
 
 
 def label_of(index: int) -> str:
@@ -210,7 +72,7 @@ def label_of(index: int) -> str:
     return chr(ord("A") + index) if index < 26 else label_of(index // 26 - 1) + label_of(index % 26)
 
 
-def _side(label: str, group: list[_Run]) -> Side:
+def _side(label: str, group: list[Run]) -> Side:
     return Side(
         label,
         [path for run in group for path in run.paths],
@@ -222,22 +84,21 @@ def _side(label: str, group: list[_Run]) -> Side:
     )
 
 
-def _correct(group: list[_Run]) -> Values:
+def _correct(group: list[Run]) -> Values:
     """Return (runs, images): 1 where a run is right."""
     return np.array([[p.correct for p in run.predictions] for run in group], float)
 
 
-def _losses(group: list[_Run]) -> Values:
+def _losses(group: list[Run]) -> Values:
     """Return (runs, images) losses."""
     return np.array([[p.loss for p in run.predictions] for run in group])
 
 
-def _pairs(sides: list[Side], groups: list[list[_Run]]) -> list[Pair]:
+def _pairs(sides: list[Side], groups: list[list[Run]], folds: int) -> list[Pair]:
     """Compare each other side with the first."""
     correct = [_correct(group) for group in groups]
     losses = [_losses(group) for group in groups]
     same_seeds = [_same_seeds(sides[0], side) for side in sides]
-    folds = len(groups[0][0].paths)
     tests = sum(not too_few(sides[0].count, side.count) for side in sides[1:])
     accuracies = [
         compare_accuracies(correct[0], other, same, max(1, tests), folds)
@@ -273,19 +134,19 @@ def _flips(images: list[Prediction], first_KN: Values, second_LN: Values) -> lis
     return sorted(flips, key=lambda flip: -abs(flip.right_2 - flip.right_1))
 
 
-def _differs(groups: list[list[_Run]]) -> dict[str, list[str]]:
+def _differs(groups: list[list[Run]]) -> dict[str, list[str]]:
     """Return each fact that is not the same in all runs, as text for each side."""
     names = dict.fromkeys(name for group in groups for run in group for name in run.facts)
     differs = {}
     for name in names:
         values = [list(dict.fromkeys(run.facts.get(name, "-") for run in group)) for group in groups]
         if len({value for side in values for value in side}) > 1:
-            seeds = name in _SEEDS
+            seeds = name in SEEDS
             differs[name] = [show_seeds(list(map(int, side))) if seeds else ", ".join(side) for side in values]
     return differs
 
 
-def _notes(sides: list[Side], groups: list[list[_Run]]) -> list[str]:
+def _notes(sides: list[Side], groups: list[list[Run]], folds: int) -> list[str]:
     notes = [*_luck(sides)]
     mixed = [side.label for side, group in zip(sides, groups, strict=True) if len({run.kind for run in group}) > 1]
     if mixed:
@@ -293,8 +154,9 @@ def _notes(sides: list[Side], groups: list[list[_Run]]) -> list[str]:
     chosen = [run for group in groups for run in group if run.options["patience"] or run.options["sched"] == "plateau"]
     if chosen:
         notes.append("--patience and --sched plateau used these images: the accuracies are a little too high")
-    if len(groups[0][0].paths) > 1:
-        luck = "not in the interval" if all(side.count == 1 for side in sides) else "in the interval"
+    if any(len(run.paths) > 1 for group in groups for run in group):
+        counted = folds > 1 and any(side.count > 1 for side in sides)
+        luck = "in the interval" if counted else "not in the interval"
         notes.append(
             f"a run is the networks of all folds of a seed; luck with the training images, which folds share, is {luck}"
         )

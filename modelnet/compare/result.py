@@ -93,7 +93,8 @@ class Comparison:
     """The comparison of runs that were validated on the same images.
 
     Attributes:
-        images: the number N of validation images.
+        images: their number N.
+        kind: "validation", or "test" images.
         folds: that a run has networks of.
         sides: at least one side.
         differs: {option: its value on each side}, for options that are not the same on all sides.
@@ -102,6 +103,7 @@ class Comparison:
     """
 
     images: int
+    kind: str
     folds: int
     sides: list[Side]
     differs: dict[str, list[str]]
@@ -122,7 +124,7 @@ class Comparison:
             rows = [[name, *values] for name, values in self.differs.items()]
             parts.append("\n".join(_columns([["", *(s.label for s in self.sides)], *rows])))
         of_folds = f" of {self.folds} folds" if self.folds > 1 else ""
-        images = f"{self.images} validation images{of_folds}, {_weights(self.sides)}"
+        images = f"{self.images} {self.kind} images{of_folds}, {_weights(self.sides)}"
         parts.append("\n".join([images, *self._results()]))
         parts += [self._pair_text(pair) for pair in self.pairs]
         if self.notes:

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from modelnet.data.batches import Batches
 from modelnet.data.caches import has_rows_of, match_labels
-from modelnet.data.split import split_images
 from modelnet.data.workers import worker_deaths
 from modelnet.eval.evaluate import PREDICTION_COLUMNS, Outcome, evaluate, prediction_rows
+from modelnet.eval.own_images import Images, test_images, validation_images
 from modelnet.eval.scores import Scores, score
 from modelnet.nets.backbone import Backbone
 from modelnet.nets.own import OwnCode
@@ -26,8 +26,7 @@ from modelnet.progress import EpochRow, Progress
 from modelnet.runs.code import allow, kept_code
 from modelnet.runs.content import check_content, evaluated_weights, features_of
 from modelnet.runs.folder import RunFolder
-from modelnet.runs.reader import folds_of
-from modelnet.runs.tables import criterion
+from modelnet.runs.tables import Prediction, criterion
 from modelnet.runtime.device import (
     CONTIGUOUS,
     autocast,
@@ -41,8 +40,6 @@ from pipeline import TensorCache
 from pipeline.decode.decode import decode
 from pipeline.errors import (
     AccessDenied,
-    CacheMissing,
-    CacheStale,
     CheckpointError,
     OptionsError,
     RunError,
@@ -183,7 +180,12 @@ class Trained:
         return replace(self, backbone=backbone)
 
     def evaluate(
-        self, cache: Path | None = None, workers: int = 0, progress: Progress | None = None, keep: bool = False
+        self,
+        cache: Path | None = None,
+        workers: int = 0,
+        progress: Progress | None = None,
+        keep: bool = False,
+        test: bool = False,
     ) -> Scores:
         """Measure how good the network is on the images of a cache.
 
@@ -192,24 +194,36 @@ class Trained:
             workers: processes that read.
             progress: hears of images that the network was trained on, and where the evaluation is kept.
             keep: write scores and predictions into RUN/evaluations/, unless the run has them already.
+            test: measure on the test images of the run's split.
 
         Raises:
-            OptionsError: the run had no validation images, and no cache is given.
+            OptionsError: the run had no validation images, or no test images, and no cache is given.
             CacheError: the cache cannot be used, does not go together with the network, or has changed since the run.
         """
-        if cache is None:
-            opened, rows = self.validation_images()
+        if test:
+            images: Images = test_images(self.run, self.options)
         else:
-            opened, rows = TensorCache(cache), None
-            if (known := self._trained_on(opened)) and progress is not None:
-                among = f"{known} of its {opened.num_images} images" if known < opened.num_images else "all its images"
-                progress.warn(f"{show_path(opened.path)}: the network was trained on {among}")
-        batches, outcome = self._outcome(opened, rows, workers)
+            images = validation_images(self.run, self.options) if cache is None else (TensorCache(cache), None)
+        opened = images[0]
+        if cache is not None and progress is not None and (known := self._trained_on(opened)):
+            among = f"{known} of its {opened.num_images} images" if known < opened.num_images else "all its images"
+            progress.warn(f"{show_path(opened.path)}: the network was trained on {among}")
+        batches, outcome = self._outcome(images, workers)
         scores = score(outcome, self.class_ids, self.class_names)
-        if keep and not (cache is None and self.is_result):
+        if keep and (test or not (cache is None and self.is_result)):
             lines = prediction_rows(outcome, opened, batches.subset, self.class_ids)
-            self._keep(opened, scores, lines, progress or Progress())
+            self._keep(opened, scores, lines, progress or Progress(), "test" if test else opened.path.stem)
         return scores
+
+    def test(self) -> list[Prediction]:
+        """Return what the network says of the test images of the run's split.
+
+        Raises:
+            As `evaluate`.
+        """
+        batches, outcome = self._outcome(test_images(self.run, self.options))
+        lines = prediction_rows(outcome, batches.cache, batches.subset, self.class_ids)
+        return [Prediction(str(id), file, sha256, str(said), *rest) for id, file, sha256, said, *rest in lines]
 
     def validate(self) -> tuple[Batches, Outcome]:
         """Run the network over the images that the run was validated on.
@@ -217,9 +231,10 @@ class Trained:
         Raises:
             As `evaluate`.
         """
-        return self._outcome(*self.validation_images(), 0)
+        return self._outcome(validation_images(self.run, self.options))
 
-    def _outcome(self, opened: TensorCache, rows: Tensor | None, workers: int) -> tuple[Batches, Outcome]:
+    def _outcome(self, images: Images, workers: int = 0) -> tuple[Batches, Outcome]:
+        opened, rows = images
         if opened.num_images == 0:
             raise OptionsError("nothing to evaluate on", opened.path, "it holds no images", "Give another --cache")
         label_map = match_labels(self.class_ids, self.recipe, opened, self.features, f"run {self.run.name}")
@@ -231,7 +246,9 @@ class Trained:
         assert outcome is not None  # it has no stop flag
         return batches, outcome
 
-    def _keep(self, cache: TensorCache, scores: Scores, rows: Iterator[list[Any]], progress: Progress) -> None:
+    def _keep(
+        self, cache: TensorCache, scores: Scores, rows: Iterator[list[Any]], progress: Progress, name: str
+    ) -> None:
         """Write an evaluation into the run folder; one that cannot be written, as on a read-only disk, is a warning."""
         checkpoint = "best" if self.picked is not None else "last"
         description = {
@@ -242,29 +259,13 @@ class Trained:
             "epoch": None if self.picked is None else self.picked.epoch,
             "scores": scores.to_dict(),
         }
-        name = cache.path.stem if self.is_result else f"{cache.path.stem}-{checkpoint}"
+        name = name if self.is_result else f"{name}-{checkpoint}"
         try:
             path = RunFolder(self.run).write_evaluation(name, description, PREDICTION_COLUMNS, rows)
         except (StorageError, AccessDenied) as error:
             progress.warn(f"the evaluation is not kept: {error.reason}")
         else:
             progress.note(f"kept: {show_path(path)}, and each prediction beside it")
-
-    def validation_images(self) -> tuple[TensorCache, Tensor | None]:
-        """Open the cache that the run was validated on; the rows are the part of it that was."""
-        if not self.options.validates:
-            reason = "the run had no validation images"
-            raise OptionsError("nothing to evaluate on", self.run, reason, "Give a --cache")
-        try:
-            cache = TensorCache(RunFolder(self.run).cache_path("val"))
-        except CacheMissing as error:
-            error.advice += ", or give --cache to evaluate on another, whole"
-            raise
-        if not has_rows_of(cache, RunFolder(self.run).read_config()["val"]["fingerprint"]):
-            reason = f"it is not the one that run {self.run.name} was validated on"
-            raise CacheStale("the cache has changed", cache.path, reason, "Give --cache to evaluate on it, whole")
-        split = split_images(cache, self.options, folds_of(self.options, self.run))
-        return cache, None if split is None else split.val
 
     def _trained_on(self, cache: TensorCache) -> int:
         """Count the images of a cache that the network was trained on, where it is the run's own."""

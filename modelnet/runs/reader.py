@@ -12,7 +12,8 @@ from modelnet.progress import EpochRow
 from modelnet.runs import checkpoint
 from modelnet.runs.config import parse_config, parse_scores
 from modelnet.runs.tables import Prediction, best_row, parse_epochs, parse_group, parse_predictions
-from pipeline.errors import CheckpointError, RunDamaged, RunError, StorageError
+from pipeline.errors import CheckpointError, OptionsError, RunDamaged, RunError, StorageError
+from pipeline.text import show_path
 
 T = TypeVar("T")
 
@@ -81,6 +82,23 @@ class RunReader:
             reason = f"its SHA-256 is {digest[:12]}, and the run has {kept.get('sha256', 'none')[:12]}"
             raise RunDamaged("the split of the run was changed", path, reason, "Copy the first one there")
         return read_split(path)
+
+    def split_path(self) -> Path:
+        """Return where the split of the run is, beside which looks at its test images are counted.
+
+        Raises:
+            OptionsError: the run has no split.
+            RunError: it is not there any more, or was changed.
+        """
+        config = self.read_config()
+        if (typed := config["options"].get("split")) is None:
+            advice = "Train with --split FILE, which python cli.py split writes"
+            raise OptionsError("no test images", self.path, "the run was trained without a split", advice)
+        for path in (Path(typed), self.path.absolute().parent.parent / typed):
+            if path.exists() and read(path, lambda data: sha256(data).hexdigest()) == config["split"]["sha256"]:
+                return path
+        reason = f"{typed} is not there any more, or was changed; looks at its test images are counted beside it"
+        raise RunError("the run's split is gone", self.path, reason, f"Copy {show_path(self.path / 'split.csv')} there")
 
     def read_metrics(self) -> list[EpochRow]:
         """Return the whole lines of metrics.csv; the last one may be torn where the process was killed.

@@ -22,7 +22,7 @@ class Prediction(NamedTuple):
     Attributes:
         class_id, file, sha256: the image, and its content; the class as text.
         predicted: the most probable class, as text.
-        correct: whether that is the image's class.
+        correct: whether that is the image's class; of the networks of several folds, their share that is right.
         p_predicted, p_true: probabilities of these classes.
         loss: cross-entropy.
     """
@@ -31,7 +31,7 @@ class Prediction(NamedTuple):
     file: str
     sha256: str
     predicted: str
-    correct: bool
+    correct: float
     p_predicted: float
     p_true: float
     loss: float

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from modelnet.eval.evaluate import PREDICTION_COLUMNS, Outcome, prediction_rows
+from modelnet.eval.own_images import validation_images
 from modelnet.eval.scores import accuracy_interval
 from modelnet.eval.trained import Trained
 from modelnet.options import TrainOptions
@@ -107,7 +108,7 @@ def write_out_of_fold(
         judged: what each says, as `probabilities` returns it.
     """
     trained = Trained.load(folder.path, device="cpu")
-    cache, _ = trained.validation_images()
+    cache, _ = validation_images(folder.path, trained.options)
     means_NC = torch.zeros(cache.num_images, len(trained.class_ids), dtype=torch.float64)
     labels_N, folds_N = torch.full((2, cache.num_images), -1)
     for fold, (rows, labels, probabilities_NC) in zip(folds, judged, strict=True):

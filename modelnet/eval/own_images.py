@@ -1,0 +1,61 @@
+"""The images of a run: those that it was validated on, and the test images of its split."""
+
+from pathlib import Path
+
+from torch import Tensor
+
+from modelnet.data.caches import has_rows_of
+from modelnet.data.split import split_images
+from modelnet.data.split_table import TEST
+from modelnet.options import TrainOptions
+from modelnet.runs.reader import RunReader, folds_of
+from pipeline import TensorCache
+from pipeline.errors import CacheMissing, CacheStale, OptionsError
+
+Images = tuple[TensorCache, Tensor | None]  # a cache and the rows that are meant; None for all
+
+
+def validation_images(run: Path, options: TrainOptions) -> Images:
+    """Open the cache that the run was validated on; the rows are the part of it that was."""
+    if not options.validates:
+        reason = "the run had no validation images"
+        raise OptionsError("nothing to evaluate on", run, reason, "Give a --cache")
+    cache = _own_cache(run, "val")
+    split = split_images(cache, options, folds_of(options, run))
+    return cache, None if split is None else split.val
+
+
+def test_images(run: Path, options: TrainOptions) -> tuple[TensorCache, Tensor]:
+    """Open the cache of the run; the rows are the test images of its split.
+
+    Raises:
+        OptionsError: the run has none.
+    """
+    cache = _own_cache(run, "cache")
+    split = split_images(cache, options, folds_of(options, run))
+    if split is None or len(split.test) == 0:
+        reason = "the run has no split" if options.split is None else "its split keeps none"
+        raise OptionsError("no test images", run, reason, "Train with the split of: split CACHE --test 0.15")
+    return cache, split.test
+
+
+def count_tested(run: Path, options: TrainOptions, path: Path) -> int:
+    """Count the images of a cache that are test images of the run's split, by their content."""
+    table = folds_of(options, run)
+    if table is None:
+        return 0
+    digests = {digest.tobytes() for digest in table.sha256[table.folds == TEST]}
+    return sum(digest.tobytes() in digests for digest in TensorCache(path).source_sha256)
+
+
+def _own_cache(run: Path, side: str) -> TensorCache:
+    """Open a cache of the run, "cache" or "val", as it was then."""
+    try:
+        cache = TensorCache(RunReader(run).cache_path(side))
+    except CacheMissing as error:
+        error.advice += ", or give --cache to evaluate on another, whole"
+        raise
+    if not has_rows_of(cache, RunReader(run).read_config()[side]["fingerprint"]):
+        reason = f"it is not the one that run {run.name} was {'validated' if side == 'val' else 'trained'} on"
+        raise CacheStale("the cache has changed", cache.path, reason, "Give --cache to evaluate on it, whole")
+    return cache

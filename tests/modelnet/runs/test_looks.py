@@ -1,0 +1,29 @@
+"""Looks at test images (looks.py): every one is noted, and the sentence counts them."""
+
+import csv
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from modelnet.runs.looks import add_look, looks_path
+from pipeline.errors import StorageError
+
+
+def test_looks_are_counted_whoever_looks_at_once(tmp_path: Path) -> None:
+    split = tmp_path / "c-split.csv"
+    with ThreadPoolExecutor(8) as pool:
+        said = list(pool.map(lambda i: add_look(split, "compare", [Path(f"runs/a {i}"), Path("runs/b")]), range(16)))
+    assert sorted(int(text.split()[1]) for text in said) == list(range(1, 17))
+    with looks_path(split).open(newline="") as file:
+        lines = list(csv.DictReader(file))
+    assert looks_path(split).name == "c-split.looks.csv"
+    assert [line["command"] for line in lines] == ["compare"] * 16
+    assert {line["runs"] for line in lines} == {f"'runs/a {i}' runs/b" for i in range(16)}
+    assert all(line["time"].endswith("+00:00") for line in lines)
+
+
+def test_a_look_that_cannot_be_noted_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "c-split.looks.csv").mkdir()
+    with pytest.raises(StorageError, match="Is a directory"):
+        add_look(tmp_path / "c-split.csv", "evaluate", [])

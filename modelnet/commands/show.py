@@ -6,7 +6,16 @@ from typing import Any
 
 import click
 
-from modelnet.commands._options import CHECKPOINT, PATH, TRUST, GroupedCommand, example, one_or_all, training_options
+from modelnet.commands._options import (
+    CHECKPOINT,
+    NO_SPLIT,
+    PATH,
+    TRUST,
+    GroupedCommand,
+    example,
+    one_or_all,
+    training_options,
+)
 from modelnet.commands.option_groups.repeat import chosen_options, repeat_options, typed
 from modelnet.commands.report import publish_page
 from modelnet.options import OPTIONS
@@ -27,6 +36,7 @@ def _options() -> list[click.Parameter]:
 )
 @click.argument("shown", nargs=-1, type=PATH, metavar="[CACHE|RUN]")
 @click.option("--batch", is_flag=True, help="Show sixteen training images as the first three epochs see them.")
+@NO_SPLIT
 @repeat_options
 @CHECKPOINT
 @TRUST

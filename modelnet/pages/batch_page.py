@@ -1,5 +1,6 @@
 """Show training images as a page: sixteen of them as they are stored, and as three epochs see them."""
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -8,8 +9,10 @@ from torch import Tensor
 from modelnet.data.augmentation import training_batches
 from modelnet.data.batches import Batches
 from modelnet.data.caches import open_to_train
-from modelnet.data.split import split_by_content
+from modelnet.data.split import split_images
+from modelnet.data.split_table import read_split
 from modelnet.options import OPTIONS, TrainOptions
+from modelnet.options.groups import ALL
 from modelnet.pages.document import Picture, data_url, jpeg_of, render_page
 from modelnet.pages.tables import Table
 from modelnet.runs.code import named_code, names_of
@@ -75,7 +78,9 @@ def show_batch(options: TrainOptions) -> bytes:
 
 def first_images(options: TrainOptions, cache: TensorCache) -> tuple[Batches, Tensor]:
     """Return the batches of a training, and the rows, (B,) int64, of the first images of its first epoch."""
-    split = None if options.val_fraction is None else split_by_content(cache, options.val_fraction)
+    table = None if options.split is None else read_split(options.split)
+    first = replace(options, fold=0) if options.fold == ALL else options  # of all folds, the first
+    split = split_images(cache, first, table)
     code = named_code(names_of(options)).get("augment_code")
     device = choose_device(options.device)
     batches = training_batches(options, cache, device, None if split is None else split.train, code)

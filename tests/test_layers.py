@@ -14,7 +14,7 @@ BELOW = {
     "commands": "pages sweep",
     "pages": "compare eval",
     "compare": "runs",
-    "sweep": "training",
+    "sweep": "training compare",
     "training": "eval",
     "eval": "plots",
     "plots": "runs",

@@ -7,6 +7,7 @@ import numpy as np
 
 from modelnet.compare.load import SEEDS, Answers, Run, check_seeds, load_all, with_all_folds
 from modelnet.compare.result import Comparison, Flip, Pair, Side, show_seeds, verdict
+from modelnet.compare.selection import select
 from modelnet.compare.statistics import Values, compare_accuracies, compare_losses, holm, too_few
 from modelnet.runs.tables import Prediction
 from pipeline.errors import OptionsError
@@ -161,6 +162,8 @@ def _notes(sides: list[Side], groups: list[list[Run]], folds: int) -> list[str]:
             f"a run is the networks of all folds of a seed; luck with the training images, which folds share, is {luck}"
         )
     if len(sides) > 2:
+        best = select([_correct(group) for group in groups])
+        notes.append(f"{sides[best.best].label} has the highest accuracy, {best}")
         notes.append("p-values by Holm's rule count all comparisons; an interval is for one by itself")
     return notes
 

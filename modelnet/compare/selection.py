@@ -2,12 +2,15 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from modelnet.compare.statistics import Values
+from modelnet.runs.reader import RunReader
 
 DRAWS = 400
 _AT_ONCE = 20_000_000  # numbers
@@ -38,7 +41,7 @@ class Selection:
 
 
 def select(
-    settings: Sequence[Values], middle: Callable[..., Any] = np.nanmean, draws: int = DRAWS, seed: int = 0
+    settings: Sequence[NDArray[Any]], middle: Callable[..., Any] = np.nanmean, draws: int = DRAWS, seed: int = 0
 ) -> Selection:
     """Choose the best setting, and say how much less it is expected to have, by a bootstrap over images and seeds.
 
@@ -62,11 +65,34 @@ def select(
         left_ND = (drawn_ND == 0).astype(np.float32)
         drawn_ND /= images
         left_ND /= np.maximum(left_ND.sum(0), 1)
-        sides = [_of_draws(rng, right_RN.astype(np.float32), drawn_ND, left_ND, middle) for right_RN in settings]
+        sides = [_of_draws(rng, np.asarray(right_RN, np.float32), drawn_ND, left_ND, middle) for right_RN in settings]
         chosen_D = np.array([chosen for chosen, _ in sides]).argmax(0)
         found.append(np.array([judged for _, judged in sides])[chosen_D, np.arange(some)])
     less = float(seen[best] - np.concatenate(found).mean())
     return Selection(best, len(settings), max(0.0, less), any(len(right_RN) == 1 for right_RN in settings))
+
+
+def select_runs(settings: Sequence[Sequence[Sequence[Path]]], middle: Callable[..., Any]) -> Selection | None:
+    """Choose the best setting by what its runs predicted; None where they did not all validate on the same images.
+
+    Args:
+        settings: the seeds of each; of a seed its run, or those of all folds.
+        middle: as for `select`.
+    """
+    seen = set[bytes]()
+    rights = []
+    for seeds in settings:
+        rows = []
+        for runs in seeds:
+            answers = [answer for run in runs for answer in RunReader(run).read_predictions()]
+            answers.sort(key=lambda p: (p.class_id, p.sha256, p.file))
+            images = "\n".join(f"{answer.class_id} {answer.sha256}" for answer in answers)
+            seen.add(sha256(images.encode("utf-8", "surrogateescape")).digest())
+            rows.append(np.array([answer.correct for answer in answers], np.float32))
+        if len(seen) != 1 or not len(rows[0]):
+            return None
+        rights.append(np.array(rows))
+    return select(rights, middle)
 
 
 def _of_draws(

@@ -157,7 +157,8 @@ class Group:
         ended = [[i for i in members if result.states[i] == FINISHED] for members in result.settings.values()]
         judged = out_of_fold(self.members, result.runs, ended, self.runs, self.ranks)
         interrupted = self.stop.signal is not None and not all(result.states)
-        return replace(result, out_of_fold=judged, interrupted=interrupted)
+        selection = result.selected() if self.ranks.is_main and not interrupted else None
+        return replace(result, out_of_fold=judged, selection=selection, interrupted=interrupted)
 
     def _describe(self) -> None:
         """Begin the result with what the run folders hold."""

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from modelnet.compare.selection import Selection, select_runs
 from modelnet.eval.diagnostics import unshuffled
 from modelnet.options import TrainOptions
 from modelnet.progress import EpochRow
@@ -36,6 +37,7 @@ class SweepResult:
         interrupted: whether they were asked to stop before the last epoch.
         validated: number of images that it is validated on.
         out_of_fold: of each setting whose folds were all trained.
+        selection: by how much the best setting looks better than it is, where several validated on the same images.
     """
 
     members: list[TrainOptions]
@@ -47,6 +49,7 @@ class SweepResult:
     interrupted: bool = False
     validated: Sequence[int] = ()
     out_of_fold: Sequence[OutOfFold] = ()
+    selection: Selection | None = None
 
     @property
     def picture(self) -> Path:
@@ -78,6 +81,13 @@ class SweepResult:
         for i, options in enumerate(self.members):
             found.setdefault(label(options, names), []).append(i)
         return found
+
+    def selected(self) -> Selection | None:
+        """Say by how much the best setting looks better than it is; None of one setting, and without validation."""
+        finished = {i for i, state in enumerate(self.states) if state == FINISHED and self.validated[i]}
+        whole = [[ns for ns in self._repeats(members) if finished.issuperset(ns)] for members in self.settings.values()]
+        known = [[[self.runs[i] for i in networks] for networks in seeds] for seeds in whole if seeds]
+        return select_runs(known, np.nanmedian) if len(known) > 1 else None
 
     def _repeats(self, members: Sequence[int]) -> list[list[int]]:
         """Return the networks of each seed and data seed: one, or one for each fold."""
@@ -164,6 +174,7 @@ class SweepResult:
             if known:
                 best = max(known, key=medians.__getitem__)
                 picked = f"; picked among {len(known)} settings, it reads too {'high' if sign == 1 else 'low'}"
+                picked = picked if self.selection is None else f"; {self.selection}"
                 lines.append(f"{what}: {_number(column, sign * medians[best])} with {best}{picked}")
         return lines
 

@@ -13,6 +13,7 @@ from scipy.stats import norm
 
 from modelnet import TrainOptions, compare_groups, compare_runs, train_many
 from modelnet.compare.result import show_p, show_points, show_seeds
+from modelnet.compare.selection import select_runs
 from modelnet.eval.evaluate import PREDICTION_COLUMNS
 from modelnet.progress import EpochRow
 from modelnet.runs.folder import RunFolder
@@ -141,6 +142,24 @@ def test_a_seed_that_lacks_a_fold_is_named() -> None:
         compare_runs([*whole, *part])
     with pytest.raises(RunError, match="it repeats runs/a-0"):
         compare_runs([*whole, write_run("again", bits(10, 5), split=Path("s.csv"), fold=0)])
+
+
+def test_the_best_of_three_sides_is_said_to_be_chosen() -> None:
+    rng = np.random.default_rng(5)
+    runs = [
+        write_run(f"{lr}-{seed}", (rng.random(60) < 0.6).astype(int).tolist(), lr=lr, seed=seed)
+        for lr in (0.1, 0.2, 0.3)
+        for seed in range(3)
+    ]
+    found = compare_runs(runs)
+    best = max(found.sides, key=lambda side: float(np.mean(side.accuracies))).label
+    note = next(note for note in found.notes if "chosen" in note)
+    assert note.startswith(f"{best} has the highest accuracy, chosen among 3 on these images: expect about ")
+    assert select_runs([[[run]] for run in runs], np.nanmedian) == select_runs([[[run]] for run in runs], np.nanmean)
+    assert (
+        select_runs([[[runs[0]]], [[write_run("x", bits(60, 30), photos=[f"x{i}" for i in range(60)])]]], np.nanmean)
+        is None
+    )
 
 
 def test_another_split_is_a_difference_and_one_fold_alone_is_not() -> None:

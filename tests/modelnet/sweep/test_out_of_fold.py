@@ -141,6 +141,8 @@ def test_each_setting_of_a_sweep_has_out_of_fold_predictions(many_cache: Path, s
     result = train_many(options_of(many_cache, split, name="s"), [0], sweep={"lr": [0.01, 0.03]})
     assert [one.table.parent.name for one in result.out_of_fold] == ["s-lr-0.01-fold-0", "s-lr-0.03-fold-0"]
     assert "\nlr=0.03: out of fold: accuracy " in str(result)
+    assert result.selection is not None and result.selection.settings == 2 and result.selection.has_one_seed
+    assert f"; chosen among 2 on these images: expect at least about {100 * result.selection.less:.1f} p" in str(result)
     for i, one in enumerate(result.out_of_fold):  # of a single seed it is what the networks said
         own = [line for run in result.runs[3 * i : 3 * i + 3] for line in read_table(run / "predictions.csv")]
         said = {line["sha256"]: line["predicted"] for line in read_table(one.table)}

@@ -26,7 +26,7 @@ except ModuleNotFoundError as error:  # "pipeline.errors": a file pipeline.py co
     sys.exit(f"error: {file} hides the package {package} of modelnet-cache: rename that file")
 
 COMMANDS = (
-    *("build-cache", "build-features", "info", "show", "verify"),
+    *("build-cache", "build-features", "info", "show", "verify", "split"),
     *("train", "lr-find", "evaluate", "predict", "export", "report", "compare"),
 )
 

@@ -17,6 +17,7 @@ from pipeline.format.features import Features
 from pipeline.format.header import describe_shard
 from pipeline.format.paths import base_path, cache_exists
 from pipeline.format.sharded import ShardedReader
+from pipeline.format.tables import blank_images
 from pipeline.recipe import Recipe
 from pipeline.text import shorten, show_path
 
@@ -185,10 +186,7 @@ def _shared(
 
 
 def _blank(cache: TensorCache) -> NDArray[np.bool_]:
-    """(N,) bool, images of nearly one color: they all look alike."""
-    blank = np.zeros(cache.num_images, bool)
-    blank[[row for row, note in cache.reader.notes if note.startswith("blank")]] = True
-    return blank
+    return blank_images(cache.reader.notes, cache.num_images)
 
 
 def _named_otherwise(train: TensorCache, val: TensorCache) -> str:

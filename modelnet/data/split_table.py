@@ -2,7 +2,8 @@
 
 import csv
 import io
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.errors import AccessDenied, SourceError, StorageError, TableDamaged
+from pipeline.errors import SourceError, TableDamaged
+from pipeline.format.paths import base_path
 from pipeline.format.sharded import Reader
+from pipeline.source.tables.open import open_table
+from pipeline.source.tables.table import WHAT, Table
 from pipeline.system import files
 from pipeline.text import shorten, show_path
 
@@ -79,6 +83,25 @@ class MatchedSplit:
         return texts
 
 
+def split_of(
+    reader: Reader, path: Path, folds: NDArray[np.int64], groups: NDArray[np.int64], names: Sequence[str]
+) -> SplitTable:
+    """Return the split of a cache.
+
+    Args:
+        reader: of the cache.
+        path: of the split.
+        folds: (N,) int64, 0..K-1, or `TEST`.
+        groups: (N,) int64, each image's group.
+        names: of the groups; empty for an image that stands alone.
+    """
+    classes = [str(reader.class_ids[label]) for label in reader.table("labels").tolist()]
+    named = [os.fsdecode(name) for name in reader.table("filenames").tolist()]
+    return SplitTable(
+        path, classes, named, reader.table("source_sha256"), [names[group] for group in groups.tolist()], folds
+    )
+
+
 def split_text(rows: Iterable[Iterable[Any]]) -> bytes:
     """Return the bytes of a split.csv with rows (class, file, sha256 in hexadecimal, group, fold)."""
     text = io.StringIO(newline="")
@@ -99,29 +122,47 @@ def write_split(split: SplitTable) -> None:
     files.publish(split_text(zip(split.classes, split.files, digests, split.groups, folds, strict=True)), split.path)
 
 
+def default_split_path(cache: Path) -> Path:
+    """Return where the split of a cache lies: `<cache>-split.csv` beside it."""
+    return base_path(cache).with_name(f"{base_path(cache).stem}-split.csv")
+
+
 def read_split(path: Path) -> SplitTable:
     """Read a split.csv. Further columns, a byte order mark, CRLF and quotes are fine.
 
     Raises:
-        SourceError: there is no such file, or it lists no image.
-        TableDamaged: a column is missing, a line is damaged, a fold has no image, or a group or the same content has
-            two folds. Names file and line.
-        AccessDenied, StorageError: it cannot be read.
+        SourceError: there is no such file, a column is missing, or it lists no image.
+        TableDamaged: a line is damaged, a fold has no image, or a group or the same content has two folds. Names file
+            and line.
+        AccessDenied: the system refuses it.
     """
-    what = "the split cannot be read"
-    try:
-        data = path.read_bytes()
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise SourceError("there is no such split", path, "no such file", "Type: python cli.py split CACHE") from error
-    except OSError as error:
-        kind = AccessDenied if isinstance(error, PermissionError) else StorageError
-        raise kind(what, path, error.strerror or str(error)) from error
-    try:
-        split = _parse(data, path)
-    except (ValueError, csv.Error) as error:
-        raise TableDamaged("the split is not what is needed", path, str(error), _ADVICE) from error
-    if not split.files:
-        raise SourceError(what, path, "it lists no image", _ADVICE)
+    table = open_table(path)
+    classes, names, groups = list[str](), list[str](), list[str]()
+    known: dict[str, str] = {}  # classes and groups repeat: one text for all
+    digests, folds, lines = bytearray(), list[int](), list[int]()
+    fold_of: dict[str, tuple[int, int]] = {}  # of a group: its fold, and the line that says so
+    for number, cells in table.read([table.position(column) for column in COLUMNS]):
+        class_id, file, sha256, group, fold = cells
+        if not _is_digest(sha256):
+            table.refuse(number, f"sha256 is 64 hexadecimal digits, not {sha256[:80]!r}", _ADVICE)
+        if fold != _TEST_TEXT and not (fold.isascii() and fold.isdecimal() and len(fold) <= 4):
+            table.refuse(number, f"fold is a number from 0 or {_TEST_TEXT!r}, not {fold[:80]!r}", _ADVICE)
+        digests += bytes.fromhex(sha256)
+        folds.append(TEST if fold == _TEST_TEXT else int(fold))
+        classes.append(known.setdefault(class_id, class_id))
+        names.append(file)
+        groups.append(known.setdefault(group, group))
+        lines.append(number)
+        before, first = fold_of.setdefault(group, (folds[-1], number)) if group else (folds[-1], number)
+        if before != folds[-1]:
+            table.refuse(
+                number, f"group {group!r} is in {show_fold(folds[-1])}, and in {show_fold(before)} in line {first}"
+            )
+    if not names:
+        raise SourceError(WHAT, path, "it lists no image", _ADVICE)
+    sha256_N32 = np.frombuffer(bytes(digests), np.uint8).reshape(-1, 32)
+    split = SplitTable(path, classes, names, sha256_N32, groups, np.array(folds, np.int64))
+    _check_folds(split, table, lines)
     return split
 
 
@@ -158,79 +199,27 @@ def image_names(reader: Reader, rows: NDArray[np.int64]) -> list[str]:
     return [f"{reader.class_ids[label]}/{show_path(name)}" for name, label in zip(names, labels, strict=True)]
 
 
-def _parse(data: bytes, path: Path) -> SplitTable:
-    text = io.TextIOWrapper(io.BytesIO(data), "utf-8-sig", "surrogateescape", newline="")  # StringIO: 4 bytes a letter
-    lines = csv.reader(text)
-    header = next(lines, [])
-    missing = [column for column in COLUMNS if column not in header]
-    if missing:
-        raise ValueError(f"it has no column {missing[0]!r}; its columns are {shorten(list(map(repr, header)))}")
-    at = [header.index(column) for column in COLUMNS]
-    classes, names, groups = list[str](), list[str](), list[str]()
-    known: dict[str, str] = {}  # classes and groups repeat: one text for all
-    digests, folds = bytearray(), list[int]()
-    fold_of: dict[str, tuple[int, int]] = {}  # of a group: its fold, and the line that says so
-    for line in lines:
-        number = lines.line_num
-        if not line:
-            continue
-        if len(line) != len(header):
-            raise ValueError(f"line {number} has {len(line)} columns, and the first line has {len(header)}")
-        class_id, file, sha256, group, fold = (line[position] for position in at)
-        digests += _digest(sha256, number)
-        folds.append(_fold(fold, number))
-        classes.append(known.setdefault(class_id, class_id))
-        names.append(file)
-        groups.append(known.setdefault(group, group))
-        if group:
-            before, first = fold_of.setdefault(group, (folds[-1], number))
-            if before != folds[-1]:
-                both = f"{_named(before)} (line {first}) and {_named(folds[-1])} (line {number})"
-                raise ValueError(f"group {group!r} has two folds: {both}")
-    sha256_N32 = np.frombuffer(bytes(digests), np.uint8).reshape(-1, 32)
-    split = SplitTable(path, classes, names, sha256_N32, groups, np.array(folds, np.int64))
-    _check_folds(split)
-    return split
+def show_fold(fold: int) -> str:
+    """Return a fold as text: "fold 0" or "test"."""
+    return _TEST_TEXT if fold == TEST else f"fold {fold}"
 
 
-def _digest(text: str, line: int) -> bytes:
-    try:
-        digest = bytes.fromhex(text)
-    except ValueError:
-        digest = b""
-    if len(digest) != 32 or len(text) != 64:
-        raise ValueError(f"line {line}: sha256 is 64 hexadecimal digits, not {text[:80]!r}")
-    return digest
+def _is_digest(text: str) -> bool:
+    return len(text) == 64 and not text.strip("0123456789abcdefABCDEF")
 
 
-def _fold(text: str, line: int) -> int:
-    if text == _TEST_TEXT:
-        return TEST
-    if text in ("train", "val"):
-        raise ValueError(f"line {line}: fold is {text!r}, so it is the split of a run; a table of folds is needed")
-    if not (text.isascii() and text.isdecimal() and len(text) <= 4):
-        raise ValueError(f"line {line}: fold is a number from 0 or {_TEST_TEXT!r}, not {text[:80]!r}")
-    return int(text)
-
-
-def _check_folds(split: SplitTable) -> None:
+def _check_folds(split: SplitTable, table: Table, lines: list[int]) -> None:
     """Refuse content with two folds, folds without an image, and fewer folds than two."""
-    if not split.files:
-        return
     _, inverse = np.unique(split.sha256.view(_DIGEST).ravel(), return_inverse=True)
     first = np.full(inverse.max() + 1, -1)
     first[inverse[::-1]] = np.arange(len(inverse))[::-1]
-    torn = np.flatnonzero(split.folds != split.folds[first[inverse]])
-    if len(torn):
-        rows = first[inverse[torn[0]]], torn[0]
-        named = [f"{show_path(split.files[row])} in {_named(int(split.folds[row]))}" for row in rows]
-        raise ValueError(f"the same content has two folds: {' and '.join(named)} (image {torn[0] + 1})")
+    for row in np.flatnonzero(split.folds != split.folds[first[inverse]])[:1].tolist():
+        twin = int(first[inverse[row]])
+        here, there = (show_fold(int(split.folds[i])) for i in (row, twin))
+        table.refuse(lines[row], f"it is in {here}, and the same content is in {there} in line {lines[twin]}")
     empty = set(range(split.num_folds)) - set(split.folds.tolist())
-    if empty:
-        raise ValueError(f"fold {min(empty)} has no image, and fold {split.num_folds - 1} has")
-    if split.num_folds < 2:
-        raise ValueError(f"it has {split.num_folds} folds, and 2 or more are needed")
-
-
-def _named(fold: int) -> str:
-    return _TEST_TEXT if fold == TEST else f"fold {fold}"
+    if empty or split.num_folds < 2:
+        why = f"it has {split.num_folds} folds, and 2 or more are needed"
+        if empty:
+            why = f"no image is in fold {min(empty)}, and some are in fold {split.num_folds - 1}"
+        raise TableDamaged(WHAT, split.path, why, _ADVICE)

@@ -44,12 +44,25 @@ def near_pairs(hashes: NDArray[np.uint64], skip: NDArray[np.bool_]) -> list[tupl
     """
     rows = np.flatnonzero(~skip)
     found: set[tuple[int, int]] = set()
-    for a, b in _candidates(hashes[rows], 64):
-        near = np.bitwise_count(hashes[rows[a]] ^ hashes[rows[b]]) <= NEAR_BITS
-        found.update(zip(rows[a[near]].tolist(), rows[b[near]].tolist(), strict=True))
+    for a, b in near_edges(hashes[rows]):
+        found.update(zip(rows[a].tolist(), rows[b].tolist(), strict=True))
         if len(found) >= MOST_PAIRS:
             break
     return sorted(found)[:MOST_PAIRS]
+
+
+def near_edges(
+    hashes: NDArray[np.uint64], crowd: int = _CROWD
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """Yield all pairs of positions (a, b), a < b, whose hashes are near, many at a time; a pair may come again.
+
+    Args:
+        hashes: (N,) uint64, from `image_hash`. Make them different first: N equal ones are N² / 2 pairs.
+        crowd: largest number of hashes with an equal band of bits that are compared one by one.
+    """
+    for a, b in _candidates(hashes, 64, crowd):
+        near = np.bitwise_count(hashes[a] ^ hashes[b]) <= NEAR_BITS
+        yield a[near], b[near]
 
 
 def near_rows_across(hashes: NDArray[np.uint64], others: NDArray[np.uint64]) -> NDArray[np.bool_]:
@@ -77,7 +90,9 @@ def near_rows_across(hashes: NDArray[np.uint64], others: NDArray[np.uint64]) -> 
     return near[inverse]
 
 
-def _candidates(keys: NDArray[np.uint64], bits: int) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+def _candidates(
+    keys: NDArray[np.uint64], bits: int, crowd: int = _CROWD
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
     """Yield pairs of positions (a, b), a < b, many at a time: every near pair, and others.
 
     A near pair is equal in at least one of NEAR_BITS + 1 bands of bits, so only keys that share a band are paired.
@@ -93,17 +108,17 @@ def _candidates(keys: NDArray[np.uint64], bits: int) -> Iterator[tuple[NDArray[n
         shared = (keys >> np.uint64(low)) & np.uint64((1 << width) - 1)
         shared = shared.astype(np.uint16)  # sorted fastest; a width is 16 bits or fewer
         crowded = (
-            np.bincount(shared, minlength=1 << width) > _CROWD if bits > _FEWEST_BITS else np.zeros(1 << width, bool)
+            np.bincount(shared, minlength=1 << width) > crowd if bits > _FEWEST_BITS else np.zeros(1 << width, bool)
         )
         few = np.flatnonzero(~crowded[shared])
         for a, b in _sharing(shared[few]):
             yield few[a], few[b]
         for value in np.flatnonzero(crowded).tolist():
-            crowd = np.flatnonzero(shared == value)
-            below = keys[crowd] & np.uint64((1 << low) - 1)
-            above = keys[crowd] >> np.uint64(low + width)
-            for a, b in _candidates(below | above << np.uint64(low), bits - width):
-                yield crowd[a], crowd[b]
+            many = np.flatnonzero(shared == value)
+            below = keys[many] & np.uint64((1 << low) - 1)
+            above = keys[many] >> np.uint64(low + width)
+            for a, b in _candidates(below | above << np.uint64(low), bits - width, crowd):
+                yield many[a], many[b]
 
 
 def _sharing(keys: NDArray[np.generic]) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:

@@ -21,7 +21,7 @@ from pipeline.format.header import Shard
 from pipeline.format.mapping import map_together
 from pipeline.format.paths import base_path, cache_files, shard_path, shards_pattern
 from pipeline.format.reader import CacheReader, read_no_more_than_asked, row_hash
-from pipeline.format.tables import Failed, failed_table, near_rows, note_table
+from pipeline.format.tables import Failed, blank_images, failed_table, near_rows, note_table
 from pipeline.text import shorten, show_path
 
 _BUILD = "Run the build again; it builds the missing shards"
@@ -122,8 +122,7 @@ class ShardedReader:
         if name == "remarks":
             return note_table(self.notes)
         if name == "alike":
-            blank = np.zeros(self.num_images, bool)
-            blank[[row for row, note in self.notes if note.startswith("blank")]] = True
+            blank = blank_images(self.notes, self.num_images)
             return near_rows(self.table("image_hash"), self.table("source_sha256"), blank)
         return self._joined(name)[self._order]
 

@@ -1,7 +1,7 @@
 """Write and read the tables of a cache: names, failures and notes as columns of bytes."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -64,6 +64,13 @@ def note_table(notes: Sequence[tuple[int, str]]) -> NDArray[np.bytes_]:
 
 def _json_table(entries: Sequence[dict[str, Any]]) -> NDArray[np.bytes_]:
     return byte_table([json.dumps(entry, separators=(",", ":")).encode() for entry in entries])
+
+
+def blank_images(notes: Iterable[tuple[int, str]], count: int) -> NDArray[np.bool_]:
+    """Return (count,) bool, the images of nearly one color by the notes of a cache: they all look alike."""
+    blank = np.zeros(count, bool)
+    blank[[row for row, note in notes if note.startswith("blank")]] = True
+    return blank
 
 
 def near_rows(

@@ -60,16 +60,17 @@ def test_a_spreadsheet_may_have_saved_the_split_again(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("", r"it has no column 'class'"),
-        ("class,file,sha256,group\n", r"it has no column 'fold'; its columns are 'class', 'file'"),
         (lines(["0", "1", "2x"]), r"line 4: fold is a number from 0 or 'test', not '2x'"),
-        (lines(["0", "val"]), r"line 3: fold is 'val', so it is the split of a run"),
+        (lines(["0", "val"]), r"line 3: fold is a number from 0 or 'test', not 'val'"),
         (lines(["0", "1"]).replace(DIGESTS[1], "ab"), r"line 3: sha256 is 64 hexadecimal digits, not 'ab'"),
-        (lines(["0", "1"]) + "1,x.jpg\n", r"line 4 has 2 columns, and the first line has 5"),
-        (lines(["0", "1", "3"]), r"fold 2 has no image, and fold 3 has"),
+        (lines(["0", "1"]) + "1,x.jpg\n", r"line 4: it has 2 cells, and the header 5"),
+        (lines(["0", "1", "3"]), r"no image is in fold 2, and some are in fold 3"),
         (lines(["0", "0", "test"]), r"it has 1 folds, and 2 or more are needed"),
-        (lines(["0", "1", "test"], "p p"), r"group 'p' has two folds: fold 0 \(line 2\) and test \(line 4\)"),
-        (lines(["0", "1"]).replace(DIGESTS[1], DIGESTS[0]), r"two folds: 0.jpg in fold 0 and 1.jpg in fold 1"),
+        (lines(["0", "1", "test"], "p p"), r"line 4: group 'p' is in test, and in fold 0 in line 2"),
+        (
+            lines(["0", "1"]).replace(DIGESTS[1], DIGESTS[0]),
+            r"line 3: it is in fold 1, and the same content is in fold 0",
+        ),
     ],
 )
 def test_a_damaged_split_is_named_with_its_line(text: str, reason: str, tmp_path: Path) -> None:
@@ -78,11 +79,20 @@ def test_a_damaged_split_is_named_with_its_line(text: str, reason: str, tmp_path
     assert (caught.value.exit_code, caught.value.path) == (65, tmp_path / "s.csv")
 
 
-def test_a_split_that_is_missing_or_empty_is_said_so(tmp_path: Path) -> None:
-    for path, reason in (tmp_path / "no.csv", "no such file"), (written(tmp_path / "s.csv", HEADER), "lists no image"):
-        with pytest.raises(SourceError, match=reason) as caught:
-            read_split(path)
-        assert caught.value.exit_code == 66
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (None, "there is no such file"),
+        ("", "it is empty"),
+        (HEADER, "it lists no image"),
+        (HEADER.replace("fold", "Folds"), "it has no column fold; the nearest is Folds"),
+    ],
+)
+def test_a_split_that_is_missing_or_empty_is_said_so(text: str | None, reason: str, tmp_path: Path) -> None:
+    path = tmp_path / "s.csv" if text is None else written(tmp_path / "s.csv", text)
+    with pytest.raises(SourceError, match=reason) as caught:
+        read_split(path)
+    assert caught.value.exit_code == 66
 
 
 def test_images_are_found_in_another_cache_by_their_content(cache_path: Path, photos: Path, tmp_path: Path) -> None:

@@ -1,0 +1,103 @@
+"""split: divide the images of a cache into folds and a test set."""
+
+from pathlib import Path
+
+import click
+
+from modelnet.commands._console import Notes, output_errors
+from modelnet.commands._options import PATH, GroupedCommand, example, grouped
+from modelnet.commands._process import tell
+
+_group = grouped("What stays together")
+
+
+@click.command(
+    "split",
+    cls=GroupedCommand,
+    epilog=example("python cli.py split data/cache/example.h5 --folds 5 --test 0.15 --group-near"),
+)
+@click.argument("cache", type=PATH)
+@click.option("--folds", type=click.IntRange(2, 1000), default=5, help="Number of folds.")
+@click.option(
+    "--test", type=click.FloatRange(0, 1, max_open=True), default=0.15, help="Share of the images that only test."
+)
+@click.option("--stratify", is_flag=True, help="The same share of each class in all folds, by scikit-learn.")
+@click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, help="Another seed gives other folds.")
+@click.option("--out", type=PATH, help="The split to write.  [default: <CACHE>-split.csv, beside CACHE]")
+@click.option("--force", is_flag=True, help="Replace a split that is there.")
+@_group(
+    "--group",
+    "tables",
+    multiple=True,
+    metavar="FILE:COLUMN",
+    help="Images with the same value in a column of a table, as labels.csv:patient. May be given again.",
+)
+@_group(
+    "--group-by",
+    "patterns",
+    multiple=True,
+    metavar="REGEX",
+    help="Images with the same text found in class/name: group 1 of the expression, or the whole match.",
+)
+@_group("--group-near", is_flag=True, help="Near copies: scaled or compressed again, by the perceptual hash.")
+def command(
+    cache: Path,
+    folds: int,
+    test: float,
+    stratify: bool,
+    seed: int,
+    out: Path | None,
+    force: bool,
+    tables: tuple[str, ...],
+    patterns: tuple[str, ...],
+    group_near: bool,
+) -> None:
+    """Divide the images of CACHE into folds and a test set, and write it as a table: class,file,sha256,group,fold.
+
+    Exact copies always stay together, and so do the groups that are asked for. An image with two of them joins both.
+    The side of a group follows from its name or content, so nothing moves when images are added. With --stratify,
+    added images may move others.
+    """
+    from modelnet.data.folds import class_warnings, divide, fold_table, group_lines, near_warnings, size_notes
+    from modelnet.data.groups import group_images, groups_by_pattern, groups_by_table, near_copies
+    from modelnet.data.split_table import default_split_path, split_of, write_split
+    from pipeline.errors import OutputError
+    from pipeline.format.sharded import open_reader
+    from pipeline.system.files import check_can_publish
+    from pipeline.text import show_path
+
+    notes = Notes()
+    named = [_file_and_column(text) for text in tables]
+    reader = open_reader(cache)
+    path = out or default_split_path(reader.path)
+    if path.suffix.lower() != ".csv":
+        raise click.UsageError(f"--out is a .csv file, not {show_path(path)}")
+    if path.exists() and not force:
+        advice = "--force replaces it; folds of earlier runs are then other ones"
+        raise OutputError("the split is not replaced", path, "it is there already", advice)
+    with output_errors(path):
+        check_can_publish(path)
+    near = near_copies(reader)
+    groupings = [groups_by_table(reader, *name) for name in named] + [groups_by_pattern(reader, p) for p in patterns]
+    groups = group_images(reader, groupings, near if group_near else None)
+    of_images = divide(reader, groups, folds, test, seed, stratify)
+    with output_errors(path):
+        write_split(split_of(reader, path, of_images, groups.of, groups.names))
+    for note in (note for grouping in groupings for note in grouping.notes):
+        notes.note(note)
+    if stratify:
+        notes.note("with --stratify, images that are added may move others to another fold")
+    else:
+        for note in size_notes(of_images):
+            notes.note(note)
+    for warning in class_warnings(reader, groups, of_images) + near_warnings(reader, near, of_images):
+        notes.warn(warning)
+    tell("\n".join([*fold_table(reader, of_images), *group_lines(groups), f"split: {show_path(path)}"]))
+    tell(f"Type: python cli.py train --cache {show_path(cache)} --split {show_path(path)} --fold all")
+
+
+def _file_and_column(text: str) -> tuple[Path, str]:
+    file, colon, column = text.rpartition(":")
+    if not (colon and file and column):
+        raise click.UsageError(f"--group is FILE:COLUMN, as labels.csv:patient, not {text!r}")
+    return Path(file).expanduser(), column

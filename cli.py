@@ -9,7 +9,7 @@ try:
     import click
 
     from modelnet.commands._options import example
-    from modelnet.commands._process import Interrupted, Unread, run
+    from modelnet.commands.shared.process import Interrupted, Unread, run
     from modelnet.runtime.launcher import is_rank
 except ModuleNotFoundError as error:  # "pipeline.errors": a file pipeline.py comes first in the path of modules
     package = (error.name or "").partition(".")[0]

@@ -104,7 +104,7 @@ def check_split(cache: Path, split: Path | None, no_split: bool) -> None:
     Raises:
         click.UsageError: says what to give.
     """
-    from modelnet.data.split import split_path
+    from modelnet.data.split_table import split_path
     from pipeline.text import show_path
 
     beside = split_path(cache)

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from modelnet.commands._console import progress_bar, usage_errors
 from modelnet.commands._options import (
     DEFAULT_CACHES,
     DONE_WITH_FAILURES,
@@ -19,8 +18,9 @@ from modelnet.commands._options import (
     example,
     grouped,
 )
-from modelnet.commands._process import tell
 from modelnet.commands.option_groups.recipe import apply_like, recipe_options, refuse_beside_mean_std
+from modelnet.commands.shared.console import progress_bar, usage_errors
+from modelnet.commands.shared.process import tell
 
 if TYPE_CHECKING:
     from pipeline.shards.choice import ShardChoice

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import click
 
-from modelnet.commands._console import Notes, progress_bar
 from modelnet.commands._options import DEVICE, PATH, example
-from modelnet.commands._process import tell
+from modelnet.commands.shared.console import Notes, progress_bar
+from modelnet.commands.shared.process import tell
 
 
 @click.command(

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import click
 
-from modelnet.commands._console import Notes
 from modelnet.commands._options import AMP, CHECKPOINT, DEVICE, ON, PATH, RUN, TRUST, example
-from modelnet.commands._process import tell
+from modelnet.commands.shared.console import Notes
+from modelnet.commands.shared.process import tell
 
 
 @click.command(

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import click
 
-from modelnet.commands._console import Notes, output_errors
 from modelnet.commands._options import CHECKPOINT, PATH, RUN, TRUST, example
-from modelnet.commands._process import tell
+from modelnet.commands.shared.console import Notes, output_errors
+from modelnet.commands.shared.process import tell
 from pipeline.text import show_path
 
 

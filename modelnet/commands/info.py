@@ -4,8 +4,8 @@ from pathlib import Path
 
 import click
 
-from modelnet.commands._console import usage_errors
 from modelnet.commands._options import CACHES, PATH, choice_options, example, one_or_all
+from modelnet.commands.shared.console import usage_errors
 
 
 @click.command("info", epilog=example("python cli.py info data/cache/example.h5"))

@@ -5,10 +5,10 @@ from typing import Any
 
 import click
 
-from modelnet.commands._console import Notes, output_errors, progress_bar
 from modelnet.commands._options import NO_SPLIT, PATH, GroupedCommand, example, training_options
-from modelnet.commands._process import tell
 from modelnet.commands.option_groups.repeat import chosen_options, repeat_options
+from modelnet.commands.shared.console import Notes, output_errors, progress_bar
+from modelnet.commands.shared.process import tell
 from pipeline.text import show_path
 
 

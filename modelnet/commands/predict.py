@@ -4,8 +4,8 @@ from pathlib import Path
 
 import click
 
-from modelnet.commands._console import Notes
 from modelnet.commands._options import AMP, CHECKPOINT, DEVICE, DONE_WITH_FAILURES, PATH, RUN, TRUST, example
+from modelnet.commands.shared.console import Notes
 from pipeline.text import show_path
 
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import click
 
-from modelnet.commands._console import output_errors
 from modelnet.commands._options import PATH, example
-from modelnet.commands._process import tell
+from modelnet.commands.shared.console import output_errors
+from modelnet.commands.shared.process import tell
 from pipeline.text import show_path
 
 

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import click
 
-from modelnet.commands._console import Notes, output_errors
 from modelnet.commands._options import PATH, GroupedCommand, example, grouped
-from modelnet.commands._process import tell
+from modelnet.commands.shared.console import Notes, output_errors
+from modelnet.commands.shared.process import tell
 
 _group = grouped("What stays together")
 
@@ -60,7 +60,7 @@ def command(
     """
     from modelnet.data.folds import class_warnings, divide, fold_table, group_lines, near_warnings, size_notes
     from modelnet.data.groups import group_images, groups_by_pattern, groups_by_table, near_copies
-    from modelnet.data.split_table import default_split_path, split_of, write_split
+    from modelnet.data.split_table import split_of, split_path, write_split
     from pipeline.errors import OutputError
     from pipeline.format.sharded import open_reader
     from pipeline.system.files import check_can_publish
@@ -69,7 +69,7 @@ def command(
     notes = Notes()
     named = [_file_and_column(text) for text in tables]
     reader = open_reader(cache)
-    path = out or default_split_path(reader.path)
+    path = out or split_path(reader.path)
     if path.suffix.lower() != ".csv":
         raise click.UsageError(f"--out is a .csv file, not {show_path(path)}")
     if path.exists() and not force:

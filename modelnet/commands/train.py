@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from modelnet.commands._console import EpochLines, usage_errors
 from modelnet.commands._options import NO_SPLIT, PATH, TRUST, GroupedCommand, example, grouped, training_options
-from modelnet.commands._process import end, tell
 from modelnet.commands.option_groups.repeat import chosen_options, repeat_options, typed
 from modelnet.commands.report import write_report
+from modelnet.commands.shared.console import EpochLines, usage_errors
+from modelnet.commands.shared.process import end, tell
 from modelnet.options import OPTIONS
 from modelnet.progress import Progress
 from pipeline.text import show_path

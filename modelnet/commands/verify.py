@@ -4,9 +4,9 @@ from pathlib import Path
 
 import click
 
-from modelnet.commands._console import progress_bar
 from modelnet.commands._options import CACHES, example, one_or_all
-from modelnet.commands._process import tell
+from modelnet.commands.shared.console import progress_bar
+from modelnet.commands.shared.process import tell
 
 
 @click.command("verify", epilog=example("python cli.py verify data/cache/example.h5"))

@@ -1,7 +1,6 @@
 """Which images of a cache are kept for validation: each image's side follows from its content alone."""
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,7 +13,6 @@ from modelnet.options import TrainOptions
 from modelnet.options.groups import ALL
 from pipeline import TensorCache
 from pipeline.errors import OptionsError
-from pipeline.format.paths import cache_name
 from pipeline.text import shorten, show_path
 
 
@@ -151,8 +149,3 @@ def split_rows(cache: TensorCache, split: Split) -> Iterator[list[Any]]:
         cache.filenames, cache.labels.tolist(), cache.source_sha256, sides, strict=True
     ):
         yield [cache.class_ids[label], file, sha256.tobytes().hex(), "", side]
-
-
-def split_path(cache: Path) -> Path:
-    """Return where the split of a cache lies: <cache>-split.csv beside it."""
-    return cache.with_name(f"{cache_name(cache)}-split.csv")

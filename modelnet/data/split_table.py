@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import SourceError, TableDamaged
-from pipeline.format.paths import base_path
+from pipeline.format.paths import cache_name
 from pipeline.format.sharded import Reader
 from pipeline.source.tables.open import open_table
 from pipeline.source.tables.table import WHAT, Table
@@ -122,9 +122,9 @@ def write_split(split: SplitTable) -> None:
     files.publish(split_text(zip(split.classes, split.files, digests, split.groups, folds, strict=True)), split.path)
 
 
-def default_split_path(cache: Path) -> Path:
+def split_path(cache: Path) -> Path:
     """Return where the split of a cache lies: `<cache>-split.csv` beside it."""
-    return base_path(cache).with_name(f"{base_path(cache).stem}-split.csv")
+    return cache.with_name(f"{cache_name(cache)}-split.csv")
 
 
 def read_split(path: Path) -> SplitTable:

@@ -1,4 +1,4 @@
-"""Commands in odd surroundings (modelnet/commands/_process.py, runtime/launcher.py): encodings, pipes, limits."""
+"""Commands in odd surroundings (modelnet/commands/shared/process.py, runtime/launcher.py): encodings, pipes, limits."""
 
 import os
 import re

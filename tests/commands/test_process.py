@@ -1,4 +1,4 @@
-"""How the process of a command ends (modelnet/commands/_process.py, _console.py): one line and an exit code."""
+"""How the process of a command ends (modelnet/commands/shared/process.py, console.py): one line and an exit code."""
 
 import os
 import re
@@ -11,7 +11,7 @@ import pytest
 
 from cli import cli
 from modelnet.commands._options import DONE_WITH_FAILURES
-from modelnet.commands._process import BUG, INTERRUPTED, TERMINATED
+from modelnet.commands.shared.process import BUG, INTERRUPTED, TERMINATED
 from pipeline.errors import AccessDenied
 from tests.support.command_line import REPOSITORY, RunCli, one_line
 from tests.support.photos import make_photos, save_jpeg

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from modelnet.commands._console import usage_errors
 from modelnet.commands._options import DEFAULT_CACHES, PATH, check_split, grouped
+from modelnet.commands.shared.console import usage_errors
 from modelnet.options import OPTIONS, Option
 
 if TYPE_CHECKING:

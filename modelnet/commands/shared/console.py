@@ -9,7 +9,7 @@ from typing import Any, Self
 
 import click
 
-from modelnet.commands._process import raise_lost_signal, tell
+from modelnet.commands.shared.process import raise_lost_signal, tell
 from modelnet.progress import EpochRow, Progress
 from pipeline.errors import OutputError, PipelineError
 from pipeline.text import show_path

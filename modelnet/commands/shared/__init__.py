@@ -1,0 +1,1 @@
+"""What the commands share: how they write, and how their process starts and ends."""

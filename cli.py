@@ -25,9 +25,11 @@ except ModuleNotFoundError as error:  # "pipeline.errors": a file pipeline.py co
         raise
     sys.exit(f"error: {file} hides the package {package} of modelnet-cache: rename that file")
 
+WORKPLACE = ("experiment",)
 COMMANDS = (
     *("build-cache", "build-features", "info", "show", "verify", "split"),
     *("train", "lr-find", "evaluate", "predict", "export", "report", "compare"),
+    *WORKPLACE,
 )
 
 
@@ -42,7 +44,8 @@ class Commands(click.Group):
         """Import a command; None if there is none of that name."""
         if cmd_name not in COMMANDS:
             return None
-        command: click.Command = import_module(f"modelnet.commands.{cmd_name.replace('-', '_')}").command
+        folder = "modelnet.commands.workplace" if cmd_name in WORKPLACE else "modelnet.commands"
+        command: click.Command = import_module(f"{folder}.{cmd_name.replace('-', '_')}").command
         return command
 
     def resolve_command(

@@ -1,6 +1,8 @@
 """train: train a network, or many of them, on a cache."""
 
 import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +19,7 @@ from modelnet.progress import Progress
 from pipeline.text import show_path
 
 if TYPE_CHECKING:
+    from modelnet.runtime.interrupt import Stop
     from modelnet.sweep.result import SweepResult
     from modelnet.training.loop import TrainResult
 
@@ -60,20 +63,12 @@ def command(
     On several GPUs: torchrun --nproc-per-node 2 cli.py train ... divides every batch among processes (ranks). The
     losses are those of one process, up to rounding. --workers and --threads hold for each rank.
     """
-    import faulthandler
-
-    from modelnet.runtime.interrupt import stop_on_signals
     from modelnet.runtime.launcher import missing_variables
     from modelnet.runtime.ranks import join_ranks
     from modelnet.sweep.train import resume_many
     from modelnet.training.train import resume
-    from pipeline.load.batch_memory import keep_freed_memory
 
-    for needed in ("matplotlib.backends.backend_agg", "matplotlib.backends.backend_svg", "jinja2"):
-        import_module(needed)  # pictures and the report come last, but missing packages are reported first
-    faulthandler.enable()  # a disk that fails under a memory map ends the process; this says where
-    keep_freed_memory()
-    with stop_on_signals() as stop:
+    with training_process() as stop:
         with join_ranks() as ranks, EpochLines() if ranks.is_main else Progress() as progress:
             if missing := missing_variables():
                 progress.warn(f"WORLD_SIZE is set and {', '.join(missing)} not: this process trains alone")
@@ -90,6 +85,22 @@ def command(
                 tell_result(result)
         if result.interrupted:
             end(stop.exit_code)
+
+
+@contextmanager
+def training_process() -> "Iterator[Stop]":
+    """Prepare this process for a training; yield what a signal sets."""
+    import faulthandler
+
+    from modelnet.runtime.interrupt import stop_on_signals
+    from pipeline.load.batch_memory import keep_freed_memory
+
+    for needed in ("matplotlib.backends.backend_agg", "matplotlib.backends.backend_svg", "jinja2"):
+        import_module(needed)  # pictures and the report come last, but missing packages are reported first
+    faulthandler.enable()  # a disk that fails under a memory map ends the process; this says where
+    keep_freed_memory()
+    with stop_on_signals() as stop:
+        yield stop
 
 
 def start(

@@ -13,7 +13,7 @@ from modelnet.options import TrainOptions
 from modelnet.progress import EpochRow
 from modelnet.runs.folder import RunFolder
 from modelnet.runs.kind import facts_of, kind_of
-from modelnet.runs.tables import Prediction, result_row
+from modelnet.runs.tables import Prediction, are_of_the_end
 from pipeline.errors import OptionsError, RunError
 from pipeline.text import show_path
 
@@ -77,7 +77,7 @@ def _load(path: Path, answers: list[Prediction] | None) -> Run:
         advice = "Train it again with --val or --val-fraction"
         raise RunError("the run cannot be compared", path, "it was trained without validation images", advice)
     rows, predictions, result = folder.read_metrics(), folder.read_predictions(), config.get("result", "last")
-    if not predictions or not _are_of_the_end(predictions, rows, result):
+    if not are_of_the_end(predictions, rows, result):
         raise RunError("the run cannot be compared", path, *_why_not(folder, rows, options.epochs))
     if len(predictions) < 2:
         raise RunError("the run cannot be compared", path, "one validation image is too few", "Validate on more")
@@ -91,13 +91,6 @@ def _why_not(folder: RunFolder, rows: list[EpochRow], epochs: int) -> tuple[str,
     done = rows[-1].epoch if rows else 0
     reason = f"{done} of {epochs} epochs" if done < epochs else "its predictions are not written yet"
     return f"it has not ended: {reason}", f"Continue with: python cli.py train --resume {shlex.quote(str(folder.path))}"
-
-
-def _are_of_the_end(predictions: list[Prediction], rows: list[EpochRow], result: str) -> bool:
-    """Say whether predictions belong to the result; a resumed run keeps the old ones until it ends."""
-    loss = float(np.mean([prediction.loss for prediction in predictions]))
-    row = result_row(rows, result) if rows else None
-    return row is not None and row.val_loss is not None and bool(np.isclose(loss, row.val_loss, rtol=1e-4))
 
 
 def with_all_folds(groups: list[list[Run]], answers: Answers | None) -> list[list[Run]]:

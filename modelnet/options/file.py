@@ -77,7 +77,7 @@ def checked_options(values: Mapping[str, Any], path: Path, table: str = "") -> d
     return options
 
 
-def unknown(key: str, known: Iterable[str], table: str = "") -> str:
+def unknown(key: str, known: Iterable[str], table: str = "", what: str = "training") -> str:
     """Say that there is no such key, and name the nearest."""
     near = get_close_matches(key.replace("-", "_"), known, 1)
-    return f"{table}{key} is no option of training" + (f"; did you mean {near[0]}?" if near else "")
+    return f"{table}{key} is no option of {what}" + (f"; did you mean {near[0]}?" if near else "")

@@ -86,6 +86,26 @@ class RunFolder(RunReader):
         run._take_lock()
         return run
 
+    @classmethod
+    def reopen(cls, name: str) -> "RunFolder | None":
+        """Open `runs/<name>` to go on with it; None where there is none.
+
+        What a process left that was killed as it made the folder is removed.
+
+        Raises:
+            RunBusy: another process trains in it.
+            RunError: a file of it cannot be read.
+        """
+        run = cls(RUNS / name)
+        if not run.path.is_dir():
+            return None
+        run._take_lock()
+        if (run.path / "config.json").exists() and (run.checkpoints / "last.pt").exists():
+            return run
+        run.remove()
+        run.close()
+        return None
+
     def __enter__(self) -> "RunFolder":
         return self
 
@@ -97,8 +117,10 @@ class RunFolder(RunReader):
     def remove(self) -> None:
         """Remove a new folder in which nothing was trained: its name would be taken, and nothing could be resumed."""
         with suppress(OSError):
-            for name in ("config.json", "split.csv", "checkpoints/last.pt", "code/model.py", "code/augment_code.py"):
+            own = ("config.json", "split.csv", "metrics.csv", "group.csv", "code/model.py", "code/augment_code.py")
+            for name in (*own, "checkpoints/last.pt", "checkpoints/previous.pt"):
                 files.remove(self.path / name)
+                files.remove(self.path / f"{name}.new")  # of a process that was killed
             with suppress(FileNotFoundError):
                 (self.path / "code").rmdir()
             self.checkpoints.rmdir()
@@ -233,6 +255,11 @@ class RunFolder(RunReader):
         if last.exists():
             keep_previous(last, self.checkpoints / "previous.pt")
         self._publish("checkpoints/last.pt", checkpoint.encode(content))
+
+    def go_back(self) -> None:
+        """Let previous.pt be last.pt."""
+        with storage_errors(self.checkpoints / "last.pt"):
+            files.rename(self.checkpoints / "previous.pt", self.checkpoints / "last.pt")
 
     def _publish(self, name: str, data: bytes) -> None:
         publish(data, self.path / name)

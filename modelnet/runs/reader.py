@@ -11,9 +11,11 @@ from modelnet.options import TrainOptions
 from modelnet.progress import EpochRow
 from modelnet.runs import checkpoint
 from modelnet.runs.config import parse_config, parse_scores
-from modelnet.runs.tables import Prediction, best_row, parse_epochs, parse_group, parse_predictions
+from modelnet.runs.tables import Prediction, are_of_the_end, best_row, parse_epochs, parse_group, parse_predictions
 from pipeline.errors import CheckpointError, OptionsError, RunDamaged, RunError, StorageError
 from pipeline.text import show_path
+
+FINISHED, DIVERGED = "finished", "diverged"  # how a run ended
 
 T = TypeVar("T")
 
@@ -108,6 +110,39 @@ class RunReader:
         """
         path = self.path / "metrics.csv"
         return read(path, parse_epochs) if path.exists() else []
+
+    @property
+    def has_trained(self) -> bool:
+        """Whether a step of the run is saved, or it diverged. The first checkpoint is that of no step."""
+        return bool(self.read_metrics() or self.read_divergence()) or self.saved_step() > (0, 0)
+
+    def saved_step(self, name: str = "last.pt") -> tuple[int, int]:
+        """Return after how many epochs, and batches of the next one, a checkpoint was saved; (-1, -1) without one.
+
+        Raises:
+            CheckpointError: it is not whole.
+        """
+        if not (self.checkpoints / name).exists():
+            return -1, -1
+        content = self.load_checkpoint(name)
+        return content.get("epoch", 0), content.get("step", 0)
+
+    def end(self, epochs: int) -> str:
+        """Return how the run ended: "finished" after so many epochs, "diverged", or "" while there is more to train.
+
+        A run that lost patience earlier is not told from one that was stopped. Nor is one without validation images:
+        nothing but its rows tells its end.
+        """
+        if self.read_divergence():
+            return DIVERGED
+        rows = self.read_metrics()
+        return FINISHED if rows and rows[-1].epoch == epochs and self.has_result else ""
+
+    @property
+    def has_result(self) -> bool:
+        """Whether the predictions are there that belong to the result of the run."""
+        result = self.read_config().get("result", "last")
+        return are_of_the_end(self.read_predictions(), self.read_metrics(), result)
 
     @property
     def best_epoch(self) -> EpochRow | None:

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import astuple, fields, replace
 from itertools import pairwise
-from statistics import median
+from math import isclose
+from statistics import fmean, median
 from typing import Any, NamedTuple
 
 from modelnet.progress import EpochRow
@@ -112,6 +113,13 @@ def result_row(rows: Sequence[EpochRow], result: str) -> EpochRow:
         result: "last", or "best" where `--patience` chose that epoch; config.json says which.
     """
     return best_row(rows) if result == "best" else rows[-1]
+
+
+def are_of_the_end(predictions: Sequence[Prediction], rows: Sequence[EpochRow], result: str) -> bool:
+    """Say whether predictions belong to the result; a resumed run keeps the old ones until it ends."""
+    if not predictions or not rows or (expected := result_row(rows, result).val_loss) is None:
+        return False
+    return isclose(fmean(prediction.loss for prediction in predictions), expected, rel_tol=1e-4, abs_tol=1e-8)
 
 
 def criterion(row: EpochRow) -> str:

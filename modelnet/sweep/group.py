@@ -2,7 +2,7 @@
 
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
 from math import inf
@@ -19,6 +19,7 @@ from modelnet.options import TrainOptions
 from modelnet.plots.figures import Guess, group_curves
 from modelnet.progress import EpochRow, Progress
 from modelnet.runs.folder import RunFolder
+from modelnet.runs.reader import DIVERGED, FINISHED
 from modelnet.runtime.device import cpu_threads
 from modelnet.runtime.interrupt import Stop
 from modelnet.runtime.ranks import Ranks
@@ -26,12 +27,13 @@ from modelnet.sweep.grid import PER_PASS, label, passes, varied
 from modelnet.sweep.loop import SweepLoop
 from modelnet.sweep.out_of_fold import out_of_fold
 from modelnet.sweep.progress import OfOne, SaidOnce
-from modelnet.sweep.result import DIVERGED, FINISHED, NO_MEMORY, SweepResult
+from modelnet.sweep.result import NO_MEMORY, SweepResult
+from modelnet.sweep.units import go_back_together, own_units
 from modelnet.training.frozen_body import WORTH_SAYING, trains_head_alone
 from modelnet.training.loop import TrainingLoop
 from modelnet.training.setup import Opened, Setup, same_caches
 from modelnet.training.train import begun, kept_rows, nothing_left, restored, use_features
-from pipeline.errors import OptionsError, OutOfMemory, TrainingDiverged
+from pipeline.errors import OutOfMemory, TrainingDiverged
 from pipeline.text import show_minutes
 
 T = TypeVar("T")
@@ -52,9 +54,10 @@ class Group:
         self.progress = progress
         self.stop = stop
         self.ranks = ranks
-        self.units = _own_units(passes(members), ranks)
+        self.units = own_units(passes(members), ranks)
         self.options = {i: members[i] for unit in self.units for i in unit}
         self.runs: dict[int, RunFolder] = {}
+        self.ended: dict[int, str] = {}  # how members ended before, if they did
         self.opened: Opened | None = None
         self.of_caches: tuple[Any, ...] = ()
         self.of_body: tuple[Any, ...] = ()
@@ -63,8 +66,15 @@ class Group:
         self.guesses: set[Guess] = set()
         self.images_trained = 0
 
-    def begin(self, stack: ExitStack) -> None:
-        """Make every run folder, with the network as it starts; leave none where one network cannot be trained."""
+    def begin(self, stack: ExitStack, reopened: Mapping[int, RunFolder] | None = None) -> None:
+        """Make every run folder, with the network as it starts; leave none where one network cannot be trained.
+
+        Args:
+            stack: closes the folders.
+            reopened: folders of members that have trained before, which go on.
+        """
+        self.runs = dict(reopened or {})
+        self.ended = {i: run.end(self.members[i].epochs) for i, run in self.runs.items()}
         if self.ranks.size > 1:
             same_caches(self.ranks, open_to_train(self.members[0].cache))
         size_of = {i: len(unit) for unit in self.units for i in unit}
@@ -72,7 +82,7 @@ class Group:
         twins = ""
         try:
             for i, options in enumerate(self.members):
-                if i in size_of:
+                if i in size_of and i not in self.runs:
                     with self._threads(options, size_of[i]) as threads:
                         own = replace(options, threads=threads) if size_of[i] == 1 else options
                         training = self._begin(i, own, stack)
@@ -83,7 +93,8 @@ class Group:
                 self.ranks.gather_objects(None)  # one after the other: folders are numbered in the networks' order
         except BaseException:
             for run in self.runs.values():
-                run.remove()
+                if reopened is None or run not in reopened.values():
+                    run.remove()
             raise
         if twins:
             self.progress.warn(f"the networks of seeds {twins} start alike: --weights or --init zeros sets all weights")
@@ -128,6 +139,8 @@ class Group:
         for number, unit in enumerate(self.units, 1):
             if self.stop.signal:
                 break
+            if not (unit := self._unfinished(unit)):
+                continue
             if count > 1:
                 self.progress.note(f"{'pass' if len(unit) > 1 else 'network'} {number} of {count}: {self._label(unit)}")
             began, had, trained_before = time.monotonic(), self._images_done(unit), self.images_trained
@@ -160,6 +173,14 @@ class Group:
         selection = result.selected() if self.ranks.is_main and not interrupted else None
         return replace(result, out_of_fold=judged, selection=selection, interrupted=interrupted)
 
+    def _unfinished(self, unit: list[int]) -> list[int]:
+        """Return the networks of a unit that train, of a pass all at the same step where that can be."""
+        rest = [i for i in unit if not self.result.states[i]]
+        if rest and len(unit) > 1:
+            for i in go_back_together({i: self.runs[i] for i in unit}, rest):
+                self.result.states[i] = ""
+        return [i for i in unit if not self.result.states[i]]
+
     def _describe(self) -> None:
         """Begin the result with what the run folders hold."""
         configs = {i: run.read_config() for i, run in self.runs.items()}
@@ -174,7 +195,7 @@ class Group:
             self.members,
             runs,
             self._of_all(rows),
-            [""] * count,
+            [self.ended.get(i, "") for i in range(count)],
             self._of_all(limits),
             [None] * count,
             validated=self._of_all(validated),
@@ -290,22 +311,6 @@ class Group:
             return f"{self.runs[unit[0]].path.name}, {f'{setting} ' if setting else ''}seed={first.seed}"
         names = [name for name in PER_PASS if len({getattr(self.options[other[0]], name) for other in self.units}) > 1]
         return f"{len(unit)} networks, {label(first, names)}"
-
-
-def _own_units(groups: list[list[int]], ranks: Ranks) -> list[list[int]]:
-    """Return what this rank trains: of each pass with several networks a part, and some of those that are alone.
-
-    Raises:
-        OptionsError: a rank would have none at all.
-    """
-    alone = [group[0] for group in groups if len(group) == 1]
-    several = [group for group in groups if len(group) > 1]
-    if (count := max(map(len, [*several, alone]))) < ranks.size:
-        reason = f"{count} networks in a pass cannot be divided among {ranks.size} ranks"
-        raise OptionsError("too many ranks", None, reason, "Give more --seeds")
-    own = [torch.tensor(group).tensor_split(ranks.size)[ranks.rank].tolist() for group in several]
-    single = torch.tensor(alone, dtype=torch.int64).tensor_split(ranks.size)[ranks.rank].tolist()
-    return sorted([*(part for part in own if part), *([i] for i in single)])
 
 
 def _digest(network: nn.Module) -> int:

@@ -14,12 +14,13 @@ from modelnet.options import TrainOptions
 from modelnet.progress import EpochRow
 from modelnet.runs.folder import RunFolder
 from modelnet.runs.provenance import result_of
+from modelnet.runs.reader import DIVERGED, FINISHED
 from modelnet.runs.tables import _MEASURES, mean_row, median_row, result_row
 from modelnet.sweep.grid import label, shown, varied
 from modelnet.sweep.out_of_fold import OutOfFold
 from pipeline.text import align
 
-FINISHED, DIVERGED, NO_MEMORY = "finished", "diverged", "out of memory"  # states; "" is unfinished
+NO_MEMORY = "out of memory"  # a state, as FINISHED and DIVERGED are; "" is unfinished
 
 
 @dataclass(frozen=True)

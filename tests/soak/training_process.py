@@ -1,7 +1,7 @@
 """Forks training runs that are killed, or asked to stop, at a chosen moment; they need not import torch each.
 
 Reads one JSON line a run from stdin: folder, options, moment; answers with its exit code, negative for a signal.
-A folder has one run, or a group of one for each of the "seeds" among its options.
+A folder has one run, or a group of one for each of the "seeds" among its options, or an experiment e.toml.
 """
 
 import faulthandler
@@ -18,6 +18,7 @@ from modelnet.options import TrainOptions
 from modelnet.progress import Progress
 from modelnet.runtime.interrupt import stop_on_signals
 from modelnet.sweep import loop as sweep_loop
+from modelnet.sweep.experiment import read_experiment, train_experiment
 from modelnet.sweep.result import SweepResult
 from modelnet.sweep.train import resume_many, train_many
 from modelnet.training import loop
@@ -85,7 +86,10 @@ def run(folder: Path, values: dict[str, Any], moment: Moment) -> None:
     table = Path("runs") / f"{name}-seed-0" / "group.csv"
     with stop_on_signals() as stop:
         result: TrainResult | SweepResult
-        if seeds and table.exists():
+        if (file := Path("e.toml")).exists():
+            ended = train_experiment(read_experiment(file, Path()), Victim(moment), stop)
+            result = ended or TrainResult(Path(), [], interrupted=False)
+        elif seeds and table.exists():
             result = resume_many(table, progress=Victim(moment), stop=stop)
         elif seeds:
             result = train_many(options, seeds, Victim(moment), stop)

@@ -160,8 +160,8 @@ def test_a_seed_that_lacks_a_fold_judges_no_image(
 
 def diverging(fold: int, seed: int) -> Any:
     """Return a way to train alone in which one network diverges."""
+    from modelnet.runs.reader import DIVERGED
     from modelnet.sweep.group import Group
-    from modelnet.sweep.result import DIVERGED
 
     real = Group._train_alone
 

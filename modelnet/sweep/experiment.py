@@ -1,0 +1,188 @@
+"""An experiment: sides with options of their own, each with the same seeds, trained as one group.
+
+Its file names everything, so that the same command begins it, goes on with it, and finds it done.
+"""
+
+import re
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from modelnet.data.caches import find_cache
+from modelnet.options import OPTIONS, TrainOptions
+from modelnet.options.file import checked_options, read_table, unknown
+from modelnet.progress import Progress
+from modelnet.runs.folder import RUNS, RunFolder
+from modelnet.runtime.interrupt import Stop
+from modelnet.runtime.ranks import Ranks
+from modelnet.sweep.grid import check, parse_seeds
+from modelnet.sweep.group import Group
+from modelnet.sweep.result import SweepResult
+from modelnet.training.train import resumed_options
+from pipeline.errors import OptionsError
+
+_WHAT = "the experiment cannot be used"
+_SETTINGS = ("name", "seeds", "data_seeds")
+_PER_RUN = ("name", "seed", "data_seed")  # the experiment gives them
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What an experiment's file says.
+
+    Attributes:
+        path: the file.
+        name: the beginning of the names of its runs.
+        sides: the options of each side's runs, by the name of the side.
+    """
+
+    path: Path
+    name: str
+    sides: dict[str, list[TrainOptions]]
+
+    @property
+    def members(self) -> list[TrainOptions]:
+        """The options of all runs, side after side."""
+        return [options for side in self.sides.values() for options in side]
+
+    def runs(self, side: str) -> list[Path]:
+        """Return the folders of a side's runs."""
+        return [RUNS / str(options.name) for options in self.sides[side]]
+
+    def ended(self, side: str) -> list[Path]:
+        """Return the folders of a side's runs that have a result; the others failed, or go on."""
+        readers = map(RunFolder, self.runs(side))
+        return [run.path for run in readers if not run.read_divergence() and run.has_result]
+
+
+def read_experiment(path: Path, caches: Path) -> Experiment:
+    """Read an experiment's file.
+
+    Args:
+        path: TOML or JSON. At its top `seeds`, as --seeds takes them, `data_seeds` and `name`; then a table `common` of
+            options, and a table for each side.
+        caches: the folder of the one cache, where no side names one.
+
+    Raises:
+        SourceError: the file cannot be read.
+        OptionsError: says in which key, and what is wrong.
+        CacheMissing: no cache is named, and there is none.
+    """
+    values = read_table(path)
+    settings = {key.replace("-", "_"): value for key, value in values.items() if not isinstance(value, dict)}
+    for key in settings.keys() - {*_SETTINGS}:
+        where = f"{key} is an option of training; those of all sides belong below [common]"
+        reason = where if key in OPTIONS else unknown(key, _SETTINGS, what="an experiment")
+        raise OptionsError(_WHAT, path, reason)
+    name = settings.get("name", path.stem)
+    seeds = _seeds(settings, "seeds", path)
+    if seeds is None:
+        raise OptionsError(_WHAT, path, "it has no seeds", 'Write, for example: seeds = "0-7"')
+    data_seeds = _seeds(settings, "data_seeds", path)
+    tables = {key: value for key, value in values.items() if isinstance(value, dict)}
+    common = tables.pop("common", {})
+    if len(tables) < 2:
+        raise OptionsError(_WHAT, path, f"it has {len(tables)} sides", "Write a table of options for each, as [small]")
+    sides = {}
+    for side, own in tables.items():
+        if not re.fullmatch(r"[\w.+-]+", f"{name}-{side}"):
+            raise OptionsError(_WHAT, path, f"{side!r} and {name!r} make no name of a folder", "Use letters and digits")
+        options = _options({**common, **own}, path, side, caches)
+        sides[side] = _crossed(options, f"{name}-{side}", seeds, data_seeds)
+    experiment = Experiment(path, name, sides)
+    check(experiment.members)
+    _refuse_equal_sides(experiment)
+    return experiment
+
+
+def _seeds(settings: Mapping[str, Any], key: str, path: Path) -> list[int] | None:
+    if (text := settings.get(key)) is None:
+        return None
+    try:
+        return parse_seeds(str(text))
+    except ValueError as error:
+        raise OptionsError(_WHAT, path, f"{key}: {error}") from error
+
+
+def _options(values: dict[str, Any], path: Path, side: str, caches: Path) -> TrainOptions:
+    options = checked_options(values, path, f"{side}: ")
+    if given := [name for name in _PER_RUN if name in options]:
+        raise OptionsError(_WHAT, path, f"{side}: the experiment gives each run its {given[0]}", "Leave it out")
+    cache = options.pop("cache", None)
+    try:
+        return TrainOptions(cache or find_cache(caches), **options)
+    except OptionsError:
+        raise
+    except ValueError as error:
+        raise OptionsError(_WHAT, path, f"{side}: {error}") from error
+
+
+def _crossed(options: TrainOptions, name: str, seeds: list[int], data_seeds: list[int] | None) -> list[TrainOptions]:
+    if data_seeds is None:
+        return [replace(options, seed=seed, name=f"{name}-seed-{seed}") for seed in seeds]
+    return [
+        replace(options, seed=seed, data_seed=data_seed, name=f"{name}-data-seed-{data_seed}-seed-{seed}")
+        for data_seed in data_seeds
+        for seed in seeds
+    ]
+
+
+def _refuse_equal_sides(experiment: Experiment) -> None:
+    first: dict[str, str] = {}
+    for side, members in experiment.sides.items():
+        key = str(replace(members[0], name=None).resolved())
+        if first.setdefault(key, side) != side:
+            raise OptionsError(_WHAT, experiment.path, f"{first[key]} and {side} have the same options", "Change one")
+
+
+def train_experiment(experiment: Experiment, progress: Progress, stop: Stop) -> SweepResult | None:
+    """Train what is left of an experiment: all of it, what was interrupted, or what the file has more than before.
+
+    Args:
+        experiment: its runs are found by their names.
+        progress, stop: as for `train_many`.
+
+    Returns:
+        The result of all runs; None where nothing is left to train.
+
+    Raises:
+        OptionsError: a run of that name has other options, or has no validation images to compare it by.
+        As `train_many` and `resume_many` otherwise.
+    """
+    members = experiment.members
+    with ExitStack() as stack:
+        opened = {i: RunFolder.reopen(str(options.name)) for i, options in enumerate(members)}
+        reopened = {i: stack.enter_context(run) for i, run in opened.items() if run is not None}
+        if not any(run.has_trained for run in reopened.values()):  # it was killed as it began: once more, all as one
+            while reopened:
+                reopened.popitem()[1].remove()
+        members = [_continued(reopened[i], o, experiment.path) if i in reopened else o for i, o in enumerate(members)]
+        if len(reopened) == len(members) and all(run.end(members[i].epochs) for i, run in reopened.items()):
+            return None
+        group = Group(members, progress, stop, Ranks())
+        group.begin(stack, reopened)
+        if without := [run for run in group.runs.values() if run.read_config()["val"] is None]:
+            for run in without:
+                run.remove()
+            advice = "Give val or val_fraction below [common]"
+            raise OptionsError(_WHAT, experiment.path, "its runs have no validation images to compare them by", advice)
+        return group.train()
+
+
+def _continued(run: RunFolder, options: TrainOptions, path: Path) -> TrainOptions:
+    """Return the options that a run goes on with.
+
+    Raises:
+        OptionsError: it has others than the experiment gives it.
+    """
+    stored = resumed_options(run, {}, Ranks()).resolved()
+    wanted = options.resolved()
+    for name, option in OPTIONS.items():
+        if (option.compared or option.seed) and not option.resumable and stored[name] != wanted[name]:
+            reason = f"its {name} is {stored[name]}, and {path.name} says {wanted[name]}"
+            advice = "Give the experiment another name, or move the runs of this one away"
+            raise OptionsError("the run has other options", run.path, reason, advice)
+    changes = {name: getattr(options, name) for name, option in OPTIONS.items() if option.resumable}
+    return resumed_options(run, changes, Ranks())

@@ -1,0 +1,172 @@
+"""An experiment (modelnet/sweep/experiment.py): what its file says, and that a repetition goes on or finds it done."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from modelnet import TrainOptions
+from modelnet.progress import Progress
+from modelnet.runs.folder import RunFolder
+from modelnet.runtime.interrupt import Stop
+from modelnet.sweep.experiment import Experiment, read_experiment, train_experiment
+from pipeline.errors import CacheMissing, OptionsError
+from tests.support.listener import Listener
+
+pytestmark = pytest.mark.usefixtures("in_a_folder_of_its_own", "no_pictures")
+
+TEXT = """
+seeds = "0,1"
+[common]
+cache = "{cache}"
+val-fraction = 0.5
+epochs = {epochs}
+batch-size = 3
+threads = 1
+[slow]
+lr = 0.01
+[fast]
+lr = 0.05
+momentum = 0.9
+"""
+
+
+class Killed(BaseException):
+    """Ends a training as a kill would: nothing more is saved."""
+
+
+class Killer(Progress):
+    def __init__(self, steps: int) -> None:
+        self.left = steps
+
+    def step(self, images: int) -> None:
+        self.left -= 1
+        if not self.left:
+            raise Killed
+
+
+def experiment(cache: Path, epochs: int = 3, text: str = TEXT) -> Experiment:
+    Path("e.toml").write_text(text.format(cache=cache, epochs=epochs))
+    return read_experiment(Path("e.toml"), Path("data/cache"))
+
+
+def predictions() -> dict[str, bytes]:
+    return {path.parent.name: path.read_bytes() for path in Path("runs").glob("*/predictions.csv")}
+
+
+NAMES = ["e-slow-seed-0", "e-slow-seed-1", "e-fast-seed-0", "e-fast-seed-1"]
+
+
+def test_each_side_has_its_options_and_all_have_the_common_ones(cache_path: Path) -> None:
+    read = experiment(cache_path)
+
+    common: dict[str, Any] = {"val_fraction": 0.5, "epochs": 3, "batch_size": 3, "threads": 1}
+    assert read.sides["fast"][1] == TrainOptions(
+        cache_path, **common, lr=0.05, momentum=0.9, seed=1, name="e-fast-seed-1"
+    )
+    assert [options.name for options in read.members] == NAMES
+    assert read.runs("slow") == [Path("runs/e-slow-seed-0"), Path("runs/e-slow-seed-1")]
+
+
+def test_data_seeds_are_crossed_with_the_seeds_and_stand_in_the_names(cache_path: Path) -> None:
+    read = experiment(cache_path, text='data_seeds = "4-5"\nname = "n"\n' + TEXT)
+
+    assert [(o.name, o.data_seed, o.seed) for o in read.sides["slow"][1:3]] == [
+        ("n-slow-data-seed-4-seed-1", 4, 1),
+        ("n-slow-data-seed-5-seed-0", 5, 0),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('seeds = "0,1"', "", "it has no seeds"),
+        ('"0,1"', '"few"', "seeds: seeds are given as 0-15"),
+        ("seeds =", "sedes =", "sedes is no option of an experiment; did you mean seeds?"),
+        (
+            'seeds = "0,1"',
+            'seeds = "0"\nepochs = 4',
+            r"epochs is an option of training; those of all sides belong below \[common\]",
+        ),
+        ("[fast]", "[slow.fast]", "it has 1 sides"),
+        ("momentum", "momentun", "fast: momentun is no option of training; did you mean momentum?"),
+        ("lr = 0.01", "lr = -1.0", "slow: lr is greater than 0, not -1.0"),
+        ("lr = 0.01", "seed = 3", "slow: the experiment gives each run its seed"),
+        ("val-fraction = 0.5", 'val = "v.h5"\nval-fraction = 0.5', "slow: val_fraction keeps images"),
+        ("[fast]", '["a/b"]', "'a/b' and 'e' make no name of a folder"),
+        ("lr = 0.05\nmomentum = 0.9", "lr = 0.01", "slow and fast have the same options"),
+    ],
+)
+def test_a_file_that_means_nothing_is_refused_by_its_key(cache_path: Path, old: str, new: str, message: str) -> None:
+    with pytest.raises(OptionsError, match=f"e.toml: .*{message}"):
+        experiment(cache_path, text=TEXT.replace(old, new))
+
+
+def test_a_cache_that_is_not_named_is_the_one_there() -> None:
+    with pytest.raises(CacheMissing, match="no cache to train on: data/cache"):
+        experiment(Path(), text=TEXT.replace('cache = "{cache}"', ""))
+
+
+def test_an_experiment_killed_anywhere_and_repeated_has_the_same_end(cache_path: Path) -> None:
+    whole = train_experiment(experiment(cache_path), Progress(), Stop())
+    assert whole is not None and [run.name for run in whole.runs] == NAMES
+    expected = predictions()
+    for steps in (1, 3, 5):
+        shutil.rmtree("runs")
+        with pytest.raises(Killed):
+            train_experiment(experiment(cache_path), Killer(steps), Stop())
+        assert train_experiment(experiment(cache_path), Progress(), Stop()) is not None
+        assert predictions() == expected
+
+
+def test_a_folder_in_which_nothing_was_trained_is_made_anew(cache_path: Path) -> None:
+    train_experiment(experiment(cache_path), Progress(), Stop())
+    expected = predictions()
+    with pytest.raises(Killed):
+        shutil.rmtree("runs")
+        train_experiment(experiment(cache_path), Killer(1), Stop())
+    half = Path("runs/e-fast-seed-0")
+    half.joinpath("config.json").rename(half / "config.json.new")
+    shutil.rmtree("runs/e-fast-seed-1")
+
+    train_experiment(experiment(cache_path), Progress(), Stop())
+    assert predictions() == expected and not half.joinpath("config.json.new").exists()
+
+
+def test_a_finished_experiment_trains_only_what_its_file_has_more(cache_path: Path) -> None:
+    train_experiment(experiment(cache_path, 1), Progress(), Stop())
+    before = predictions()
+    assert train_experiment(experiment(cache_path, 1), Progress(), Stop()) is None
+
+    heard = Listener()
+    more = train_experiment(experiment(cache_path, 1, TEXT.replace('"0,1"', '"0-2"')), heard, Stop())
+    assert more is not None and more.states == ["finished"] * 6
+    assert len(predictions()) == 6 and {**predictions(), **before} == predictions()
+
+    longer = train_experiment(experiment(cache_path, 2), Progress(), Stop())
+    assert longer is not None and [len(rows) for rows in longer.rows] == [2] * 4
+
+
+def test_runs_with_other_options_are_refused(cache_path: Path) -> None:
+    train_experiment(experiment(cache_path, 1), Progress(), Stop())
+
+    with pytest.raises(
+        OptionsError, match=r"e-fast-seed-0: its lr is 0.05, and e.toml says 0.07. Give .* another name"
+    ):
+        train_experiment(experiment(cache_path, 1, TEXT.replace("0.05", "0.07")), Progress(), Stop())
+
+
+def test_runs_without_validation_are_refused_and_leave_nothing(cache_path: Path) -> None:
+    with pytest.raises(OptionsError, match="no validation images to compare them by"):
+        train_experiment(experiment(cache_path, 1, TEXT.replace("val-fraction = 0.5", "")), Progress(), Stop())
+    assert not any(Path("runs").iterdir())
+
+
+def test_a_run_that_diverged_stays_so_and_is_left_out(cache_path: Path) -> None:
+    wild = experiment(cache_path, 1, TEXT.replace("lr = 0.05", "lr = 1e12"))
+    train_experiment(wild, Progress(), Stop())
+
+    assert wild.ended("fast") == [] and len(wild.ended("slow")) == 2
+    assert train_experiment(wild, Progress(), Stop()) is None
+    assert RunFolder(wild.runs("fast")[0]).end(1) == "diverged"

@@ -152,6 +152,8 @@ def _notes(sides: list[Side], groups: list[list[Run]], folds: int) -> list[str]:
     mixed = [side.label for side, group in zip(sides, groups, strict=True) if len({run.kind for run in group}) > 1]
     if mixed:
         notes.append(f"runs of {', '.join(mixed)} differ in more than their seeds; that counts as luck here")
+    if others := _other_labels(groups):
+        notes.append(f"--labels gives {others} images other labels on one side; each is judged by its own")
     chosen = [run for group in groups for run in group if run.options["patience"] or run.options["sched"] == "plateau"]
     if chosen:
         notes.append("--patience and --sched plateau used these images: the accuracies are a little too high")
@@ -166,6 +168,12 @@ def _notes(sides: list[Side], groups: list[list[Run]], folds: int) -> list[str]:
         notes.append(f"{sides[best.best].label} has the highest accuracy, {best}")
         notes.append("p-values by Holm's rule count all comparisons; an interval is for one by itself")
     return notes
+
+
+def _other_labels(groups: list[list[Run]]) -> int:
+    """Count the validation images that do not have the same label in all runs."""
+    labels = zip(*([p.label or p.class_id for p in run.predictions] for group in groups for run in group), strict=True)
+    return sum(len(set(of_image)) > 1 for of_image in labels)
 
 
 def _luck(sides: list[Side]) -> list[str]:

@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 from modelnet.data.mixup import Mixing, mix_images, mix_labels
 from modelnet.data.prefetch import Lane, read_ahead, read_beside
 from modelnet.data.preload import Preloaded
+from modelnet.data.relabel import key_class
 from modelnet.data.workers import check_room as check_worker_room
 from modelnet.data.workers import death_of_a_worker, new_note, wait_for_batches, worker_options
 from modelnet.runtime.interrupt import Stop
@@ -242,7 +243,7 @@ class Batches:
     def names(self, epoch: int, step: int) -> list[str]:
         """Return `class/file` of each image of a batch."""
         rows = self.rows(epoch, step)
-        classes = [self.cache.class_ids[label] for label in self.cache.labels[rows].tolist()]
+        classes = [key_class(self.cache, row) for row in rows.tolist()]
         return [show_path(f"{c}/{self.cache.filenames[row]}") for c, row in zip(classes, rows.tolist(), strict=True)]
 
     @contextmanager

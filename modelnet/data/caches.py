@@ -9,6 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from modelnet.data.relabel import LabelTable, relabel
+from modelnet.runtime.ranks import Ranks
 from pipeline import TensorCache
 from pipeline.errors import CacheError, CacheMissing, CacheStale, OptionsError, SourceError
 from pipeline.format.classes import ClassId
@@ -44,14 +46,15 @@ def find_cache(folder: Path) -> Path:
     return found[0]
 
 
-def open_to_train(path: Path) -> TensorCache:
-    """Open a cache that has images of two or more classes.
+def open_to_train(path: Path, labels: LabelTable | None = None) -> TensorCache:
+    """Open a cache that has images of two or more classes, with the labels of a table if there is one.
 
     Raises:
-        SourceError: images of fewer than two classes.
+        SourceError: images of fewer than two classes, or of none of the table.
+        TableDamaged: a row of the table cannot be used.
         CacheError: the cache cannot be used.
     """
-    cache = TensorCache(path)
+    cache = relabel(TensorCache(path), labels)
     present = present_classes(cache)
     if len(present) < 2:
         reason = f"training needs at least 2 classes, and all images are of class {_shown(present)}"
@@ -68,6 +71,7 @@ def present_classes(cache: TensorCache, rows: Tensor | None = None) -> list[Clas
 def class_counts(cache: TensorCache, rows: Tensor | None = None) -> Tensor:
     """Return (C,) int64, the number of images of each class, of all or of those in `rows`."""
     labels = cache.labels if rows is None else cache.labels[rows]
+    labels = labels[labels >= 0]  # -1 is an image in no row of --labels
     return labels.bincount(minlength=len(cache.class_ids))
 
 
@@ -144,10 +148,10 @@ def pair_warnings(train: TensorCache, val: TensorCache) -> list[str]:
         warnings.append(f"the validation set has no images of class {_shown(missing)}")
     if other := _named_otherwise(train, val):
         warnings.append(f"classes are matched by their ids, and some have other names in the validation set: {other}")
-    sides = np.arange(train.num_images), np.arange(val.num_images)
+    sides = np.flatnonzero(train.labels.numpy() >= 0), np.flatnonzero(val.labels.numpy() >= 0)
     if shared := int(_shared(train, val, *sides).sum()):
         warnings.append(
-            f"{shared} of {val.num_images} validation images are in the training set too (the same content): "
+            f"{shared} of {len(sides[1])} validation images are in the training set too (the same content): "
             "validation will look better than it is"
         )
     return warnings + near_warnings(train, val, *sides)
@@ -233,3 +237,16 @@ def find(cache: Path, run: Path | None, fingerprint: str | None = None) -> Path:
     reason = "no such file, neither from here nor from the folder that holds runs/"
     advice = "Move it back, leave a link to it there, or train --resume RUN --cache FILE (--val FILE)"
     raise CacheMissing("the run's cache is gone", cache, reason, advice)
+
+
+def same_caches(ranks: Ranks, cache: TensorCache) -> None:
+    """Refuse ranks that read different caches, as those of two machines may be.
+
+    Raises:
+        CacheStale: a rank has another cache than rank 0; raised on all ranks.
+    """
+    found = ranks.gather_objects(cache.fingerprint)
+    others = [rank for rank, fingerprint in enumerate(found) if fingerprint != found[0]]
+    if others:
+        reason = f"rank {others[0]} reads another cache there than rank 0"
+        raise CacheStale("the ranks read different caches", cache.path, reason, "Give all the same file")

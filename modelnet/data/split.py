@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from modelnet.data.caches import near_warnings, present_classes
+from modelnet.data.relabel import key_class
 from modelnet.data.split_table import TEST, UNLISTED, SplitTable, match_split
 from modelnet.options import TrainOptions
 from modelnet.options.groups import ALL
@@ -69,9 +70,10 @@ def split_by_folds(cache: TensorCache, table: SplitTable, fold: int | str | None
         reason = f"its folds are 0 to {table.num_folds - 1}"
         raise OptionsError(f"no fold {fold}", table.path, reason, "Give one of them, or all")
     matched = match_split(table, cache.reader)
-    is_val, is_known = matched.folds == (UNLISTED if fold is None else fold), matched.folds >= 0
+    has_label = cache.labels.numpy() >= 0
+    is_val, is_known = matched.folds == (UNLISTED if fold is None else fold), (matched.folds >= 0) & has_label
     is_val &= is_known
-    sides = (is_known & ~is_val, is_val, matched.folds == TEST)
+    sides = (is_known & ~is_val, is_val, (matched.folds == TEST) & has_label)
     train, val, test = (torch.from_numpy(np.flatnonzero(side)) for side in sides)
     if fold is not None and len(val) == 0:
         raise OptionsError(f"nothing to validate on in fold {fold}", cache.path, "none of its images is in the cache")
@@ -96,8 +98,8 @@ def split_by_content(cache: TensorCache, fraction: float) -> Split:
         OptionsError: nothing is left to validate on, or fewer than two classes to train on.
     """
     heads = np.ascontiguousarray(cache.source_sha256[:, :8]).view(">u8").ravel()
-    is_val = torch.from_numpy(heads.astype(np.float64) / 2.0**64 < fraction)
-    split = Split(torch.nonzero(~is_val).ravel(), torch.nonzero(is_val).ravel())
+    is_val, has_label = torch.from_numpy(heads.astype(np.float64) / 2.0**64 < fraction), cache.labels >= 0
+    split = Split(torch.nonzero(~is_val & has_label).ravel(), torch.nonzero(is_val & has_label).ravel())
     what, advice = f"--val-fraction {fraction:g} divides no set", "Try another fraction, or --val with a second cache"
     if len(split.val) == 0:
         raise OptionsError(what, cache.path, f"none of its {cache.num_images} images is kept for validation", advice)
@@ -110,7 +112,7 @@ def split_counts(cache: TensorCache, split: Split) -> str:
     """Return how many images of each class are kept for validation: "1: 5 of 25, 2: 7 of 25"."""
     counts, kept = (
         torch.bincount(labels, minlength=len(cache.class_ids)).tolist()
-        for labels in (cache.labels, cache.labels[split.val])
+        for labels in (torch.cat([cache.labels[split.train], cache.labels[split.val]]), cache.labels[split.val])
     )
     each = zip(cache.class_ids, kept, counts, strict=True)
     return shorten([f"{show_path(str(class_id))}: {val} of {count}" for class_id, val, count in each if count])
@@ -118,7 +120,7 @@ def split_counts(cache: TensorCache, split: Split) -> str:
 
 def split_note(cache: TensorCache, split: Split, options: TrainOptions) -> str:
     """Say how many images are kept, and for what."""
-    of_all, fold = f"of {cache.num_images} images are kept for validation", options.fold
+    of_all, fold = f"of {int((cache.labels >= 0).sum())} images are kept for validation", options.fold
     if options.split is None:
         return f"{len(split.val)} {of_all}, by their content"
     used = "all folds are trained on" if fold is None else f"{len(split.val)} {of_all}: fold {fold}"
@@ -142,10 +144,6 @@ def split_warnings(cache: TensorCache, split: Split, what: str = "--val-fraction
 
 def split_rows(cache: TensorCache, split: Split) -> Iterator[list[Any]]:
     """Yield a row of the run's split.csv for each image, in the order of the cache; its fold is "train" or "val"."""
-    sides = ["train"] * cache.num_images
-    for row in split.val.tolist():
-        sides[row] = "val"
-    for file, label, sha256, side in zip(
-        cache.filenames, cache.labels.tolist(), cache.source_sha256, sides, strict=True
-    ):
-        yield [cache.class_ids[label], file, sha256.tobytes().hex(), "", side]
+    sides = dict.fromkeys(split.train.tolist(), "train") | dict.fromkeys(split.val.tolist(), "val")
+    for row, side in sorted(sides.items()):
+        yield [key_class(cache, row), cache.filenames[row], cache.source_sha256[row].tobytes().hex(), "", side]

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, softmax
 
 from modelnet.data.batches import Batches
+from modelnet.data.relabel import RelabelledCache, key_class
 from modelnet.runtime.interrupt import Stop
 from pipeline import TensorCache
 from pipeline.format.classes import ClassId
@@ -80,16 +81,24 @@ def evaluate(
 PREDICTION_COLUMNS = ["class_id", "file", "sha256", "predicted", "correct", "p_predicted", "p_true", "loss"]
 
 
+def prediction_columns(cache: TensorCache) -> list[str]:
+    """Return the header of `prediction_rows`."""
+    return [*PREDICTION_COLUMNS, "label"] if isinstance(cache, RelabelledCache) else PREDICTION_COLUMNS
+
+
 def prediction_rows(
     outcome: Outcome, cache: TensorCache, rows_N: Tensor, class_ids: list[ClassId]
 ) -> Iterator[list[Any]]:
     """Yield a line of predictions.csv for each image: class, file, prediction and probabilities.
+
+    Class and file are the key of an image in its cache. Of a relabelled cache, its label follows at the end.
 
     Args:
         outcome: over these images.
         cache, rows_N: the images.
         class_ids: by the network's label.
     """
+    has_label = isinstance(cache, RelabelledCache)
     probabilities_NC = softmax(outcome.logits_NC.double(), dim=1)
     predicted_N = outcome.logits_NC.argmax(1)
     losses_N = outcome.losses_N.tolist()
@@ -98,4 +107,5 @@ def prediction_rows(
         p_predicted, p_true = (probabilities_NC[i, k].item() for k in (said, label))
         sha256 = cache.source_sha256[row].tobytes().hex()
         file = cache.filenames[row]
-        yield [class_ids[label], file, sha256, class_ids[said], int(said == label), p_predicted, p_true, losses_N[i]]
+        told = [key_class(cache, row), file, sha256, class_ids[said], int(said == label)]
+        yield [*told, p_predicted, p_true, losses_N[i], *([class_ids[label]] if has_label else [])]

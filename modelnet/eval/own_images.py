@@ -5,9 +5,11 @@ from pathlib import Path
 from torch import Tensor
 
 from modelnet.data.caches import has_rows_of
+from modelnet.data.relabel import labelled_rows, relabel
 from modelnet.data.split import split_images
 from modelnet.data.split_table import TEST
 from modelnet.options import TrainOptions
+from modelnet.runs.labels import kept_labels
 from modelnet.runs.reader import RunReader, folds_of
 from pipeline import TensorCache
 from pipeline.errors import CacheMissing, CacheStale, OptionsError
@@ -20,9 +22,15 @@ def validation_images(run: Path, options: TrainOptions) -> Images:
     if not options.validates:
         reason = "the run had no validation images"
         raise OptionsError("nothing to evaluate on", run, reason, "Give a --cache")
-    cache = _own_cache(run, "val")
+    cache = _own_cache(run, options, "val")
     split = split_images(cache, options, folds_of(options, run))
-    return cache, None if split is None else split.val
+    return cache, labelled_rows(cache) if split is None else split.val
+
+
+def other_images(run: Path, options: TrainOptions, path: Path) -> Images:
+    """Open another cache. The run's table of labels holds for it too, if one of its images is in it."""
+    cache = relabel(TensorCache(path), kept_labels(RunReader(run), options), needed=False)
+    return cache, labelled_rows(cache)
 
 
 def test_images(run: Path, options: TrainOptions) -> tuple[TensorCache, Tensor]:
@@ -31,7 +39,7 @@ def test_images(run: Path, options: TrainOptions) -> tuple[TensorCache, Tensor]:
     Raises:
         OptionsError: the run has none.
     """
-    cache = _own_cache(run, "cache")
+    cache = _own_cache(run, options, "cache")
     split = split_images(cache, options, folds_of(options, run))
     if split is None or len(split.test) == 0:
         reason = "the run has no split" if options.split is None else "its split keeps none"
@@ -48,8 +56,8 @@ def count_tested(run: Path, options: TrainOptions, path: Path) -> int:
     return sum(digest.tobytes() in digests for digest in TensorCache(path).source_sha256)
 
 
-def _own_cache(run: Path, side: str) -> TensorCache:
-    """Open a cache of the run, "cache" or "val", as it was then."""
+def _own_cache(run: Path, options: TrainOptions, side: str) -> TensorCache:
+    """Open a cache of the run, "cache" or "val", as it was then, with the labels that it had."""
     try:
         cache = TensorCache(RunReader(run).cache_path(side))
     except CacheMissing as error:
@@ -58,4 +66,4 @@ def _own_cache(run: Path, side: str) -> TensorCache:
     if not has_rows_of(cache, RunReader(run).read_config()[side]["fingerprint"]):
         reason = f"it is not the one that run {run.name} was {'validated' if side == 'val' else 'trained'} on"
         raise CacheStale("the cache has changed", cache.path, reason, "Give --cache to evaluate on it, whole")
-    return cache
+    return relabel(cache, kept_labels(RunReader(run), options), needed=False)

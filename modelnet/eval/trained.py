@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from modelnet.data.batches import Batches
 from modelnet.data.caches import has_rows_of, match_labels
 from modelnet.data.workers import worker_deaths
-from modelnet.eval.evaluate import PREDICTION_COLUMNS, Outcome, evaluate, prediction_rows
-from modelnet.eval.own_images import Images, test_images, validation_images
+from modelnet.eval.evaluate import Outcome, evaluate, prediction_columns, prediction_rows
+from modelnet.eval.own_images import Images, other_images, test_images, validation_images
 from modelnet.eval.scores import Scores, score
 from modelnet.nets.backbone import Backbone
 from modelnet.nets.own import OwnCode
@@ -203,11 +203,15 @@ class Trained:
         if test:
             images: Images = test_images(self.run, self.options)
         else:
-            images = validation_images(self.run, self.options) if cache is None else (TensorCache(cache), None)
-        opened = images[0]
-        if cache is not None and progress is not None and (known := self._trained_on(opened)):
-            among = f"{known} of its {opened.num_images} images" if known < opened.num_images else "all its images"
-            progress.warn(f"{show_path(opened.path)}: the network was trained on {among}")
+            of_run = self.run, self.options
+            images = validation_images(*of_run) if cache is None else other_images(*of_run, cache)
+        opened, rows = images
+        if cache is not None and progress is not None:
+            if rows is not None:
+                progress.warn(f"{opened.num_images - len(rows)} images are in no row of the run's table of labels")
+            if known := self._trained_on(opened):
+                among = f"{known} of its {opened.num_images} images" if known < opened.num_images else "all its images"
+                progress.warn(f"{show_path(opened.path)}: the network was trained on {among}")
         batches, outcome = self._outcome(images, workers)
         scores = score(outcome, self.class_ids, self.class_names)
         if keep and (test or not (cache is None and self.is_result)):
@@ -223,7 +227,10 @@ class Trained:
         """
         batches, outcome = self._outcome(test_images(self.run, self.options))
         lines = prediction_rows(outcome, batches.cache, batches.subset, self.class_ids)
-        return [Prediction(str(id), file, sha256, str(said), *rest) for id, file, sha256, said, *rest in lines]
+        return [
+            Prediction(str(id), file, sha256, str(said), *rest[:4], *map(str, rest[4:]))
+            for id, file, sha256, said, *rest in lines
+        ]
 
     def validate(self) -> tuple[Batches, Outcome]:
         """Run the network over the images that the run was validated on.
@@ -261,7 +268,7 @@ class Trained:
         }
         name = name if self.is_result else f"{name}-{checkpoint}"
         try:
-            path = RunFolder(self.run).write_evaluation(name, description, PREDICTION_COLUMNS, rows)
+            path = RunFolder(self.run).write_evaluation(name, description, prediction_columns(cache), rows)
         except (StorageError, AccessDenied) as error:
             progress.warn(f"the evaluation is not kept: {error.reason}")
         else:

@@ -59,6 +59,18 @@ class Data:
         metavar="FOLD|all",
         default_text="none: train on all folds",
     )
+    labels: Path | None = _group(
+        None, "Table of other labels for the images, by their content: CSV, TSV, JSON lines or Parquet.", metavar="FILE"
+    )
+    label_column: str | None = _group(
+        None, "Column of --labels that has them.", default_text="label, class, ...", needs=("labels", ())
+    )
+    file_column: str | None = _group(
+        None,
+        "Column of --labels that names the images: path, file name or SHA-256.",
+        default_text="sha256, file_name, image, id, ...",
+        needs=("labels", ()),
+    )
     batch_size: int = _pass(8, "Images in a batch; under torchrun, of all ranks together.", flags=("-b",), least=1)
     shuffle: bool = _pass(True, "Shuffle in each epoch, or go class after class.")
     drop_last: bool = _pass(False, "Leave out the last, shorter batch of an epoch.")

@@ -9,6 +9,7 @@ from torch import Tensor
 from modelnet.data.augmentation import training_batches
 from modelnet.data.batches import Batches
 from modelnet.data.caches import open_to_train
+from modelnet.data.relabel import LabelTable, labelled_rows
 from modelnet.data.split import split_images
 from modelnet.data.split_table import read_split
 from modelnet.options import OPTIONS, TrainOptions
@@ -48,7 +49,7 @@ def show_batch(options: TrainOptions) -> bytes:
         CodeError: code of your own raises an error.
         CacheError: the cache cannot be used. SourceError: it has fewer than two classes. DeviceError: no such device.
     """
-    cache = open_to_train(options.cache)
+    cache = open_to_train(options.cache, LabelTable.of(options))
     if cache.features is not None:
         reason = f"it holds {cache.features}"
         raise OptionsError("no pictures to show", cache.path, reason, "Give the cache of images")
@@ -83,7 +84,8 @@ def first_images(options: TrainOptions, cache: TensorCache) -> tuple[Batches, Te
     split = split_images(cache, first, table)
     code = named_code(names_of(options)).get("augment_code")
     device = choose_device(options.device)
-    batches = training_batches(options, cache, device, None if split is None else split.train, code)
+    rows = labelled_rows(cache) if split is None else split.train
+    batches = training_batches(options, cache, device, rows, code)
     return batches, batches.plan.order(0)[:IMAGES]
 
 

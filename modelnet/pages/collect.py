@@ -80,6 +80,11 @@ class Report:
         """Of all groups."""
         return [run for group in self.groups for run in group.runs]
 
+    @cached_property
+    def labels(self) -> dict[ImageKey, str]:
+        """The class of each validation image to which a table of labels gave one, in the first run."""
+        return {ImageKey(p.class_id, p.file): p.label for p in self.runs[0].predictions if p.label}
+
 
 def gather(paths: Sequence[Path]) -> Report:
     """Read runs, compare their groups, and read the pictures of their mistakes from the cache.

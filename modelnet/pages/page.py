@@ -137,7 +137,8 @@ def _flip(report: Report, pair: Pair, flip: Flip) -> Picture:
 
 def _pictured(report: Report, image: ImageKey, said: str, detail: str) -> Picture:
     jpeg = report.pictures.jpegs.get(image)
-    true = report.runs[0].classes.get(image.class_id, show_path(image.class_id))
+    label = report.labels.get(image, image.class_id)
+    true = report.runs[0].classes.get(label, show_path(label))
     return Picture(data_url(jpeg), show_path(image.file), true, said, detail)
 
 

@@ -12,7 +12,7 @@ from modelnet.pages.run import Run
 from modelnet.plots.confusion import confused_pairs
 from pipeline.format.features import Features
 from pipeline.recipe import Recipe
-from pipeline.text import show_path
+from pipeline.text import counted, show_path
 
 MATRIX_UP_TO = 20  # classes; with more, the pairs that are most often confused are shown instead
 PAIRS, CONFUSED = 20, 12  # pairs, and classes in the matrix of many
@@ -208,6 +208,10 @@ def _environment(run: Run) -> dict[str, str]:
     threads = f", threads: {config['threads']}" if "threads" in config else ""
     shown = {"device": f"{config.get('device', '–')} ({config.get('device_name', '–')}){threads}"}
     shown |= {name: str(version) for name, version in config.get("versions", {}).items() if version}
+    if labels := config.get("labels"):
+        shown["labels"] = f"{show_path(run.options.labels or '')}, SHA-256 {labels['sha256']}"
+        if labels.get("left_out"):
+            shown["labels"] += f"; {counted(labels['left_out'], 'image')} in no row left out"
     if weights := config.get("weights"):
         shown["initial weights"] = f"{show_path(run.options.weights or '')}, SHA-256 {weights['sha256']}"
     shown["git commit"] = config.get("git_commit") or "none: not run from a checkout"

@@ -68,6 +68,7 @@ _config = record(
         "features": optional(features),
         "split": optional(record({"sha256": text})),
         "code": mapping(text),
+        "labels": optional(record({"sha256": text}, {"images": whole(), "left_out": whole()})),
         "versions": mapping(optional(text)),
         "git_commit": optional(text),
     },

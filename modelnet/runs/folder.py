@@ -2,6 +2,7 @@
 
     config.json       every option, the seeds, versions, the caches' fingerprints, the command that repeats it
     metrics.csv       one line for each epoch
+    labels.csv        copy of the table of other labels, if any (or .tsv, .jsonl, .parquet)
     code/             copies of a person's own code, where options name any
     split.csv         one line for each image: training or validation, where one cache is divided; with --split a copy
     predictions.csv   one line for each validation image: prediction of the resulting weights
@@ -27,6 +28,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from modelnet.options import TrainOptions
 from modelnet.progress import EpochRow, Progress
 from modelnet.runs import checkpoint
 from modelnet.runs.config import json_text
@@ -121,6 +123,8 @@ class RunFolder(RunReader):
             for name in (*own, "checkpoints/last.pt", "checkpoints/previous.pt"):
                 files.remove(self.path / name)
                 files.remove(self.path / f"{name}.new")  # of a process that was killed
+            for labels in self.path.glob("labels.*"):
+                files.remove(labels)
             with suppress(FileNotFoundError):
                 (self.path / "code").rmdir()
             self.checkpoints.rmdir()
@@ -159,6 +163,12 @@ class RunFolder(RunReader):
             with storage_errors(path):
                 path.parent.mkdir(exist_ok=True)
             publish(source, path)
+
+    def write_labels(self, content: bytes, options: TrainOptions) -> None:
+        """Publish the copy of the table of labels that the options name."""
+        path = self.labels_path(options)
+        assert path is not None
+        self._publish(path.name, content)
 
     def append_metrics(self, row: EpochRow) -> None:
         """Add a line to metrics.csv."""

@@ -24,6 +24,8 @@ def facts_of(config: dict[str, Any]) -> dict[str, str]:
     facts["epochs"] = describe_epochs(config)
     if weights := config.get("weights"):
         facts["weights"] = f"SHA-256 {weights['sha256'][:12]}"
+    if labels := config.get("labels"):
+        facts["labels"] = f"SHA-256 {labels['sha256'][:12]}"
     for option in config.get("code", {}).keys() & values.keys():
         facts[option] = f"{str(values[option]).rpartition(':')[2]} of SHA-256 {config['code'][option][:12]}"
     cache = config["cache"]

@@ -11,10 +11,12 @@ import torch
 
 from modelnet.data.batches import Batches
 from modelnet.data.caches import class_counts
+from modelnet.data.relabel import LabelTable
 from modelnet.nets.registry import TIMM
 from modelnet.nets.weights_file import digest_of
 from modelnet.options import TrainOptions
 from modelnet.options.code import GIVEN
+from modelnet.runs.labels import describe_labels
 from modelnet.runtime.device import CONTIGUOUS
 from modelnet.runtime.ranks import Ranks
 
@@ -22,9 +24,15 @@ _PACKAGES = ("modelnet-cache", "torch", "torchvision", "numpy", "pillow", "simpl
 
 
 def describe_run(
-    options: TrainOptions, train: Batches, val: Batches | None, device: torch.device, code: Mapping[str, str]
+    options: TrainOptions,
+    train: Batches,
+    val: Batches | None,
+    device: torch.device,
+    code: Mapping[str, str],
+    labels: LabelTable | None = None,
 ) -> dict[str, Any]:
     """Return the content of config.json, plain JSON values; `code` has the SHA-256 of each file of a person's own."""
+    caches = dict.fromkeys([train.cache, *([] if val is None else [val.cache])])
     return {
         "options": options.to_dict(),
         "command": None if options.model.startswith(GIVEN) else command(options, train.ranks),
@@ -41,6 +49,7 @@ def describe_run(
         "weights": None if options.weights is None else {"sha256": digest_of(options.weights)},
         "split": None if options.split is None else {"sha256": digest_of(options.split)},
         "code": dict(code),
+        "labels": None if labels is None else describe_labels(labels, *caches),
         "versions": versions(options.model, device),
         "git_commit": git_commit(),
     }

@@ -35,6 +35,10 @@ class RunReader:
         """Return where the copy of a person's own code is that an option named."""
         return self.path / "code" / f"{option}.py"
 
+    def labels_path(self, options: TrainOptions) -> Path | None:
+        """Return where the copy of the run's table of labels is; None of a run without."""
+        return None if options.labels is None else self.path / f"labels{options.labels.suffix.lower()}"
+
     def read_config(self) -> dict[str, Any]:
         """Return the values given to `write_config`.
 

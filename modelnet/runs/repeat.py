@@ -37,6 +37,8 @@ def repeated_options(path: Path, typed: Container[str] = (), trust_code: bool = 
         values[side] = str(run.cache_path(side))
     if values.get("split") is not None and not Path(values["split"]).exists():
         values["split"] = str(run.path / "split.csv")  # its copy
+    if values.get("labels") is not None:
+        values["labels"] = str(run.labels_path(options))
     names = {option: name for option, name in names_of(options).items() if option in values}
     digests = config.get("code", {})
     if trust_code:

@@ -26,6 +26,7 @@ class Prediction(NamedTuple):
         correct: whether that is the image's class; of the networks of several folds, their share that is right.
         p_predicted, p_true: probabilities of these classes.
         loss: cross-entropy.
+        label: the class that a table of labels gives the image, as text; empty where `class_id` is it.
     """
 
     class_id: str
@@ -36,6 +37,7 @@ class Prediction(NamedTuple):
     p_predicted: float
     p_true: float
     loss: float
+    label: str = ""
 
 
 def epochs_text(rows: Iterable[EpochRow], with_header: bool = True) -> str:
@@ -148,7 +150,7 @@ def _prediction(line: dict[str, str], key: str) -> Prediction:
     for name, value in numbers.items():
         (_IS_LOSS if name == "loss" else _IS_PROBABILITY)(value, f"{key}: {name}")
     texts = [line[name] for name in ("class_id", "file", "sha256", "predicted")]
-    return Prediction._make([*texts, line["correct"] == "1", *numbers.values()])
+    return Prediction._make([*texts, line["correct"] == "1", *numbers.values(), line.get("label", "")])
 
 
 def parse_group(data: bytes) -> list[str]:

@@ -13,7 +13,7 @@ import torch
 import xxhash
 from torch import nn
 
-from modelnet.data.caches import open_to_train
+from modelnet.data.caches import same_caches
 from modelnet.eval.diagnostics import converged_below
 from modelnet.options import TrainOptions
 from modelnet.plots.figures import Guess, group_curves
@@ -31,8 +31,9 @@ from modelnet.sweep.result import NO_MEMORY, SweepResult
 from modelnet.sweep.units import go_back_together, own_units
 from modelnet.training.frozen_body import WORTH_SAYING, trains_head_alone
 from modelnet.training.loop import TrainingLoop
-from modelnet.training.setup import Opened, Setup, same_caches
+from modelnet.training.setup import Opened, Setup
 from modelnet.training.train import begun, kept_rows, nothing_left, restored, use_features
+from pipeline import TensorCache
 from pipeline.errors import OutOfMemory, TrainingDiverged
 from pipeline.text import show_minutes
 
@@ -76,7 +77,7 @@ class Group:
         self.runs = dict(reopened or {})
         self.ended = {i: run.end(self.members[i].epochs) for i, run in self.runs.items()}
         if self.ranks.size > 1:
-            same_caches(self.ranks, open_to_train(self.members[0].cache))
+            same_caches(self.ranks, TensorCache(self.members[0].cache))
         size_of = {i: len(unit) for unit in self.units for i in unit}
         starts: dict[tuple[TrainOptions, int], int] = {}
         twins = ""

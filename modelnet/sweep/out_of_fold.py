@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from modelnet.eval.evaluate import PREDICTION_COLUMNS, Outcome, prediction_rows
+from modelnet.eval.evaluate import Outcome, prediction_columns, prediction_rows
 from modelnet.eval.own_images import validation_images
 from modelnet.eval.scores import accuracy_interval
 from modelnet.eval.trained import Trained
@@ -119,5 +119,5 @@ def write_out_of_fold(
     outcome = Outcome((means_NC[rows] / seeds).log(), labels_N[rows])
     lines = prediction_rows(outcome, cache, rows, trained.class_ids)
     ended = [[*line, fold] for line, fold in zip(lines, folds_N[rows].tolist(), strict=True)]
-    table = folder.write_out_of_fold([*PREDICTION_COLUMNS, "fold"], ended)
+    table = folder.write_out_of_fold([*prediction_columns(cache), "fold"], ended)
     return OutOfFold(first, table, seeds, len(set(folds)), len(rows), outcome.accuracy)

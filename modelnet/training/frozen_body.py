@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from modelnet.data.relabel import with_labels_of
 from modelnet.eval.features import default_path, extract
 from modelnet.nets.backbone import Backbone
 from modelnet.nets.freeze import ALL_BUT_HEAD
@@ -102,7 +103,7 @@ def cached_body(
         report = extract(backbone, cache, path, wait=True, progress=_Poll(progress, stop, once))
         if report.up_to_date and path not in [features.path for features in opened]:
             progress.note(f"{once} are up to date")
-        opened.append(TensorCache(path))
+        opened.append(with_labels_of(TensorCache(path), cache))
         if opened[-1].features != backbone.features_of(cache):
             raise CacheStale("the features have changed", path, "another process replaced them")
     if not _close(opened[0].read(rows), expected_ND, CLOSE[options.precision]):

@@ -11,8 +11,16 @@ from torch import Tensor, nn
 
 from modelnet.data.augmentation import training_batches
 from modelnet.data.batches import Batches
-from modelnet.data.caches import class_counts, match_labels, open_to_train, pair_warnings, shard_warnings
+from modelnet.data.caches import (
+    class_counts,
+    match_labels,
+    open_to_train,
+    pair_warnings,
+    same_caches,
+    shard_warnings,
+)
 from modelnet.data.preload import Preloaded, check_room
+from modelnet.data.relabel import LabelTable, RelabelledCache, label_notes, labelled_rows, relabel
 from modelnet.data.split import Split, split_counts, split_images, split_note, split_warnings
 from modelnet.eval.loss import build_loss
 from modelnet.nets.freeze import is_frozen, thaw_layers
@@ -45,8 +53,8 @@ from modelnet.training.start import Shared, initial_state, take_weights
 from modelnet.training.state import shape_of_rows
 from modelnet.training.tensorboard import require_tensorboard
 from pipeline import TensorCache
-from pipeline.errors import CacheStale, OptionsError
-from pipeline.text import show_bytes
+from pipeline.errors import OptionsError
+from pipeline.text import show_bytes, show_path
 
 
 class Opened(NamedTuple):
@@ -80,6 +88,7 @@ class Setup:
 
     Attributes:
         code: files of a person's own, by option.
+        labels: the table of other labels, or None.
         cache, batches: what is trained on.
         split: the rows of `cache` to train and to validate on, where it serves for both; else None.
         val, val_batches: what is validated on, or None.
@@ -110,7 +119,8 @@ class Setup:
         self.ranks = ranks = ranks or Ranks()
         self._check_batch_size()
         self.code = self._read_code(run)
-        self.cache = self._open_cache(run) if opened is None else opened.cache
+        self.labels = LabelTable.of(options, None if run is None else RunFolder(run).labels_path(options))
+        self.cache = self._open_cache(run, progress) if opened is None else opened.cache
         same_caches(ranks, self.cache)  # before a network is made for its classes
         check_content(self.cache, options)
         self.device = choose_device(options.device, ranks)
@@ -173,8 +183,8 @@ class Setup:
             self.preload(progress)
 
     def _batches(self, cache: TensorCache) -> Batches:
-        rows, code = None if self.split is None else self.split.train, self.code.get("augment_code")
-        return training_batches(self.options, cache, self.device, rows, code, self.ranks)
+        rows = labelled_rows(cache) if self.split is None else self.split.train
+        return training_batches(self.options, cache, self.device, rows, self.code.get("augment_code"), self.ranks)
 
     def _val_batches(self, cache: TensorCache) -> Batches:
         options = self.options
@@ -183,7 +193,7 @@ class Setup:
             self.device,
             options.batch_size,
             workers=options.workers,
-            rows=None if self.split is None else self.split.val,
+            rows=labelled_rows(cache) if self.split is None else self.split.val,
             ranks=self.ranks,
             crop_size=options.crop,
         )
@@ -222,9 +232,12 @@ class Setup:
             return nullcontext()
         return cpu_threads(None, LINEAR, self.options.batch_size, networks=networks)
 
-    def _open_cache(self, run: Path | None) -> TensorCache:
+    def _open_cache(self, run: Path | None, progress: Progress) -> TensorCache:
         path = self.options.cache
-        return open_to_train(path if run is None else RunFolder(run).cache_path("cache", path))
+        cache = open_to_train(path if run is None else RunFolder(run).cache_path("cache", path), self.labels)
+        if self.labels is not None and isinstance(cache, RelabelledCache):
+            progress.note(f"{cache.summary}, from {show_path(self.labels.path)}")
+        return cache
 
     @property
     def opened(self) -> Opened:
@@ -301,7 +314,8 @@ class Setup:
         """Open the cache to validate on; warn where it does not match."""
         val, warnings = None, shard_warnings(self.cache)
         if self.options.val is not None:
-            val = TensorCache(self.options.val if run is None else RunFolder(run).cache_path("val", self.options.val))
+            path = self.options.val if run is None else RunFolder(run).cache_path("val", self.options.val)
+            val = relabel(TensorCache(path), self.labels, needed=False)
             self.label_map = self._match(val)
             warnings += shard_warnings(val) + pair_warnings(self.cache, val)
         elif self.split is not None:
@@ -312,22 +326,9 @@ class Setup:
                 progress.note(f"kept of each class: {split_counts(val, self.split)}")
             fold = "--val-fraction" if self.options.fold is None else f"fold {self.options.fold}"
             warnings += split_warnings(self.cache, self.split, fold)
-        for warning in warnings:
+        for warning in label_notes(self.cache, None if val is self.cache else val) + warnings:
             progress.warn(warning)
         return val
 
     def _match(self, val: TensorCache) -> Tensor:
         return match_labels(self.cache.class_ids, self.cache.recipe, val, self.cache.features)
-
-
-def same_caches(ranks: Ranks, cache: TensorCache) -> None:
-    """Refuse ranks that read different caches, as those of two machines may be.
-
-    Raises:
-        CacheStale: a rank has another cache than rank 0; raised on all ranks.
-    """
-    found = ranks.gather_objects(cache.fingerprint)
-    others = [rank for rank, fingerprint in enumerate(found) if fingerprint != found[0]]
-    if others:
-        reason = f"rank {others[0]} reads another cache there than rank 0"
-        raise CacheStale("the ranks read different caches", cache.path, reason, "Give all the same file")

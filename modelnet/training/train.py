@@ -17,6 +17,7 @@ from modelnet.progress import EpochRow, Progress
 from modelnet.runs.code import allow, trust
 from modelnet.runs.folder import RunFolder, UnwrittenRun
 from modelnet.runs.history import parts_of, with_part
+from modelnet.runs.labels import check_labels
 from modelnet.runs.provenance import command, describe_run, result_of
 from modelnet.runtime.device import CONTIGUOUS, cpu_threads
 from modelnet.runtime.interrupt import Stop
@@ -85,7 +86,9 @@ def begun(run: RunFolder, setup: Setup, progress: Progress, stop: Stop) -> Train
             progress.warn(warning)
         run.write_code({option: code.source for option, code in setup.code.items()})
         images = setup.batches, setup.val_batches
-        run.write_config(describe_run(setup.options, *images, setup.device, setup.state.code))
+        run.write_config(describe_run(setup.options, *images, setup.device, setup.state.code, setup.labels))
+    if setup.labels is not None:
+        run.write_labels(setup.labels.content, setup.options)
     if setup.options.split is not None:
         run.write_split(setup.options.split.read_bytes())
     elif setup.split is not None:
@@ -214,6 +217,7 @@ def restored(run: RunFolder, setup: Setup, progress: Progress, stop: Stop) -> Tr
         if cache is not None and not has_rows_of(cache, described["fingerprint"]):
             reason = f"it is not the one that run {path.name} began with"
             raise CacheStale("the cache has changed", cache.path, reason, "Start a new run")
+    check_labels(config, setup.labels)
     if content.get("code", {}) != setup.state.code:
         reason = "it was saved with other code than config.json names"
         raise CheckpointError("the checkpoint does not fit", run.checkpoints / "last.pt", reason)

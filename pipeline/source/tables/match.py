@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -17,6 +17,7 @@ from pipeline.format.sharded import Reader
 from pipeline.source.contents import Contents
 from pipeline.source.reader import hash_image
 from pipeline.source.tables.column import Column, read_column
+from pipeline.source.tables.labels import Labels, read_labels
 from pipeline.source.tables.table import WHAT
 from pipeline.text import counted, printable, shorten, show_path
 
@@ -67,17 +68,26 @@ class Matched:
 
     def notes(self) -> Iterator[str]:
         """Yield what does not fit, for people: images in no row, rows without image, repeated rows."""
+        yield from self.image_notes()
+        yield from self.row_notes()
+
+    def image_notes(self) -> Iterator[str]:
+        """Yield which images are in no row, for people; nothing if all are in one."""
         file = show_path(self.column.table.path)
         if len(missing := np.flatnonzero(self.rows < 0)):
             shown = shorten(list(map(self.images.show, missing[:_SHOWN].tolist())), _SHOWN, len(missing))
             yield f"{counted(len(missing), 'image')} in no row of {file}: {shown}"
-        yield from self.row_notes()
 
-    def row_notes(self) -> Iterator[str]:
-        """Yield what does not fit of rows, for people: without image, or repeated."""
+    def row_notes(self, without_image: NDArray[np.int64] | None = None) -> Iterator[str]:
+        """Yield what does not fit of rows, for people: without image, or repeated.
+
+        Args:
+            without_image: instead of the attribute, where the table is of several caches.
+        """
         column, file = self.column, show_path(self.column.table.path)
-        if count := len(self.without_image):
-            rows = ((show_path(column.keys[i]), column.numbers[i]) for i in self.without_image[:_SHOWN].tolist())
+        without = self.without_image if without_image is None else without_image
+        if count := len(without):
+            rows = ((show_path(column.keys[i]), column.numbers[i]) for i in without[:_SHOWN].tolist())
             shown = shorten([f"{key} ({column.table.unit} {number})" for key, number in rows], _SHOWN, count)
             yield f"{counted(count, 'row')} of {file} without image: {shown}"
         if self.repeated:
@@ -97,6 +107,44 @@ def values_of_cache(
         SourceError, TableDamaged, AccessDenied: as `read_column` and `match` raise them.
     """
     return match(read_column(path, column, file_column, flag), images_of_cache(reader))
+
+
+def labels_of_cache(reader: Reader, labels: Labels, content: bytes | None = None, needed: bool = True) -> Matched:
+    """Return the labels that a table gives to the images of a cache, and to their copies: content tells an image.
+
+    Args:
+        reader: of the cache.
+        labels: the table and its columns.
+        content: of the table, to read it once; None reads the file.
+        needed: refuse a table that names no image.
+
+    Raises:
+        SourceError, TableDamaged, AccessDenied: as `read_labels` and `match`; two copies have different labels.
+    """
+    assert labels.table is not None
+    matched = match(read_labels(labels, labels.table, content), images_of_cache(reader), needed)
+    return _with_copies(matched, reader.table("source_sha256"))
+
+
+def _with_copies(matched: Matched, digests: NDArray[np.uint8]) -> Matched:
+    """Let a row hold for all images with the content of the one that it names."""
+    named = np.flatnonzero(matched.rows >= 0)
+    groups = np.unique(_as_items(digests), return_inverse=True)[1]
+    row_of = np.full(int(groups.max(initial=-1)) + 1, -1, np.int64)
+    row_of[groups[named[::-1]]] = matched.rows[named[::-1]]
+    rows, column = row_of[groups], matched.column
+    codes = np.frombuffer(column.codes, np.int32)
+    for image in named[codes[rows[named]] != codes[matched.rows[named]]][:1].tolist():
+        other = int(named[np.flatnonzero(groups[named] == groups[image])[0]])
+        first, second = (
+            f"{matched.images.show(i)} is {printable(column.texts[codes[row]])} ({column.table.unit} {number})"
+            for i in (other, image)
+            for row in [int(matched.rows[i])]
+            for number in [column.numbers[row]]
+        )
+        why = f"the {column.name} of {first}, and that of its copy {second}"
+        column.table.refuse(column.numbers[int(matched.rows[image])], why, "One image has one label")
+    return replace(matched, rows=rows)
 
 
 def images_of_cache(reader: Reader) -> Images:
@@ -161,15 +209,15 @@ def _without_suffix(names: Callable[[], Iterable[bytes]]) -> Callable[[], Iterab
     return lambda: (os.path.splitext(name)[0] for name in names())
 
 
-def match(column: Column, images: Images) -> Matched:
+def match(column: Column, images: Images, needed: bool = True) -> Matched:
     """Find the image of each row.
 
     Raises:
-        SourceError: no row names an image.
+        SourceError: no row names an image, and one is `needed`.
         TableDamaged: a row's name is that of several images, or two rows say different things of an image.
     """
     found = _by_content(column, images) if column.of_contents else _by_name(column, images)
-    if not len(found[0]):
+    if needed and not len(found[0]):
         why = f"its column {printable(column.file_column)} names no image here, as {show_path(column.keys[0])} is none"
         raise SourceError(WHAT, column.table.path, why, "Give the right table or --file-column")
     rows_of, images_of = found
@@ -224,8 +272,7 @@ def _hashes(names: Iterable[bytes]) -> NDArray[np.uint64]:
 
 def _by_content(column: Column, images: Images) -> _Pairs:
     """Return pairs of a row and each image that has its content."""
-    digest = np.dtype((np.void, 32))
-    ours, theirs = (np.ascontiguousarray(d).view(digest).ravel() for d in (images.digests(), column.digests()))
+    ours, theirs = map(_as_items, (images.digests(), column.digests()))
     different, row_of = np.unique(ours, return_inverse=True)
     place = np.minimum(np.searchsorted(different, theirs), max(0, len(different) - 1))
     rows = np.flatnonzero(different[place] == theirs) if len(different) else np.empty(0, np.int64)
@@ -234,3 +281,8 @@ def _by_content(column: Column, images: Images) -> _Pairs:
     counts = starts[place[rows] + 1] - starts[place[rows]]
     within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
     return np.repeat(rows, counts), order[np.repeat(starts[place[rows]], counts) + within]
+
+
+def _as_items(digests: NDArray[np.uint8]) -> NDArray[np.void]:
+    """View (n, 32) bytes as (n,) items that can be sorted."""
+    return np.ascontiguousarray(digests).view(np.dtype((np.void, 32))).ravel()

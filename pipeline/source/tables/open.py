@@ -21,7 +21,7 @@ def open_table(path: Path, content: bytes | None = None) -> Table:
 
     Args:
         path: of the file, or of one in an archive.
-        content: of the one in an archive, no Parquet; else None.
+        content: where it is known already, as that of one in an archive; None reads the file.
 
     Raises:
         SourceError: there is no such file, it has no header, or is of another kind.
@@ -37,7 +37,7 @@ def open_table(path: Path, content: bytes | None = None) -> Table:
         if content is None and not path.is_file():
             raise SourceError(WHAT, path, "there is no such file")
         if suffix == ".parquet":
-            return open_parquet(path)
+            return open_parquet(path, content)
         text = _Text(path, content)
         table = _open_lines(text) if suffix in (".jsonl", ".ndjson") else _open_csv(text, suffix)
     except PermissionError as error:

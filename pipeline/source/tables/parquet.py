@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Sequence
+from io import BytesIO
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,21 +17,21 @@ if TYPE_CHECKING:
 _AT_ONCE = 4096  # rows
 
 
-def open_parquet(path: Path) -> Table:
+def open_parquet(path: Path, content: bytes | None = None) -> Table:
     """Read the header of a Parquet file. A number of a ClassLabel column is read as the name of its class.
 
     Raises:
         SourceError: pyarrow is not installed.
         TableDamaged: it is no Parquet file, or a damaged one.
     """
-    file = parquet_file(path)
+    file = parquet_file(path, content)
     columns = tuple(map(str, file.schema_arrow.names))
     classes = class_labels(file)
 
     def read(positions: Sequence[int]) -> Cells:
         names = [columns[position] for position in positions]
         numbers = count(1)
-        for cells in _batches(path, names):
+        for cells in _batches(path, names, content):
             for column, name in enumerate(names):
                 if name in classes:
                     cells[column] = [_class_name(classes[name], code) for code in cells[column]]
@@ -39,7 +40,7 @@ def open_parquet(path: Path) -> Table:
     return Table(path, columns, "row", read)
 
 
-def parquet_file(path: Path) -> "ParquetFile":
+def parquet_file(path: Path, content: bytes | None = None) -> "ParquetFile":
     """Open a Parquet file.
 
     Raises:
@@ -53,7 +54,7 @@ def parquet_file(path: Path) -> "ParquetFile":
         advice = how_to_install("parquet")
         raise SourceError(WHAT, path, "Parquet needs the package pyarrow", advice) from error
     try:
-        return ParquetFile(path)
+        return ParquetFile(path if content is None else BytesIO(content))
     except ArrowException as error:
         raise TableDamaged(WHAT, path, f"it is no whole Parquet file ({_line(error)})") from error
 
@@ -75,12 +76,12 @@ def _class_name(names: list[str], code: Any) -> Any:
     return names[code] if 0 <= code < len(names) else None
 
 
-def _batches(path: Path, names: list[str]) -> Iterator[list[list[Any]]]:
+def _batches(path: Path, names: list[str], content: bytes | None) -> Iterator[list[list[Any]]]:
     """Yield the cells of some rows, a list a column."""
     from pyarrow import ArrowException
 
     try:
-        for batch in parquet_file(path).iter_batches(_AT_ONCE, columns=list(dict.fromkeys(names))):
+        for batch in parquet_file(path, content).iter_batches(_AT_ONCE, columns=list(dict.fromkeys(names))):
             yield [batch.column(name).to_pylist() for name in names]
     except (ArrowException, OSError) as error:
         raise TableDamaged(WHAT, path, f"it is damaged ({_line(error)})") from error

@@ -31,6 +31,8 @@ def other_value(option: Option) -> Any:
         "freeze": "fc",
         "model_arg": ("width=3",),
         "augment_code": "changes.py:change",
+        "label_column": "species",
+        "file_column": "image",
     }
     kind = option.types[0]
     if kind is bool:

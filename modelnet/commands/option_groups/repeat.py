@@ -64,7 +64,8 @@ def chosen_options(
     with usage_errors("; --without OPTION leaves one of them out" if stored else ""):
         chosen = TrainOptions(cache or Path(), **values)
     chosen = chosen if cache else replace(chosen, cache=find_cache(DEFAULT_CACHES))
-    check_split(chosen.cache, chosen.split, ctx.params["no_split"])
+    if "no_split" in ctx.params:  # a command that trains
+        check_split(chosen.cache, chosen.split, ctx.params["no_split"])
     return chosen
 
 

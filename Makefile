@@ -6,7 +6,7 @@ SOURCE ?= data/example
 IMAGES ?= 9216
 IN_PARALLEL := --numprocesses $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1) --dist loadfile --no-loadscope-reorder --ignore tests/soak
 
-.PHONY: example test check format docs pictures soak bench dist clean
+.PHONY: example test check format docs pictures soak soak-others bench dist clean
 
 .venv/installed: pyproject.toml $(wildcard pipeline/system/_*.c)
 	test -x $(PY) || $(PYTHON) -m venv .venv
@@ -39,6 +39,10 @@ pictures: .venv/installed  ## docs/images and README's table of speeds; needs Ch
 soak: .venv/installed  ## the long tests; kills, power cuts, failing disks, damaged files by the thousand; SCALE=0.05 for less
 	$(PY) -m pytest $(IN_PARALLEL) -m long
 	$(PY) -m pytest tests/soak --soak-scale $(SCALE) -s
+
+soak-others: .venv/installed  ## our loader under Lightning, Accelerate and timm, as docs/other-trainers.md shows it
+	$(PY) -m pip install --quiet --disable-pip-version-check --editable '.[trainers]'
+	$(PY) -m pytest tests/soak/test_other_trainers.py --soak-scale 1
 
 bench: .venv/installed  ## measure against other systems: SOURCE=FOLDER of photographs, replicated to IMAGES; ONLY=PART,...
 	$(PY) -m pip install --quiet --disable-pip-version-check --editable '.[bench]'

@@ -1,8 +1,9 @@
 """Make the DataLoader of a cache."""
 
 import tempfile
+from collections.abc import Iterator
 from operator import index
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -26,11 +27,83 @@ class CacheLoader(DataLoader[Sample]):
     """
 
     dataset: CacheDataset
+    _given: tuple[int, int] | None = None  # the epoch, and the batches of it that were given; None between epochs
 
     def __iter__(self) -> Any:
         self.dataset.cache.look_again()
         with torch.device("cpu"):  # torch draws the workers' seed on the default device, with our generator
-            return super().__iter__()
+            batches = super().__iter__()
+        return batches if self._order is None else _Batches(batches, self, self._order)
+
+    @property
+    def _order(self) -> EpochSampler | None:
+        """The sampler that all ranks share; None where a trainer put one of its own in its place."""
+        sampler = getattr(self.batch_sampler, "sampler", None)
+        return sampler if isinstance(sampler, EpochSampler) else None
+
+    def state_dict(self) -> dict[str, Any]:
+        """Say which batch comes next, as torchdata's StatefulDataLoader does, in plain values.
+
+        Batches that workers read ahead do not count. After the last batch of an epoch that is the first of the next. It
+        is the same for all ranks, and for any number of workers.
+        """
+        if (order := self._order) is None:
+            return {}  # of the order of another sampler nothing is known
+        epoch, batch = self._given or (order.epoch, order.start // order.plan.batch_size)
+        at_end = batch >= len(order.plan) > 0
+        return {"epoch": epoch + at_end, "batch": 0 if at_end else batch} | _kind(order)
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where the loader of a `state_dict` was: the next loop gives the rest of its epoch.
+
+        Raises:
+            ValueError: the state is of a loader of other batches.
+        """
+        order = self._order
+        ours = {} if order is None else _kind(order)
+        theirs = {name: value for name, value in state.items() if name not in ("epoch", "batch")}
+        if ours != theirs:
+            names = [name for name in ours | theirs if ours.get(name) != theirs.get(name)]
+            given, here = (", ".join(f"{name} {kind.get(name)}" for name in names) for kind in (theirs, ours))
+            raise ValueError(f"the state is of a loader with {given}; this one has {here}")
+        if order is not None:
+            order.set_epoch(state["epoch"], state["batch"] * order.plan.batch_size)
+        self._given = None
+
+
+def _kind(order: EpochSampler) -> dict[str, Any]:
+    """Name what decides which images a batch has, beside the cache."""
+    plan = order.plan
+    return {"images": len(plan.rows), "batch_size": plan.batch_size, "shuffle": plan.shuffle, "seed": plan.seed}
+
+
+class _Batches:
+    """Counts the batches that torch's iterator gives."""
+
+    def __init__(self, batches: Iterator[Any], loader: CacheLoader, order: EpochSampler) -> None:
+        self._batches = batches
+        self._loader = loader
+        self._order = order
+        self._given = 0
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Any:
+        try:
+            batch = next(self._batches)
+        except StopIteration:
+            self._loader._given = None
+            raise
+        if self._given == 0:
+            self._epoch, start = self._order.begun
+            self._given = start // self._order.plan.batch_size
+        self._given += 1
+        self._loader._given = self._epoch, self._given
+        return batch
+
+    def __len__(self) -> int:
+        return len(self._loader)
 
 
 def make_loader(

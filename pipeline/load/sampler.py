@@ -17,7 +17,8 @@ class EpochSampler(Sampler[int]):
     """Yields positions in a dataset, 0..M-1, in the order of a plan.
 
     Each `iter` is the next epoch, from 0, whole, as soon as its first position is asked for: trainers make iterators
-    that they never use. `set_epoch(n, start)` says which epoch comes next, and from where on.
+    that they never use. `set_epoch(n, start)` says which epoch comes next, and from where on. `begun` is the epoch that
+    was asked for last, and its start.
 
     Args:
         plan: the rows that the dataset has, and their order.
@@ -41,11 +42,15 @@ class EpochSampler(Sampler[int]):
         self.tells_epoch = tells_epoch
         self.epoch = 0
         self.start = 0
+        self.begun = 0, 0
 
-    def set_epoch(self, epoch: int, start: int = 0) -> None:
-        """Make `epoch` the next one, without the first `start` positions of its order."""
+    def set_epoch(self, epoch: int, start: int | None = None) -> None:
+        """Make `epoch` the next one, without the first `start` positions of its order.
+
+        Without `start`, the next epoch keeps its own: trainers announce an epoch that they resume in its middle.
+        """
+        self.start = start if start is not None else self.start if epoch == self.epoch else 0
         self.epoch = epoch
-        self.start = start
 
     def __iter__(self) -> Iterator[int]:
         yield from self.read_ahead(self.next_positions())
@@ -55,6 +60,7 @@ class EpochSampler(Sampler[int]):
         positions = self.plan.positions(self.epoch)[self.start :]
         if self.tells_epoch:
             positions = positions + self.epoch * EPOCH
+        self.begun = self.epoch, self.start
         self.epoch, self.start = self.epoch + 1, 0
         return positions
 

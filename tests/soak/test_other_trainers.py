@@ -1,5 +1,6 @@
-"""Our dataset and loader, unchanged, under trainers that know nothing of them: Lightning's, and a loop as timm's."""
+"""Our dataset and loader, unchanged, under trainers that know nothing of them: Lightning's, Accelerate's, timm's."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from pipeline import TensorCache, make_loader
 from pipeline.load.batch_plan import BatchPlan
 from pipeline.load.dataset import collate
 from pipeline.load.sampler import EpochSampler
+from tests.support.command_line import REPOSITORY
+from tests.support.console import check_out
 
 pytestmark = pytest.mark.filterwarnings("default")  # of other people's packages
 INSTALL = "pip install '.[trainers]'"
@@ -40,8 +43,7 @@ def plain_losses(cache: TensorCache) -> list[float]:
     return losses
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-def test_lightning_trains_to_the_same_losses(cache_path: Path, tmp_path: Path, workers: int) -> None:
+def lightning_module() -> Any:
     lightning: Any = pytest.importorskip("lightning", reason=INSTALL)
 
     class Module(lightning.LightningModule):  # type: ignore[misc]
@@ -62,26 +64,91 @@ def test_lightning_trains_to_the_same_losses(cache_path: Path, tmp_path: Path, w
         def configure_optimizers(self) -> torch.optim.Optimizer:
             return torch.optim.SGD(self.parameters(), lr=0.02, momentum=0.5)
 
-    cache = TensorCache(cache_path)
-    module = Module()
-    trainer = lightning.Trainer(
+    return Module()
+
+
+def lightning_trainer(folder: Path, **options: Any) -> Any:
+    lightning: Any = pytest.importorskip("lightning", reason=INSTALL)
+    return lightning.Trainer(
         max_epochs=EPOCHS,
         accelerator="cpu",
         logger=False,
-        enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
         num_sanity_val_steps=0,
-        default_root_dir=tmp_path,
+        default_root_dir=folder,
         log_every_n_steps=1,
+        **options,
     )
-    trainer.fit(
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_lightning_trains_to_the_same_losses(cache_path: Path, tmp_path: Path, workers: int) -> None:
+    cache, module = TensorCache(cache_path), lightning_module()
+    lightning_trainer(tmp_path, enable_checkpointing=False).fit(
         module,
         make_loader(cache, BATCH, shuffle=True, seed=5, workers=workers),
         make_loader(cache, BATCH, shuffle=False, workers=workers),
     )
     assert module.losses == pytest.approx(plain_losses(cache), abs=1e-6)
     assert module.seen == EPOCHS * cache.num_images
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_lightning_resumes_after_any_batch(cache_path: Path, tmp_path: Path, workers: int) -> None:
+    callbacks: Any = pytest.importorskip("lightning.pytorch.callbacks", reason=INSTALL)
+    cache, wanted = TensorCache(cache_path), plain_losses(TensorCache(cache_path))
+    every = callbacks.ModelCheckpoint(tmp_path, "{step}", every_n_train_steps=1, save_top_k=-1)
+    loaders = [make_loader(cache, BATCH, seed=5, workers=workers) for _ in range(len(wanted) + 1)]
+    lightning_trainer(tmp_path, callbacks=[every]).fit(lightning_module(), loaders[0])
+    for step in range(1, len(wanted)):
+        module = lightning_module()
+        trainer = lightning_trainer(tmp_path, enable_checkpointing=False)
+        trainer.fit(module, loaders[step], ckpt_path=tmp_path / f"step={step}.ckpt")
+        assert module.losses == pytest.approx(wanted[step:], abs=1e-6)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_accelerate_resumes_after_any_batch(cache_path: Path, tmp_path: Path, workers: int) -> None:
+    accelerate: Any = pytest.importorskip("accelerate", reason=INSTALL)
+    cache, wanted = TensorCache(cache_path), plain_losses(TensorCache(cache_path))
+
+    def losses(saved: int, stop: int) -> list[float]:
+        torch.manual_seed(0)
+        accelerator, network, found = accelerate.Accelerator(cpu=True), ModelNet(2, 64), list[float]()
+        network, optimizer = accelerator.prepare(network, torch.optim.SGD(network.parameters(), 0.02, 0.5))
+        loader: Any = make_loader(cache, BATCH, seed=5, workers=workers)
+        accelerator.register_for_checkpointing(loader)
+        if saved:
+            accelerator.load_state(tmp_path / str(saved))
+        for _ in range(loader.state_dict()["epoch"], EPOCHS):
+            for images, labels in loader:
+                loss = nn.functional.cross_entropy(network(images), labels)
+                optimizer.zero_grad()
+                accelerator.backward(loss)
+                optimizer.step()
+                found.append(loss.item())
+                if saved + len(found) == stop:
+                    accelerator.save_state(tmp_path / str(stop))
+                    return found
+        return found
+
+    for stop in range(1, len(wanted)):
+        assert losses(0, stop) + losses(stop, 0) == pytest.approx(wanted, abs=1e-6)
+
+
+@pytest.mark.parametrize("name", ["lightning", "accelerate"])
+def test_the_programs_of_the_documentation_run(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip(name, reason=INSTALL)
+    check_out(tmp_path / "checkout")
+    monkeypatch.chdir(tmp_path / "checkout")
+    page = (REPOSITORY / "docs" / "other-trainers.md").read_text("utf-8")
+    blocks = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    (code,) = (block for block in blocks if re.search(rf"^(import|from) {name}\b", block, re.MULTILINE))
+    program: dict[str, Any] = {"__name__": name}
+    exec(compile(code, "docs/other-trainers.md", "exec"), program)
+    assert (program["step"] if name == "accelerate" else program["trainer"].global_step) == 3 * 16
+    assert any(Path("checkpoints").iterdir())
 
 
 def test_lightnings_distributed_sampler_deals_every_image_once(cache_path: Path) -> None:
@@ -97,6 +164,10 @@ def test_lightnings_distributed_sampler_deals_every_image_once(cache_path: Path)
             sampler = distributed.DistributedSamplerWrapper(loader.sampler, num_replicas=2, rank=rank, shuffle=False)
             dealt = data._update_dataloader(loader, sampler)
             assert dealt.collate_fn is collate
+            assert dealt.state_dict() == {}  # the order is not ours
+            dealt.load_state_dict({})
+            with pytest.raises(ValueError, match="this one has images None, batch_size None"):
+                dealt.load_state_dict(loader.state_dict())  # type: ignore[attr-defined]
             sampler.set_epoch(epoch)
             loader.sampler.set_epoch(epoch)  # type: ignore[attr-defined]
             found += [image for images, _ in dealt for image in images]

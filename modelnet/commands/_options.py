@@ -90,6 +90,14 @@ ON = click.option(
 TRUST = click.option(
     "--trust-code", is_flag=True, help="Execute code that RUN brings and nobody here has trained with."
 )
+QUIET = click.option(
+    "-q",
+    "--quiet",
+    is_flag=True,
+    expose_value=False,  # `console.is_quiet` asks for it
+    callback=lambda ctx, option, value: ctx.meta.update(quiet=value),
+    help="Show no progress and no notes; warnings and the result stay.",
+)
 DEVICE = click.option("--device", default="auto", help="Device: auto, cpu, cuda or cuda:1.")
 
 

@@ -13,6 +13,7 @@ from modelnet.commands._options import (
     DEFAULT_CACHES,
     DONE_WITH_FAILURES,
     PATH,
+    QUIET,
     GroupedCommand,
     choice_options,
     example,
@@ -45,6 +46,7 @@ _shards = grouped("Shards")
 @_shards("--shard", metavar="I/K", help="Build only the one with this number of K, from 0: 3/64.")
 @_shards("--engine", type=click.Choice(["local", "dask"]), default="local", help="Who builds shards.")
 @_shards("--scheduler", metavar="ADDRESS", help="Of the Dask cluster: tcp://host:8786.")
+@QUIET
 def command(
     source: Path,
     classes: str | None,

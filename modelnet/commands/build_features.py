@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from modelnet.commands._options import DEVICE, PATH, example
+from modelnet.commands._options import DEVICE, PATH, QUIET, example
 from modelnet.commands.shared.console import Notes, progress_bar
 from modelnet.commands.shared.process import tell
 
@@ -23,6 +23,7 @@ from modelnet.commands.shared.process import tell
     "--out", type=PATH, help="The cache of features.  [default: data/features/<CACHE>-<MODEL>-<8 digits of SHA-256>.h5]"
 )
 @DEVICE
+@QUIET
 @click.option("--amp/--no-amp", default=False, show_default=True, help="Compute in bfloat16 where that is safe.")
 @click.option("--rebuild", is_flag=True, help="Compute every row anew.")
 @click.option("--wait", is_flag=True, help="Wait for another build of the same cache.")

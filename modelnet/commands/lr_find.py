@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from modelnet.commands._options import NO_SPLIT, PATH, GroupedCommand, example, training_options
+from modelnet.commands._options import NO_SPLIT, PATH, QUIET, GroupedCommand, example, training_options
 from modelnet.commands.option_groups.repeat import chosen_options, repeat_options
 from modelnet.commands.shared.console import Notes, output_errors, progress_bar
 from modelnet.commands.shared.process import tell
@@ -22,6 +22,7 @@ from pipeline.text import show_path
 @click.option("--out", type=PATH, help="Picture of the losses, a PNG.  [default: runs/<cache>-<model>-lr.png]")
 @NO_SPLIT
 @repeat_options
+@QUIET
 @click.pass_context
 def command(ctx: click.Context, /, out: Path | None, **_options: Any) -> None:
     """Train for a few epochs with each of many learning rates from 0.0001 to 1, and suggest one.

@@ -1,5 +1,7 @@
 """train: train a network, or many of them, on a cache."""
 
+import json
+import os
 import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from modelnet.commands._options import NO_SPLIT, PATH, TRUST, GroupedCommand, example, grouped, training_options
+from modelnet.commands._options import NO_SPLIT, PATH, QUIET, TRUST, GroupedCommand, example, grouped, training_options
 from modelnet.commands.option_groups.repeat import chosen_options, repeat_options, typed
 from modelnet.commands.report import write_report
-from modelnet.commands.shared.console import EpochLines, usage_errors
+from modelnet.commands.shared.console import EpochJson, EpochLines, usage_errors
 from modelnet.commands.shared.process import end, tell
 from modelnet.options import OPTIONS
 from modelnet.progress import Progress
@@ -42,6 +44,8 @@ _many = grouped("Many networks")
 @click.option("--resume", "run", type=PATH, metavar="RUN", help="Continue this run folder, or all of a group.csv.")
 @NO_SPLIT
 @TRUST
+@QUIET
+@click.option("--json", "as_json", is_flag=True, help="Print a line of JSON for each epoch, and one for the result.")
 @click.pass_context
 def command(
     ctx: click.Context,
@@ -53,6 +57,7 @@ def command(
     trust_code: bool,
     config: Path | None,
     source: Path | None,
+    as_json: bool,
     **_options: Any,
 ) -> None:
     """Train a network on a cache and keep the results in a new folder runs/<name>/.
@@ -69,7 +74,8 @@ def command(
     from modelnet.training.train import resume
 
     with training_process() as stop:
-        with join_ranks() as ranks, EpochLines() if ranks.is_main else Progress() as progress:
+        shown = EpochJson if as_json else EpochLines
+        with join_ranks() as ranks, shown() if ranks.is_main else Progress() as progress:
             if missing := missing_variables():
                 progress.warn(f"WORLD_SIZE is set and {', '.join(missing)} not: this process trains alone")
             process: dict[str, Any] = {"progress": progress, "stop": stop, "ranks": ranks}
@@ -82,7 +88,7 @@ def command(
                 go_on = resume_many if run.suffix == ".csv" else resume
                 result = go_on(run, trust_code=trust_code, **resume_options(ctx), **process)
             if ranks.is_main:
-                tell_result(result)
+                (tell_json if as_json else tell_result)(result)
         if result.interrupted:
             end(stop.exit_code)
 
@@ -131,6 +137,15 @@ def start(
         return train_many(chosen, many or [chosen.seed], data_seeds=orders, sweep=settings, **process)
 
 
+def tell_json(result: "TrainResult | SweepResult") -> None:
+    """Print a line of JSON: the folders, and the scores of a single run."""
+    from modelnet.sweep.result import SweepResult
+
+    runs, scores = (result.runs, None) if isinstance(result, SweepResult) else ([result.run], result.scores)
+    values = {"runs": list(map(os.fspath, runs)), "interrupted": result.interrupted}
+    tell(json.dumps(values | {"scores": None if scores is None else scores.to_dict()}))
+
+
 def tell_result(result: "TrainResult | SweepResult") -> None:
     """Print the results, or how to continue an interrupted training."""
     from modelnet.sweep.result import SweepResult
@@ -163,7 +178,7 @@ def resume_options(ctx: click.Context) -> dict[str, Any]:
     """Return the options typed beside --resume; the others are those of the run."""
     given = typed(ctx)
     free = [name for name in given if name in OPTIONS and OPTIONS[name].resumable]
-    if other := given.keys() - {*free, "run", "trust_code"}:
+    if other := given.keys() - {*free, "run", "trust_code", "quiet", "as_json"}:
         flags = ", ".join(sorted(given[name] for name in other))
         raise click.UsageError(f"--resume goes on with the run's own options; leave out {flags}")
     return {name: ctx.params[name] for name in free}

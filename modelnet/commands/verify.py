@@ -4,13 +4,14 @@ from pathlib import Path
 
 import click
 
-from modelnet.commands._options import CACHES, example, one_or_all
+from modelnet.commands._options import CACHES, QUIET, example, one_or_all
 from modelnet.commands.shared.console import progress_bar
 from modelnet.commands.shared.process import tell
 
 
 @click.command("verify", epilog=example("python cli.py verify data/cache/example.h5"))
 @CACHES
+@QUIET
 def command(cache: tuple[Path, ...]) -> None:
     """Check every row and table of CACHE against its checksum, and the HDF5 library's view against the header."""
     from pipeline.errors import CacheDamaged

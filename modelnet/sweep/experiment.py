@@ -17,7 +17,7 @@ from modelnet.progress import Progress
 from modelnet.runs.folder import RUNS, RunFolder
 from modelnet.runtime.interrupt import Stop
 from modelnet.runtime.ranks import Ranks
-from modelnet.sweep.grid import check, parse_seeds
+from modelnet.sweep.grid import all_folds, check, cross, parse_seeds
 from modelnet.sweep.group import Group
 from modelnet.sweep.result import SweepResult
 from modelnet.training.train import resumed_options
@@ -90,7 +90,8 @@ def read_experiment(path: Path, caches: Path) -> Experiment:
         if not re.fullmatch(r"[\w.+-]+", f"{name}-{side}"):
             raise OptionsError(_WHAT, path, f"{side!r} and {name!r} make no name of a folder", "Use letters and digits")
         options = _options({**common, **own}, path, side, caches)
-        sides[side] = _crossed(options, f"{name}-{side}", seeds, data_seeds)
+        options = replace(options, name=f"{name}-{side}")
+        sides[side] = cross(options, seeds, data_seeds, folds=all_folds(options))
     experiment = Experiment(path, name, sides)
     check(experiment.members)
     _refuse_equal_sides(experiment)
@@ -117,16 +118,6 @@ def _options(values: dict[str, Any], path: Path, side: str, caches: Path) -> Tra
         raise
     except ValueError as error:
         raise OptionsError(_WHAT, path, f"{side}: {error}") from error
-
-
-def _crossed(options: TrainOptions, name: str, seeds: list[int], data_seeds: list[int] | None) -> list[TrainOptions]:
-    if data_seeds is None:
-        return [replace(options, seed=seed, name=f"{name}-seed-{seed}") for seed in seeds]
-    return [
-        replace(options, seed=seed, data_seed=data_seed, name=f"{name}-data-seed-{data_seed}-seed-{seed}")
-        for data_seed in data_seeds
-        for seed in seeds
-    ]
 
 
 def _refuse_equal_sides(experiment: Experiment) -> None:

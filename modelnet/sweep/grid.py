@@ -7,8 +7,10 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from modelnet.data.split_table import read_split
 from modelnet.nets.registry import LINEAR, MODELNET
 from modelnet.options import OPTIONS, Scope, TrainOptions
+from modelnet.options.groups import ALL
 from modelnet.training.frozen_body import trains_head_alone
 from pipeline.errors import OptionsError
 
@@ -120,6 +122,11 @@ def cross(
             name = options.name and f"{options.name}-{suffix}"
             members.append(replace(options, **setting, fold=fold, data_seed=data_seed, seed=seed, name=name))
     return members
+
+
+def all_folds(options: TrainOptions) -> range:
+    """Return the folds of a split that are all trained on; none where one is, or where there is no split."""
+    return range(read_split(options.split).num_folds if options.split is not None and options.fold == ALL else 0)
 
 
 def check(members: Sequence[TrainOptions]) -> None:

@@ -8,15 +8,13 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from modelnet.data.split_table import read_split
 from modelnet.options import TrainOptions
-from modelnet.options.groups import ALL
 from modelnet.progress import Progress
 from modelnet.runs.code import allow
 from modelnet.runs.folder import RunFolder
 from modelnet.runtime.interrupt import Stop
 from modelnet.runtime.ranks import Ranks
-from modelnet.sweep.grid import Sweep, check, cross
+from modelnet.sweep.grid import Sweep, all_folds, check, cross
 from modelnet.sweep.group import Group
 from modelnet.sweep.result import SweepResult
 from modelnet.training.train import resumed_options
@@ -56,8 +54,7 @@ def train_many(
         As `train` otherwise; a network that diverges or runs out of memory ends alone.
     """
     progress, stop, ranks = progress or Progress(), stop or Stop(), ranks or Ranks()
-    folds = read_split(options.split).num_folds if options.split is not None and options.fold == ALL else 0
-    members = cross(options, seeds, data_seeds, sweep, range(folds))
+    members = cross(options, seeds, data_seeds, sweep, all_folds(options))
     check(members)
     for warning in members[0].idle:
         if all(warning in member.idle for member in members):  # another setting of the sweep may use it

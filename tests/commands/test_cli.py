@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import click
 import pytest
@@ -74,3 +75,25 @@ def test_h_is_help_and_no_command_shows_the_help_too(run_cli: RunCli) -> None:
 
 def test_the_version_is_told(run_cli: RunCli) -> None:
     assert re.fullmatch(r"modelnet, version \d+\.\d+.*\n", run_cli("--version").stdout)
+
+
+@pytest.mark.parametrize(
+    ("typed", "completed"),
+    [
+        ("modelnet lr-", "lr-find"),
+        ("modelnet train --momen", "--momentum"),
+        ("modelnet train --opt ad", "adam adamw"),
+    ],
+)
+def test_bash_completes_after_the_documented_line(typed: str, completed: str, tmp_path: Path) -> None:
+    line = next(line for line in (REPOSITORY / "docs/commands.md").read_text().splitlines() if line.startswith("eval"))
+    program = tmp_path / "modelnet"  # as pip makes it
+    program.write_text(f"#!{sys.executable}\nimport sys\nsys.path.insert(0, {str(REPOSITORY)!r})\n")
+    program.write_text(f"{program.read_text()}from cli import main\nsys.exit(main())\n")
+    program.chmod(0o755)
+    words = f"COMP_WORDS=({typed}); COMP_CWORD={typed.count(' ')}; _modelnet_completion modelnet"
+    script = f"{line}\n{words}\necho ${{COMPREPLY[@]}}"
+    environment = os.environ | {"PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"}
+    done = subprocess.run(["bash", "-c", script], env=environment, capture_output=True, text=True, timeout=60)
+
+    assert (done.stdout, done.stderr) == (f"{completed}\n", "")

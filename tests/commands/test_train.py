@@ -1,5 +1,6 @@
 """Run train (modelnet/commands/train.py, runtime/interrupt.py) in its own process: output, end, stop."""
 
+import json
 import os
 import re
 import signal
@@ -12,6 +13,8 @@ import pytest
 import torch
 
 from modelnet import TrainOptions, resume, train
+from modelnet.progress import EpochRow
+from modelnet.runs.folder import RunFolder
 from tests.support.command_line import REPOSITORY, RunCli, start_training, wait_for_epochs
 
 ENDLESS = ("--batch-size", "1", "--epochs", "1000000", "--name", "r", "--threads", "1")
@@ -115,3 +118,22 @@ def test_a_killed_run_resumes_to_the_same_losses(
 
     assert len(resumed.rows) == epochs
     assert [row.train_loss for row in resumed.rows] == [row.train_loss for row in whole.rows]
+
+
+def test_json_is_a_line_an_epoch_and_one_for_the_result(cache_path: Path, tmp_path: Path, run_cli: RunCli) -> None:
+    options = ("--cache", cache_path, "--val", cache_path, "--epochs", "2", "--name", "r", "--threads", "1")
+    ended = run_cli("train", *options, "--json", "--quiet")
+    assert (ended.code, [line for line in ended.stderr.splitlines() if not line.startswith("warning: ")]) == (0, [])
+    begun, *epochs, result = map(json.loads, ended.stdout.splitlines())
+
+    assert begun == {"run": "runs/r"}
+    assert [EpochRow(**row) for row in epochs] == RunFolder(tmp_path / "runs/r").read_metrics()
+    assert result["runs"] == ["runs/r"] and not result["interrupted"]
+    assert result["scores"] == json.loads((tmp_path / "runs/r/scores.json").read_text())
+
+
+def test_quiet_leaves_results_and_warnings(cache_path: Path, run_cli: RunCli) -> None:
+    ended = run_cli("train", "--cache", cache_path, "--epochs", "1", "--mixup-alpha", "0.5", "-q", "--name", "r")
+
+    assert ended.stderr == "warning: --mixup-alpha 0.5 changes nothing without --augment mixup\n"
+    assert ended.stdout == "loss curve: runs/r/loss.png\nreport: runs/r/report.html\n"

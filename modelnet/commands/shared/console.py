@@ -1,9 +1,12 @@
 """What commands write: results on stdout; notes, warnings and progress on stderr."""
 
+import json
+import os
 import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Self
 
@@ -16,11 +19,12 @@ from pipeline.text import show_path
 
 
 class Notes(Progress):
-    """Prints notes and warnings on stderr."""
+    """Prints notes and warnings on stderr; with --quiet, warnings alone."""
 
     def note(self, text: str) -> None:
         """Print a note."""
-        self._echo(text, err=True)
+        if not is_quiet():
+            self._echo(text, err=True)
 
     def warn(self, text: str) -> None:
         """Print a warning."""
@@ -38,7 +42,7 @@ class EpochLines(Notes):
 
         shape = "{percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt} images, {rate_fmt}, {remaining} left, ends {eta:%H:%M}"
         look: dict[str, Any] = {"unit": " images", "bar_format": shape, "dynamic_ncols": True, "leave": False}
-        self._bar = tqdm(disable=not sys.stderr.isatty(), delay=0.1, **look)
+        self._bar = tqdm(disable=is_quiet() or not sys.stderr.isatty(), delay=0.1, **look)
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -46,8 +50,9 @@ class EpochLines(Notes):
 
     def started(self, run: Path, images: int, done: int) -> None:
         """Print the run folder and what the numbers mean; start the bar."""
-        self._echo(f"run folder: {show_path(run)}")
-        self._echo("training loss and accuracy are averages over the epoch, taken before each step")
+        if not is_quiet():
+            self._echo(f"run folder: {show_path(run)}")
+            self._echo("training loss and accuracy are averages over the epoch, taken before each step")
         self._bar.initial = done
         self._bar.reset(images)
         self._bar.update(done)
@@ -58,6 +63,8 @@ class EpochLines(Notes):
 
     def epoch(self, row: EpochRow, epochs: int) -> None:
         """Print the line of an epoch."""
+        if is_quiet():
+            return
         parts = [f"training loss {row.train_loss:.4f}, accuracy {row.train_acc:.1%}"]
         if row.val_loss is not None:
             parts.append(f"validation loss {row.val_loss:.4f}, accuracy {row.val_acc:.1%}")
@@ -67,6 +74,24 @@ class EpochLines(Notes):
     def _echo(self, text: str, err: bool = False) -> None:
         with self._bar.external_write_mode(file=sys.stderr if err else sys.stdout):
             tell(text, err)
+
+
+class EpochJson(EpochLines):
+    """Prints a line of JSON an epoch, with the columns of metrics.csv."""
+
+    def started(self, run: Path, images: int, done: int) -> None:
+        """Print the run folder."""
+        tell(json.dumps({"run": os.fspath(run)}))
+
+    def epoch(self, row: EpochRow, epochs: int) -> None:
+        """Print the line of an epoch."""
+        tell(json.dumps(asdict(row)))
+
+
+def is_quiet() -> bool:
+    """Say whether the command was given --quiet."""
+    context = click.get_current_context(silent=True)
+    return context is not None and bool(context.meta.get("quiet"))
 
 
 @contextmanager
@@ -100,7 +125,7 @@ def progress_bar(what: str, unit: str) -> Iterator[Any]:
     """Yield a callback (done, total) that draws a bar on stderr, where that is a terminal."""
     from tqdm import tqdm
 
-    bar = tqdm(desc=what, unit=unit, disable=not sys.stderr.isatty(), dynamic_ncols=True, leave=False)
+    bar = tqdm(desc=what, unit=unit, disable=is_quiet() or not sys.stderr.isatty(), dynamic_ncols=True, leave=False)
 
     def show(done: int, total: int) -> None:
         bar.total = total

@@ -5,15 +5,16 @@ from pathlib import Path
 
 import click
 
-from modelnet.commands._options import DEFAULT_CACHES, PATH, example
+from modelnet.commands._options import DEFAULT_CACHES, PATH, QUIET, example
 from modelnet.commands.report import write_report
-from modelnet.commands.shared.console import EpochLines
+from modelnet.commands.shared.console import EpochLines, Notes
 from modelnet.commands.shared.process import end, tell
 from modelnet.commands.train import training_process
 
 
 @click.command("experiment", epilog=example("python cli.py experiment rates.toml"))
 @click.argument("file", type=PATH)
+@QUIET
 @click.option("--json", "as_json", is_flag=True, help="Print the comparison as JSON for scripts.")
 def command(file: Path, as_json: bool) -> None:
     """Train the sides that FILE describes, each with the same seeds; compare them, and write a report.
@@ -29,7 +30,7 @@ def command(file: Path, as_json: bool) -> None:
     from pipeline.errors import TrainingDiverged
 
     experiment = read_experiment(file, DEFAULT_CACHES)
-    with training_process() as stop, EpochLines() as progress:
+    with training_process() as stop, (Notes if as_json else EpochLines)() as progress:
         result = train_experiment(experiment, progress, stop)
         if result is not None and result.interrupted:
             tell(f"stopped and saved. Continue with: python cli.py experiment {shlex.quote(str(file))}", err=True)

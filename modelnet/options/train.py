@@ -175,7 +175,7 @@ class TrainOptions(Output, Device, Augmentation, Optimization, Network, Data):  
 
     def command(self) -> str:
         """Return the command that trains once more with these options, in a new folder; defaults are written out."""
-        words = ["python", "cli.py", "train", *(["--no-split"] if self.split is None else [])]
+        words = ["python", "cli.py", "train"]
         for name, value in (self.to_dict() | {"lr": self.learning_rate, "name": None}).items():
             flag = OPTIONS[name].flag
             if isinstance(value, bool):
@@ -183,6 +183,7 @@ class TrainOptions(Output, Device, Augmentation, Optimization, Network, Data):  
             elif value is not None:
                 for one in value if isinstance(value, list) else [value]:
                     words += [flag, str(one)]
+        words += ["--no-split"] if self.split is None else []  # one may lie beside the cache by then
         return shlex.join(words)
 
 

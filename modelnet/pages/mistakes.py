@@ -38,6 +38,7 @@ class Mistake:
         predicted: the wrong class that was said most often.
         runs: that got it wrong.
         p_predicted, p_true: means over these runs.
+        judges: number of runs that validated on it; of a split's folds one in each seed.
     """
 
     image: ImageKey
@@ -45,17 +46,20 @@ class Mistake:
     runs: int
     p_predicted: float
     p_true: float
+    judges: int
 
 
 def find_mistakes(runs: Iterable[Sequence[Prediction]]) -> list[Mistake]:
     """Return the wrongly predicted images: those wrong in most runs first, then the most confident.
 
     Args:
-        runs: what each says of the same images.
+        runs: what each says of its images.
     """
+    judges = Counter[ImageKey]()
     wrong: dict[ImageKey, list[Prediction]] = defaultdict(list)
     for predictions in runs:
         for prediction in predictions:
+            judges[ImageKey(prediction.class_id, prediction.file)] += 1
             if not prediction.correct:
                 wrong[ImageKey(prediction.class_id, prediction.file)].append(prediction)
     mistakes = [
@@ -65,6 +69,7 @@ def find_mistakes(runs: Iterable[Sequence[Prediction]]) -> list[Mistake]:
             len(answers),
             sum(p.p_predicted for p in answers) / len(answers),
             sum(p.p_true for p in answers) / len(answers),
+            judges[image],
         )
         for image, answers in wrong.items()
     ]

@@ -83,7 +83,8 @@ def _about(report: Report) -> str:
         return f"{many} in {len(report.groups)} groups; the runs of a group differ only in their seeds."
     val = sum(run.val_counts or [])
     validated = f", validated on {val:,}" if val else ""
-    seeds = ", which differ only in their seeds" if len(report.runs) > 1 else ""
+    folds = len({run.options.fold for run in report.runs}) > 1
+    seeds = f", which differ only in their seeds{' and folds' * folds}" if len(report.runs) > 1 else ""
     return f"{many} of {show_path(run.options.model)}{seeds}, trained on {images}{validated}."
 
 
@@ -110,8 +111,7 @@ def _curves(report: Report) -> list[Curve]:
 
 def _picture(report: Report, mistake: Mistake) -> Picture:
     classes = report.runs[0].classes
-    runs = sum(bool(run.predictions) for run in report.runs)
-    often = f"wrong in {mistake.runs} of {runs} runs, " if runs > 1 else ""
+    often = f"wrong in {mistake.runs} of {mistake.judges} runs, " if len(report.runs) > 1 else ""
     said = classes.get(mistake.predicted, show_path(mistake.predicted))
     return _pictured(report, mistake.image, said, f"{often}{_sure(mistake.p_predicted)}")
 

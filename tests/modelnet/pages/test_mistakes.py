@@ -31,9 +31,9 @@ def test_mistakes_of_most_runs_come_first_and_of_these_the_surest() -> None:
 
     assert mistakes[0].p_predicted == pytest.approx(0.7) and mistakes[0].p_true == pytest.approx(0.3)
     assert [replace(mistakes[0], p_predicted=0.7, p_true=0.3), *mistakes[1:]] == [
-        Mistake(ImageKey("1", "a"), "3", 3, 0.7, 0.3),
-        Mistake(ImageKey("1", "b"), "2", 1, 0.99, 0.01),
-        Mistake(ImageKey("2", "a"), "1", 1, 0.75, 0.25),
+        Mistake(ImageKey("1", "a"), "3", 3, 0.7, 0.3, 3),
+        Mistake(ImageKey("1", "b"), "2", 1, 0.99, 0.01, 3),
+        Mistake(ImageKey("2", "a"), "1", 1, 0.75, 0.25, 3),
     ]
 
 

@@ -71,7 +71,7 @@ def command(
 
     SOURCE may also be a tar or zip of class folders, ImageNet's tar of a tar per class, a folder of such archives, or
     of WebDataset shards; nothing is unpacked. A folder within an archive is written photos.zip/train. The classes may
-    be in a table: --table, Kaggle's train.csv, Hugging Face's metadata.csv.
+    be in a table: --table, Kaggle's train.csv, Hugging Face's metadata.csv or Parquet files (data/train).
 
     A cache that is up to date is left alone; otherwise only what changed is decoded, and an interrupted build goes
     on where it stopped. How images are prepared (--size to --scaled-decode) stays as in the cache that is there, but
@@ -139,6 +139,8 @@ def cluster(scheduler: str | None) -> Iterator[Any]:
 def default_cache(source: Path) -> Path:
     """Name the cache of a source: its own name, with its parent's for train, val and test."""
     place = Path(os.path.normpath(source.absolute()))
-    own, parent = (re.sub(r"\.(tar|zip)$", "", name, flags=re.IGNORECASE) for name in (place.name, place.parent.name))
+    own, parent = (
+        re.sub(r"\.(tar|zip|parquet)$", "", name, flags=re.IGNORECASE) for name in (place.name, place.parent.name)
+    )
     name = f"{parent}-{own}" if own in ("train", "val", "test") else own
     return DEFAULT_CACHES / f"{name or 'cache'}.h5"

@@ -7,7 +7,8 @@ import stat
 import time
 from typing import NamedTuple
 
-from pipeline.errors import StorageError
+from pipeline.errors import StorageError, TableDamaged
+from pipeline.source.tables.parquet_images import ImageRow, image_bytes
 from pipeline.source.zip import unpack, zip_data_start
 from pipeline.system import files
 from pipeline.text import show_path
@@ -37,19 +38,20 @@ _SETTLES_NS = 2 * 10**9  # a recently changed file may change again within one t
 
 
 TAR = -1  # the method of a member of a tar; a zip's methods are numbers from 0, or `zip.ENCRYPTED`
+PARQUET = -3  # that of an image in a row of a Parquet file
 
 
 class Member(NamedTuple):
-    """An image within an archive: a range of its bytes.
+    """An image within an archive: a range of its bytes. Or one in a Parquet file: offset, packed and crc say its row.
 
     Attributes:
         archive: path of the outermost archive.
         archive_stat: of it, when its members were listed.
-        offset: of the image's first byte in a tar; of the member's local header in a zip.
-        packed: bytes that the image takes there.
-        size: bytes of the image.
-        method: `TAR`, or how a zip packs it.
-        crc: CRC-32 of the image; 0 in a tar, which has none.
+        offset: of the image's first byte in a tar; of the member's local header in a zip; the row in a Parquet file.
+        packed: bytes that the image takes there; the row group.
+        size: bytes of the image; 0 in a Parquet file, which does not tell.
+        method: `TAR`, `PARQUET`, or how a zip packs it.
+        crc: CRC-32 of the image; 0 in a tar, which has none; the row within its row group.
     """
 
     archive: bytes
@@ -97,7 +99,8 @@ def read_image(location: Location) -> tuple[bytes, Stat]:
 def show_location(location: Location) -> str:
     """Return the location of an image as text."""
     if isinstance(location, Member):
-        return f"{show_path(location.archive)}, byte {location.offset}"
+        unit, number = ("row", location.offset + 1) if location.method == PARQUET else ("byte", location.offset)
+        return f"{show_path(location.archive)}, {unit} {number}"
     return show_path(location)
 
 
@@ -133,6 +136,9 @@ def _read_member(member: Member) -> tuple[bytes, Stat]:
     if max(member.size, member.packed) > MAX_FILE_BYTES:
         raise OSError(errno.EFBIG, f"{member.size} bytes; at most {MAX_FILE_BYTES} are read")
     fd = reopen_archive(member.archive, member.archive_stat)
+    if member.method == PARQUET:
+        os.close(fd)
+        return _read_row(member)
     try:
         start = member.offset if member.method == TAR else zip_data_start(fd, member.offset)
         stored = b"" if start is None else files.read_at(fd, member.packed, start)
@@ -150,6 +156,17 @@ def _read_member(member: Member) -> tuple[bytes, Stat]:
         return unpack(stored, member.method, member.size, member.crc), found
     except ValueError as error:
         raise Damaged(str(error), stored, found) from error
+
+
+def _read_row(member: Member) -> tuple[bytes, Stat]:
+    found = _settled(member.archive_stat._replace(size=member.size))
+    try:
+        data = image_bytes(member.archive, member.archive_stat, ImageRow(member.packed, member.crc))
+    except TableDamaged as error:
+        raise Damaged(f"not in the Parquet file: {error.reason}", b"", found) from error
+    if data is None:
+        raise Damaged("no bytes in the Parquet file", b"", found)
+    return data, found
 
 
 def reopen_archive(path: bytes, listed: Stat) -> int:

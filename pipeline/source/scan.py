@@ -22,6 +22,7 @@ from pipeline.source.kinds.class_archives import CLASS_ARCHIVES, ONE_CLASS
 from pipeline.source.kinds.class_folders import CLASS_FOLDERS
 from pipeline.source.kinds.imagenet import KAGGLE, VALIDATION, class_folders_in
 from pipeline.source.kinds.label_table import LABEL_TABLE, LABELLED_IMAGES, NAMED_TABLE
+from pipeline.source.kinds.parquet_images import PARQUET_IMAGES, collect_files, parquet_files
 from pipeline.source.kinds.webdataset import CAPTIONED_SAMPLES, LABELLED_SAMPLES
 from pipeline.source.manifest import Manifest
 from pipeline.source.selection import Choice, choose, merge_classes, refuse_missing
@@ -33,6 +34,7 @@ KINDS = (
     CAPTIONED_SAMPLES,
     KAGGLE,
     VALIDATION,
+    PARQUET_IMAGES,
     LABELLED_IMAGES,
     LABEL_TABLE,
     ONE_CLASS,
@@ -69,6 +71,9 @@ def scan_source(source: Path, output: Path | None = None, choice: Choice | None 
 
 def _collect_all(source: Path, output: Path | None, collected: Collected, labels: Labels) -> Path:
     """List a source; return the folder that paths of its images start from, or the archive."""
+    if files := parquet_files(source):
+        collect_files(files, collected, labels)
+        return source if source.exists() else source.parent
     root, inside = _find(source)
     if root.is_dir():
         root, collected.around = (root, []) if labels.table else class_folders_in(root)

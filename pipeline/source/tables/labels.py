@@ -38,13 +38,23 @@ def read_labels(labels: Labels, path: Path, content: bytes | None = None) -> Col
         SourceError, AccessDenied: as `read_column`.
     """
     column = read_column(path, labels.label_column, labels.file_column, content=content)
+    check_labels(column)
+    return column
+
+
+def check_labels(column: Column) -> None:
+    """Refuse labels that are missing, or that no class can be called.
+
+    Raises:
+        TableDamaged: names file and row.
+    """
     for text in column.texts:
         if why := _refused(text, column.texts):
             row = int(column.rows_of(text)[0])
             key = column.keys[row].decode(errors="replace")
             advice = "Fill the cell, or take the row out" if not text else "Write all labels alike, as UTF-8 text"
-            column.table.refuse(column.numbers[row], f"the {column.name} of {printable(key)} {why}", advice)
-    return column
+            of_image = f" of {printable(key)}" if key else ""
+            column.table.refuse(column.numbers[row], f"the {column.name}{of_image} {why}", advice)
 
 
 def _refused(text: str, texts: list[str]) -> str:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from io import BytesIO
 from itertools import count
 from pathlib import Path
@@ -40,23 +41,38 @@ def open_parquet(path: Path, content: bytes | None = None) -> Table:
     return Table(path, columns, "row", read)
 
 
-def parquet_file(path: Path, content: bytes | None = None) -> "ParquetFile":
-    """Open a Parquet file.
+def parquet_file(path: Path, content: bytes | None = None, **options: Any) -> "ParquetFile":
+    """Open a Parquet file, with options of `pyarrow.parquet.ParquetFile`.
 
     Raises:
         SourceError: pyarrow is not installed.
         TableDamaged: it is no Parquet file, or a damaged one.
     """
     try:
-        from pyarrow import ArrowException
         from pyarrow.parquet import ParquetFile
     except ImportError as error:
         advice = how_to_install("parquet")
         raise SourceError(WHAT, path, "Parquet needs the package pyarrow", advice) from error
+    with damage(path, "no whole Parquet file"):
+        return ParquetFile(path if content is None else BytesIO(content), **options)
+    raise AssertionError  # `damage` raises
+
+
+@contextmanager
+def damage(path: Path, what: str = "damaged") -> Iterator[None]:
+    """Turn the exceptions of pyarrow into an error that names the file.
+
+    Raises:
+        TableDamaged: says what it is.
+    """
+    from pyarrow import ArrowException
+
     try:
-        return ParquetFile(path if content is None else BytesIO(content))
-    except ArrowException as error:
-        raise TableDamaged(WHAT, path, f"it is no whole Parquet file ({_line(error)})") from error
+        yield
+    except (ArrowException, OSError) as error:
+        if isinstance(error, FileNotFoundError | PermissionError):
+            raise
+        raise TableDamaged(WHAT, path, f"it is {what} ({str(error).partition(chr(10))[0]})") from error
 
 
 def class_labels(file: "ParquetFile") -> dict[str, list[str]]:
@@ -78,14 +94,6 @@ def _class_name(names: list[str], code: Any) -> Any:
 
 def _batches(path: Path, names: list[str], content: bytes | None) -> Iterator[list[list[Any]]]:
     """Yield the cells of some rows, a list a column."""
-    from pyarrow import ArrowException
-
-    try:
+    with damage(path):
         for batch in parquet_file(path, content).iter_batches(_AT_ONCE, columns=list(dict.fromkeys(names))):
             yield [batch.column(name).to_pylist() for name in names]
-    except (ArrowException, OSError) as error:
-        raise TableDamaged(WHAT, path, f"it is damaged ({_line(error)})") from error
-
-
-def _line(error: BaseException) -> str:
-    return str(error).partition("\n")[0]

@@ -30,7 +30,7 @@ FIVE_POINTS = FoldWorld(400, 5, 4, 20, 20, 1.2, 0.38, 1.0)
 def test_equal_options_over_five_folds_rarely_differ(
     world: str, seeds: int, count: Count, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    rng, times = np.random.default_rng(0), count(400, 20)
+    rng, times = np.random.default_rng(0), count(1000, 20)
     claims = np.zeros(2)
     for _ in range(times):
         sides = draw_folds(rng, FoldWorld(seeds=seeds, **NULLS[world]))  # type: ignore[arg-type]
@@ -40,7 +40,7 @@ def test_equal_options_over_five_folds_rarely_differ(
             f"\n5 folds × {seeds} seeds, {world}: {claims[0] / times:.1%} claims; "
             f"as single runs {claims[1] / times:.1%}"
         )
-    assert claims[0] / times <= 0.08 + 2 * np.sqrt(0.08 * 0.92 / times) * (times < 400)
+    assert claims[0] / times <= 0.08 + 2 * np.sqrt(0.08 * 0.92 / times) * (times < 1000)
 
 
 def test_five_points_on_400_images_are_found(count: Count, capsys: pytest.CaptureFixture[str]) -> None:

@@ -45,6 +45,14 @@ def counted(count: int, noun: str, many: str = "") -> str:
     return f"{count:,} {noun if count == 1 else many or f'{noun}s'}"
 
 
+def show_age(seconds: float) -> str:
+    """Return an age in its largest unit: "3 days"."""
+    for unit, name in ((86_400, "day"), (3_600, "hour"), (60, "minute")):
+        if count := int(seconds // unit):
+            return f"{count} {name}{'' if count == 1 else 's'}"
+    return "just now"
+
+
 def shorten(entries: Sequence[str], shown: int = SHOWN, count: int | None = None) -> str:
     """Join the first entries with commas, and count the others: "a, b and 3 more"; `count` is that of all."""
     rest = (len(entries) if count is None else count) - shown

@@ -2,7 +2,17 @@
 
 import pytest
 
-from pipeline.text import align, first_lines, printable, shorten, show_bytes, show_path, show_rate, titled_lines
+from pipeline.text import (
+    align,
+    first_lines,
+    printable,
+    shorten,
+    show_age,
+    show_bytes,
+    show_path,
+    show_rate,
+    titled_lines,
+)
 
 
 @pytest.mark.parametrize(("text", "shown"), [("a b", "a b"), ("a\nb", r"'a\nb'"), ("\udcff", r"'\udcff'")])
@@ -40,3 +50,11 @@ def test_columns_are_as_wide_as_their_widest_cell() -> None:
     rows = [("class", "", "images"), ("a", "", "10"), ("b", "", "9")]
     assert align(rows) == ["class  images", "a          10", "b           9"]
     assert align(rows, left=(2,), gap=" ") == ["class images", "    a 10", "    b 9"]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "age"),
+    [(0, "just now"), (59, "just now"), (60, "1 minute"), (7_199, "1 hour"), (7_200, "2 hours"), (86_400, "1 day")],
+)
+def test_an_age_is_told_in_its_largest_unit(seconds: float, age: str) -> None:
+    assert show_age(seconds) == age

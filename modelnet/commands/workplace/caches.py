@@ -1,0 +1,28 @@
+"""caches: list caches with their size, age and the runs that used them."""
+
+from pathlib import Path
+
+import click
+
+from modelnet.commands._options import DEFAULT_CACHES, PATH, example
+from modelnet.commands.shared.process import tell
+
+FEATURES = Path("data/features")  # where build-features writes
+
+
+@click.command("caches", epilog=example("python cli.py caches"))
+@click.argument("folders", nargs=-1, type=PATH, metavar="[FOLDER...]")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts, with all runs.")
+def command(folders: tuple[Path, ...], as_json: bool) -> None:
+    """List the caches in FOLDER, without one in data/cache/ and data/features/: images, size, age.
+
+    The runs in runs/ that used a cache are known by its fingerprint, so also after it was moved or renamed. A cache
+    without runs may be deleted, if its source is still there.
+    """
+    import json
+
+    from modelnet.pages.cache_list import caches_table, list_caches
+    from modelnet.runs.folder import RUNS
+
+    listed = list_caches(folders or (DEFAULT_CACHES, FEATURES), RUNS)
+    tell(json.dumps([cache.to_dict() for cache in listed], indent=2) if as_json else caches_table(listed))

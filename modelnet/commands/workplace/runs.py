@@ -1,0 +1,27 @@
+"""runs: list runs with their state, result and differing options."""
+
+from pathlib import Path
+
+import click
+
+from modelnet.commands._options import PATH, example
+from modelnet.commands.report import named_runs
+from modelnet.commands.shared.process import tell
+
+
+@click.command("runs", epilog=example("python cli.py runs"))
+@click.argument("runs", nargs=-1, type=PATH, metavar="[RUN...]")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts, with the options that differ.")
+def command(runs: tuple[Path, ...], as_json: bool) -> None:
+    """List runs, without RUN all in runs/: state, epochs, validation accuracy with its interval, and their options.
+
+    Of the options, only those in which the listed runs differ are shown, where they are not at their defaults. A
+    group.csv names all runs of a sweep.
+    """
+    import json
+
+    from modelnet.pages.run_list import list_runs, runs_in, runs_table
+    from modelnet.runs.folder import RUNS
+
+    listed = list_runs(named_runs(runs) if runs else runs_in(RUNS))
+    tell(json.dumps([run.to_dict() for run in listed], indent=2) if as_json else runs_table(listed))

@@ -59,16 +59,15 @@ def command(
     added images may move others.
     """
     from modelnet.data.folds import class_warnings, divide, fold_table, group_lines, near_warnings, size_notes
-    from modelnet.data.groups import group_images, groups_by_pattern, groups_by_table, near_copies
+    from modelnet.data.groups import group_images, groups_by_pattern, groups_by_table, near_copies, open_to_divide
     from modelnet.data.split_table import split_of, split_path, write_split
     from pipeline.errors import OutputError
-    from pipeline.format.sharded import open_reader
     from pipeline.system.files import check_can_publish
     from pipeline.text import show_path
 
     notes = Notes()
     named = [_file_and_column(text) for text in tables]
-    reader = open_reader(cache)
+    reader = open_to_divide(cache)
     path = out or split_path(reader.path)
     if path.suffix.lower() != ".csv":
         raise click.UsageError(f"--out is a .csv file, not {show_path(path)}")

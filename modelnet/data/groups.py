@@ -12,10 +12,12 @@ from numpy.typing import NDArray
 from modelnet.data.split_table import image_names
 from pipeline.errors import OptionsError, SourceError
 from pipeline.format.duplicates import near_edges
-from pipeline.format.sharded import Reader
+from pipeline.format.header import describe_shard
+from pipeline.format.paths import base_path
+from pipeline.format.sharded import Reader, ShardedReader, open_reader
 from pipeline.format.tables import blank_images
 from pipeline.source.tables.match import values_of_cache
-from pipeline.text import counted
+from pipeline.text import counted, show_path
 
 _CROWD = 4096  # hashes that share a band of bits are compared one by one up to here: faster than to divide them
 _MOST_EDGES = 4_000_000  # that are kept before they are merged
@@ -57,6 +59,21 @@ class Groups:
 
     def __len__(self) -> int:
         return len(self.sizes)
+
+
+def open_to_divide(path: Path) -> Reader:
+    """Open a cache, or all shards of one.
+
+    Raises:
+        OptionsError: it is one shard of several, so copies of its images may be in the others.
+        CacheError: the cache cannot be used.
+    """
+    reader = open_reader(path)
+    shard = None if isinstance(reader, ShardedReader) else reader.header.shard
+    if shard is not None and shard.count > 1:
+        whole = f"Give all of them: {show_path(base_path(reader.path))}"
+        raise OptionsError("a part of a cache is not divided", reader.path, f"it is {describe_shard(shard)}", whole)
+    return reader
 
 
 def groups_by_table(reader: Reader, path: Path, column: str) -> NamedGroups:

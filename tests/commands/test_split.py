@@ -86,6 +86,9 @@ def test_shards_have_the_split_of_a_whole_cache(folder: Path, tmp_path: Path, ru
     assert (tmp_path / "c.csv").read_bytes() == (tmp_path / "set.csv").read_bytes()
     assert run_cli("split", folder / "set.h5").code == 0
     assert (folder / "set-split.csv").exists()
+    alone = run_cli("split", folder / "set-00001-of-00003.h5", "--out", "alone.csv")
+    assert alone.code == 2
+    assert f"it is shard 1 of 3. Give all of them: {folder / 'set.h5'}" in alone.stderr
 
 
 @pytest.mark.parametrize(

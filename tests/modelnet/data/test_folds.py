@@ -13,6 +13,7 @@ from modelnet.data.groups import Groups
 from modelnet.data.split_table import TEST
 from pipeline.errors import OptionsError, SourceError
 from pipeline.format.sharded import Reader
+from tests.support.planted_copies import WAYS, split_a_random_tree
 
 
 class Labels:
@@ -124,3 +125,13 @@ def test_folds_of_very_different_sizes_are_noted() -> None:
         "the folds have 4 to 9 images; --stratify makes them more alike"
     ]
     assert size_notes(np.array([0] * 9 + [1] * 5)) == []
+
+
+@pytest.mark.parametrize("number", range(3))
+def test_planted_groups_and_exact_copies_of_random_trees_never_straddle(number: int, tmp_path: Path) -> None:
+    """A handful of the thousand trees of tests/soak/test_splits.py."""
+    trial = split_a_random_tree(tmp_path, number)
+    assert trial.straddling == []
+    assert len(trial.splits) == 3 and trial.patients > 10 and trial.exact
+    torn = {way: sum(fold_of[a] != fold_of[b] for a, b, _ in trial.near) for way, fold_of in trial.splits.items()}
+    assert torn[WAYS[0]] < torn[WAYS[1]] / 2

@@ -1,6 +1,6 @@
 """Compare runs on the same validation images: which options differ, and can luck explain the difference?"""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +12,10 @@ from modelnet.compare.statistics import Values, compare_accuracies, compare_loss
 from modelnet.runs.tables import Prediction
 from pipeline.errors import OptionsError
 
+Labels = Callable[[list[list[Path]]], list[str]]
 
-def compare_runs(runs: Sequence[Path], answers: Answers | None = None) -> Comparison:
+
+def compare_runs(runs: Sequence[Path], answers: Answers | None = None, labels: Labels | None = None) -> Comparison:
     """Compare runs. Those whose options differ only in seed and data seed form one side.
 
     If there are two runs, and they differ only in their seeds, they are compared with each other. The networks that a
@@ -22,12 +24,13 @@ def compare_runs(runs: Sequence[Path], answers: Answers | None = None) -> Compar
     Args:
         runs: at least two run folders.
         answers: what each says of test images, which are compared instead of the validation images.
+        labels: names the sides, given the folders of each; None: A, B, ...
 
     Raises:
         RunError: a run does not exist or has not ended, has no validation images, or has others than the first.
         OptionsError: there are fewer than two runs, or one is given twice.
     """
-    return _compare(_by_kind(with_all_folds([load_all(runs, answers)], answers)[0]), answers)
+    return _compare(_by_kind(with_all_folds([load_all(runs, answers)], answers)[0]), answers, labels)
 
 
 def compare_groups(groups: Sequence[Sequence[Path]], answers: Answers | None = None) -> Comparison:
@@ -54,11 +57,13 @@ def _by_kind(runs: list[Run]) -> list[list[Run]]:
     return [[run] for run in runs] if len(runs) == 2 else list(kinds.values())
 
 
-def _compare(groups: list[list[Run]], answers: Answers | None) -> Comparison:
+def _compare(groups: list[list[Run]], answers: Answers | None, labels: Labels | None = None) -> Comparison:
     for group in groups:
         group.sort(key=lambda run: run.seeds)
         check_seeds(group)
-    sides = [_side(label_of(i), group) for i, group in enumerate(groups)]
+    paths = [[path for run in group for path in run.paths] for group in groups]
+    names = [label_of(i) for i in range(len(groups))] if labels is None else labels(paths)
+    sides = [_side(name, group) for name, group in zip(names, groups, strict=True)]
     folds = 1 if answers is not None else len(groups[0][0].paths)
     pairs, notes, kind = (
         _pairs(sides, groups, folds),

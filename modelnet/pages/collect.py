@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from modelnet.compare.compare import compare_runs, label_of
+from modelnet.compare.compare import compare_runs
 from modelnet.compare.result import Comparison, Flip
 from modelnet.eval.scores import ClassScore, class_scores
 from modelnet.pages.mistakes import ImageKey, Mistake, Pictures, find_mistakes, read_pictures
+from modelnet.pages.names import group_names
 from modelnet.pages.run import Run, class_after_class
 from pipeline.errors import OptionsError, RunError
 from pipeline.text import shorten, show_path
@@ -21,7 +22,7 @@ class Group:
     """Runs that differ in their seeds alone; often just one.
 
     Attributes:
-        label: "A", "B", ...; empty where there is one group.
+        label: "lr=0.1", "lr=0.2", ... or "A", "B", ...; empty where there is one group.
         runs: at least one.
     """
 
@@ -129,19 +130,23 @@ def _compared(runs: Sequence[Run], notes: list[str]) -> tuple[list[Group], Compa
     left_out = [run for run in runs if not run.is_comparable]
     if len(groups) < 2:
         return groups, None
+    rest = [group.runs for group in group_runs(left_out)]
+    by_path = {run.path: run for run in runs}
+
+    def labels(sides: list[list[Path]]) -> list[str]:
+        return group_names([*([by_path[path] for path in side] for side in sides), *rest])[: len(sides)]
+
     try:
-        comparison = compare_runs([run.path for run in (compared if len(group_runs(compared)) > 1 else runs)])
+        chosen = compared if len(group_runs(compared)) > 1 else runs
+        comparison = compare_runs([run.path for run in chosen], labels=labels)
     except (RunError, OptionsError) as error:
         notes.append(f"No comparison: {error}.")
         return groups, None
     if left_out:
         names = shorten([show_path(run.path.name) for run in left_out])
         notes.append(f"Left out of the comparison, without validation images or before their end: {names}.")
-    by_path = {run.path: run for run in compared}
-    shown = [[by_path[path] for path in side.runs] for side in comparison.sides]
-    shown += [group.runs for group in group_runs(left_out)]
-    labels = _labels(len(shown))
-    return [*map(Group, labels, shown)], comparison if comparison.pairs else None
+    shown = [*([by_path[path] for path in side.runs] for side in comparison.sides), *rest]
+    return [*map(Group, group_names(shown), shown)], comparison if comparison.pairs else None
 
 
 def flips_shown(comparison: Comparison | None) -> list[Flip]:
@@ -154,12 +159,7 @@ def group_runs(runs: Sequence[Run]) -> list[Group]:
     grouped: dict[str, list[Run]] = {}
     for run in runs:
         grouped.setdefault(run.group_key, []).append(run)
-    return [Group(label, group) for label, group in zip(_labels(len(grouped)), grouped.values(), strict=True)]
-
-
-def _labels(count: int) -> list[str]:
-    """Return a label for each of so many groups; empty for a single one."""
-    return [""] if count == 1 else [label_of(number) for number in range(count)]
+    return [*map(Group, group_names([*grouped.values()]), grouped.values())]
 
 
 def _galleries(runs: Sequence[Run]) -> list[Gallery]:

@@ -7,16 +7,20 @@ from statistics import median
 from markupsafe import Markup
 
 from modelnet.compare.result import Comparison, Flip, Pair
-from modelnet.pages.collect import Report, flips_shown, gather
+from modelnet.pages.collect import Group, Report, flips_shown, gather
 from modelnet.pages.document import Curve, Picture, data_url, render_page
 from modelnet.pages.mistakes import ImageKey, Mistake
 from modelnet.pages.results import facts_of, group_table, run_table
 from modelnet.pages.run import Run
-from modelnet.pages.tables import class_tables, environment_table, matrix, option_tables, pair_table, pairs_table
-from modelnet.plots.axes import MEASURES, PARTS, parts_shown, value_of
-from modelnet.plots.svg import curves_svg
+from modelnet.pages.story import story_of
+from modelnet.pages.tables import Table, class_tables, environment_table, matrix, option_tables, pair_table, pairs_table
+from modelnet.plots.axes import MEASURES, value_of
+from modelnet.plots.svg import LABELS, curves_svg, forest_svg, parts_of
 from modelnet.runs.history import describe_epochs
 from pipeline.text import show_path
+
+GROUPS_SAID = 8  # whose curves are told in words
+GROUPS_DETAILED, GROUPS_WITH_ALL_CLASSES = 12, 4  # with their classes; with a table of all of many classes
 
 
 def report(runs: Sequence[Path]) -> bytes:
@@ -33,28 +37,48 @@ def report(runs: Sequence[Path]) -> bytes:
 
 def render(report: Report) -> bytes:
     """Return the page in UTF-8. The same runs and pictures give the same bytes."""
+    detailed = _detailed(report.groups)
     return render_page(
         "page.html.jinja",
         title=_title(report),
         about=_about(report),
-        story="",
+        story=story_of(report),
         notes=report.notes,
         facts=facts_of(report.groups[0]) if len(report.groups) == 1 else [],
         group_table=group_table(report.groups) if len(report.groups) > 1 else None,
         curves=_curves(report),
         galleries=[(one, [_picture(report, mistake) for mistake in one.mistakes]) for one in report.galleries],
         comparison=report.comparison,
+        forest=_forest(report.comparison),
         pair_table=None if report.comparison is None else pair_table(report.comparison),
         flips=_flips(report),
         missing=report.pictures.missing,
         groups_have_several=_sides_have_several(report.comparison),
-        confusions=[(group.label, matrix(group), pairs_table(group)) for group in report.groups if group.confusion],
-        classes=[(group.label, *class_tables(group)) for group in report.groups],
+        confusions=[(group.label, matrix(group), pairs_table(group)) for group in detailed if group.confusion],
+        classes=[_classes(group, len(detailed)) for group in detailed],
+        detailed="" if len(detailed) == len(report.groups) else f"Of the {len(detailed)} groups with the best results.",
         run_table=run_table(report) if len(report.runs) > 1 else None,
         options=option_tables(report.groups),
         environment=environment_table(report.runs),
         commands=[(show_path(run.path.name), *_command(run)) for run in report.runs],
     )
+
+
+def _detailed(groups: Sequence[Group]) -> list[Group]:
+    """Return the groups whose classes are shown: all, or the best of many, so that the page stays small."""
+
+    def result(group: Group) -> float:
+        values = [-run.result.train_loss if run.result.val_acc is None else run.result.val_acc for run in group.started]
+        return median(values) if values else float("-inf")
+
+    best = sorted(groups, key=result, reverse=True)[:GROUPS_DETAILED]
+    return [group for group in groups if group in best]
+
+
+def _classes(group: Group, groups: int) -> tuple[str, str, list[Table], Table | None]:
+    """Return name, balance and tables of a group; the table of all classes only where there are few groups."""
+    balance, shown, every = class_tables(group)
+    return group.label, balance, shown, every if groups <= GROUPS_WITH_ALL_CLASSES else None
 
 
 def _command(run: Run) -> tuple[str, str]:
@@ -95,18 +119,33 @@ def _curves(report: Report) -> list[Curve]:
     curves = []
     guesses = {run.guess for run in report.runs}
     guess = guesses.pop() if len(guesses) == 1 else None
-    for number, (measure, name) in enumerate(MEASURES.items()):
+    guessed = dict(zip(MEASURES, guess or (None, None), strict=True))
+    several = " (medians; the bands lie between the quartiles)" if max(map(len, groups.values())) > 1 else ""
+    for measure, name in LABELS.items():
         said = []
-        for label, runs in groups.items():
-            for part in parts_shown(groups):
-                firsts, lasts = ([value_of(rows[i], f"{part}_{measure}") for rows in runs] for i in (0, -1))
-                group = f"group {label}, " if label else ""
-                said.append(f"{group}{PARTS[part]} from {median(firsts):.3g} to {median(lasts):.3g}")
+        for label, runs in [*groups.items()][:GROUPS_SAID]:
+            for part, column in parts_of(groups, measure).items():
+                firsts, lasts = ([value_of(rows[i], column) for rows in runs] for i in (0, -1))
+                what = ", ".join(filter(None, (label, part if measure in MEASURES else "")))
+                said.append(f"{what} from {median(firsts):.3g} to {median(lasts):.3g}".strip())
         alt = f"{name} against the epoch: {'; '.join(said)}"
-        several = " (medians; the bands lie between the quartiles)" if max(map(len, groups.values())) > 1 else ""
-        svg = curves_svg(groups, measure, None if guess is None else guess[number])
+        svg = curves_svg(groups, measure, guessed.get(measure))
         curves.append(Curve(f"{name[0].upper()}{name[1:]}{several}", Markup(svg), alt))
     return curves
+
+
+def _forest(comparison: Comparison | None) -> list[Curve]:
+    """Draw the differences of accuracy with their intervals, where there are any."""
+    rows = [
+        (f"{pair.second} – {pair.first}", 100 * pair.accuracy.value, 100 * low, 100 * high)
+        for pair in (comparison.pairs if comparison is not None else [])
+        if (low := pair.accuracy.low) is not None and (high := pair.accuracy.high) is not None
+    ]
+    if not rows:
+        return []
+    said = "; ".join(f"{name} {value:+.1f} ({low:+.1f} to {high:+.1f})" for name, value, low, high in rows)
+    title = "Differences of accuracy, with 95 % intervals"
+    return [Curve(title, Markup(forest_svg(rows, "points of accuracy")), f"{title}: {said}")]
 
 
 def _picture(report: Report, mistake: Mistake) -> Picture:

@@ -5,13 +5,14 @@ from math import nan
 from statistics import median
 from typing import Any
 
+from modelnet.plots.palette import COLORS, GREY
 from modelnet.progress import EpochRow
 
 Groups = Mapping[str, Sequence[Sequence[EpochRow]]]
 
 MEASURES = {"loss": "cross-entropy loss", "acc": "accuracy"}
 PARTS = {"train": "training (running mean)", "val": "validation"}
-COLORED, GREY = 8, "0.8"  # groups that have a color of their own; the color of the others
+COLORED = len(COLORS)  # groups that have a color of their own
 MARKED_UP_TO = 20  # epochs, each with a marker
 
 _SPIKE = 4.0  # × the loss of guessing: higher losses do not stretch the axis
@@ -40,6 +41,7 @@ def draw_runs(axes: Any, groups: Groups, measure: str, parts: Sequence[str], gue
         parts: of "train" and "val".
         guess: as `finish_axes` has it.
     """
+    axes.set_prop_cycle(color=COLORS)
     for group, color in group_colors(groups).items():
         for part in parts:
             label = PARTS[part] if len(groups) == 1 else group
@@ -112,7 +114,7 @@ def finish_axes(axes: Any, measure: str, label: str, guess: float | None = None)
     points = [point for line in axes.get_lines() for point in zip(*line.get_data(), strict=True)]
     top = 1.0 if measure == "acc" else _set_loss_limit(axes, points, guess)
     if guess is not None:
-        axes.axhline(guess, color="gray", linestyle=":", linewidth=1, label="guessing")
+        axes.axhline(guess, color=GREY, linestyle=":", linewidth=1, label="guessing")
     axes.set(xlabel="epoch", ylabel=label, ylim=(-_MARGIN * top, (1 + _MARGIN) * top))
     epochs = [int(x) for x, _ in points] or [1]
     axes.set_xticks(epoch_ticks(min(epochs), max(epochs)))

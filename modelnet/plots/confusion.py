@@ -6,6 +6,7 @@ from typing import Any
 from modelnet.plots.axes import new_figure
 from modelnet.plots.figures import png_of
 from modelnet.plots.letters import Letters, letters_for
+from modelnet.plots.palette import BAR, FULL
 
 NAMED_UP_TO, NUMBERED_UP_TO = 25, 10  # largest number of classes for which names fit, and numbers
 PAIRS = 20
@@ -57,10 +58,12 @@ def confused_pairs(confusion: Sequence[Sequence[int]]) -> list[tuple[int, int, i
 
 def _draw_matrix(figure: Any, axes: Any, confusion: Sequence[Sequence[int]]) -> None:
     import numpy as np
+    from matplotlib.colors import LinearSegmentedColormap
 
     counts_CC = np.array(confusion)
     shares_CC = counts_CC / np.maximum(counts_CC.sum(1, keepdims=True), 1)
-    image = axes.imshow(shares_CC, cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
+    blues = LinearSegmentedColormap.from_list("full", ["#ffffff", FULL])
+    image = axes.imshow(shares_CC, cmap=blues, vmin=0, vmax=1, interpolation="nearest")
     figure.colorbar(image, ax=axes, label="share of the true class", shrink=0.8)
     axes.set(xlabel="predicted class", ylabel="true class")
     if len(confusion) <= NUMBERED_UP_TO:
@@ -72,7 +75,7 @@ def _draw_matrix(figure: Any, axes: Any, confusion: Sequence[Sequence[int]]) -> 
 def _draw_pairs(axes: Any, pairs: Sequence[tuple[int, int, int]], names: Sequence[str], letters: Letters) -> None:
     """Draw a bar for each pair."""
     labels = [f"{names[true]} → {names[said]}" for _, true, said in pairs]
-    bars = axes.barh(range(len(pairs)), [count for count, _, _ in pairs], color="#6b9bd1")
+    bars = axes.barh(range(len(pairs)), [count for count, _, _ in pairs], color=BAR)
     axes.bar_label(bars, padding=3)
     axes.set_yticks(range(len(pairs)), labels, family=letters.families)
     axes.set(xlabel="images", title="most often confused: true → predicted")

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from modelnet.plots.axes import MEASURES, Groups, draw_runs, new_figure, parts_shown
 from modelnet.plots.letters import letters_for
+from modelnet.plots.palette import COLORS, GREY
 from modelnet.progress import EpochRow
 
 
@@ -79,8 +80,9 @@ def rate_curve(
     """
     figure = new_figure(7, 4)
     axes = figure.subplots()
+    axes.set_prop_cycle(color=COLORS)
     axes.plot(rates, [loss if loss < inf else nan for loss in losses], marker="o")
-    axes.axhline(blind, color="gray", linestyle=":", label=f"guessing: {blind:.3f}")
+    axes.axhline(blind, color=GREY, linestyle=":", label=f"guessing: {blind:.3f}")
     if suggestion is not None:
         axes.axvline(suggestion, color="black", linestyle=":", label=f"suggested: {suggestion:g}")
         axes.set_ylim(-0.04 * blind, 2 * blind)  # losses of failing rates are not worth space on the axis

@@ -30,15 +30,15 @@ def test_runs_that_differ_in_their_seeds_alone_are_a_group() -> None:
     ]
     groups = group_runs([Run.read(path) for path in paths])
     assert [(g.label, [run.path.name for run in g.runs]) for g in groups] == [
-        ("A", ["a", "c"]),
-        ("B", ["b", "d"]),
-        ("C", ["e"]),
+        ("lr=0.008, momentum=0.5", ["a", "c"]),
+        ("lr=0.1, momentum=0.5", ["b", "d"]),
+        ("lr=0.008, momentum=0.9", ["e"]),
     ]
     assert [g.label for g in group_runs([Run.read(path) for path in (paths[0], paths[2])])] == [""]
     run = Run.read(paths[0])
     sizes = [TrainOptions(Path("c"), batch_size=n) for n in range(1, 30)]
     many = [replace(run, options=options, config=run.config | {"options": options.to_dict()}) for options in sizes]
-    assert [g.label for g in group_runs(many)][24:] == ["Y", "Z", "AA", "AB", "AC"]
+    assert [g.label for g in group_runs(many)][24:] == [f"batch-size={n}, lr={n / 1000:g}" for n in range(25, 30)]
 
 
 def test_a_typed_default_is_the_same_group_and_the_same_side() -> None:
@@ -89,14 +89,17 @@ def test_runs_that_can_be_compared_are_and_of_others_it_is_said_why_not() -> Non
     good, bad = make_run("good", [0.7, 1.0], right, lr=0.1), make_run("bad", [0.7, 1.0], wrong, lr=0.2)
     report = gather([good, bad, Path("runs/../runs/bad")])
     assert report.comparison is not None and len(report.runs) == 2
-    assert report.comparison.pairs[0].verdict.startswith("the network of A is better by 40.0 points")
+    assert report.comparison.pairs[0].verdict.startswith("the network of lr=0.1 is better by 40.0 points")
     assert [flip.file for flip in flips_shown(report.comparison)] == [f"{i:03}" for i in range(12)]
 
     seeds = [make_run(f"s{i}", [0.7, 1.0], right, seed=i) for i in range(3)]
     assert gather(seeds).comparison is None and [group.label for group in gather(seeds).groups] == [""]
     unfinished = make_run("unfinished", [0.7], epochs=5, lr=0.3)
     refused = gather([*seeds, unfinished])
-    assert [group.label for group in refused.groups] == ["A", "B"] and refused.comparison is None
+    assert [group.label for group in refused.groups] == [
+        "epochs=2, lr=0.008",
+        "epochs=5, lr=0.3",
+    ] and refused.comparison is None
     assert any(note.startswith("No comparison: the run cannot be compared: runs/unfinished") for note in refused.notes)
 
 
@@ -143,7 +146,8 @@ def test_runs_that_cannot_be_compared_are_left_out_by_name() -> None:
     note = "Left out of the comparison, without validation images or before their end: blind, stopped."
     assert note in report.notes
     assert [(group.label, [run.path.name for run in group.runs]) for group in report.groups] == [
-        *(("A", ["a"]), ("B", ["b"]), ("C", ["c"]), ("D", ["blind"]), ("E", ["stopped"]))
+        *((f"epochs=1, lr={lr}", [name]) for lr, name in ((0.1, "a"), (0.2, "b"), (0.3, "c"), (0.4, "blind"))),
+        ("epochs=9, lr=0.5", ["stopped"]),
     ]
 
 

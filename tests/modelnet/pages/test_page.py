@@ -59,6 +59,8 @@ def test_a_page_can_be_read_without_eyes() -> None:
     assert curves == [
         "cross-entropy loss against the epoch: training (running mean) from 0.7 to 0.6; validation from 0.7 to 0.6",
         "accuracy against the epoch: training (running mean) from 0.5 to 0.5; validation from 0.5 to 0.5",
+        "learning rate against the epoch: from 0.01 to 0.01",
+        "training images/s against the epoch: from 100 to 100",
     ]
 
 
@@ -87,7 +89,10 @@ def test_numbers_options_and_the_command_are_those_of_the_run() -> None:
     assert "Validation accuracy 33.3% 1 of 3 images; 95 % interval 6.1% to 79.2%" in text
     assert "--momentum 0.9 0.5" in text and "--seed 7 0" in text
     assert text.index("Options not at their defaults") < text.index("--momentum 0.9") < text.index("--opt sgd")
-    assert "python cli.py train --cache c.h5" in text and "--momentum 0.9" in text.rpartition("python cli.py")[2]
+    assert (
+        "python cli.py train --no-split --cache c.h5" in text
+        and "--momentum 0.9" in text.rpartition("python cli.py")[2]
+    )
     assert "python 3.x" in text and "git commit 0123abcd" in text
     assert "paddle 6 2 50.0% 50.0% 50.0%" in text  # training, validation images; precision, recall, F1
     assert "snake , taken for paddle over 99% sure c.jpg" in text
@@ -123,7 +128,7 @@ def test_a_group_is_shown_by_medians_and_how_many_starts_converged() -> None:
 def test_groups_are_shown_side_by_side() -> None:
     text = Page([make_run("a", [0.7, 0.2], ANSWERS), make_run("b", [0.7, 0.6], ANSWERS, lr=0.5)]).text
     assert "validation accuracy, mean lowest to highest training loss, mean converged lr runs" in text
-    assert "A 50.0% – 0.2000 1 of 1 0.008 (0.001 × batch size 8) a B 50.0% – 0.6000 0 of 1 0.5 b" in text
+    assert "lr=0.008 50.0% – 0.2000 1 of 1 0.008 (0.001 × batch size 8) a lr=0.5 50.0% – 0.6000 0 of 1 0.5 b" in text
     assert "--lr 0.008 (0.001 × batch size 8), 0.5 0.001 × batch size" in text
 
 
@@ -133,25 +138,28 @@ def test_too_few_runs_have_no_interval() -> None:
     runs = [make_run(f"a{seed}", [1.0], wrong, lr=0.1, seed=seed) for seed in (0, 1)]
     runs += [make_run(f"b{seed}", [1.0], right, lr=0.2, seed=seed) for seed in (0, 1)]
     text = Page(runs).text
-    assert "B against A: too few runs: A has 2 and B has 2; " in text
-    assert "B against A +100.0 too few runs –" in text
+    assert "lr=0.2 against lr=0.1: too few runs: lr=0.1 has 2 and lr=0.2 has 2; " in text
+    assert "lr=0.2 against lr=0.1 +100.0 too few runs –" in text
 
 
 def test_a_comparison_is_in_words_and_numbers_with_the_images_that_flip() -> None:
     right: list[Answer] = [("1", f"{i:03}", "1", 0.9) for i in range(100)]
     wrong: list[Answer] = [("1", f"{i:03}", "2" if i < 40 else "1", 0.9) for i in range(100)]
     text = Page([make_run("a", [1.0], right), make_run("b", [1.0], wrong, lr=0.1)]).text
-    assert "B against A: the network of A is better by 40.0 points" in text
-    assert "Only A is right about 40 images, only B about 0." in text
-    assert "Differences on the 100 validation images" in text and "B against A -40.0 -" in text
+    assert "lr=0.1 against lr=0.008: the network of lr=0.008 is better by 40.0 points" in text
+    assert "Only lr=0.008 is right about 40 images, only lr=0.1 about 0." in text
+    assert "Differences on the 100 validation images" in text and "lr=0.1 against lr=0.008 -40.0 -" in text
     assert "40 images that one group alone gets right. " in text
-    assert text.count("A is right, B is wrong") == 12
+    assert text.count("lr=0.008 is right, lr=0.1 is wrong") == 12
     unvalidated = [make_run(f"u{i}", [1.0], lr=0.3, seed=i) for i in range(2)]
     beside = Page([Path("runs/a"), Path("runs/b"), *unvalidated]).text
-    assert beside.count("A is right, B is wrong") == 12 and "40 images that one group alone gets right. " in beside
+    assert (
+        beside.count("lr=0.008 is right, lr=0.1 is wrong") == 12
+        and "40 images that one group alone gets right. " in beside
+    )
     many = [make_run(f"s{i}", [1.0], wrong if i == 0 else right, lr=0.2, seed=i) for i in range(3)]
     text = Page([Path("runs/b"), *many]).text
-    assert "right in 0% of the runs of A, 67% of B" in text
+    assert "right in 0% of the runs of lr=0.1, 67% of lr=0.2" in text
 
 
 def test_of_many_groups_the_tables_are_folded_away() -> None:

@@ -137,10 +137,12 @@ def cluster(scheduler: str | None) -> Iterator[Any]:
 
 
 def default_cache(source: Path) -> Path:
-    """Name the cache of a source: its own name, with its parent's for train, val and test."""
+    """Name the cache of a source: its own name, with its parent's for train, val and test, or that of a Parquet set."""
     place = Path(os.path.normpath(source.absolute()))
+    if is_set := place.parent.name == "data" and not place.exists():  # of Parquet files: shapes/data/train
+        place = place.parents[1] / place.name
     own, parent = (
         re.sub(r"\.(tar|zip|parquet)$", "", name, flags=re.IGNORECASE) for name in (place.name, place.parent.name)
     )
-    name = f"{parent}-{own}" if own in ("train", "val", "test") else own
+    name = f"{parent}-{own}" if is_set or own in ("train", "val", "test") else own
     return DEFAULT_CACHES / f"{name or 'cache'}.h5"

@@ -77,6 +77,8 @@ def test_the_options_of_a_build_are_the_recipe(cache_path: Path, shared_photos: 
         ("/photos/ants-bees/val", "ants-bees-val"),
         ("/photos/ants-bees/test", "ants-bees-test"),
         ("/photos/training", "training"),
+        ("/photos/shapes.parquet", "shapes"),
+        ("/photos/shapes/data/validation", "shapes-validation"),
         ("/photos/my.photos", "my.photos"),
         ("/", "cache"),
     ],

@@ -106,8 +106,9 @@ def _collect(contents: Contents, collected: Collected) -> Iterator[Contents]:
     sets = sorted({(os.path.dirname(path), set_name(path)) for path in paths})
     if len(sets) > 1:
         shown = [show_path(os.path.join(folder, os.fsencode(name))) for folder, name in sets]
+        best = next((path for path in shown if path.endswith("train")), shown[0])
         why = f"it holds Parquet files of several sets: {shorten([name for _, name in sets], 5)}"
-        raise SourceError("no images to read", contents.where, why, f"Build each: build-cache {shown[-1]}")
+        raise SourceError("no images to read", contents.where, why, f"Build each: build-cache {best}")
     collect_files(paths, collected, contents.labels)
     collected.take_left_out(contents)
     return iter(())

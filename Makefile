@@ -6,7 +6,7 @@ SOURCE ?= data/example
 IMAGES ?= 9216
 IN_PARALLEL := --numprocesses $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1) --dist loadfile --no-loadscope-reorder --ignore tests/soak
 
-.PHONY: example test check format docs pictures soak soak-others bench dist clean
+.PHONY: example test test-lowest test-newest check format docs pictures soak soak-others bench dist clean
 
 .venv/installed: pyproject.toml $(wildcard pipeline/system/_*.c)
 	test -x $(PY) || $(PYTHON) -m venv .venv
@@ -19,6 +19,15 @@ example: .venv/installed  ## build the cache of data/example and train on it, en
 
 test: .venv/installed  ## all tests but the long ones, which make soak runs
 	$(PY) -m pytest $(IN_PARALLEL) -m "not long"
+
+# Old packages warn of what newer ones deprecate, and the newest of what will go: here these warnings are no errors.
+test-lowest test-newest: .venv/installed  ## the same with the lowest (newest) versions that pyproject.toml admits; needs 6 GB
+	$(PY) -m pip install --quiet --disable-pip-version-check uv
+	$(PY) -m uv venv --quiet --clear --seed --python $(PYTHON) build/$@
+	$(PY) -m uv pip compile --quiet --extra dev --only-binary :all: --python build/$@/bin/python -o build/$@.txt \
+		--resolution $(if $(findstring lowest,$@),lowest-direct,highest) pyproject.toml
+	$(PY) -m uv pip install --quiet --python build/$@/bin/python -r build/$@.txt
+	build/$@/bin/python -m pytest $(IN_PARALLEL) -m "not long" -W default::DeprecationWarning -W default::FutureWarning
 
 check: .venv/installed  ## format, lint, types
 	$(PY) -m ruff format --check .

@@ -44,6 +44,7 @@ _PARTS_OF_ZIPS = {  # the end of a member's name: what such an archive is
     ".npy": ("an archive of NumPy arrays (.npz)", _OF_TORCH),
     "/constants.pkl": ("a TorchScript program", "Load it by torch.jit.load, and save its state_dict() by torch.save"),
     "/archive_format": ("a program of torch.export", "Give the weights that it was exported from"),
+    "serialized_exported_program.json": ("a program of torch.export", "Give the weights that it was exported from"),
     "model.weights.h5": ("a Keras archive", _OF_TORCH),
 }
 

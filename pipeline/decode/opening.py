@@ -34,7 +34,7 @@ class _Reader(NamedTuple):
 
 
 _READERS = {
-    JPEG: _Reader("PIL.JpegImagePlugin", "jpeg_factory"),
+    JPEG: _Reader("PIL.JpegImagePlugin", "JpegImageFile"),
     PNG: _Reader("PIL.PngImagePlugin", "PngImageFile"),
     GIF: _Reader("PIL.GifImagePlugin", "GifImageFile"),
     BMP: _Reader("PIL.BmpImagePlugin", "BmpImageFile"),

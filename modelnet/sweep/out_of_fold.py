@@ -28,6 +28,7 @@ class OutOfFold:
         folds: number of folds.
         images: N.
         accuracy: of the mean of their probabilities, 0..1.
+        chosen: whether an option used these images while training, so that the accuracy is a little too high.
     """
 
     first: int
@@ -36,14 +37,16 @@ class OutOfFold:
     folds: int
     images: int
     accuracy: float
+    chosen: bool
 
     def __str__(self) -> str:
         """Return the accuracy with its interval, and what it is of."""
         low, high = accuracy_interval(round(self.accuracy * self.images), self.images)
+        chosen = "; --patience or --sched plateau used these images: it is a little too high" if self.chosen else ""
         judges = f"the mean of {self.seeds} networks" if self.seeds > 1 else "a network"
         return (
             f"out of fold: accuracy {self.accuracy:.1%} (95 % interval {low:.1%} to {high:.1%}) on {self.images} "
-            f"images, each judged by {judges} that never saw it: {show_path(self.table)}"
+            f"images, each judged by {judges} that never saw it: {show_path(self.table)}{chosen}"
         )
 
 
@@ -120,4 +123,5 @@ def write_out_of_fold(
     lines = prediction_rows(outcome, cache, rows, trained.class_ids)
     ended = [[*line, fold] for line, fold in zip(lines, folds_N[rows].tolist(), strict=True)]
     table = folder.write_out_of_fold([*prediction_columns(cache), "fold"], ended)
-    return OutOfFold(first, table, seeds, len(set(folds)), len(rows), outcome.accuracy)
+    chosen = trained.options.patience is not None or trained.options.sched == "plateau"
+    return OutOfFold(first, table, seeds, len(set(folds)), len(rows), outcome.accuracy, chosen)

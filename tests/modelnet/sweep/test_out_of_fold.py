@@ -15,6 +15,7 @@ from modelnet.data.split_table import read_split
 from modelnet.runtime.interrupt import Stop
 from modelnet.sweep.grid import passes
 from modelnet.sweep.train import resume_many, train_many
+from modelnet.training.lr_finder import find_learning_rate
 from pipeline import TensorCache, build_cache
 from pipeline.errors import OptionsError, RunDamaged
 from tests.support.command_line import RunCli
@@ -115,6 +116,7 @@ def test_test_images_are_never_read(many_cache: Path, split: Path, monkeypatch: 
     train(options_of(many_cache, split, fold=None))
     assert read == set(sides.train.tolist()) and len(read) == 18
     train_many(options_of(many_cache, split), [0, 1])
+    find_learning_rate(options_of(many_cache, split, fold=None, epochs=1), [0.01])
     assert read.isdisjoint(sides.test.tolist()) and len(sides.test) == 6
 
 
@@ -138,9 +140,10 @@ def test_folds_that_were_stopped_go_on_to_the_same_bits(cut: int, many_cache: Pa
 
 
 def test_each_setting_of_a_sweep_has_out_of_fold_predictions(many_cache: Path, split: Path) -> None:
-    result = train_many(options_of(many_cache, split, name="s"), [0], sweep={"lr": [0.01, 0.03]})
+    result = train_many(options_of(many_cache, split, name="s", patience=2), [0], sweep={"lr": [0.01, 0.03]})
     assert [one.table.parent.name for one in result.out_of_fold] == ["s-lr-0.01-fold-0", "s-lr-0.03-fold-0"]
     assert "\nlr=0.03: out of fold: accuracy " in str(result)
+    assert "out_of_fold.csv; --patience or --sched plateau used these images: it is a little too high" in str(result)
     assert result.selection is not None and result.selection.settings == 2 and result.selection.has_one_seed
     assert f"; chosen among 2 on these images: expect at least about {100 * result.selection.less:.1f} p" in str(result)
     for i, one in enumerate(result.out_of_fold):  # of a single seed it is what the networks said

@@ -25,7 +25,7 @@ except ModuleNotFoundError as error:  # "pipeline.errors": a file pipeline.py co
         raise
     sys.exit(f"error: {file} hides the package {package} of modelnet-cache: rename that file")
 
-WORKPLACE = ("experiment", "runs", "caches")
+WORKPLACE = ("experiment", "runs", "caches", "doctor")
 COMMANDS = (
     *("build-cache", "build-features", "info", "show", "verify", "split"),
     *("train", "lr-find", "evaluate", "predict", "export", "report", "compare"),

@@ -37,6 +37,11 @@ def decode_jpeg(data: bytes, image: Image.Image) -> NDArray[np.uint8] | None:
     return pixels_HWC if pixels_HWC.shape == (image.height, image.width, 3) else None
 
 
+def has_simplejpeg() -> bool:
+    """Say whether simplejpeg decodes: it is installed and gives Pillow's bits."""
+    return _decoder() is not None
+
+
 @cache
 def _decoder() -> _Decoder | None:
     """Return simplejpeg's decoder; None if it is not installed or gives other bits than Pillow."""

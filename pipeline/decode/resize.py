@@ -86,6 +86,11 @@ def _compiled_resize(
     return out_HWC if done else None
 
 
+def resizes_in_c() -> bool:
+    """Say whether the compiled code resizes: it is there and gives Pillow's bits."""
+    return _function() is not None and _order_of_pillow("bilinear") is not None
+
+
 @cache
 def _function() -> "Callable[..., int] | None":
     library = compiled("_resize")

@@ -1,0 +1,40 @@
+"""doctor: say what this installation and machine have, what an epoch waits for, and what would help."""
+
+from pathlib import Path
+
+import click
+
+from modelnet.commands._options import PATH, TRUST, example
+from modelnet.commands.shared.process import tell
+from pipeline.text import align
+
+
+@click.command("doctor", epilog=example("python cli.py doctor"))
+@click.argument("path", required=False, type=PATH, metavar="[CACHE|RUN]")
+@TRUST
+@click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts.")
+def command(path: Path | None, trust_code: bool, as_json: bool) -> None:
+    """Show versions, processor, GPU, memory and disk, and whether the fast decoder and the compiled code are in use.
+
+    With RUN, its training is measured for some seconds, with CACHE that of a ModelNet: what an epoch waits for, and
+    what would help. Nothing is written.
+    """
+    import json
+
+    from modelnet.options import TrainOptions
+    from modelnet.runs.repeat import repeated_options
+    from modelnet.training.machine import describe_machine
+    from modelnet.training.speed import measure_speed
+
+    speed = None
+    facts = describe_machine(Path.cwd())
+    if path is not None:
+        options = repeated_options(path, trust_code=trust_code) if path.is_dir() else {"cache": path}
+        speed = measure_speed(TrainOptions(**options))
+    if as_json:
+        machine = {fact.name: {"value": fact.value, "advice": fact.advice} for fact in facts}
+        tell(json.dumps({"machine": machine, "speed": None if speed is None else speed.to_dict()}, indent=2))
+        return
+    tell("\n".join(align([[fact.name, fact.value] for fact in facts], left=(0, 1))))
+    advice = [f"would help: {fact.name}: {fact.advice}" for fact in facts if fact.advice]
+    tell("\n".join(["", *([str(speed)] if speed else []), *advice]).rstrip())

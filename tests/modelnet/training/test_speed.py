@@ -1,0 +1,56 @@
+"""What an epoch waits for (modelnet/training/speed.py): measured, not guessed."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from modelnet import TrainOptions
+from modelnet.data.batches import Batches
+from modelnet.training.speed import measure_speed
+from modelnet.training.step import TrainingStep
+
+pytestmark = pytest.mark.usefixtures("in_a_folder_of_its_own", "one_thread")
+
+
+def slowed(monkeypatch: pytest.MonkeyPatch, kind: type, name: str) -> None:
+    real = getattr(kind, name)
+
+    def slow(self: Any, *arguments: Any) -> Any:
+        time.sleep(0.02)
+        return real(self, *arguments)
+
+    monkeypatch.setattr(kind, name, slow)
+
+
+def test_slow_steps_are_what_an_epoch_waits_for(uint8_cache_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    slowed(monkeypatch, TrainingStep, "__call__")
+    speed = measure_speed(TrainOptions(uint8_cache_path, batch_size=4), seconds=0.1)
+
+    assert (speed.images, speed.waits_for) == (8, "the network")
+    assert 0 < speed.training < 4 / 0.02 and speed.computing < 4 / 0.02 < speed.reading
+    assert speed.epoch_s == 8 / speed.training
+    assert any("--batch-size" in advice for advice in speed.advice)
+    assert str(speed).startswith("an epoch of 8 images takes about ") and "it waits for the network" in str(speed)
+
+
+def test_slow_reading_is_what_an_epoch_waits_for(cache_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = Batches.epoch
+
+    def slow(self: Batches, *arguments: Any) -> Any:
+        for batch in real(self, *arguments):
+            time.sleep(0.05)
+            yield batch
+
+    monkeypatch.setattr(Batches, "epoch", slow)
+    speed = measure_speed(TrainOptions(cache_path, batch_size=4), seconds=0.2)
+
+    assert speed.waits_for == "data" and speed.reading < 4 / 0.05
+    assert any("build-cache --dtype uint8" in advice for advice in speed.advice)
+
+
+def test_nothing_is_written(uint8_cache_path: Path, tmp_path: Path) -> None:
+    measure_speed(TrainOptions(uint8_cache_path), seconds=0.01)
+
+    assert list(tmp_path.iterdir()) == []

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from modelnet.pages.cache_page import show_cache
     from modelnet.pages.page import report
     from modelnet.pages.run_page import show_run
-    from modelnet.progress import Progress
+    from modelnet.progress import Progress, ProgressBar
     from modelnet.sweep.train import resume_many, train_many
     from modelnet.training.loop import TrainResult
     from modelnet.training.lr_finder import find_learning_rate
@@ -29,6 +29,7 @@ _HOMES = {
     "Comparison": "compare.result",
     "ModelNet": "nets.modelnet",
     "Progress": "progress",
+    "ProgressBar": "progress",
     "TrainOptions": "options",
     "TrainResult": "training.loop",
     "Trained": "eval.trained",
@@ -52,6 +53,7 @@ __all__ = [
     "Comparison",
     "ModelNet",
     "Progress",
+    "ProgressBar",
     "TrainOptions",
     "TrainResult",
     "Trained",

@@ -1,11 +1,20 @@
 """Text that people read and type: paths, sizes, rates, columns, shortened lists."""
 
+import html
 import os
 import re
 from collections.abc import Container, Iterator, Sequence
 
 MAX_SIZE = 4096  # pixels of a side
+MOST_LINES = 40  # of a text in a notebook
 SHOWN = 10  # entries that a list shows before it counts the others
+
+
+class ShownAsText:
+    """Shows its text in a notebook, escaped: names in it can be anything. Of a long text the first lines."""
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{html.escape(os.linesep.join(first_lines(str(self).splitlines(), MOST_LINES)))}</pre>"
 
 
 def show_path(path: "str | bytes | os.PathLike[str]") -> str:

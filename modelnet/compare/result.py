@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from modelnet.compare.statistics import CONFIDENCE, FEWEST_RUNS, Difference, too_few
-from pipeline.text import align, counted, first_lines, show_path
+from pipeline.text import ShownAsText, align, counted, first_lines, show_path
 
 FLIPS_SHOWN = 10
 MOST_NEEDED = 1_000_000  # a larger number tells nothing more
@@ -89,7 +89,7 @@ class Pair:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Comparison(ShownAsText):
     """The comparison of runs that were validated on the same images.
 
     Attributes:
@@ -116,6 +116,10 @@ class Comparison:
         for side in values["sides"]:
             side["runs"] = [os.fspath(run) for run in side["runs"]]
         return values | {"confidence": CONFIDENCE}
+
+    def __repr__(self) -> str:
+        verdicts = "; ".join(f"{pair.second} against {pair.first}: {pair.verdict}" for pair in self.pairs)
+        return f"Comparison({verdicts or counted(len(self.sides), 'side')})"
 
     def __str__(self) -> str:
         """Return the options that differ, a table of results, each pair, and notes."""

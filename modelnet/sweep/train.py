@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from modelnet.options import TrainOptions
-from modelnet.progress import Progress
+from modelnet.progress import Progress, usual_progress
 from modelnet.runs.code import allow
 from modelnet.runs.folder import RunFolder
 from modelnet.runtime.interrupt import Stop
@@ -53,7 +53,7 @@ def train_many(
         ValueError: a value is impossible.
         As `train` otherwise; a network that diverges or runs out of memory ends alone.
     """
-    progress, stop, ranks = progress or Progress(), stop or Stop(), ranks or Ranks()
+    progress, stop, ranks = progress or usual_progress(), stop or Stop(), ranks or Ranks()
     members = cross(options, seeds, data_seeds, sweep, all_folds(options))
     check(members)
     for warning in members[0].idle:
@@ -87,7 +87,7 @@ def resume_many(
         RunError: there is no such table, or a run that it names does not exist.
         As `resume` and `train_many` otherwise.
     """
-    progress, stop, ranks = progress or Progress(), stop or Stop(), ranks or Ranks()
+    progress, stop, ranks = progress or usual_progress(), stop or Stop(), ranks or Ranks()
     paths = RunFolder.read_group(table)
     members = [resumed_options(RunFolder(path), changes, Ranks()) for path in paths]
     for path in paths if trust_code else ():

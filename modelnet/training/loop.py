@@ -3,6 +3,7 @@
 import math
 import time
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -15,8 +16,10 @@ from modelnet.eval.diagnostics import GUESSING_AFTER, guess_of, guessing, unshuf
 from modelnet.eval.evaluate import Outcome, evaluate, prediction_columns, prediction_rows
 from modelnet.eval.metrics import Losses
 from modelnet.eval.scores import Scores, score
+from modelnet.plots.axes import MEASURES
 from modelnet.plots.confusion import confusion_picture
 from modelnet.plots.figures import Guess, loss_curves
+from modelnet.plots.svg import curves_svg
 from modelnet.progress import EpochRow, Progress
 from modelnet.runs.checkpoint import encode
 from modelnet.runs.content import evaluated_weights
@@ -29,7 +32,7 @@ from modelnet.training.setup import Setup
 from modelnet.training.step import NetworkUpdate, TrainingStep
 from modelnet.training.tensorboard import TensorBoard
 from pipeline.errors import TrainingDiverged
-from pipeline.text import shorten
+from pipeline.text import counted, shorten
 
 NAMES_SHOWN = 16
 LEAST_SCALE = 2.0**-24  # smallest scale of gradients: it starts at 65536, and each non-finite step halves it
@@ -53,6 +56,20 @@ class TrainResult:
     interrupted: bool
     scores: Scores | None = None
     trained_accuracy: float | None = None
+
+    def __repr__(self) -> str:
+        state = "interrupted after " if self.interrupted else ""
+        last = self.rows[-1] if self.rows else None
+        ended = "" if last is None else f", training loss {last.train_loss:.4f}"
+        if last is not None and last.val_acc is not None:
+            ended += f", validation accuracy {last.val_acc:.1%}"
+        return f"TrainResult({str(self.run)!r}: {state}{counted(len(self.rows), 'epoch')}{ended})"
+
+    def _repr_html_(self) -> str:
+        """Show the curves in a notebook."""
+        style = "display:inline-block;width:24rem;max-width:100%"
+        curves = [curves_svg({"": [self.rows]}, measure) for measure in MEASURES] if self.rows else []
+        return escape(repr(self)) + "<br>" + "".join(f'<div style="{style}">{curve}</div>' for curve in curves)
 
 
 class TrainingLoop:

@@ -13,7 +13,7 @@ from modelnet.data.split import split_rows
 from modelnet.data.split_table import split_text
 from modelnet.options import TrainOptions
 from modelnet.options.code import GIVEN
-from modelnet.progress import EpochRow, Progress
+from modelnet.progress import EpochRow, Progress, usual_progress
 from modelnet.runs.code import allow, trust
 from modelnet.runs.folder import RunFolder, UnwrittenRun
 from modelnet.runs.history import parts_of, with_part
@@ -42,7 +42,7 @@ def train(
 
     Args:
         options: the options of the run.
-        progress: receives the events of training.
+        progress: receives the events of training. None: a `ProgressBar` in a notebook, elsewhere nothing is shown.
         stop: when it is set, training ends after the current step and saves.
         ranks: the processes that train this network together; None for a single process.
         network: a module to train, from the weights that it has: (B, 3, H, W) float32 -> logits (B, C). The option
@@ -58,7 +58,7 @@ def train(
         TrainingDiverged: the loss became NaN or infinite; the last good checkpoint is kept.
         WorkerDied: a reading process was killed.
     """
-    progress, ranks = progress or Progress(), ranks or Ranks()
+    progress, ranks = progress or usual_progress(), ranks or Ranks()
     if network is not None:
         options = replace(options, model=f"{GIVEN}{type(network).__name__}", model_arg=())
     for warning in options.idle:
@@ -166,7 +166,7 @@ def resume(
         OptionsError: `epochs` is less than the run already has.
         As `train` otherwise.
     """
-    path, progress, ranks = Path(path), progress or Progress(), ranks or Ranks()
+    path, progress, ranks = Path(path), progress or usual_progress(), ranks or Ranks()
     with ExitStack() as stack:
         run = stack.enter_context(RunFolder.open_for_writing(path) if ranks.is_main else UnwrittenRun(path))
         options = ranks.first(resumed_options(run, changes, ranks) if ranks.is_main else None)

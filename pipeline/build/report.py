@@ -8,11 +8,21 @@ from pathlib import Path
 from pipeline.format.classes import ClassId, class_table
 from pipeline.format.inspection import Inspection
 from pipeline.format.tables import Failed
-from pipeline.text import SHOWN, first_lines, printable, show_bytes, show_path, show_rate, titled_lines
+from pipeline.text import (
+    SHOWN,
+    ShownAsText,
+    counted,
+    first_lines,
+    printable,
+    show_bytes,
+    show_path,
+    show_rate,
+    titled_lines,
+)
 
 
 @dataclass
-class BuildReport:
+class BuildReport(ShownAsText):
     """The result of a build, for every file of the source.
 
     Attributes:
@@ -58,6 +68,10 @@ class BuildReport:
 
     def __str__(self) -> str:
         return "\n".join(self._lines())
+
+    def __repr__(self) -> str:
+        images = f"{counted(self.cached, 'image')}, {counted(len(self.class_ids), 'class', 'classes')}"
+        return f"{type(self).__name__}({str(self.path)!r}: {images}, {len(self.failed)} failed)"
 
     def _why_lines(self) -> Iterator[str]:
         if self.why:

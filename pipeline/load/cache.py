@@ -25,11 +25,12 @@ from pipeline.load.kernels import gather_rows
 from pipeline.load.normalize import normalize_rows
 from pipeline.load.threads import in_parts
 from pipeline.recipe import Recipe
+from pipeline.text import ShownAsText
 
 Verify = Literal["first", "always", "off"]
 
 
-class TensorCache(Mapping[str, Mapping[ClassId, Tensor]]):
+class TensorCache(ShownAsText, Mapping[str, Mapping[ClassId, Tensor]]):
     """Reads a cache. `cache[file_name][class_id]` is a checked, normalized copy, (3, H, W) float32.
 
     Opening checks the header and the tables; each row is checked when it is read. A cache can be pickled, forked and

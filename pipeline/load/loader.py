@@ -17,10 +17,10 @@ from pipeline.load.dataset import CacheDataset, Sample, collate
 from pipeline.load.random import seeded_generator
 from pipeline.load.sampler import EpochSampler, RankBatchSampler
 from pipeline.system.processes import has_room_for_sockets
-from pipeline.text import parse_size, show_size
+from pipeline.text import ShownAsText, counted, parse_size, show_size
 
 
-class CacheLoader(DataLoader[Sample]):
+class CacheLoader(ShownAsText, DataLoader[Sample]):
     """Checks before each epoch, and before workers start, whether the cache file was written to.
 
     A sampler could not do that: torch starts the workers first, and leaves them running if the sampler raises.
@@ -40,6 +40,11 @@ class CacheLoader(DataLoader[Sample]):
         """The sampler that all ranks share; None where a trainer put one of its own in its place."""
         sampler = getattr(self.batch_sampler, "sampler", None)
         return sampler if isinstance(sampler, EpochSampler) else None
+
+    def __repr__(self) -> str:
+        changed = f", changed by {', '.join(a.kinds or ())}" if (a := self.dataset.augment) and a.kinds else ""
+        workers = f", {counted(self.num_workers, 'worker')}" if self.num_workers else ""
+        return f"CacheLoader({self.dataset!r}{changed}{workers}, {self._order or self.batch_sampler!r})"
 
     def state_dict(self) -> dict[str, Any]:
         """Say which batch comes next, as torchdata's StatefulDataLoader does, in plain values.

@@ -11,9 +11,10 @@ from torch.utils.data import Sampler
 
 from pipeline.load.batch_plan import EPOCH, BatchPlan
 from pipeline.load.cache import TensorCache
+from pipeline.text import ShownAsText, counted
 
 
-class EpochSampler(Sampler[int]):
+class EpochSampler(ShownAsText, Sampler[int]):
     """Yields positions in a dataset, 0..M-1, in the order of a plan.
 
     Each `iter` is the next epoch, from 0, whole, as soon as its first position is asked for: trainers make iterators
@@ -70,6 +71,12 @@ class EpochSampler(Sampler[int]):
         if self.cache is None or self.cache.in_memory(sample):
             return (position for chunk in positions.split(self._AT_ONCE) for position in chunk.tolist())
         return self._read_ahead(positions, self.cache)
+
+    def __repr__(self) -> str:
+        plan, order = self.plan, f"shuffled with seed {self.plan.seed}" if self.plan.shuffle else "in plain order"
+        part = f", rank {plan.rank} of {plan.ranks}" if plan.ranks > 1 else ""
+        batches = f"{counted(len(plan), 'batch', 'batches')} of {plan.batch_size}"
+        return f"EpochSampler({counted(len(self), 'row')} {order}, {batches}{part}, next epoch {self.epoch})"
 
     def __len__(self) -> int:
         """Count the rows of a whole epoch."""

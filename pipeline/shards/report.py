@@ -25,7 +25,7 @@ class WorkerRate(NamedTuple):
         return f"worker {printable(self.name)}: {shards}, {self.decoded} decoded in {self.seconds:.1f} s{rate}"
 
 
-@dataclass
+@dataclass(repr=False)
 class ShardsReport(BuildReport):
     """The result of a build of all shards, or of one alone; `path` is the name or pattern of the shards.
 

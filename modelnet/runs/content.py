@@ -87,7 +87,9 @@ _content = record(
 )
 
 
-_setting = number(-1e15, 1e15)  # of an optimizer: torch takes no longer integers
+def _setting(value: Any, key: str) -> None:
+    """Accept a number that an optimizer may have; torch takes no longer integers."""
+    (number() if isinstance(value, float) else number(-1e15, 1e15))(value, key)
 
 
 def check_content(content: dict[str, Any], path: str) -> None:

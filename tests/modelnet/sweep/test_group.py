@@ -184,3 +184,58 @@ def test_linear_layers_of_a_group_are_trained_in_one_pass(cache_path: Path) -> N
         alone = train(own).rows
         assert [row.train_loss for row in rows] == pytest.approx([row.train_loss for row in alone], abs=1e-5)
         assert [row.val_loss for row in rows] == pytest.approx([row.val_loss for row in alone], abs=1e-5)
+
+
+@pytest.mark.parametrize("more", [{}, {"opt": "adamw", "model_ema": 0.5}])
+def test_networks_of_a_pass_cut_while_saved_end_with_the_same_bits(
+    more: dict[str, Any], cache_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = options_of(cache_path, model="modelnet", epochs=4, **more)
+    whole = train_many(options, [0, 1, 2])
+    save = TrainingLoop.save
+
+    def cut(training: TrainingLoop) -> None:
+        if training.state.epoch == 3 and training.setup.options.seed == 1:
+            raise KeyboardInterrupt
+        save(training)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(TrainingLoop, "save", cut)
+        patched.setattr("modelnet.sweep.loop.SECONDS_BETWEEN_SAVES", 0.0)
+        with pytest.raises(KeyboardInterrupt):
+            train_many(replace(options, name="cut"), [0, 1, 2])
+    names = [f"cut-seed-{seed}" for seed in range(3)]
+    assert [RunFolder(Path("runs") / name).load_checkpoint()["epoch"] for name in names] == [3, 2, 2]
+
+    resumed = resume_many(Path("runs/cut-seed-0/group.csv"))
+
+    assert [outcome(run) for run in resumed.runs] == [outcome(run) for run in whole.runs]
+
+
+def test_a_pass_cut_while_its_results_are_written_ends_with_the_same_bytes(
+    cache_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = options_of(cache_path, model="modelnet")
+    whole = train_many(options, [0, 1])
+    write = TrainingLoop.write_predictions
+
+    def cut(training: TrainingLoop, *of: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(TrainingLoop, "write_predictions", cut)
+        with pytest.raises(KeyboardInterrupt):
+            train_many(replace(options, name="cut"), [0, 1])
+    assert TrainingLoop.write_predictions is write
+
+    resumed = resume_many(Path("runs/cut-seed-0/group.csv"))
+
+    assert [outcome(run) for run in resumed.runs] == [outcome(run) for run in whole.runs]
+
+
+def test_a_rate_beyond_all_numbers_ends_its_network_alone(cache_path: Path) -> None:
+    heard = Listener()
+
+    result = train_many(options_of(cache_path, model="modelnet"), [0], heard, sweep={"lr": [1e30, 0.01]})
+
+    assert states(result) == ["diverged", "finished"]

@@ -45,7 +45,11 @@ def _label_table(contents: Contents) -> bytes | None:
     for name in _METADATA:
         if prefix + name in contents.other_tables and _has_labels(contents, prefix + name, ("file_name",)):
             return prefix + name
-    tables = [path for path in _tables(contents) if path.endswith(_ROWS) and not _OF_OTHERS.search(_base(path))]
+    tables = [
+        path
+        for path in _tables_beside(contents, _image_folder(contents))
+        if path.endswith(_ROWS) and not _OF_OTHERS.search(_base(path))
+    ]
     tables = [path for path in tables if _has_labels(contents, path, FILE_COLUMNS)]
     if len(tables) > 1:
         tables = [path for path in tables if _OF_TRAINING.fullmatch(_base(path))]
@@ -144,25 +148,30 @@ def _image_folder(contents: Contents) -> bytes | None:
     prefix = class_root(contents, None)
     folders = {folder for folder in contents.image_folders if not is_test_folder(folder)} or contents.image_folders
     classes = {folder[len(prefix) :].partition(b"/")[0] for folder in folders}
-    if len(classes) != 1 or (contents.name and classes == {b""}):
-        return None
-    return prefix + min(classes)
+    return prefix + min(classes) if len(classes) == 1 else None
 
 
 def _tables(contents: Contents) -> list[bytes]:
     """Return the tables that may hold the labels of all images, in the folder of the images or above it."""
     images = _image_folder(contents)
+    if contents.name and images == b"":  # an archive of one class
+        return []
+    tables = _tables_beside(contents, images)
+    return tables or (_annotations(contents, images + b"/") if images else [])
+
+
+def _tables_beside(contents: Contents, images: bytes | None) -> list[bytes]:
+    """Return the tables in the folder of all images or above it; none where they lie in several."""
     if images is None:
         return []
     outer = images.rpartition(b"/")[0]
-    tables = sorted(
+    return sorted(
         path
         for path in contents.other_tables
         for folder in [path.rpartition(b"/")[0]]
         if folder in (b"", images, outer)
         and not (folder in contents.image_folders and path.endswith(b".json"))  # a file of one image each
     )
-    return tables or (_annotations(contents, images + b"/") if images else [])
 
 
 def _annotations(contents: Contents, images: bytes) -> list[bytes]:

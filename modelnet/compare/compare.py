@@ -144,7 +144,7 @@ def _differs(groups: list[list[Run]]) -> dict[str, list[str]]:
     """Return each fact that is not the same in all runs, as text for each side."""
     names = dict.fromkeys(name for group in groups for run in group for name in run.facts)
     differs = {}
-    for name in names:
+    for name in sorted(names, key=SEEDS.__contains__):  # the seeds last
         values = [list(dict.fromkeys(run.facts.get(name, "-") for run in group)) for group in groups]
         if len({value for side in values for value in side}) > 1:
             seeds = name in SEEDS

@@ -96,7 +96,7 @@ class FromPixels(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Return (N, C) float32 probabilities of (N, H, W, 3) uint8 pixels; normalized in torchvision's three steps."""
-        images_NCHW = pixels.permute(0, 3, 1, 2).float() / 255
+        images_NCHW = pixels.permute(0, 3, 1, 2).contiguous().float() / 255  # a network may take a view
         logits: Tensor = self.network((images_NCHW - self.mean) / self.std)
         return logits.softmax(1)
 

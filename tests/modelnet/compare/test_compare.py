@@ -183,6 +183,7 @@ def test_runs_that_differ_only_in_seeds_form_a_side_on_any_machine() -> None:
         [f"{lr}-{seed}" for seed in range(4)] for lr in (0.1, 0.2)
     ]
     assert found.differs == {"lr": ["0.1", "0.2"], "seed": ["0-3", "0-3"], "threads": ["1, 2, 3, 4"] * 2}
+    assert list(found.differs)[-1] == "seed"
     assert found.pairs[0].better == "B" and found.pairs[0].alone is None
     assert found.pairs[0].verdict.startswith("B is better by 25.0 points")
     assert "runs of B are paired with those of A that have the same seeds" in found.notes

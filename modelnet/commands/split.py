@@ -1,5 +1,7 @@
 """split: divide the images of a cache into folds and a test set."""
 
+import math
+import shlex
 from pathlib import Path
 
 import click
@@ -65,6 +67,8 @@ def command(
     from pipeline.system.files import check_can_publish
     from pipeline.text import show_path
 
+    if math.isnan(test):
+        raise click.UsageError("--test is a share from 0 to below 1, not nan")
     notes = Notes()
     named = [_file_and_column(text) for text in tables]
     reader = open_to_divide(cache)
@@ -92,7 +96,8 @@ def command(
     for warning in class_warnings(reader, groups, of_images) + near_warnings(reader, near, of_images):
         notes.warn(warning)
     tell("\n".join([*fold_table(reader, of_images), *group_lines(groups), f"split: {show_path(path)}"]))
-    tell(f"Type: python cli.py train --cache {show_path(cache)} --split {show_path(path)} --fold all")
+    paths = [shlex.quote(show_path(file)) for file in (cache, path)]
+    tell(f"Type: python cli.py train --cache {paths[0]} --split {paths[1]} --fold all")
 
 
 def _file_and_column(text: str) -> tuple[Path, str]:

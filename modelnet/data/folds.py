@@ -58,7 +58,10 @@ def divide(
     sides = [*range(folds), *([TEST] if test else [])]
     if empty := [show_fold(side) for side in sides if not (of_images == side).any()]:
         reason = f"of {counted(len(groups), 'group')} none came into {shorten(empty)}"
-        advice = "Give another --seed, fewer --folds" + ("" if stratify else ", or --stratify")
+        ways = ["fewer --folds", *([] if stratify else ["--stratify"])]
+        if empty == [show_fold(TEST)]:
+            ways = ["a larger --test", "--test 0"]
+        advice = f"Give another --seed, {', '.join(ways[:-1])}{', ' if ways[:-1] else ''}or {ways[-1]}"
         raise SourceError(_WHAT, reader.path, reason, advice)
     return of_images
 
@@ -77,18 +80,32 @@ def _hashed(groups: Groups, folds: int, test: float, seed: int) -> NDArray[np.in
 
 def _stratified(reader: Reader, groups: Groups, folds: int, test: float, seed: int) -> NDArray[np.int64]:
     labels = reader.table("labels")
-    most = int(np.bincount(labels).max())
-    if most < folds:
-        reason = f"no class has more than {counted(most, 'image')}, and --stratify divides each into {folds} folds"
-        raise SourceError(_WHAT, reader.path, reason, "Give fewer --folds")
+    most = _refuse_few(reader, labels, groups.of, folds)
     of_images = np.full(len(labels), TEST)
-    share = Fraction(test).limit_denominator(min(_MOST_PARTS, most))
-    rest = np.arange(len(labels))
-    if share:
+    share = Fraction(test).limit_denominator(min(_MOST_PARTS, most, len(groups)))
+    rest = np.arange(len(labels) if share < 1 else 0)
+    if 0 < share < 1:
         parts = _parts(labels, groups.of, share.denominator, seed)
         rest = np.flatnonzero(parts >= share.numerator)
+    _refuse_few(reader, labels[rest], groups.of[rest], folds, " beside the test set")
     of_images[rest] = _parts(labels[rest], groups.of[rest], folds, seed)
     return of_images
+
+
+def _refuse_few(
+    reader: Reader, labels: NDArray[np.int64], groups: NDArray[np.int64], folds: int, beside: str = ""
+) -> int:
+    """Return the number of images of the largest class; refuse what scikit-learn cannot divide into folds."""
+    most, count = int(np.bincount(labels, minlength=1).max()), len(np.unique(groups))
+    if most < folds:
+        reason = (
+            f"no class has more than {counted(most, 'image')}{beside}, and --stratify divides each into {folds} folds"
+        )
+    elif count < folds:
+        reason = f"there are {counted(count, 'group')} of images{beside}, and {folds} folds"
+    else:
+        return most
+    raise SourceError(_WHAT, reader.path, reason, f"Give fewer --folds{', or a smaller --test' if beside else ''}")
 
 
 def _parts(labels: NDArray[np.int64], groups: NDArray[np.int64], parts: int, seed: int) -> NDArray[np.int64]:

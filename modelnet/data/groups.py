@@ -113,7 +113,8 @@ def groups_by_pattern(reader: Reader, pattern: str) -> NamedGroups:
     for row, (label, name) in enumerate(zip(labels, reader.table("filenames").tolist(), strict=True)):
         if found := search(f"{reader.class_ids[label]}/{os.fsdecode(name)}"):
             text = (found[1] or found[0]) if found.re.groups else found[0]
-            codes[row] = position.setdefault(text, len(position))
+            if text:  # an expression as "x*" matches everywhere, and finds nothing
+                codes[row] = position.setdefault(text, len(position))
     alone = np.flatnonzero(codes < 0)
     if len(alone) == len(codes):
         first = image_names(reader, alone[:1])
@@ -162,8 +163,10 @@ def group_images(reader: Reader, named: Sequence[NamedGroups] = (), near: NDArra
     first = [digests[row].tobytes().hex() for row in order[_least(of, rank, len(sizes))].tolist()]
     names = [f"copies-{digest[:16]}" if size > 1 else "" for digest, size in zip(first, sizes.tolist(), strict=True)]
     keys = first
-    for groups in reversed(named):
-        kind = f"{groups.kind}=" if len(named) > 1 else ""
+    kinds = [groups.kind for groups in named]
+    for number, groups in reversed(list(enumerate(named))):
+        again = kinds[:number].count(groups.kind)  # two tables may both have a column of this name
+        kind = f"{groups.kind}{f'-{again + 1}' if again else ''}=" if len(named) > 1 else ""
         ordered = sorted(range(len(groups.names)), key=groups.names.__getitem__)
         place = np.empty(len(ordered), np.int64)
         place[ordered] = np.arange(len(ordered))

@@ -50,6 +50,8 @@ def test_a_split_is_written_beside_the_cache_and_the_next_command_shown(folder: 
         f"split: {path}",
         f"Type: python cli.py train --cache {folder / 'c.h5'} --split {path} --fold all",
     ]
+    spaced = run_cli("split", folder / "c.h5", "--out", "my split.csv", "--folds", "3")
+    assert spaced.stdout.endswith("--split 'my split.csv' --fold all\n")
     folds = fold_of(path)
     assert [folds["p0_0.jpg"], folds["p1_1.jpg"]] == [folds["copy_0.jpg"], folds["copy_1.jpg"]]
     counted = Counter(folds.values())
@@ -102,6 +104,7 @@ def test_shards_have_the_split_of_a_whole_cache(folder: Path, tmp_path: Path, ru
         (["--folds", "80"], 66, "65 groups of images cannot fill 80 folds and a test set"),
         (["--folds", "1"], 2, "--folds"),
         (["--test", "1"], 2, "--test"),
+        (["--test", "nan"], 2, "--test is a share from 0 to below 1, not nan"),
         (["--out", "c.h5"], 2, "--out is a .csv file, not c.h5"),
         (["--out", "no.csv/x.csv"], 73, "a part of its path is a file"),
     ],

@@ -88,6 +88,30 @@ def test_what_cannot_be_divided_is_refused_with_the_reason() -> None:
         divide(reader_of([row // 4 for row in range(12)]), groups_of(list(range(12))), 5, 0, stratify=True)
 
 
+@pytest.mark.parametrize(
+    ("labels", "numbers", "folds", "test", "reason"),
+    [
+        ([0] * 12 + [1] * 12, [row // 3 for row in range(24)], 7, 0.3, "there are 6 groups of images beside the test"),
+        ([0] * 5 + [1] * 5, list(range(10)), 5, 0.15, "more than 4 images beside the test set, and --stratify divides"),
+        ([0] * 40, list(range(40)), 4, 0.99, "no class has more than 0 images beside the test set"),
+        ([0] * 40, list(range(40)), 4, 0.001, "of 40 groups none came into test"),
+    ],
+)
+def test_stratified_folds_that_do_not_fit_are_refused(
+    labels: list[int], numbers: list[int], folds: int, test: float, reason: str
+) -> None:
+    with pytest.raises(SourceError, match=reason) as caught:
+        divide(reader_of(labels), groups_of(numbers), folds, test, stratify=True)
+    wanted = "Give another --seed, a larger --test, or --test 0" if "none came" in reason else "or a smaller --test"
+    assert wanted in str(caught.value)
+
+
+def test_fewer_groups_than_parts_for_the_test_set_are_divided() -> None:
+    folds = divide(reader_of([0, 1] * 40), groups_of([row // 8 for row in range(80)]), 3, 0.15, stratify=True)
+    assert (folds == TEST).sum() in (8, 16)  # a seventh of ten groups is one or two
+    assert set(folds.tolist()) == {TEST, 0, 1, 2}
+
+
 def test_without_scikit_learn_the_message_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "sklearn.model_selection", None)
     with pytest.raises(OptionsError, match=r"scikit-learn is not installed: .* pip install '\.\[split\]'"):

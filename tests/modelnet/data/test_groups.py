@@ -151,6 +151,15 @@ def test_groups_of_a_table_and_a_pattern_join(reader: Reader, tmp_path: Path) ->
     assert set(both.names) == {"patient=ann", "patient=bob"}
 
 
+def test_columns_of_one_name_name_different_groups(reader: Reader) -> None:
+    codes = np.full((2, 6), -1)
+    rows = [reader.table("filenames").tolist().index(name) for name in (b"p5_b.jpg", b"p6_c.jpg")]
+    codes[[0, 1], rows] = 0
+    groups = group_images(reader, [NamedGroups("patient", codes[table], ["7"], []) for table in (0, 1)])
+    assert [groups.names[groups.of[row]] for row in rows] == ["patient=7", "patient-2=7"]
+    assert [groups.keys[groups.of[row]] for row in rows] == ["patient=7", "patient-2=7"]
+
+
 def test_a_pattern_takes_group_1_or_the_whole_match(reader: Reader) -> None:
     assert set(groups_by_pattern(reader, r"^[12]/").names) == {"1/", "2/"}
     assert set(groups_by_pattern(reader, r"/p[0-9]_(\w)").names) == {"a", "c", "p", "s", "b"}
@@ -160,6 +169,8 @@ def test_a_pattern_takes_group_1_or_the_whole_match(reader: Reader) -> None:
 def test_a_pattern_that_matches_nothing_or_is_none_is_refused(reader: Reader) -> None:
     with pytest.raises(SourceError, match=r"'zz' is in none of their names. It is searched in names like 1/p1_a.jpg"):
         groups_by_pattern(reader, "zz")
+    with pytest.raises(SourceError, match=r"'x\*' is in none of their names"):  # an empty match names no group
+        groups_by_pattern(reader, "x*")
     with pytest.raises(OptionsError, match=r"'\(' is no regular expression") as caught:
         groups_by_pattern(reader, "(")
     assert caught.value.exit_code == 2

@@ -1,9 +1,11 @@
 """Text that people read and type: paths, sizes, rates, columns, shortened lists."""
 
+import csv
 import html
 import os
 import re
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
+from typing import Any
 
 MAX_SIZE = 4096  # pixels of a side
 MOST_LINES = 40  # of a text in a notebook
@@ -25,6 +27,20 @@ def show_path(path: "str | bytes | os.PathLike[str]") -> str:
 def printable(text: str) -> str:
     """Return a text as it is, or its repr where it holds a control character or a surrogate."""
     return text if text.isprintable() else repr(text)
+
+
+class _Lines(list[str]):
+    """A file of lines that end in LF, for a writer that ends them in CRLF: only such a one quotes a lone CR."""
+
+    def write(self, line: str) -> None:
+        self.append(f"{line[:-2]}\n")
+
+
+def csv_text(rows: Iterable[Iterable[Any]]) -> str:
+    """Return rows as CSV, a line each; cells with a comma, a quote or a line break are in quotes."""
+    lines = _Lines()
+    csv.writer(lines, lineterminator="\r\n").writerows(rows)
+    return "".join(lines)
 
 
 def show_bytes(count: int) -> str:

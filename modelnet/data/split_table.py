@@ -1,10 +1,9 @@
 """Write and read split.csv: the fold of each image, found again by the SHA-256 of its file."""
 
-import csv
-import io
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from pipeline.format.sharded import Reader
 from pipeline.source.tables.open import open_table
 from pipeline.source.tables.table import WHAT, Table
 from pipeline.system import files
-from pipeline.text import shorten, show_path
+from pipeline.text import csv_text, shorten, show_path
 
 COLUMNS = ("class", "file", "sha256", "group", "fold")
 TEST = -1  # fold of an image that only the test set has
@@ -104,11 +103,7 @@ def split_of(
 
 def split_text(rows: Iterable[Iterable[Any]]) -> bytes:
     """Return the bytes of a split.csv with rows (class, file, sha256 in hexadecimal, group, fold)."""
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    writer.writerows(rows)
-    return text.getvalue().encode("utf-8", "surrogateescape")
+    return csv_text(chain([COLUMNS], rows)).encode("utf-8", "surrogateescape")
 
 
 def write_split(split: SplitTable) -> None:

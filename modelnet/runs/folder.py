@@ -34,9 +34,10 @@ from modelnet.runs import checkpoint
 from modelnet.runs.config import json_text
 from modelnet.runs.publish import keep_previous, publish, storage_errors
 from modelnet.runs.reader import RunReader
-from modelnet.runs.tables import csv_text, epochs_text
+from modelnet.runs.tables import epochs_text
 from pipeline.errors import AccessDenied, OutputError, RunBusy
 from pipeline.system import files
+from pipeline.text import csv_text
 
 RUNS = Path("runs")
 

@@ -10,8 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from modelnet.runs.publish import storage_errors
-from modelnet.runs.tables import csv_text
-from pipeline.text import show_path
+from pipeline.text import csv_text, show_path
 
 COLUMNS = ["time", "command", "runs"]
 

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from modelnet.progress import EpochRow
 from modelnet.runs.schema import Check, number, refused, whole
+from pipeline.text import csv_text
 
 _COLUMNS = [field.name for field in fields(EpochRow)]
 _MAY_BE_EMPTY = ("val_loss", "val_acc")  # of a run without validation images
@@ -177,13 +178,6 @@ def _named(table: str) -> Iterator[None]:
     except (ValueError, KeyError, TypeError, csv.Error) as error:
         reason = f"the column {error} is missing" if isinstance(error, KeyError) else error
         raise ValueError(f"it is not {table} ({reason})") from error
-
-
-def csv_text(rows: Iterable[Iterable[Any]]) -> str:
-    """Return rows as CSV, a line each."""
-    text = io.StringIO(newline="")
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    return text.getvalue()
 
 
 _MEASURES = ("train_loss", "train_acc", "val_loss", "val_acc")

@@ -1,9 +1,12 @@
 """Texts for people, against the lines that they must be."""
 
+import csv
+
 import pytest
 
 from pipeline.text import (
     align,
+    csv_text,
     first_lines,
     printable,
     shorten,
@@ -58,3 +61,12 @@ def test_columns_are_as_wide_as_their_widest_cell() -> None:
 )
 def test_an_age_is_told_in_its_largest_unit(seconds: float, age: str) -> None:
     assert show_age(seconds) == age
+
+
+def test_cells_with_any_line_break_come_back_from_csv() -> None:
+    rows = [["a\rb", "c\nd"], ['"e", f', "\r\n"], ["", "g"]]
+
+    text = csv_text(rows)
+
+    assert text.endswith("\n,g\n")
+    assert list(csv.reader(text.splitlines(keepends=True))) == rows

@@ -39,9 +39,13 @@ def collect_files(paths: Sequence[bytes], collected: Collected, labels: Labels) 
     An image is called by its path; by the file and its row, if it has none, or another of its class has the same.
 
     Raises:
-        SourceError: a file holds no images or no labels.
+        SourceError: a file holds no images or no labels, or another table of labels was named.
         TableDamaged: a file, or the label of a row.
     """
+    if labels.table is not None:
+        why = f"its images have their labels beside them, and {show_path(labels.table)} is another table"
+        advice = f"Build it without --table, and then give other labels: train --labels {show_path(labels.table)}"
+        raise SourceError("two tables of labels", Path(os.fsdecode(paths[0])), why, advice)
     collected.uses_labels = True
     columns = [_read(Path(os.fsdecode(path)), labels) for path in paths]
     used: Counter[int] = Counter(_identity(*key) for column in columns for key in _names(column))

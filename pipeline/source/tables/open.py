@@ -12,6 +12,7 @@ from typing import Any, TextIO
 from pipeline.errors import AccessDenied, SourceError, TableDamaged
 from pipeline.source.tables.parquet import open_parquet
 from pipeline.source.tables.table import WHAT, Cells, Table
+from pipeline.text import counted
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
 
@@ -35,7 +36,7 @@ def open_table(path: Path, content: bytes | None = None) -> Table:
         )
     try:
         if content is None and not path.is_file():
-            raise SourceError(WHAT, path, "there is no such file")
+            raise SourceError(WHAT, path, "it is no regular file" if path.exists() else "there is no such file")
         if suffix == ".parquet":
             return open_parquet(path, content)
         text = _Text(path, content)
@@ -54,8 +55,11 @@ class _Text:
         self.path = path
         self.content = content
         with self.open() as file:
-            if file.buffer.read(2) in (b"\xff\xfe", b"\xfe\xff"):
-                raise TableDamaged(WHAT, path, "it is UTF-16", "Save it as UTF-8")
+            start = file.buffer.read(1 << 12)
+        if start[:2] in (b"\xff\xfe", b"\xfe\xff"):
+            raise TableDamaged(WHAT, path, "it is UTF-16", "Save it as UTF-8")
+        if b"\0" in start:
+            raise TableDamaged(WHAT, path, "it holds NUL bytes, so it is no text", "Save it as UTF-8")
 
     def open(self) -> io.TextIOWrapper:
         """Open it at its beginning."""
@@ -67,7 +71,7 @@ def _open_csv(text: _Text, suffix: str) -> Table:
     path = text.path
     with text.open() as file:
         first = file.readline(1 << 20)
-    delimiter = "\t" if suffix == ".tsv" else next((mark for mark in ",;\t" if mark in first), ",")
+    delimiter = "\t" if suffix == ".tsv" else max(",;\t", key=first.count)
     with text.open() as file:
         header = next(_csv_rows(path, file, delimiter), (0, []))[1]
     if not header:
@@ -78,8 +82,9 @@ def _open_csv(text: _Text, suffix: str) -> Table:
         with text.open() as file:
             for number, row in islice(_csv_rows(path, file, delimiter), 1, None):
                 if len(row) != width:
-                    why = f"line {number}: it has {len(row)} cells, and the header {width}"
-                    raise TableDamaged(WHAT, path, why, "Put a cell that holds the separator in quotes")
+                    why = f"line {number}: it has {counted(len(row), 'cell')}, and the header {width}"
+                    advice = "Put a cell that holds the separator in quotes" if len(row) > width else ""
+                    raise TableDamaged(WHAT, path, why, advice)
                 yield number, [row[position] for position in positions]
 
     return Table(path, tuple(name.strip() for name in header), "line", read)

@@ -102,4 +102,7 @@ def named_column(table: Table, known: Sequence[str], asked: str | None, flag: st
     if but and len(lower) == 1:
         return next(iter(lower.values()))
     why = f"none of its columns is known to have {what}: {shorten(list(map(printable, table.columns)))}"
-    raise SourceError(WHAT, table.path, why, f"Give {flag} NAME")
+    advice = f"Give {flag} NAME"
+    if len(table.columns) == 1:
+        advice = "Cells are separated by , or ; or a tab in .csv, and by a tab in .tsv"
+    raise SourceError(WHAT, table.path, why, advice)

@@ -36,9 +36,9 @@ def of_cache(cache: TensorCache, path: Path, folds: list[int]) -> SplitTable:
 
 
 def test_a_split_is_read_as_it_was_written(tmp_path: Path) -> None:
-    names = ["a.jpg", 'odd \udcff,\n"name".jpg', "c.jpg", "d.jpg", "e.jpg"]
+    names = ["Icon\r", 'odd \udcff,\n"name".jpg', "c.jpg", "d.jpg", "e.jpg"]
     digests = np.array([list(bytes.fromhex(digest)) for digest in DIGESTS], np.uint8)
-    split = SplitTable(tmp_path / "s.csv", list("12121"), names, digests, ["p", "", "p", "", ""], np.array(FOLDS))
+    split = SplitTable(tmp_path / "s.csv", list("12121"), names, digests, ["p\r", "", "p\r", "", ""], np.array(FOLDS))
     write_split(split)
     back = read_split(split.path)
     assert (back.classes, back.files, back.groups) == (split.classes, split.files, split.groups)

@@ -151,3 +151,15 @@ def test_a_table_without_images_is_no_source(tmp_path: Path) -> None:
         scan_source(tmp_path / "t.parquet")
     tree(tmp_path / "x", "a.jpg", "b.jpg")
     assert scan_source(tmp_path / "x", None, Choice(labels=Labels(tmp_path / "t.parquet"))).class_ids == ["x"]
+
+
+def test_a_named_table_is_refused_for_images_with_labels_beside_them(tmp_path: Path) -> None:
+    table = write_set(tmp_path / "set" / "t.parquet", LABELS)
+    (tmp_path / "labels.csv").write_text("file,label\n0.jpg,bird\n")
+    choice = Choice(labels=Labels(tmp_path / "labels.csv"))
+
+    with pytest.raises(SourceError, match=r"Build it without --table, and then .* train --labels .*labels\.csv") as no:
+        scan_source(table, choice=choice)
+    assert no.value.exit_code == 66
+    with pytest.raises(SourceError, match="names no image here"):
+        scan_source(tmp_path / "set", choice=choice)

@@ -27,6 +27,7 @@ def rows(path: Path, *columns: str) -> list[tuple[int, tuple[str, ...]]]:
         ("t.csv", "file,label\na.jpg,cat\nb.jpg,dog\n"),
         ("t.CSV", "\ufefffile,label\r\na.jpg,cat\r\nb.jpg,dog\r\n"),
         ("t.csv", 'file;label\n"a.jpg"; cat \nb.jpg;"dog"'),
+        ("t.csv", '"file";"label";"a, b"\na.jpg;cat;\nb.jpg;dog;'),
         ("t.csv", "file\tlabel\na.jpg\tcat\nb.jpg\tdog"),
         ("t.tsv", "file\tlabel\na.jpg\tcat\nb.jpg\tdog"),
     ],
@@ -71,6 +72,8 @@ def test_rows_of_parquet_are_counted_over_all_its_batches(tmp_path: Path) -> Non
     [
         ("t.csv", "file,label\na.jpg,cat\na,b,c\n", "line 3: it has 3 cells, and the header 2"),
         ("t.csv", 'file,label\nb.jpg,dog\na.jpg,"cat\n', "the row that begins in line 3 is no row of a table"),
+        ("t.csv", "file,label\na.jpg\n", "line 2: it has 1 cell, and the header 2"),
+        ("t.csv", "file,label\n".encode("utf-16-le"), "it holds NUL bytes, so it is no text. Save it as UTF-8"),
         ("t.csv", b"\xff\xfef\0i\0", "it is UTF-16. Save it as UTF-8"),
         ("t.jsonl", '{"file": "a"}\n{"file": \n', "line 2: it is no JSON"),
         ("t.jsonl", '{"file": "a"}\n["a"]\n', "line 2: it is no JSON object"),
@@ -103,6 +106,9 @@ def test_what_is_not_there_is_named(tmp_path: Path, name: str, content: str, why
 def test_a_missing_table_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="there is no such file"):
         open_table(tmp_path / "t.csv")
+    (tmp_path / "t.csv").mkdir()
+    with pytest.raises(SourceError, match="it is no regular file"):
+        open_table(tmp_path / "t.csv")
 
 
 def test_a_column_is_found_by_a_usual_name_or_because_it_is_the_only_other(tmp_path: Path) -> None:
@@ -115,3 +121,6 @@ def test_a_column_is_found_by_a_usual_name_or_because_it_is_the_only_other(tmp_p
     assert named_column(two, ("label",), None, "--label-column", "the label", "id") == "has_cactus"
     with pytest.raises(SourceError, match=r"known to have the label: Id, Image, has_cactus\. Give --label-column NAME"):
         named_column(table, ("label",), None, "--label-column", "the label", "Image")
+    one = open_table(written(tmp_path / "v.tsv", "id,label\n"))
+    with pytest.raises(SourceError, match=r"the file: id,label\. Cells are separated by , or ; or a tab in \.csv"):
+        named_column(one, ("id",), None, "--file-column", "the file")

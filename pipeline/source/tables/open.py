@@ -55,7 +55,7 @@ class _Text:
         self.path = path
         self.content = content
         with self.open() as file:
-            start = file.buffer.read(1 << 12)
+            start = bytes(file.buffer.read(1 << 12))
         if start[:2] in (b"\xff\xfe", b"\xfe\xff"):
             raise TableDamaged(WHAT, path, "it is UTF-16", "Save it as UTF-8")
         if b"\0" in start:

@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pipeline.source.tables.parquet import damage, parquet_file
@@ -94,29 +95,44 @@ def image_bytes(path: bytes, stat: tuple[int, ...], place: ImageRow) -> bytes | 
 
 
 class _Images:
-    """An open file, and the images of the last rows that were read."""
+    """An open file, and the images of the last rows that were read. Several threads may read it."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.lock = Lock()
         self.file = parquet_file(path, buffer_size=_BUFFER, pre_buffer=False)
         self.column = image_column(path)
         kind = self.file.schema_arrow.field(self.column).type
         self.leaf = f"{self.column}.bytes" if _has_bytes(kind) else self.column
-        self.group, self.first = -1, 0
-        self.values: Any = []
+        self.group, self.next = -1, 0  # the row group, and the row in it, that `batches` unpacks next
         self.batches: Iterator[Any] = iter(())
+        self.unpacked: list[tuple[int, int, Any]] = []  # the last two batches: row group, first row, images
 
     def read(self, place: ImageRow) -> bytes | None:
         """Return the bytes of an image."""
-        with damage(self.path):
-            if place.group != self.group or place.row < self.first:
-                self.batches = self.file.iter_batches(
-                    _IMAGES_AT_ONCE, row_groups=[place.group], columns=[self.leaf], use_threads=False
-                )
-                self.group, self.first, self.values = place.group, 0, []
-            while place.row >= self.first + len(self.values):
-                self.first += len(self.values)
-                cells = next(self.batches).column(0)
-                self.values = cells.field("bytes") if self.leaf != self.column else cells
-            value: bytes | None = self.values[place.row - self.first].as_py()
+        with damage(self.path), self.lock:
+            if not any(_holds(batch, place) for batch in self.unpacked):
+                self._unpack(place)
+            _, first, values = next(batch for batch in self.unpacked if _holds(batch, place))
+            value: bytes | None = values[place.row - first].as_py()
         return value
+
+    def _unpack(self, place: ImageRow) -> None:
+        """Unpack batches up to that of an image. Threads ask for the rows of two batches in any order."""
+        group, self.group = self.group, -1  # until it is done: an iterator that has failed yields nothing more
+        if place.group != group or place.row < self.next:
+            self.batches = self.file.iter_batches(
+                _IMAGES_AT_ONCE, row_groups=[place.group], columns=[self.leaf], use_threads=False
+            )
+            self.next = 0
+        while self.next <= place.row:
+            cells = next(self.batches).column(0)
+            values = cells.field("bytes") if self.leaf != self.column else cells
+            self.unpacked = [*self.unpacked[-1:], (place.group, self.next, values)]
+            self.next += len(values)
+        self.group = place.group
+
+
+def _holds(batch: tuple[int, int, Any], place: ImageRow) -> bool:
+    group, first, values = batch
+    return group == place.group and first <= place.row < first + len(values)

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +112,20 @@ def test_rows_are_read_in_any_order_and_named(tmp_path: Path) -> None:
     assert show_location(places[1]) == f"{tmp_path / 't.parquet'}, row 3"
 
 
+def test_threads_that_read_one_file_get_their_own_images(tmp_path: Path) -> None:
+    labels = ["cat", "dog"] * 15
+    table = write_set(tmp_path / "t.parquet", labels)
+    pq.write_table(pq.read_table(table), table, row_group_size=20)  # several batches to a row group
+    places = list(map(scan_source(table).location, range(30))) * 20
+
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(read_image, places))
+
+    wanted = [jpeg(i) for i in range(30)]
+    assert all(isinstance(place, Member) for place in places)
+    assert [data for data, _ in found] == [wanted[place.offset] for place in places if isinstance(place, Member)]
+
+
 def test_an_image_without_bytes_has_failed_and_a_changed_file_stops(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -132,8 +147,9 @@ def test_a_damaged_file_is_refused_or_fails_its_images(tmp_path: Path) -> None:
     data[4:300] = bytes(296)
     table.write_bytes(data)
     again = place._replace(archive_stat=reader.stat_of(table.stat()))
-    with pytest.raises(Damaged, match="not in the Parquet file: it is damaged"):
-        read_image(again)
+    for _ in range(2):  # the second time, the iterator of the first one is at its end
+        with pytest.raises(Damaged, match="not in the Parquet file: it is damaged"):
+            read_image(again)
     table.write_bytes(data[:500])
     with pytest.raises(TableDamaged, match="it is no whole Parquet file"):
         scan_source(table)

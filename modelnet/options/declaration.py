@@ -111,12 +111,20 @@ class Option:
             except ValueError as error:
                 raise ValueError(f"{self.name} is {self.form}, not {value!r}: {error}") from error
         if kind is Path and isinstance(value, str | os.PathLike):
-            return Path(value)
+            return self._path(value)
         if kind is float and type(value) in (int, float) and self._has(value):
             return float(value)
         if type(value) is not kind or not self._has(value):
             raise ValueError(f"{self.name} is {self._expected()}, not {value!r}")
         return value
+
+    def _path(self, value: str | os.PathLike[str]) -> Path:
+        try:
+            if b"\0" not in os.fsencode(value):
+                return Path(value)
+        except UnicodeEncodeError:  # half of a pair of JSON's \\u escapes
+            pass
+        raise ValueError(f"{self.name} is a path, and {os.fspath(value)!r} is a name that no file can have")
 
     def _has(self, value: Any) -> bool:
         if self.choices:

@@ -11,6 +11,7 @@ from modelnet.options.train import OPTIONS, TrainOptions
 from pipeline.errors import OptionsError, SourceError
 
 _WHAT = "the file of options cannot be used"
+_TYPED = ("seeds", "data_seeds", "sweep", "no_split")  # of the command train: they are no options of one training
 
 
 def read_options(path: Path) -> dict[str, Any]:
@@ -42,8 +43,11 @@ def read_table(path: Path) -> dict[str, Any]:
     readers = {".toml": tomllib.loads, ".json": json.loads}
     if (reader := readers.get(path.suffix.lower())) is None:
         raise OptionsError(_WHAT, path, "its name ends in neither .toml nor .json", "Rename it")
+    if path.exists() and not path.is_file():  # reading a FIFO would wait for ever
+        reason = "it is a folder" if path.is_dir() else "not a regular file"
+        raise SourceError("the file of options cannot be read", path, reason, "Give a .toml or .json file")
     try:
-        values = reader(path.read_bytes().decode())
+        values = reader(path.read_bytes().decode("utf-8-sig"))  # some editors begin a file with a byte order mark
     except OSError as error:
         raise SourceError("the file of options cannot be read", path, error.strerror or str(error)) from error
     except (ValueError, RecursionError) as error:
@@ -67,8 +71,13 @@ def checked_options(values: Mapping[str, Any], path: Path, table: str = "") -> d
     options: dict[str, Any] = {}
     for key, value in values.items():
         name = key.replace("-", "_")
+        if name in _TYPED:
+            typed = f"--{name.replace('_', '-')}"
+            raise OptionsError(_WHAT, path, f"{table}{key} stands in no file of options", f"Type {typed}")
         if name not in OPTIONS:
             raise OptionsError(_WHAT, path, unknown(key, OPTIONS, table))
+        if name in options:
+            raise OptionsError(_WHAT, path, f"{table}{key} is given twice, with - and with _", "Keep one")
         try:
             TrainOptions(**{"cache": Path(), name: value})  # alone: what it needs may be typed
         except ValueError as error:

@@ -22,6 +22,7 @@ from modelnet.sweep.group import Group
 from modelnet.sweep.result import SweepResult
 from modelnet.training.train import resumed_options
 from pipeline.errors import OptionsError
+from pipeline.text import counted
 
 _WHAT = "the experiment cannot be used"
 _SETTINGS = ("name", "seeds", "data_seeds")
@@ -84,7 +85,9 @@ def read_experiment(path: Path, caches: Path) -> Experiment:
     tables = {key: value for key, value in values.items() if isinstance(value, dict)}
     common = tables.pop("common", {})
     if len(tables) < 2:
-        raise OptionsError(_WHAT, path, f"it has {len(tables)} sides", "Write a table of options for each, as [small]")
+        raise OptionsError(
+            _WHAT, path, f"it has {counted(len(tables), 'side')}", "Write a table of options for each, as [small]"
+        )
     sides = {}
     for side, own in tables.items():
         if not re.fullmatch(r"[\w.+-]+", f"{name}-{side}"):
@@ -99,15 +102,18 @@ def read_experiment(path: Path, caches: Path) -> Experiment:
 
 
 def _seeds(settings: Mapping[str, Any], key: str, path: Path) -> list[int] | None:
-    if (text := settings.get(key)) is None:
+    if (value := settings.get(key)) is None:
         return None
     try:
-        return parse_seeds(str(text))
+        return parse_seeds(",".join(map(str, value)) if isinstance(value, list) else str(value))
     except ValueError as error:
         raise OptionsError(_WHAT, path, f"{key}: {error}") from error
 
 
 def _options(values: dict[str, Any], path: Path, side: str, caches: Path) -> TrainOptions:
+    if at_top := [key for key in values if key.replace("-", "_") in ("seeds", "data_seeds")]:
+        reason = f"{side}: {at_top[0]} is of the whole experiment"
+        raise OptionsError(_WHAT, path, reason, "Write it at the top, above all tables")
     options = checked_options(values, path, f"{side}: ")
     if given := [name for name in _PER_RUN if name in options]:
         raise OptionsError(_WHAT, path, f"{side}: the experiment gives each run its {given[0]}", "Leave it out")

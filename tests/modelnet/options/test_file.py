@@ -1,6 +1,7 @@
 """Options of training from a file of TOML or JSON (modelnet/options/file.py)."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,10 @@ def test_the_config_of_a_run_with_code_of_its_own_is_refused(tmp_path: Path) -> 
         ("[data]\nval = 'v.h5'", "o.toml: data is no option of training"),
         ("lr = \nseed = 1", "o.toml: it is no TOML: .*line 1"),
         ("lr = '\udc80'", "o.toml: it is no TOML: .*utf-8"),
+        ("batch-size = 4\nbatch_size = 8", "o.toml: batch_size is given twice"),
+        ("seeds = '0-7'", "o.toml: seeds stands in no file of options. Type --seeds$"),
+        ("no-split = true", "o.toml: no-split stands in no file of options. Type --no-split$"),
+        (r'val = "a\u0000b"', r"o.toml: val is a path, and 'a\\x00b' is a name that no file can have"),
     ],
 )
 def test_what_no_option_can_be_is_refused_by_file_and_key(tmp_path: Path, text: str, message: str) -> None:
@@ -61,6 +66,29 @@ def test_what_no_option_can_be_is_refused_by_file_and_key(tmp_path: Path, text: 
 
     with pytest.raises(OptionsError, match=message):
         read_options(tmp_path / "o.toml")
+
+
+def test_a_path_that_no_file_can_have_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "o.json").write_text(r'{"cache": "\ud800.h5"}')
+
+    with pytest.raises(OptionsError, match=r"o.json: cache is a path, and '\\ud800.h5' is a name that no file"):
+        read_options(tmp_path / "o.json")
+
+
+@pytest.mark.parametrize(("name", "text"), [("o.toml", "lr = 0.5"), ("o.json", '{"lr": 0.5}')])
+def test_a_byte_order_mark_is_not_part_of_the_options(tmp_path: Path, name: str, text: str) -> None:
+    (tmp_path / name).write_text(text, encoding="utf-8-sig")
+
+    assert read_options(tmp_path / name) == {"lr": 0.5}
+
+
+def test_a_pipe_or_a_folder_is_refused_without_waiting(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.toml")
+    (tmp_path / "folder.toml").mkdir()
+
+    for name, reason in {"pipe.toml": "not a regular file", "folder.toml": "it is a folder"}.items():
+        with pytest.raises(SourceError, match=rf"{name}: {reason}. Give a .toml or .json file"):
+            read_options(tmp_path / name)
 
 
 def test_every_option_is_named_where_its_value_is_of_another_kind(tmp_path: Path) -> None:

@@ -78,6 +78,10 @@ def test_data_seeds_are_crossed_with_the_seeds_and_stand_in_the_names(cache_path
     ]
 
 
+def test_seeds_may_be_a_list(cache_path: Path) -> None:
+    assert experiment(cache_path, text=TEXT.replace('"0,1"', "[0, 1]")) == experiment(cache_path)
+
+
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
@@ -89,9 +93,10 @@ def test_data_seeds_are_crossed_with_the_seeds_and_stand_in_the_names(cache_path
             'seeds = "0"\nepochs = 4',
             r"epochs is an option of training; those of all sides belong below \[common\]",
         ),
-        ("[fast]", "[slow.fast]", "it has 1 sides"),
+        ("[fast]", "[slow.fast]", "it has 1 side. "),
         ("momentum", "momentun", "fast: momentun is no option of training; did you mean momentum?"),
         ("lr = 0.01", "lr = -1.0", "slow: lr is greater than 0, not -1.0"),
+        ("lr = 0.01", 'seeds = "3"', "slow: seeds is of the whole experiment. Write it at the top"),
         ("lr = 0.01", "seed = 3", "slow: the experiment gives each run its seed"),
         ("val-fraction = 0.5", 'val = "v.h5"\nval-fraction = 0.5', "slow: val_fraction keeps images"),
         ("[fast]", '["a/b"]', "'a/b' and 'e' make no name of a folder"),

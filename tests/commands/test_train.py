@@ -102,6 +102,7 @@ def test_a_second_signal_stops_at_once(cache_path: Path, tmp_path: Path) -> None
     assert time.perf_counter() - began < 30
 
 
+@pytest.mark.long
 def test_a_killed_run_resumes_to_the_same_losses(
     cache_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -29,6 +29,7 @@ CPU = torch.device("cpu")
 torch_tells_anywhere = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
 
+@pytest.mark.long
 def test_a_worker_that_cannot_send_a_batch_ends_with_71_and_the_reason(cache_path: Path, tmp_path: Path) -> None:
     folder = Path("/tmp") / ("x" * 95)  # too long for a socket below it
     folder.mkdir()

@@ -118,6 +118,7 @@ def test_a_raw_network_takes_normalized_images_and_gives_logits(
     assert refused.exit_code == 2 and "weights alone are raw" in refused.stderr
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("form", ["onnx", "torch"])
 def test_a_torchvision_network_of_cropped_images_answers_as_predict_does(
     form: str, shared_photos: Path, tmp_path: Path
@@ -156,6 +157,7 @@ def test_a_network_on_features_is_exported_behind_the_frozen_one(cache_path: Pat
     assert (recorded["model"], recorded["features"]["model"]) == ("linear", "resnet18")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("form", ["onnx", "torch"])
 def test_a_network_up_to_a_layer_is_exported_without_what_is_behind_it(form: str, cache_path: Path) -> None:
     weights, name = Path("w.pth"), "shufflenet_v2_x0_5"

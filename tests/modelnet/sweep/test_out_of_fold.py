@@ -93,6 +93,7 @@ def test_a_seed_of_all_folds_has_one_line_over_all_images(many_cache: Path, spli
     assert {line["labels"] for line in table} == {""}
 
 
+@pytest.mark.long
 def test_a_network_of_a_fold_has_the_bits_of_training_it_alone(many_cache: Path, split: Path) -> None:
     options = options_of(many_cache, split, model="squeezenet1_1", epochs=1)
     result = train_many(options, [3])

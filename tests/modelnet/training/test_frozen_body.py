@@ -149,7 +149,13 @@ def test_the_last_convolution_of_a_network_is_trained_with_its_body(cache_path: 
     assert features_of(result.run) is None and not Path("data/features").exists()
 
 
-@pytest.mark.parametrize("more", [{}, {"model_ema": 0.5, "opt": "adamw", "accumulate": 2, "zero_grad": "epoch"}])
+@pytest.mark.parametrize(
+    "more",
+    [
+        pytest.param({}, marks=pytest.mark.long),
+        {"model_ema": 0.5, "opt": "adamw", "accumulate": 2, "zero_grad": "epoch"},
+    ],
+)
 def test_a_run_that_is_cut_anywhere_ends_with_the_same_bits(
     more: dict[str, Any], cache_path: Path, weights: Path
 ) -> None:
@@ -203,6 +209,7 @@ def test_where_features_cannot_be_written_the_whole_network_trains(cache_path: P
     assert "the losses will differ by rounding: no weights there" in heard.warnings[-1]
 
 
+@pytest.mark.long
 def test_seeds_and_settings_are_stacked_last_layers_of_one_body(cache_path: Path, weights: Path) -> None:
     options = options_of(cache_path, weights, model_ema=0.5)
     heard, stop = Listener(), Stop()
@@ -221,6 +228,7 @@ def test_seeds_and_settings_are_stacked_last_layers_of_one_body(cache_path: Path
     assert [same(weights_of(a), weights_of(b)) for a, b in zip(resumed.runs, result.runs, strict=True)] == [True] * 4
 
 
+@pytest.mark.long
 def test_a_group_without_features_trains_one_after_another(cache_path: Path, weights: Path) -> None:
     Path("data").write_text("in the way")
     options, heard = options_of(cache_path, weights, epochs=1), Listener()
@@ -232,6 +240,7 @@ def test_a_group_without_features_trains_one_after_another(cache_path: Path, wei
         assert losses(rows) == losses(train(own).rows)
 
 
+@pytest.mark.long
 def test_features_of_a_group_stay_apart_from_images_of_another_network(cache_path: Path, weights: Path) -> None:
     options = options_of(cache_path, weights, epochs=1, preload=True)
 

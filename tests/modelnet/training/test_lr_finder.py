@@ -36,6 +36,7 @@ def test_each_loss_is_that_of_a_run_with_the_rate(wanted: dict[str, Any], cache_
         assert run.rows[-1].train_loss == loss
 
 
+@pytest.mark.long
 def test_what_is_suggested_learns_what_the_default_does_not(cache_path: Path) -> None:
     options = TrainOptions(cache_path, batch_size=4, epochs=25, threads=1)
     curve = find_learning_rate(options)

@@ -60,7 +60,7 @@ def test_the_weights_are_those_of_the_plain_loop(cache_path: Path, dtype: torch.
 
 
 def scaler_from(monkeypatch: pytest.MonkeyPatch, scale: float) -> None:
-    monkeypatch.setattr("modelnet.training.setup.GradScaler", partial(GradScaler, init_scale=scale, growth_interval=5))
+    monkeypatch.setattr("modelnet.training.start.GradScaler", partial(GradScaler, init_scale=scale, growth_interval=5))
 
 
 FLOAT16 = {"batch_size": 2, "lr": 0.05, "device": "cpu", "amp": True, "amp_dtype": "float16"}

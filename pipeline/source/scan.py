@@ -143,6 +143,7 @@ def _refuse_nothing(source: Path, collected: Collected) -> None:
         advice = f"Convert them: only {NAMES} are read"
     if any(reason == OUTSIDE for _, reason in collected.left_out_named):
         why += "; images lie directly in it"
+        advice += ", or name a table with the label of each: --table FILE"
     raise SourceError(_NO_IMAGES, source, why, advice)
 
 

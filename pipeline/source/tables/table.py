@@ -103,6 +103,6 @@ def named_column(table: Table, known: Sequence[str], asked: str | None, flag: st
         return next(iter(lower.values()))
     why = f"none of its columns is known to have {what}: {shorten(list(map(printable, table.columns)))}"
     advice = f"Give {flag} NAME"
-    if len(table.columns) == 1:
+    if len(table.columns) == 1 and set(",;|\t") & set(table.columns[0]):
         advice = "Cells are separated by , or ; or a tab in .csv, and by a tab in .tsv"
     raise SourceError(WHAT, table.path, why, advice)

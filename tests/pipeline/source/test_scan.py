@@ -52,7 +52,9 @@ def test_a_source_without_images_is_refused_with_the_suffixes_looked_for(tmp_pat
     assert refused.value.exit_code == 66
 
     picture(tmp_path / "a.jpg")
-    with pytest.raises(SourceError, match="images lie directly in it"):
+    with pytest.raises(
+        SourceError, match=r"images lie directly in it.* or name a table with the label of each: --table FILE"
+    ):
         scan_source(tmp_path)
 
 

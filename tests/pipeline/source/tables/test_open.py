@@ -121,6 +121,9 @@ def test_a_column_is_found_by_a_usual_name_or_because_it_is_the_only_other(tmp_p
     assert named_column(two, ("label",), None, "--label-column", "the label", "id") == "has_cactus"
     with pytest.raises(SourceError, match=r"known to have the label: Id, Image, has_cactus\. Give --label-column NAME"):
         named_column(table, ("label",), None, "--label-column", "the label", "Image")
+    alone = open_table(written(tmp_path / "test.csv", "id\n"))
+    with pytest.raises(SourceError, match=r"known to have the label: id\. Give --label-column NAME"):
+        named_column(alone, ("label",), None, "--label-column", "the label", "id")
     one = open_table(written(tmp_path / "v.tsv", "id,label\n"))
     with pytest.raises(SourceError, match=r"the file: id,label\. Cells are separated by , or ; or a tab in \.csv"):
         named_column(one, ("id",), None, "--file-column", "the file")

@@ -118,7 +118,7 @@ def _key(table: Table, number: int, text: str) -> bytes:
         table.refuse(number, "it names no image", "Fill the cell, or take the row out")
     while text.startswith("./"):
         text = text[2:]
-    if text.startswith(("/", "~")) or text[1:3] == ":\\" or (".." in text and ".." in text.split("/")):
+    if text.startswith(("/", "~/")) or text[1:3] == ":\\" or (".." in text and ".." in text.split("/")):
         why = f"{printable(text)} is not a path below the source"
         table.refuse(number, why, "Write paths as they are below the source")
     try:

@@ -219,7 +219,10 @@ def match(column: Column, images: Images, needed: bool = True) -> Matched:
     found = _by_content(column, images) if column.of_contents else _by_name(column, images)
     if needed and not len(found[0]):
         why = f"its column {printable(column.file_column)} names no image here, as {show_path(column.keys[0])} is none"
-        raise SourceError(WHAT, column.table.path, why, "Give the right table or --file-column")
+        other = (
+            "Write paths with /, not with \\" if b"\\" in column.keys[0] else "Give the right table or --file-column"
+        )
+        raise SourceError(WHAT, column.table.path, why, other)
     rows_of, images_of = found
     order = np.lexsort((rows_of, images_of))
     rows_of, images_of = rows_of[order], images_of[order]

@@ -38,12 +38,12 @@ def matched(photos: Path, path: Path, column: str = "patient") -> Matched:
 
 
 def test_images_are_named_by_path_name_or_name_without_suffix(photos: Path, tmp_path: Path) -> None:
-    path = table(tmp_path, ["dog/a.jpg,7", "./cat/a.jpg,8", "b,9", "deep/c.d.jpg,7", "x.jpg,1"])
+    path = table(tmp_path, ["dog/a.jpg,7", "./cat/a.jpg,8", "b,9", "deep/c.d.jpg,7", "~x.jpg,1"])
 
     found = matched(photos, path)
 
     assert found.values() == ["8", "9", "7", "7"]
-    assert list(found.notes()) == [f"1 row of {path} without image: x.jpg (line 6)"]
+    assert list(found.notes()) == [f"1 row of {path} without image: ~x.jpg (line 6)"]
 
 
 def test_images_are_named_by_the_sha256_of_their_content(photos: Path, tmp_path: Path) -> None:
@@ -88,6 +88,7 @@ def test_a_value_is_the_text_of_its_cell(photos: Path, tmp_path: Path) -> None:
         (["a.jpg,1"], "line 2: a.jpg is the name of 2 images: cat/a.jpg, dog/a.jpg. Give the path"),
         (["b.jpg,1", "cat/b.jpg,2"], r"line 3: patient of cat/b.jpg is 1 \(line 2\) and 2 \(line 3\)"),
         (["b.jpg,1", "/data/b.jpg,2"], "line 3: /data/b.jpg is not a path below the source"),
+        (["~/b.jpg,1"], "line 2: ~/b.jpg is not a path below the source"),
         (["dog/../cat/b.jpg,1"], r"line 2: dog/\.\./cat/b.jpg is not a path below the source"),
         (["C:\\photos\\b.jpg,1"], "is not a path below the source"),
         (["b.jpg,1", ",2"], "line 3: it names no image"),
@@ -100,7 +101,11 @@ def test_a_row_that_names_no_one_image_is_refused(photos: Path, tmp_path: Path, 
 
 @pytest.mark.parametrize(
     ("lines", "why"),
-    [([], "it has no rows"), (["x.jpg,1", "y.jpg,2"], "its column file names no image here, as x.jpg is none")],
+    [
+        ([], "it has no rows"),
+        (["x.jpg,1", "y.jpg,2"], r"its column file names no image here, as x\.jpg is none\. Give the right table"),
+        (["cat\\a.jpg,1"], r"as cat\\a\.jpg is none\. Write paths with /, not with"),
+    ],
 )
 def test_a_table_of_other_images_is_refused(photos: Path, tmp_path: Path, lines: list[str], why: str) -> None:
     with pytest.raises(SourceError, match=why) as refused:

@@ -1,6 +1,7 @@
 """Find the images that the rows of a table name: by path below the source, by file name, or by content."""
 
 import os
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -247,13 +248,24 @@ _Pairs = tuple[NDArray[np.int64], NDArray[np.int64]]
 
 def _by_name(column: Column, images: Images) -> _Pairs:
     """Return pairs of a row and its image: the first kind of name that any image has decides."""
-    wanted = _hashes(column.keys)
-    image_of = np.full(len(wanted), -1, np.int64)
+    image_of = np.full(len(column.keys), -1, np.int64)
+    _find(column, images, image_of, iter)
+    if not all(column.keys[row].isascii() for row in np.flatnonzero(image_of < 0).tolist()):
+        _find(column, images, image_of, partial(map, _composed))  # macOS writes an e and an accent
+    rows = np.flatnonzero(image_of >= 0)
+    return rows, image_of[rows]
+
+
+def _find(
+    column: Column, images: Images, image_of: NDArray[np.int64], spell: Callable[[Iterable[bytes]], Iterator[bytes]]
+) -> None:
+    """Fill in the image of each row that has none yet, with the names of both as `spell` writes them."""
+    wanted = _hashes(spell(column.keys))
     for names in images.names:
         todo = np.flatnonzero(image_of < 0)
         if not len(todo):
             break
-        hashes = _hashes(names())
+        hashes = _hashes(spell(names()))
         order = np.argsort(hashes, kind="stable")
         hashes = hashes[order]
         first, end = (np.searchsorted(hashes, wanted[todo], side) for side in ("left", "right"))
@@ -264,8 +276,11 @@ def _by_name(column: Column, images: Images) -> _Pairs:
             column.table.refuse(column.numbers[row], why, "Give the path below the source")
         there = end > first
         image_of[todo[there]] = order[first[there]]
-    rows = np.flatnonzero(image_of >= 0)
-    return rows, image_of[rows]
+
+
+def _composed(name: bytes) -> bytes:
+    """Return a name with each letter and its accent as one character."""
+    return os.fsencode(unicodedata.normalize("NFC", os.fsdecode(name)))
 
 
 def _hashes(names: Iterable[bytes]) -> NDArray[np.uint64]:

@@ -46,6 +46,19 @@ def test_images_are_named_by_path_name_or_name_without_suffix(photos: Path, tmp_
     assert list(found.notes()) == [f"1 row of {path} without image: ~x.jpg (line 6)"]
 
 
+def test_letters_may_be_composed_in_one_place_and_not_in_the_other(tmp_path: Path) -> None:
+    names = ["caf\u00e9.jpg", "se\u0301.jpg"]  # as Windows and as macOS write an accent
+    for seed, name in enumerate(names):
+        save_jpeg(tmp_path / "photos" / "1" / name, 20, 20, seed)
+    build_cache(tmp_path / "photos", tmp_path / "c.h5", size=8, executor=InThisProcess())
+    path = table(tmp_path, ["cafe\u0301.jpg,p", "s\u00e9.jpg,q", "\u00e9.jpg,r"])
+
+    found = values_of_cache(open_reader(tmp_path / "c.h5"), path, "patient")
+
+    assert found.values() == ["p", "q"]
+    assert list(found.notes()) == [f"1 row of {path} without image: \u00e9.jpg (line 4)"]
+
+
 def test_images_are_named_by_the_sha256_of_their_content(photos: Path, tmp_path: Path) -> None:
     digests = [hashlib.sha256((photos / name).read_bytes()).hexdigest() for name in FILES]
     path = table(tmp_path, [f"{digests[3].upper()},p", f"{digests[0]},q", f"{'0' * 64},r"])

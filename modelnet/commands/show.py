@@ -77,6 +77,8 @@ def command(
         page, suffix, cache = show_batch(options), "-batch.html", options.cache
     elif not shown:
         raise click.UsageError("name a CACHE or a RUN, or give --batch with the options of train")
+    elif len(shown) > 1 and any(path.is_dir() for path in shown):
+        raise click.UsageError("show takes one RUN, or the files of one CACHE")
     elif len(shown) == 1 and shown[0].is_dir():
         _refuse_others(ctx, "checkpoint", "trust_code", "device")
         page = show_run(shown[0], checkpoint, device, trust_code=trust_code)

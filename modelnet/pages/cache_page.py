@@ -128,6 +128,8 @@ def _facts(info: CacheInfo) -> list[Fact]:
     present = [count for count in info.counts if count]
     facts = [Fact("Images", f"{info.images:,}", show_bytes(info.file_bytes))]
     balance = f"{min(present):,} to {max(present):,} images each" if present else "all are empty"
+    if present and min(present) == max(present):
+        balance = f"{counted(present[0], 'image')}{' each' if len(present) > 1 else ''}"
     facts.append(Fact("Classes", f"{len(info.counts):,}", balance))
     facts.append(Fact("Size", "{} × {}".format(*info.recipe.size), f"{info.recipe.fit}, {info.recipe.dtype}"))
     facts.append(Fact("Failed files", f"{len(info.failed):,}"))

@@ -182,4 +182,6 @@ def _pictured(report: Report, image: ImageKey, said: str, detail: str) -> Pictur
 
 
 def _sure(probability: float) -> str:
-    return f"{probability:.0%} sure" if probability < 0.995 else "over 99% sure"
+    if probability >= 0.995:
+        return "over 99% sure"
+    return f"{probability:.0%} sure" if probability >= 0.005 else "under 1% sure"

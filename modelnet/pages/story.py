@@ -29,7 +29,9 @@ def _story_of_one(run: Run) -> str:
         f"{counted(len(run.classes), 'class', 'classes')} for {counted(run.epochs_done, 'epoch')}."
     ]
     went = f"Its training loss went from {first.train_loss:.3g} to {last.train_loss:.3g}"
-    if best.val_acc is not None and last.val_acc is not None:
+    if len(run.rows) == 1:
+        went = f"Its training loss was {last.train_loss:.3g}"
+    elif best.val_acc is not None and last.val_acc is not None:
         went += f"; validation accuracy was highest in epoch {best.epoch} ({best.val_acc:.1%})"
         went += f" and {last.val_acc:.1%} at the end" if best is not last else ""
     sentences.append(f"{went}.")
@@ -72,10 +74,9 @@ def _story_of_groups(report: Report) -> str:
     sentences = [f"{counted(len(report.runs), 'run')} in {len(report.groups)} groups are compared."]
     if len(accuracies) > 1:
         best, worst = max(accuracies, key=accuracies.__getitem__), min(accuracies, key=accuracies.__getitem__)
-        sentences.append(
-            f"Mean validation accuracy is highest with {best} ({accuracies[best]:.1%}) and lowest with {worst} "
-            f"({accuracies[worst]:.1%})."
-        )
+        high, low = f"{accuracies[best]:.1%}", f"{accuracies[worst]:.1%}"
+        differs = f"highest with {best} ({high}) and lowest with {worst} ({low})"
+        sentences.append(f"Mean validation accuracy is {differs if high != low else f'the same ({high})'}.")
     if report.comparison is None:
         sentences.append("Whether that is more than luck cannot be said of these runs.")
     elif len(report.comparison.pairs) == 1:

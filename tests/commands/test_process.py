@@ -1,5 +1,6 @@
 """How the process of a command ends (modelnet/commands/shared/process.py, console.py): one line and an exit code."""
 
+import errno
 import os
 import re
 import shutil
@@ -11,7 +12,7 @@ import pytest
 
 from cli import cli
 from modelnet.commands._options import DONE_WITH_FAILURES
-from modelnet.commands.shared.process import BUG, INTERRUPTED, TERMINATED
+from modelnet.commands.shared.process import BUG, INTERRUPTED, TERMINATED, _unusable_path
 from pipeline.errors import AccessDenied
 from tests.support.command_line import REPOSITORY, RunCli, one_line
 from tests.support.photos import make_photos, save_jpeg
@@ -149,6 +150,22 @@ def test_odd_names_are_shown_by_repr_so_that_they_cannot_forge_a_line(photos: Pa
         assert "\x1b" not in text and "\nerror" not in text
         assert "'\\udcff'" in text
     assert one_line(missing.stderr).startswith("error: no cache: 'a\\nerror: b.h5': there is no such file")
+
+
+@pytest.mark.parametrize("command", [["show"], ["doctor"], ["runs"], ["evaluate"], ["train", "--from"]])
+def test_a_name_longer_than_any_file_can_have_is_no_bug(run_cli: RunCli, command: list[str]) -> None:
+    ended = run_cli(*command, "n" * 300)
+
+    assert ended.code == 66
+    assert re.fullmatch(r"error: no such path: n{300}(/\S+)?: file name too long\. Give a shorter one\n", ended.stderr)
+
+
+def test_a_path_that_may_not_be_looked_at_is_no_bug() -> None:
+    refused = _unusable_path(PermissionError(errno.EACCES, "Permission denied", "/secret/run"))
+
+    assert isinstance(refused, AccessDenied)
+    assert str(refused) == "the path cannot be used: /secret/run: permission denied"
+    assert _unusable_path(PermissionError(errno.EACCES, "Permission denied")) is None
 
 
 def test_a_folder_that_was_deleted_under_the_shell_is_told(photos: Path, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from typing import NoReturn, TextIO
 import click
 
 from modelnet.runtime.launcher import is_rank
-from pipeline.errors import PipelineError, SourceError, StorageError, WorkerDied
+from pipeline.errors import AccessDenied, PipelineError, SourceError, StorageError, WorkerDied
 from pipeline.text import how_to_install
 
 INTERRUPTED, TERMINATED, BUG = 130, 143, 1
@@ -82,6 +82,8 @@ def run(group: click.Group) -> NoReturn:
                 SourceError.exit_code,
                 debug,
             )
+        if (unusable := _unusable_path(error)) is not None:
+            fail(str(unusable), unusable.exit_code, debug)
         if error.errno not in _NO_ROOM:
             report_bug(error, debug)
         fail(f"writing failed: {error.strerror}. {_NO_ROOM[error.errno]}", StorageError.exit_code, debug)
@@ -107,6 +109,18 @@ def of_own_code(error: Exception) -> PipelineError | None:
 def report_bug(error: Exception, debug: bool) -> NoReturn:
     """Say that something went wrong that should have been foreseen."""
     fail(f"this is a bug: {type(error).__name__}: {error}. Run it with --debug and report what it shows", BUG, debug)
+
+
+def _unusable_path(error: OSError) -> PipelineError | None:
+    """Return the error of a path that no command can look at, wherever it was asked for."""
+    if not isinstance(error.filename, str | bytes):
+        return None
+    path, reason = Path(os.fsdecode(error.filename)), (error.strerror or str(error)).lower()
+    if isinstance(error, PermissionError):
+        return AccessDenied("the path cannot be used", path, reason)
+    return (
+        SourceError("no such path", path, reason, "Give a shorter one") if error.errno == errno.ENAMETOOLONG else None
+    )
 
 
 def fail(message: str, code: int, debug: bool) -> NoReturn:

@@ -57,6 +57,14 @@ def test_no_name_gets_onto_the_page_as_anything_but_text(tmp_path: Path, out: Pa
     assert repr("\u202egpj.exe.jpg") in page.text and "שלום.jpg" in page.text
 
 
+def test_classes_of_one_size_are_told_by_one_number(tmp_path: Path, out: Path) -> None:
+    for name in ("1/a", "1/b", "2/a", "2/b"):
+        save_jpeg(tmp_path / "photos" / f"{name}.jpg", 8, 8, 9)
+    build_cache(tmp_path / "photos", out, size=8, workers=1)
+
+    assert "2 images each" in (text := ParsedPage(show_cache(out)).text) and "2 to 2" not in text
+
+
 def test_shards_give_the_page_of_a_single_file(uint8_cache_path: Path, cache_path: Path, shards_path: Path) -> None:
     def below_the_facts(path: Path) -> bytes:
         return show_cache(path).partition(b"</dl>")[2]

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from cli import cli
 from modelnet.pages.collect import gather
-from modelnet.pages.page import render
+from modelnet.pages.page import _sure, render
 from pipeline.errors import OutputError, RunError
 from tests.support.made_runs import ANSWERS, BAD_FILE, HOSTILE, Answer, make_run, many_classes
 from tests.support.parsed_page import ParsedPage
@@ -23,6 +23,10 @@ class Page(ParsedPage):
 
     def __init__(self, runs: list[Path]) -> None:
         super().__init__(render(gather(runs)))
+
+
+def test_no_prediction_is_0_or_100_percent_sure() -> None:
+    assert [_sure(p) for p in (0.001, 0.006, 0.994, 0.999)] == ["under 1% sure", "1% sure", "99% sure", "over 99% sure"]
 
 
 def test_names_of_anybody_are_text() -> None:

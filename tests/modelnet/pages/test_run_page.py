@@ -39,6 +39,7 @@ def test_mistakes_have_heat_maps_and_images_their_place(tmp_path: Path) -> None:
     ended = CliRunner().invoke(cli, ["show", str(unvalidated), "--device", "cpu"])
     assert ended.stdout == f"page: {unvalidated}/show.html\n"
     assert "the map shows training images, and no mistakes" in (unvalidated / "show.html").read_text()
+    assert "show takes one RUN" in CliRunner().invoke(cli, ["show", str(run), str(run)]).stderr
     assert "--lr is for --batch" in CliRunner().invoke(cli, ["show", str(run), "--lr", "1"]).stderr
     save_jpeg(tmp_path / "photos" / "new" / "new.jpg", 70, 70, 99)
     build_cache(tmp_path / "photos", "c.h5", size=64, workers=1)

@@ -144,9 +144,9 @@ class RunReader:
 
     @property
     def has_result(self) -> bool:
-        """Whether the predictions are there that belong to the result of the run."""
-        result = self.read_config().get("result", "last")
-        return are_of_the_end(self.read_predictions(), self.read_metrics(), result)
+        """Whether predictions and scores are there that belong to the result of the run."""
+        result, predictions = self.read_config().get("result", "last"), self.read_predictions()
+        return are_of_the_end(predictions, self.read_metrics(), result) and (self.path / "scores.json").exists()
 
     @property
     def best_epoch(self) -> EpochRow | None:

@@ -73,6 +73,7 @@ class SweepLoop:
         """Train the remaining epochs and write the results of each network."""
         threads = self.setup.own_threads(len(self.trainings))
         with worker_deaths(self.setup.batches.cache.path), memory_errors(self.setup.device), threads:
+            self.finish_late()
             while self.active:
                 began = time.perf_counter() - self.trainings[self.active[0]].state.seconds
                 self.train_epoch()
@@ -81,6 +82,14 @@ class SweepLoop:
                 self.finish_epoch(self.validate(), time.perf_counter() - began)
             for i in self.active:
                 self.finish(i, None)
+
+    def finish_late(self) -> None:
+        """Write the results of networks that were killed after their last epoch."""
+        ended = [i for i in range(len(self.trainings)) if i not in self.active]
+        late = [i for i in ended if self.setup.val_batches and not self.trainings[i].run.has_result]
+        outcomes = self.validate() if late else []
+        for i in late:
+            self.finish(i, outcomes[i])
 
     def train_epoch(self) -> None:
         """Train on the remaining batches of the current epoch, until its end or a request to stop."""

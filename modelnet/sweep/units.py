@@ -36,11 +36,13 @@ def go_back_together(runs: Mapping[int, RunFolder], unfinished: Sequence[int]) -
         unfinished: those with something left to train.
 
     Returns:
-        The networks that went back.
+        The networks that are at that step now, but for diverged ones. They are trained together even where one lacks
+        nothing but its results: computed without the others these would round otherwise, too.
     """
     steps = {i: run.saved_step() for i, run in runs.items()}
     first = min(steps[i] for i in unfinished)
     ahead = [i for i, step in steps.items() if step > first and runs[i].saved_step("previous.pt") == first]
     for i in ahead:
         runs[i].go_back()
-    return ahead
+    same = [i for i, step in steps.items() if step == first and not runs[i].read_divergence()]
+    return sorted(ahead + same)

@@ -212,25 +212,29 @@ def test_networks_of_a_pass_cut_while_saved_end_with_the_same_bits(
     assert [outcome(run) for run in resumed.runs] == [outcome(run) for run in whole.runs]
 
 
+@pytest.mark.parametrize(("last", "where"), [(0, "predictions"), (1, "predictions"), (1, "scores")])
 def test_a_pass_cut_while_its_results_are_written_ends_with_the_same_bytes(
-    cache_path: Path, monkeypatch: pytest.MonkeyPatch
+    last: int, where: str, cache_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     options = options_of(cache_path, model="modelnet")
     whole = train_many(options, [0, 1])
-    write = TrainingLoop.write_predictions
+    write = getattr(RunFolder, f"write_{where}")
 
-    def cut(training: TrainingLoop, *of: Any) -> None:
-        raise KeyboardInterrupt
+    def cut(run: RunFolder, *of: Any) -> None:
+        if run.path.name == f"cut-seed-{last}":
+            raise KeyboardInterrupt
+        write(run, *of)
 
     with monkeypatch.context() as patched:
-        patched.setattr(TrainingLoop, "write_predictions", cut)
+        patched.setattr(RunFolder, f"write_{where}", cut)
         with pytest.raises(KeyboardInterrupt):
             train_many(replace(options, name="cut"), [0, 1])
-    assert TrainingLoop.write_predictions is write
 
     resumed = resume_many(Path("runs/cut-seed-0/group.csv"))
 
     assert [outcome(run) for run in resumed.runs] == [outcome(run) for run in whole.runs]
+    for one, other in zip(resumed.runs, whole.runs, strict=True):
+        assert (one / "scores.json").read_bytes() == (other / "scores.json").read_bytes()
 
 
 def test_a_rate_beyond_all_numbers_ends_its_network_alone(cache_path: Path) -> None:

@@ -112,7 +112,7 @@ class Run:
     @property
     def scored_epoch(self) -> int | None:
         """The epoch of the scores, that of the result unless the run went on and was stopped; None if nothing tells."""
-        if self.scores is None:
+        if self.scores is None or not self.rows:  # metrics.csv may be lost
             return None
         loss = self.scores.loss
         fitting = [row for row in self.rows if row.val_loss is not None and isclose(row.val_loss, loss, rel_tol=1e-4)]

@@ -25,6 +25,14 @@ class Page(ParsedPage):
         super().__init__(render(gather(runs)))
 
 
+def test_a_run_whose_metrics_are_lost_has_a_page() -> None:
+    whole, lost = (make_run(name, [0.7, 0.6], ANSWERS) for name in ("whole", "lost"))
+    (lost / "metrics.csv").unlink()
+
+    assert "No epoch" in ParsedPage(render(gather([lost]))).text
+    assert "whole" in ParsedPage(render(gather([whole, lost]))).text
+
+
 def test_no_prediction_is_0_or_100_percent_sure() -> None:
     assert [_sure(p) for p in (0.001, 0.006, 0.994, 0.999)] == ["under 1% sure", "1% sure", "99% sure", "over 99% sure"]
 

@@ -26,7 +26,7 @@ test-lowest test-newest: .venv/installed  ## the same with the lowest (newest) v
 	$(PY) -m uv venv --quiet --clear --seed --python $(PYTHON) build/$@
 	$(PY) -m uv pip compile --quiet --extra dev --only-binary :all: --python build/$@/bin/python -o build/$@.txt \
 		--resolution $(if $(findstring lowest,$@),lowest-direct,highest) pyproject.toml
-	$(PY) -m uv pip install --quiet --python build/$@/bin/python -r build/$@.txt
+	$(PY) -m uv pip install --quiet --python build/$@/bin/python -r build/$@.txt --editable .
 	build/$@/bin/python -m pytest $(IN_PARALLEL) -m "not long" -W default::DeprecationWarning -W default::FutureWarning
 
 check: .venv/installed  ## format, lint, types

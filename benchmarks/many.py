@@ -34,7 +34,7 @@ IMAGES = 256  # at most: such groups are for small sets
 BATCHES = (8, 64)
 AGREEING_EPOCHS = 5
 LAYERS, LENGTH = 64, 512  # linear layers of one pass, and the numbers of a row that they are given
-ALONE = TrainOptions(Path(), model="timm:test_resnet", epochs=5)  # one of those that nothing stacks
+ALONE = TrainOptions(Path(), model="timm:test_resnet", epochs=3)  # one of those that nothing stacks
 FEW = 3  # of them
 
 Epoch = Callable[[], object]
@@ -193,7 +193,7 @@ def _one_after_another(work: Workplace, cache: Path) -> Table:
         f"{FEW} times `train`": lambda: [train(replace(options, seed=seed)) for seed in range(FEW)],
         f"a group of {FEW}": lambda: train_many(options, range(FEW)),
     }
-    found = interleave({name: partial(seconds, way) for name, way in ways.items()}, work.rounds)
+    found = interleave({name: partial(seconds, way) for name, way in ways.items()}, min(work.rounds, 3))
     note = f"{options.model} for {options.epochs} epochs with validation, start and files counted, in one process."
     table = Table("Networks one after another, s", ["all", "spread", "× alone"], notes=[note])
     for name, figure in found.items():

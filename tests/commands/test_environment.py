@@ -127,6 +127,7 @@ def test_sighup_stops_a_build_unless_it_is_ignored(ignored: bool, code: int, tmp
         assert one_line(stderr) == "error: the terminal was closed. Run the same command again to continue"
 
 
+@pytest.mark.long
 def test_a_limit_of_file_sizes_is_named(cache_path: Path, shared_photos: Path, tmp_path: Path) -> None:
     build = shell(f"ulimit -f 100; {CLI} build-cache {shared_photos} --out c.h5", tmp_path)
     assert build.returncode == 73 and "File too large" in one_line(build.stderr)

@@ -47,7 +47,7 @@ def test_a_wrong_file_of_an_experiment_ends_in_one_line(tmp_path: Path, run_cli:
     ended = run_cli("experiment", "e.toml")
 
     assert ended.code == 2
-    assert one_line(ended.stderr).startswith("error: the experiment cannot be used: e.toml: it has 1 sides. Write a")
+    assert one_line(ended.stderr).startswith("error: the experiment cannot be used: e.toml: it has 1 side. Write a")
 
 
 def test_a_split_beside_the_cache_is_not_passed_over(tmp_path: Path, run_cli: RunCli) -> None:

@@ -51,14 +51,8 @@ def test_pages_name_only_what_the_packages_export() -> None:
     assert [page.name for page in pages if deeper.search(page.read_text("utf-8"))] == []
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
-        pytest.param({}, marks=pytest.mark.long),
-        pytest.param({"fit": "crop"}, marks=pytest.mark.long),
-        {"size": (60, 72), "fit": "pad", "interpolation": "box"},
-    ],
-)
+@pytest.mark.long
+@pytest.mark.parametrize("options", [{}, {"fit": "crop"}, {"size": (60, 72), "fit": "pad", "interpolation": "box"}])
 def test_the_program_for_an_onnx_file_answers_as_predict_does(
     options: RecipeOptions, checkout: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

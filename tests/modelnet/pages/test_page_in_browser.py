@@ -22,7 +22,8 @@ from tests.support.made_runs import ANSWERS, BAD_FILE, HOSTILE, make_run, many_c
 from tests.support.photos import save_jpeg
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed: no browser looks at the report")
+MISSING = "chromium is not installed: no browser looks at the report"
+pytestmark = [pytest.mark.long, pytest.mark.skipif(CHROMIUM is None, reason=MISSING)]
 
 WIDTHS = (320, 400, 1200)
 MEASURE = """

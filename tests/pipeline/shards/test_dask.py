@@ -135,6 +135,7 @@ def test_a_cluster_without_workers_is_told_after_a_while(cluster: Cluster, monke
         pass
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("scheduler_too", [False, True])
 def test_a_cluster_that_loses_all_its_workers_ends_the_build(
     scheduler_too: bool, cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

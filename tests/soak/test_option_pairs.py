@@ -14,9 +14,11 @@ import torch
 from modelnet import ModelNet, TrainOptions, train
 from modelnet.options import AUGMENTATIONS, OPTIONS
 from modelnet.options.declaration import Scope
+from pipeline import TensorCache
 from pipeline.errors import PipelineError
 from tests.soak.conftest import Count
 from tests.support.listener import Listener
+from tests.support.splits import write_folds
 
 SECONDS = 120  # a run of 8 images may take, compiling included
 BASE: dict[str, Any] = {"device": "cpu", "threads": 1, "batch_size": 3, "epochs": 3, "lr": 0.01}
@@ -59,6 +61,9 @@ DRAWN: dict[str, Callable[[random.Random], Any]] = {
     "workers": lambda r: r.choice([1, 2]),
     "threads": lambda r: 2,
     "name": lambda r: "named",
+    "fold": lambda r: r.choice([0, 1]),
+    "label_column": lambda r: "kind",
+    "file_column": lambda r: "photo",
 }
 
 
@@ -124,7 +129,11 @@ def test_no_pair_of_options_ends_in_a_bug_or_loses_one(
     signal.signal(signal.SIGALRM, hung)
     torch.save(ModelNet(2, 64).state_dict(), "weights.pt")
     Path("changes.py").write_text("def change(image, generator):\n    return 255 - image\n")
+    cache = TensorCache(cache_path)
+    write_labels(cache, Path("labels.csv"))
+    write_folds(cache, Path("split.csv"), folds=2, tested=1)
     paths: Values = {"val": uint8_cache_path, "weights": Path("weights.pt"), "augment_code": "changes.py:change"}
+    paths |= {"labels": Path("labels.csv"), "split": Path("split.csv")}
     random_numbers = random.Random(0)
     names = [name for name in OPTIONS if name != "cache"]
     pairs = list(combinations(names, 2))
@@ -133,6 +142,13 @@ def test_no_pair_of_options_ends_in_a_bug_or_loses_one(
         values = {name: draw(name, random_numbers, paths) for name in pair}
         wrong += [f"{values}: {text}" for text in lost(runs, values)]
     assert wrong == []
+
+
+def write_labels(cache: TensorCache, path: Path) -> None:
+    """Write a table whose columns of files and of labels all say something else of each image."""
+    digests = [digest.tobytes().hex() for digest in cache.source_sha256]
+    rows = [f"{digests[i]},{digests[i - 3]},{i % 2},{i % 3}\n" for i in range(len(digests))]
+    path.write_text("".join(["image,photo,label,kind\n", *rows]))
 
 
 def hung(*_: object) -> None:

@@ -154,7 +154,7 @@ def _image_folder(contents: Contents) -> bytes | None:
 def _tables(contents: Contents) -> list[bytes]:
     """Return the tables that may hold the labels of all images, in the folder of the images or above it."""
     images = _image_folder(contents)
-    if contents.name and images == b"":  # an archive of one class
+    if contents.name and images == b"" and len(contents.image_folders) == 1:  # an archive of one class
         return []
     tables = _tables_beside(contents, images)
     return tables or (_annotations(contents, images + b"/") if images else [])

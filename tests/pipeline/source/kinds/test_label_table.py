@@ -274,3 +274,10 @@ def test_other_files_beside_classes_are_no_tables_of_labels(paths: list[str], tm
         (source / "classes.csv").write_text("id,name\ncat,a cat\n")
 
     assert scan_source(source).class_ids[0] == "cat"
+
+
+def test_images_beside_a_folder_of_tests_are_refused_in_an_archive_too(tmp_path: Path) -> None:
+    folder = tree(tmp_path / "set", "a.jpg", "test/b.jpg", "labels.csv")
+    for source in (folder, zip_of(folder, tmp_path / "set.zip")):
+        with pytest.raises(SourceError, match=r"no classes .*, and labels.csv may hold their labels"):
+            scan_source(source)

@@ -78,7 +78,8 @@ def measure(work: Workplace) -> list[Table]:
     _whole(work, whole, caches, building, few)
     first, best = (RunFolder(work.folder / "runs" / name) for name in ("whole", f"head-lr-{RATES[-1]}-seed-0"))
     whole.notes.append("`compare` of this network with the first head of the higher rate:")
-    whole.notes.append(f"```text\n{compare_runs([best.path, first.path])}\n```")
+    shown = str(compare_runs([best.path, first.path])).replace(f"{work.folder}/", "")
+    whole.notes.append(f"```text\n{shown}\n```")
     return [heads, whole]
 
 

@@ -25,13 +25,6 @@ SMALL = "shufflenet_v2_x0_5"
 pytestmark = pytest.mark.usefixtures("in_a_folder_of_its_own", "no_pictures")
 
 
-@pytest.fixture
-def weights(in_a_folder_of_its_own: None) -> Path:
-    torch.manual_seed(3)
-    torch.save(models.get_model(SMALL, weights=None).state_dict(), "w.pth")
-    return Path("w.pth")
-
-
 def content(run: Path) -> dict[str, Any]:
     return RunFolder(run).load_checkpoint()
 

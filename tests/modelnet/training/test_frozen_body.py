@@ -27,13 +27,6 @@ SMALL = "shufflenet_v2_x0_5"
 pytestmark = pytest.mark.usefixtures("in_a_folder_of_its_own", "no_pictures")
 
 
-@pytest.fixture
-def weights(in_a_folder_of_its_own: None) -> Path:
-    torch.manual_seed(3)
-    torch.save(models.get_model(SMALL, weights=None).state_dict(), "w.pth")
-    return Path("w.pth")
-
-
 def options_of(cache: Path, file: Path, **more: Any) -> TrainOptions:
     values: dict[str, Any] = {"model": SMALL, "weights": file, "freeze": "all-but-head", "epochs": 2, "lr": 0.1}
     return TrainOptions(cache, val=cache, batch_size=4, threads=1, device="cpu", **values | more)

@@ -19,11 +19,10 @@ import numpy as np
 from benchmarks.dataset import Workplace, draw_cache, invented_manifest
 from benchmarks.memory import CLI
 from benchmarks.peers import Epochs
-from benchmarks.reading import loader
 from benchmarks.scale import drop
 from benchmarks.tables import Table, compare
 from benchmarks.timing import images_a_second, interleave, number
-from pipeline import Recipe, TensorCache
+from pipeline import Recipe, TensorCache, make_loader
 from pipeline.format.header import IMAGES_OFFSET
 from pipeline.format.reader import CacheReader
 
@@ -32,6 +31,7 @@ ROWS = 27_000  # 4 GB of uint8
 LEAST = 0.6e9  # bytes of memory that a reader needs, whatever it reads
 THREADS = 4
 BATCHES = (8, 64)
+WORKERS = 2
 EPOCHS = 3
 SECONDS = 10.0  # or as much of the epochs as is read until then
 
@@ -55,6 +55,7 @@ def measure(work: Workplace) -> list[Table]:
 def beside_the_disk(path: Path, group: Path, rounds: int) -> Table:
     """Measure readers, each in a process of its own in the group."""
     readers = [f"disk, random reads, {THREADS} threads", *(f"ours, batch {size}" for size in BATCHES)]
+    readers += [f"ours, {WORKERS} loader workers, batch {size}" for size in BATCHES]
     measured = interleave({name: partial(run_reader, path, name, group) for name in readers}, rounds, warm_up=0)
     cache, limit = path.stat().st_size / 1e9, int(limit_of(group).read_text()) / 1e9
     title = f"Reading {cache:.1f} GB at random with {limit:.1f} GB of memory, page cache included, images/s"
@@ -122,12 +123,12 @@ def random_reads(path: Path) -> float:
     return done / (time.perf_counter() - start)
 
 
-def epochs(path: Path, batch_size: int) -> float:
-    """Read batches as `train` does, and return images/s."""
+def epochs(path: Path, batch_size: int, workers: int = 0) -> float:
+    """Read batches as `train` does, with or without workers, and return images/s."""
     from pipeline.load.batch_memory import keep_freed_memory
 
     keep_freed_memory()
-    one = Epochs(loader(TensorCache(path), batch_size))
+    one = Epochs(make_loader(TensorCache(path), batch_size, workers=workers, pin_memory=False))
     return images_a_second((batch for _ in range(EPOCHS) for batch in one), SECONDS)
 
 
@@ -136,5 +137,5 @@ if __name__ == "__main__":
     parser.add_argument("cache", type=Path)
     parser.add_argument("reader")
     read_what = parser.parse_args()
-    last = read_what.reader.rpartition(" ")[2]
-    print(random_reads(read_what.cache) if last == "threads" else epochs(read_what.cache, int(last)))
+    last, workers = read_what.reader.rpartition(" ")[2], WORKERS if "workers" in read_what.reader else 0
+    print(random_reads(read_what.cache) if last == "threads" else epochs(read_what.cache, int(last), workers))

@@ -171,7 +171,11 @@ class Ranks:
 
 
 def synchronize_batch_norm(network: nn.Module, device: torch.device) -> None:
-    """Make the BatchNorm layers of a network take mean and variance over all ranks; torch can do it on GPUs alone."""
+    """Make the BatchNorm layers of a network take mean and variance over all ranks; torch can do it on GPUs alone.
+
+    Layers with a `train` of their own, as frozen ones have, are left as they are: they take no mean of a batch, and the
+    new module would lose it.
+    """
     if not any(isinstance(layer, _BatchNorm) for layer in network.modules()):
         return
     if device.type != "cuda":
@@ -180,7 +184,9 @@ def synchronize_batch_norm(network: nn.Module, device: torch.device) -> None:
         raise OptionsError("this network cannot train in several ranks on a CPU", None, reason, advice)
     timm = sys.modules.get("timm")  # its BatchNorm layers do more, which we cannot reproduce
     convert = timm.layers.convert_sync_batchnorm if timm else nn.SyncBatchNorm.convert_sync_batchnorm
-    convert(network)
+    for path, layer in list(network.named_modules(remove_duplicate=False)):
+        if isinstance(layer, _BatchNorm) and "train" not in vars(layer):
+            network.set_submodule(path, convert(layer))
 
 
 class _SharedStop(Stop):

@@ -16,9 +16,11 @@ from typing import Any, NoReturn
 import pytest
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 import cli
 from modelnet import TrainOptions, TrainResult, resume, train
+from modelnet.nets.freeze import freeze_layers, thaw_layers
 from modelnet.nets.registry import build_network
 from modelnet.progress import Progress
 from modelnet.runtime.interrupt import Stop
@@ -292,6 +294,31 @@ def test_batchnorm_on_gpu_ranks_is_torchs_own_with_all_else_of_the_layer(name: s
     assert any(isinstance(layer, nn.SyncBatchNorm) for layer in network.modules())
     assert torch.equal(network(images), expected)
     assert all(weights[name] is parameter for name, parameter in network.named_parameters())
+
+
+@pytest.mark.parametrize("name", ["shufflenet_v2_x0_5", "timm:test_byobnet"])
+@pytest.mark.parametrize(
+    ("freeze", "norm_stats"), [("all-but-head", None), ("stages|conv1|stage2", None), (None, "keep")]
+)
+def test_frozen_batchnorm_stays_as_it_is_on_gpu_ranks_until_it_is_thawed(
+    name: str, freeze: str | None, norm_stats: str | None
+) -> None:
+    network = build_network(name, 2, 64)
+    freeze_layers(network, freeze, norm_stats)
+    held = [path for path, layer in network.named_modules() if isinstance(layer, _BatchNorm) and not layer.training]
+    before = {name: values.clone() for name, values in network.state_dict().items()}
+
+    synchronize_batch_norm(network, torch.device("cuda"))
+    network.train()(torch.randn(4, 3, 64, 64))
+
+    after = network.state_dict()
+    assert held and all(torch.equal(after[key], before[key]) for key in before if key.startswith(tuple(held)))
+    others = [layer for path, layer in network.named_modules() if isinstance(layer, _BatchNorm) and path not in held]
+    assert all(isinstance(layer, nn.SyncBatchNorm) and layer.training for layer in others)
+    thaw_layers(network, None)
+    synchronize_batch_norm(network, torch.device("cuda"))
+    layers = [layer for layer in network.modules() if isinstance(layer, _BatchNorm)]
+    assert len(layers) == len(held) + len(others) and all(isinstance(layer, nn.SyncBatchNorm) for layer in layers)
 
 
 class Backwards(nn.Module):

@@ -1,7 +1,6 @@
 """Yield an epoch's batches on the device, and measure how long training waits for them."""
 
 import math
-import os
 import signal
 import time
 from collections.abc import Iterator, Sequence
@@ -26,6 +25,7 @@ from pipeline.load.augment import Augmentation
 from pipeline.load.normalize import normalize
 from pipeline.load.sampler import EpochSampler
 from pipeline.load.to_device import send
+from pipeline.system.processes import usable_cores
 from pipeline.text import show_path
 
 
@@ -165,7 +165,7 @@ class Batches:
     def _begin(self, number: int, start: int) -> Iterator[Batch]:
         """Return an iterator of an epoch's batches from `start` on."""
         batches = self._batches(number, start)
-        free_core = (os.cpu_count() or 1) > torch.get_num_threads() and self.workers == 0 and self.plan.ranks == 1
+        free_core = usable_cores() > torch.get_num_threads() and self.workers == 0 and self.plan.ranks == 1
         return read_beside(batches) if free_core and not self.is_far else batches
 
     def _batches(self, number: int, start: int) -> Iterator[Batch]:

@@ -1,6 +1,5 @@
 """Choose how a network is computed: device, number of threads, precision, memory format. All follow from rules."""
 
-import os
 import re
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -12,6 +11,7 @@ from modelnet.options import DEVICE
 from modelnet.options.code import is_own
 from modelnet.runtime.ranks import Ranks
 from pipeline.errors import DeviceError, OptionsError, OutOfMemory
+from pipeline.system.processes import usable_cores
 
 SMALL = ("modelnet", "linear")  # networks whose steps take milliseconds, with few channels or none
 IMAGES_A_THREAD = 16  # with fewer, starting and joining PyTorch's threads costs a small network more than they save
@@ -126,10 +126,10 @@ def cpu_threads(
     """
     before = most = torch.get_num_threads()
     if ranks is not None and ranks.size > 1:  # torchrun sets OMP_NUM_THREADS to 1
-        most, batch_size = (os.cpu_count() or 1) // ranks.local_size, batch_size // ranks.size
+        most, batch_size = usable_cores() // ranks.local_size, batch_size // ranks.size
     if model in SMALL:
         free = 1 if networks == 1 else 0
-        most = min(most, (os.cpu_count() or 1) - free, batch_size * networks // IMAGES_A_THREAD)
+        most = min(most, usable_cores() - free, batch_size * networks // IMAGES_A_THREAD)
     torch.set_num_threads(asked or max(1, most))
     try:
         yield torch.get_num_threads()

@@ -16,6 +16,7 @@ from modelnet.runtime.device import precision_warning
 from pipeline.decode.jpeg import has_simplejpeg
 from pipeline.decode.resize import resizes_in_c
 from pipeline.load.kernels import compiled_kernels
+from pipeline.system.processes import usable_cores
 from pipeline.text import how_to_install, show_bytes
 
 _SMALL = 2**30  # bytes of shared memory below which workers with large batches fail; Docker gives 64 MB
@@ -38,14 +39,14 @@ def describe_machine(folder: Path) -> list[Fact]:
     """
     gpus = [torch.cuda.get_device_properties(number) for number in range(torch.cuda.device_count())]
     packages = versions(MODELNET, torch.device("cuda" if gpus else "cpu"))
-    cores, usable = os.cpu_count() or 1, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0
+    cores, usable = os.cpu_count() or 1, usable_cores()
     turbo = features.version_feature("libjpeg_turbo") if features.check_feature("libjpeg_turbo") else None
     return [
         Fact("versions", ", ".join(f"{name} {version}" for name, version in packages.items() if version)),
         Fact("system", f"{platform.system()} {platform.release()}, {platform.machine()}"),
         Fact(
             "processor",
-            f"{cores} cores{f', {usable} usable here' if usable and usable != cores else ''}; "
+            f"{cores} cores{f', {usable} usable here' if usable != cores else ''}; "
             f"PyTorch uses {torch.get_num_threads()} threads",
             "Unset OMP_NUM_THREADS" if os.environ.get("OMP_NUM_THREADS") and torch.get_num_threads() < usable else "",
         ),

@@ -1,6 +1,5 @@
 """Measure in a few seconds what an epoch waits for: reading the images, or computing."""
 
-import os
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
@@ -14,6 +13,7 @@ from modelnet.progress import Progress
 from modelnet.runtime.device import SMALL, cpu_threads, precision_warning
 from modelnet.training.setup import Setup
 from modelnet.training.step import NetworkUpdate, TrainingStep
+from pipeline.system.processes import usable_cores
 
 SECONDS = 2.0  # for each of the three measurements
 _PRELOAD = 0.5  # of a GPU's memory
@@ -118,7 +118,7 @@ def _for_reading(setup: Setup) -> list[str]:
             advice.append("--preload: all images fit into the memory of the GPU")
     if cache.features is None and cache.recipe.dtype == "float32":
         advice.append("a cache of a quarter of the bytes: build-cache --dtype uint8")
-    if not options.workers and not options.preload and (os.cpu_count() or 1) > 2:
+    if not options.workers and not options.preload and usable_cores() > 2:
         advice.append("--workers 2: read while the network computes")
     return advice or ["less of --augment"] if options.augment else advice
 

@@ -42,6 +42,7 @@ from pipeline.source.reader import UNSETTLED, Stat
 from pipeline.source.scan import scan_source
 from pipeline.source.selection import Choice
 from pipeline.system import files
+from pipeline.system.processes import usable_cores
 
 
 def build_cache(
@@ -209,7 +210,7 @@ class _Build:
 
     def _fill(self, job: Job, executor: Executor | None, progress: Progress | None) -> None:
         """Fill every missing row, and note each in image table and journal."""
-        images, workers = self.images, self.task.workers or os.cpu_count() or 1
+        images, workers = self.images, self.task.workers or usable_cores()
         todo = np.flatnonzero(images.state == TODO)
         candidates = {}
         total, finished = len(images.state), len(images.state) - len(todo)

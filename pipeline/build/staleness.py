@@ -17,6 +17,7 @@ from pipeline.format.tables import Failed
 from pipeline.recipe import Recipe
 from pipeline.source.manifest import Manifest
 from pipeline.source.reader import Damaged, Location, hash_image, read_image
+from pipeline.system.processes import usable_cores
 from pipeline.text import shorten, show_path
 
 _CLASSES_SHOWN = 5
@@ -205,7 +206,7 @@ def _know_contents(
 
 def _hash_files(images: ImageTable, candidates: NDArray[np.int64]) -> None:
     candidates = images.manifest.in_reading_order(candidates)
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:  # hashing releases the interpreter's lock
+    with ThreadPoolExecutor(min(8, usable_cores())) as pool:  # hashing releases the interpreter's lock
         for first in range(0, len(candidates), _AT_ONCE):
             some = candidates[first : first + _AT_ONCE].tolist()
             for candidate, found in zip(some, pool.map(hash_image, map(images.manifest.location, some)), strict=True):

@@ -1,6 +1,5 @@
 """Plan a build without doing it: `build-cache --dry-run`."""
 
-import os
 import shutil
 import time
 from collections import Counter
@@ -29,6 +28,7 @@ from pipeline.source.manifest import Manifest
 from pipeline.source.reader import Damaged, read_image
 from pipeline.source.scan import scan_source
 from pipeline.source.selection import Choice
+from pipeline.system.processes import usable_cores
 from pipeline.text import SHOWN, show_bytes, show_path
 
 _TRIAL_SECONDS = 0.5
@@ -112,7 +112,7 @@ def plan_build(
         state="; ".join(text if len(states) == 1 else f"{number} {text}" for text, number in states),
         bytes_needed=room_needed(ImageTable(manifest), recipe, len(manifest.names)),
         bytes_free=shutil.disk_usage(place).free + reserved,
-        seconds=todo * _seconds_an_image(manifest, recipe) / (workers or os.cpu_count() or 1) if todo else 0,
+        seconds=todo * _seconds_an_image(manifest, recipe) / (workers or usable_cores()) if todo else 0,
     )
 
 

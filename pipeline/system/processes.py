@@ -1,4 +1,4 @@
-"""Start, limit and end worker processes."""
+"""Start, limit and end worker processes, and count the cores for them."""
 
 import ctypes
 import multiprocessing
@@ -29,6 +29,11 @@ def signal_limit(seconds: float) -> None:
 
 
 _in_our_worker = False
+
+
+def usable_cores() -> int:
+    """Return how many cores this process may use: taskset, Slurm or a container may leave it fewer than there are."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class LocalPool(ProcessPoolExecutor):

@@ -20,6 +20,7 @@ from pipeline.source.reader import hash_image
 from pipeline.source.tables.column import Column, read_column
 from pipeline.source.tables.labels import Labels, read_labels
 from pipeline.source.tables.table import WHAT
+from pipeline.system.processes import usable_cores
 from pipeline.text import counted, printable, shorten, show_path
 
 _SHOWN = 5
@@ -182,7 +183,7 @@ def images_of_source(contents: Contents, starts: Iterable[bytes]) -> Images:
         return (root + b"/" + path for path in paths())
 
     def digests() -> NDArray[np.uint8]:
-        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        with ThreadPoolExecutor(min(8, usable_cores())) as pool:
             locations = map(partial(contents.location, contents.images), range(len(listed)))
             found = [hashed[0] if hashed else bytes(32) for hashed in pool.map(hash_image, locations)]
         return np.frombuffer(b"".join(found) + bytes(32 * len(failed)), np.uint8).reshape(-1, 32)

@@ -17,6 +17,7 @@ from modelnet.data.workers import death_of_a_worker, worker_deaths
 from pipeline import TensorCache
 from pipeline.errors import CacheDamaged, CacheError, StorageError, WorkerDied
 from pipeline.load.augment import Augmentation
+from pipeline.system.processes import usable_cores
 
 CPU = torch.device("cpu")
 
@@ -151,7 +152,7 @@ def test_other_errors_are_left_alone(cache_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("one_thread")
-@pytest.mark.skipif((os.cpu_count() or 1) == 1, reason="there is no core beside the steps")
+@pytest.mark.skipif(usable_cores() == 1, reason="there is no core beside the steps")
 def test_images_are_augmented_and_mixed_beside_the_steps(cache_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cache = TensorCache(cache_path)
     threads: set[tuple[str, str]] = set()

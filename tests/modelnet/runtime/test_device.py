@@ -33,7 +33,7 @@ from pipeline.errors import DeviceError
 def test_small_networks_use_few_threads_and_leave_a_core_free(
     asked: int | None, model: str, batch_size: int, threads: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("os.cpu_count", lambda: 3)
+    monkeypatch.setattr("modelnet.runtime.device.usable_cores", lambda: 3)
     before = torch.get_num_threads()
     torch.set_num_threads(3)
     try:
@@ -105,7 +105,7 @@ def test_a_gpu_without_bfloat16_is_not_given_any(monkeypatch: pytest.MonkeyPatch
 def test_networks_that_are_trained_as_one_use_every_core(
     monkeypatch: pytest.MonkeyPatch, set_threads: Callable[[int], None]
 ) -> None:
-    monkeypatch.setattr("os.cpu_count", lambda: 3)
+    monkeypatch.setattr("modelnet.runtime.device.usable_cores", lambda: 3)
     set_threads(3)
 
     for networks, threads in ((2, 1), (4, 2), (16, 3)):

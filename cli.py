@@ -73,7 +73,7 @@ class Commands(click.Group):
 
 @click.group(
     cls=Commands,
-    epilog=example("python cli.py build-cache data/example"),
+    epilog=example("build-cache data/example"),
     context_settings={"help_option_names": ["-h", "--help"], "show_default": True, "max_content_width": 110},
     invoke_without_command=True,
 )

@@ -4,12 +4,15 @@ import csv
 import html
 import os
 import re
+import sys
 from collections.abc import Container, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 MAX_SIZE = 4096  # pixels of a side
 MOST_LINES = 40  # of a text in a notebook
 SHOWN = 10  # entries that a list shows before it counts the others
+SCRIPT = "modelnet"  # that an installation makes; a clone has cli.py
 
 
 class ShownAsText:
@@ -96,6 +99,11 @@ def titled_lines(title: str, entries: Sequence[str], shown: int = SHOWN) -> Iter
     if entries:
         yield f"{title}: {len(entries)}"
         yield from (f"  {line}" for line in first_lines(entries, shown, " (info --json shows all)"))
+
+
+def command_line() -> str:
+    """Return what is typed before a command here: the installed script where that runs, else "python cli.py"."""
+    return SCRIPT if Path(sys.argv[0]).name == SCRIPT else "python cli.py"
 
 
 def how_to_install(extra: str = "") -> str:

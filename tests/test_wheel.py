@@ -3,6 +3,7 @@
 It is built from the source archive, as `make dist` does it.
 """
 
+import json
 import os
 import shutil
 import subprocess
@@ -106,6 +107,16 @@ def test_the_wheel_builds_a_cache_trains_and_reports_elsewhere(
     assert "8 images" in run(tmp_path, modelnet, "info", "data/cache/photos.h5")
     run(tmp_path, modelnet, "train", "--epochs", "1", "--threads", "1")
     assert (tmp_path / "runs" / "photos-modelnet-001" / "report.html").is_file()
+
+
+def test_texts_of_the_installed_script_name_it(installed: Path, shared_photos: Path, tmp_path: Path) -> None:
+    modelnet = installed / "modelnet"
+    assert run(tmp_path, modelnet, "train", "--help").endswith("\n  modelnet train --batch-size 8\n")
+    run(tmp_path, modelnet, "build-cache", shared_photos, "--size", "64", "-j", "1")
+    ranks = (installed / "python", "-m", "torch.distributed.run", "--nproc-per-node", "2", "--no-python", modelnet)
+    run(tmp_path, *ranks, "train", "--device", "cpu", "--epochs", "1", "--threads", "1", "--name", "r")
+    command = json.loads((tmp_path / "runs" / "r" / "config.json").read_text())["command"]
+    assert command.startswith("torchrun --nproc-per-node 2 --no-python modelnet train --cache data/cache/photos.h5 ")
 
 
 def test_the_wheel_has_every_file_of_the_packages(installed: Path) -> None:

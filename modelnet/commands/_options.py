@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import click
 
 from modelnet.options import OPTIONS, Option
+from pipeline.text import command_line
 
 DEFAULT_CACHES = Path("data/cache")
 DONE_WITH_FAILURES = 3
@@ -177,7 +178,7 @@ def click_option(option: Option) -> click.Option:
 
 def example(command: str) -> str:
     """Return the last lines of a help text: a command to paste."""
-    return f"\b\nExample:\n  {command}"
+    return f"\b\nExample:\n  {command_line()} {command}"
 
 
 def one_or_all(paths: tuple[Path, ...]) -> "Path | tuple[Path, ...]":

@@ -31,7 +31,7 @@ _build = grouped("Build")
 _shards = grouped("Shards")
 
 
-@click.command("build-cache", cls=GroupedCommand, epilog=example("python cli.py build-cache data/example"))
+@click.command("build-cache", cls=GroupedCommand, epilog=example("build-cache data/example"))
 @click.argument("source", type=PATH)
 @choice_options
 @recipe_options

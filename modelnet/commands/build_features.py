@@ -11,9 +11,7 @@ from modelnet.commands.shared.process import tell
 
 @click.command(
     "build-features",
-    epilog=example(
-        "python cli.py build-features data/cache/example.h5 --model resnet18 --weights resnet18-f37072fd.pth"
-    ),
+    epilog=example("build-features data/cache/example.h5 --model resnet18 --weights resnet18-f37072fd.pth"),
 )
 @click.argument("cache", type=PATH)
 @click.option("--model", required=True, help="The frozen network: a torchvision classifier, or timm:NAME.")

@@ -9,7 +9,7 @@ from modelnet.commands._options import ON, PATH, example
 from modelnet.commands.report import named_runs
 
 
-@click.command("compare", epilog=example("python cli.py compare runs/example-modelnet-001 runs/example-modelnet-002"))
+@click.command("compare", epilog=example("compare runs/example-modelnet-001 runs/example-modelnet-002"))
 @click.argument("runs", nargs=-1, required=True, type=PATH, metavar="RUN... [vs RUN...]")
 @ON
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts, with every image that flipped.")

@@ -9,9 +9,7 @@ from modelnet.commands.shared.console import Notes
 from modelnet.commands.shared.process import tell
 
 
-@click.command(
-    "evaluate", epilog=example("python cli.py evaluate runs/example-modelnet-001 --cache data/cache/example.h5")
-)
+@click.command("evaluate", epilog=example("evaluate runs/example-modelnet-001 --cache data/cache/example.h5"))
 @RUN
 @click.option("--cache", type=PATH, help="Cache to evaluate on, all of it.  [default: the validation images of RUN]")
 @ON

@@ -10,7 +10,7 @@ from modelnet.commands.shared.process import tell
 from pipeline.text import show_path
 
 
-@click.command("export", epilog=example("python cli.py export runs/example-modelnet-001"))
+@click.command("export", epilog=example("export runs/example-modelnet-001"))
 @RUN
 @click.option(
     "--format",

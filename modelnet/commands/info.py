@@ -8,7 +8,7 @@ from modelnet.commands._options import CACHES, PATH, choice_options, example, on
 from modelnet.commands.shared.console import usage_errors
 
 
-@click.command("info", epilog=example("python cli.py info data/cache/example.h5"))
+@click.command("info", epilog=example("info data/cache/example.h5"))
 @CACHES
 @click.option("--check", type=PATH, metavar="SOURCE", help="Compare the cache with SOURCE.")
 @choice_options

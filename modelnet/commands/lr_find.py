@@ -15,7 +15,7 @@ from pipeline.text import show_path
 @click.command(
     "lr-find",
     cls=GroupedCommand,
-    epilog=example("python cli.py lr-find --batch-size 8"),
+    epilog=example("lr-find --batch-size 8"),
     params=training_options(lambda option: option.finder),
 )
 @click.option("--epochs", type=click.IntRange(1), default=10, help="Number of epochs for each learning rate.")

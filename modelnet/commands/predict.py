@@ -9,7 +9,7 @@ from modelnet.commands.shared.console import Notes
 from pipeline.text import show_path
 
 
-@click.command("predict", epilog=example("python cli.py predict runs/example-modelnet-001 data/example"))
+@click.command("predict", epilog=example("predict runs/example-modelnet-001 data/example"))
 @RUN
 @click.argument("images", nargs=-1, required=True, type=PATH, metavar="IMAGE|FOLDER...")
 @click.option("-k", "--top-k", type=click.IntRange(1), default=3, help="Number of classes for each image.")

@@ -12,7 +12,7 @@ from modelnet.commands.shared.process import tell
 from pipeline.text import show_path
 
 
-@click.command("report", epilog=example("python cli.py report runs/example-modelnet-001"))
+@click.command("report", epilog=example("report runs/example-modelnet-001"))
 @click.argument("runs", nargs=-1, required=True, type=PATH, metavar="RUN...")
 @click.option(
     "--out", type=PATH, help="The page.  [default: RUN/report.html, of several runs <first>-to-<last>.html beside them]"

@@ -31,9 +31,7 @@ def _options() -> list[click.Parameter]:
     return options
 
 
-@click.command(
-    "show", cls=GroupedCommand, epilog=example("python cli.py show data/cache/example.h5"), params=_options()
-)
+@click.command("show", cls=GroupedCommand, epilog=example("show data/cache/example.h5"), params=_options())
 @click.argument("shown", nargs=-1, type=PATH, metavar="[CACHE|RUN]")
 @click.option("--batch", is_flag=True, help="Show sixteen training images as the first three epochs see them.")
 @NO_SPLIT

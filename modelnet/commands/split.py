@@ -16,7 +16,7 @@ _group = grouped("What stays together")
 @click.command(
     "split",
     cls=GroupedCommand,
-    epilog=example("python cli.py split data/cache/example.h5 --folds 5 --test 0.15 --group-near"),
+    epilog=example("split data/cache/example.h5 --folds 5 --test 0.15 --group-near"),
 )
 @click.argument("cache", type=PATH)
 @click.option("--folds", type=click.IntRange(2, 1000), default=5, help="Number of folds.")
@@ -65,7 +65,7 @@ def command(
     from modelnet.data.split_table import split_of, split_path, write_split
     from pipeline.errors import OutputError
     from pipeline.system.files import check_can_publish
-    from pipeline.text import show_path
+    from pipeline.text import command_line, show_path
 
     if math.isnan(test):
         raise click.UsageError("--test is a share from 0 to below 1, not nan")
@@ -97,7 +97,7 @@ def command(
         notes.warn(warning)
     tell("\n".join([*fold_table(reader, of_images), *group_lines(groups), f"split: {show_path(path)}"]))
     paths = [shlex.quote(show_path(file)) for file in (cache, path)]
-    tell(f"Type: python cli.py train --cache {paths[0]} --split {paths[1]} --fold all")
+    tell(f"Type: {command_line()} train --cache {paths[0]} --split {paths[1]} --fold all")
 
 
 def _file_and_column(text: str) -> tuple[Path, str]:

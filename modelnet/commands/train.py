@@ -18,7 +18,7 @@ from modelnet.commands.shared.console import EpochJson, EpochLines, usage_errors
 from modelnet.commands.shared.process import end, tell
 from modelnet.options import OPTIONS
 from modelnet.progress import Progress
-from pipeline.text import show_path
+from pipeline.text import command_line, show_path
 
 if TYPE_CHECKING:
     from modelnet.runtime.interrupt import Stop
@@ -29,9 +29,7 @@ if TYPE_CHECKING:
 _many = grouped("Many networks")
 
 
-@click.command(
-    "train", cls=GroupedCommand, epilog=example("python cli.py train --batch-size 8"), params=training_options()
-)
+@click.command("train", cls=GroupedCommand, epilog=example("train --batch-size 8"), params=training_options())
 @_many("--seeds", metavar="SEEDS", help="Train many networks, one for each seed: 0-15, or 3,5,8.")
 @_many("--data-seeds", metavar="SEEDS", help="Train many networks, one for each order: 0-3. Each needs a pass.")
 @_many(
@@ -65,8 +63,9 @@ def command(
     Ctrl-C finishes the step and saves a checkpoint; --resume continues there. --resume takes only --epochs, --device,
     --workers, --preload and --compile, and --cache or --val where a cache was moved.
 
-    On several GPUs: torchrun --nproc-per-node 2 cli.py train ... divides every batch among processes (ranks). The
-    losses are those of one process, up to rounding. --workers and --threads hold for each rank.
+    On several GPUs: torchrun --nproc-per-node 2 cli.py train ... divides every batch among processes (ranks). With an
+    installed package: torchrun --nproc-per-node 2 --no-python modelnet train ... The losses are those of one process,
+    up to rounding. --workers and --threads hold for each rank.
     """
     from modelnet.runtime.launcher import missing_variables
     from modelnet.runtime.ranks import join_ranks
@@ -152,7 +151,7 @@ def tell_result(result: "TrainResult | SweepResult") -> None:
 
     if result.interrupted:
         stopped = result.table if isinstance(result, SweepResult) else result.run
-        tell(f"stopped and saved. Continue with: python cli.py train --resume {shlex.quote(str(stopped))}", err=True)
+        tell(f"stopped and saved. Continue with: {command_line()} train --resume {shlex.quote(str(stopped))}", err=True)
         return
     if isinstance(result, SweepResult):
         tell(f"\n{result}\n\nall networks: {show_path(result.table)}\ncurves: {show_path(result.picture)}")

@@ -9,7 +9,7 @@ from modelnet.commands.shared.console import progress_bar
 from modelnet.commands.shared.process import tell
 
 
-@click.command("verify", epilog=example("python cli.py verify data/cache/example.h5"))
+@click.command("verify", epilog=example("verify data/cache/example.h5"))
 @CACHES
 @QUIET
 def command(cache: tuple[Path, ...]) -> None:

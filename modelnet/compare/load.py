@@ -15,7 +15,7 @@ from modelnet.runs.folder import RunFolder
 from modelnet.runs.kind import facts_of, kind_of
 from modelnet.runs.tables import Prediction, are_of_the_end
 from pipeline.errors import OptionsError, RunError
-from pipeline.text import show_path
+from pipeline.text import command_line, show_path
 
 Answers = Mapping[Path, list[Prediction]]
 SEEDS = ("seed", "data_seed")
@@ -90,7 +90,8 @@ def _why_not(folder: RunFolder, rows: list[EpochRow], epochs: int) -> tuple[str,
         return f"it diverged: {divergence}", "Leave it out"
     done = rows[-1].epoch if rows else 0
     reason = f"{done} of {epochs} epochs" if done < epochs else "its predictions are not written yet"
-    return f"it has not ended: {reason}", f"Continue with: python cli.py train --resume {shlex.quote(str(folder.path))}"
+    advice = f"Continue with: {command_line()} train --resume {shlex.quote(str(folder.path))}"
+    return f"it has not ended: {reason}", advice
 
 
 def with_all_folds(groups: list[list[Run]], answers: Answers | None) -> list[list[Run]]:

@@ -1,5 +1,6 @@
 """Find the cache to train on, and check that the validation cache matches it."""
 
+import shlex
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +22,7 @@ from pipeline.format.paths import base_path, cache_exists
 from pipeline.format.sharded import ShardedReader
 from pipeline.format.tables import blank_images
 from pipeline.recipe import Recipe
-from pipeline.text import shorten, show_path
+from pipeline.text import command_line, shorten, show_path
 
 NAMES_SHOWN = 4
 
@@ -36,12 +37,11 @@ def find_cache(folder: Path) -> Path:
     caches = {base_path(path) for path in folder.glob("*.h5")}
     found = sorted(path for path in caches if not path.stem.endswith(("-val", "-test")))
     if not found:
-        raise CacheMissing(
-            "no cache to train on", folder, "no .h5 file in it", "Type: python cli.py build-cache data/example"
-        )
+        advice = f"Type: {command_line()} build-cache SOURCE"
+        raise CacheMissing("no cache to train on", folder, "no .h5 file in it", advice)
     if len(found) > 1:
         names = ", ".join(show_path(path.name) for path in found)
-        advice = f"Type: python cli.py train --cache {show_path(found[0])}"
+        advice = f"Type: {command_line()} train --cache {shlex.quote(show_path(found[0]))}"
         raise OptionsError("more than one cache to train on", folder, names, advice)
     return found[0]
 

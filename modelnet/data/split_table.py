@@ -16,14 +16,14 @@ from pipeline.format.sharded import Reader
 from pipeline.source.tables.open import open_table
 from pipeline.source.tables.table import WHAT, Table
 from pipeline.system import files
-from pipeline.text import csv_text, shorten, show_path
+from pipeline.text import command_line, csv_text, shorten, show_path
 
 COLUMNS = ("class", "file", "sha256", "group", "fold")
 TEST = -1  # fold of an image that only the test set has
 UNLISTED = -2  # fold of an image that the split does not list
 _TEST_TEXT = "test"
 _DIGEST = np.dtype((np.void, 32))
-_ADVICE = "Write it again: python cli.py split CACHE --force"
+_ADVICE = f"Write it again: {command_line()} split CACHE --force"
 
 
 @dataclass(frozen=True)

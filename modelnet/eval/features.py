@@ -17,6 +17,7 @@ from pipeline import TensorCache
 from pipeline.build.features import ROWS_AT_ONCE, FeaturesReport, write_features
 from pipeline.errors import CacheMissing, CheckpointError, OptionsError, OutputError
 from pipeline.format.paths import cache_name
+from pipeline.text import command_line
 
 FOLDER = Path("data/features")
 
@@ -62,7 +63,7 @@ def build_features(
         As `Backbone` and `write_features` otherwise.
     """
     if images.is_dir():
-        advice = f"Build its cache first: python cli.py build-cache {shlex.quote(str(images))}"
+        advice = f"Build its cache first: {command_line()} build-cache {shlex.quote(str(images))}"
         raise CacheMissing("no cache of images", images, "this is a folder", advice)
     cache = TensorCache(images)
     if cache.features is not None:

@@ -19,6 +19,7 @@ from modelnet.options.groups import (
     Optimization,
     Output,
 )
+from pipeline.text import command_line
 
 LR_PER_IMAGE, LR_OTHERS = 0.001, 0.001  # SGD's is × batch size; the others scale the gradient themselves
 DEVICE = re.compile(r"auto|cpu|cuda(:\d{1,3})?")
@@ -175,7 +176,7 @@ class TrainOptions(Output, Device, Augmentation, Optimization, Network, Data):  
 
     def command(self) -> str:
         """Return the command that trains once more with these options, in a new folder; defaults are written out."""
-        words = ["python", "cli.py", "train"]
+        words = [*command_line().split(), "train"]
         for name, value in (self.to_dict() | {"lr": self.learning_rate, "name": None}).items():
             flag = OPTIONS[name].flag
             if isinstance(value, bool):

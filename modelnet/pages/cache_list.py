@@ -13,7 +13,7 @@ from modelnet.runs.reader import RunReader
 from pipeline.errors import CacheMissing, PipelineError
 from pipeline.format.paths import base_path, cache_files
 from pipeline.format.sharded import open_reader
-from pipeline.text import align, shorten, show_age, show_bytes, show_path
+from pipeline.text import align, command_line, shorten, show_age, show_bytes, show_path
 
 RUNS_SHOWN = 3
 
@@ -57,7 +57,8 @@ def list_caches(folders: Iterable[Path], runs: Path) -> list[ListedCache]:
     folders = list(folders)
     paths = sorted({base_path(file) for folder in folders for file in folder.glob("*.h5")})
     if not paths:
-        raise CacheMissing("no caches there", folders[0], "no .h5 file in it", "Type: python cli.py build-cache SOURCE")
+        advice = f"Type: {command_line()} build-cache SOURCE"
+        raise CacheMissing("no caches there", folders[0], "no .h5 file in it", advice)
     users = _users(runs)
     return [_listed(path, users) for path in paths]
 

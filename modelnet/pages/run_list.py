@@ -13,7 +13,7 @@ from modelnet.pages.run import Run
 from modelnet.runs.kind import images_of
 from modelnet.runs.tables import result_row
 from pipeline.errors import PipelineError, RunError
-from pipeline.text import align, show_path
+from pipeline.text import align, command_line, show_path
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def runs_in(folder: Path) -> list[Path]:
     """
     found = sorted(path.parent for path in folder.glob("*/config.json"))
     if not found:
-        raise RunError("no runs there", folder, "no folder in it has a config.json", "Type: python cli.py train")
+        raise RunError("no runs there", folder, "no folder in it has a config.json", f"Type: {command_line()} train")
     return found
 
 

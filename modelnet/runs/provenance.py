@@ -79,7 +79,8 @@ def command(options: TrainOptions, ranks: Ranks) -> str:
         return alone
     nodes = ranks.size // ranks.local_size
     more = f"--nnodes {nodes} " if nodes > 1 else ""
-    return f"torchrun {more}--nproc-per-node {ranks.local_size} {alone.removeprefix('python ')}"
+    program = alone.removeprefix("python ") if alone.startswith("python ") else f"--no-python {alone}"
+    return f"torchrun {more}--nproc-per-node {ranks.local_size} {program}"
 
 
 def describe_images(batches: Batches) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from modelnet.runs import checkpoint
 from modelnet.runs.config import parse_config, parse_scores
 from modelnet.runs.tables import Prediction, are_of_the_end, best_row, parse_epochs, parse_group, parse_predictions
 from pipeline.errors import CheckpointError, OptionsError, RunDamaged, RunError, StorageError
-from pipeline.text import show_path
+from pipeline.text import command_line, show_path
 
 FINISHED, DIVERGED = "finished", "diverged"  # how a run ended
 
@@ -98,7 +98,7 @@ class RunReader:
         """
         config = self.read_config()
         if (typed := config["options"].get("split")) is None:
-            advice = "Train with --split FILE, which python cli.py split writes"
+            advice = f"Train with --split FILE, which {command_line()} split writes"
             raise OptionsError("no test images", self.path, "the run was trained without a split", advice)
         for path in (Path(typed), self.path.absolute().parent.parent / typed):
             if path.exists() and read(path, lambda data: sha256(data).hexdigest()) == config["split"]["sha256"]:

@@ -225,4 +225,5 @@ def test_the_exit_codes_of_the_command_line_are_those_of_the_errors() -> None:
 
 def test_a_pattern_expanded_by_the_shell_gives_the_advice_to_quote_it(run_cli: RunCli) -> None:
     ended = run_cli("train", "--cache", "a-00000-of-00002.h5", "a-00001-of-00002.h5")
-    assert ended.code == 2 and "so that the shell leaves it alone: 'NAME-*.h5'. See cli.py train --help" in ended.stderr
+    assert ended.code == 2
+    assert "so that the shell leaves it alone: 'NAME-*.h5'. See python cli.py train --help" in ended.stderr

@@ -1,11 +1,15 @@
 """Texts for people, against the lines that they must be."""
 
 import csv
+import sys
+import tomllib
 
 import pytest
 
 from pipeline.text import (
+    SCRIPT,
     align,
+    command_line,
     csv_text,
     first_lines,
     printable,
@@ -16,6 +20,7 @@ from pipeline.text import (
     show_rate,
     titled_lines,
 )
+from tests.support.command_line import REPOSITORY
 
 
 @pytest.mark.parametrize(("text", "shown"), [("a b", "a b"), ("a\nb", r"'a\nb'"), ("\udcff", r"'\udcff'")])
@@ -70,3 +75,23 @@ def test_cells_with_any_line_break_come_back_from_csv() -> None:
 
     assert text.endswith("\n,g\n")
     assert list(csv.reader(text.splitlines(keepends=True))) == rows
+
+
+@pytest.mark.parametrize(
+    ("started", "typed"),
+    [
+        ("/opt/venv/bin/modelnet", "modelnet"),
+        ("cli.py", "python cli.py"),
+        ("/opt/venv/bin/pytest", "python cli.py"),
+        ("", "python cli.py"),
+    ],
+)
+def test_messages_name_the_command_line_that_was_started(
+    started: str, typed: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", [started, "train"])
+    assert command_line() == typed
+
+
+def test_the_script_is_the_one_that_an_installation_makes() -> None:
+    assert list(tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["scripts"]) == [SCRIPT]

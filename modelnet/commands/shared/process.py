@@ -13,7 +13,7 @@ import click
 
 from modelnet.runtime.launcher import is_rank
 from pipeline.errors import AccessDenied, PipelineError, SourceError, StorageError, WorkerDied
-from pipeline.text import how_to_install
+from pipeline.text import command_line, how_to_install
 
 INTERRUPTED, TERMINATED, BUG = 130, 143, 1
 MOST_FILES = 2**17
@@ -53,13 +53,14 @@ def run(group: click.Group) -> NoReturn:
     sys.unraisablehook = _remember_signals
     allow_many_files()
     try:
-        code = group.main([argument for argument in sys.argv[1:] if argument != "--debug"], standalone_mode=False)
+        arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+        code = group.main(arguments, command_line(), standalone_mode=False)
         sys.stdout.flush()
         end(code if isinstance(code, int) else 0)
     except SystemExit:
         raise
     except click.ClickException as error:
-        command = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "cli.py"
+        command = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else command_line()
         message = error.format_message().rstrip(".")
         if message.startswith("Got unexpected extra argument") and ".h5" in message:
             message += ". Quote a pattern of files, so that the shell leaves it alone: 'NAME-*.h5'"

@@ -10,7 +10,7 @@ from modelnet.commands.shared.process import tell
 FEATURES = Path("data/features")  # where build-features writes
 
 
-@click.command("caches", epilog=example("python cli.py caches"))
+@click.command("caches", epilog=example("caches"))
 @click.argument("folders", nargs=-1, type=PATH, metavar="[FOLDER...]")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts, with all runs.")
 def command(folders: tuple[Path, ...], as_json: bool) -> None:

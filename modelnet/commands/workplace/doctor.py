@@ -9,7 +9,7 @@ from modelnet.commands.shared.process import tell
 from pipeline.text import align
 
 
-@click.command("doctor", epilog=example("python cli.py doctor"))
+@click.command("doctor", epilog=example("doctor"))
 @click.argument("path", required=False, type=PATH, metavar="[CACHE|RUN]")
 @TRUST
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts.")

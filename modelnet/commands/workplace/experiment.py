@@ -10,9 +10,10 @@ from modelnet.commands.report import write_report
 from modelnet.commands.shared.console import EpochLines, Notes
 from modelnet.commands.shared.process import end, tell
 from modelnet.commands.train import training_process
+from pipeline.text import command_line
 
 
-@click.command("experiment", cls=GroupedCommand, epilog=example("python cli.py experiment rates.toml"))
+@click.command("experiment", cls=GroupedCommand, epilog=example("experiment rates.toml"))
 @click.argument("file", type=PATH)
 @NO_SPLIT
 @QUIET
@@ -36,7 +37,7 @@ def command(file: Path, no_split: bool, as_json: bool) -> None:
     with training_process() as stop, (Notes if as_json else EpochLines)() as progress:
         result = train_experiment(experiment, progress, stop)
         if result is not None and result.interrupted:
-            tell(f"stopped and saved. Continue with: python cli.py experiment {shlex.quote(str(file))}", err=True)
+            tell(f"stopped and saved. Continue with: {command_line()} experiment {shlex.quote(str(file))}", err=True)
             end(stop.exit_code)
     ended = {side: experiment.ended(side) for side in experiment.sides}
     for side, runs in ended.items():

@@ -9,7 +9,7 @@ from modelnet.commands.report import named_runs
 from modelnet.commands.shared.process import tell
 
 
-@click.command("runs", epilog=example("python cli.py runs"))
+@click.command("runs", epilog=example("runs"))
 @click.argument("runs", nargs=-1, type=PATH, metavar="[RUN...]")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts, with the options that differ.")
 def command(runs: tuple[Path, ...], as_json: bool) -> None:

@@ -12,7 +12,7 @@
     confusion.png     confusion matrix of the validation images
     report.html       all of this as one page
     show.html         what the network looks at, by `show`
-    evaluations/      scores and predictions of other caches, by `evaluate`
+    evaluations/      scores and predictions of other caches and of test images, by `evaluate`
     tensorboard/      every epoch for TensorBoard, with --tensorboard
     diverged.txt      where training diverged, until the run goes on
     group.csv, seeds.png   only in the first of many networks trained together: all of them

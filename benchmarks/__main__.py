@@ -13,7 +13,8 @@ PARTS = (
     *("reading", "augmented", "building", "training", "many", "memory", "scale", "larger", "sharding", "starting"),
     *("features", "networks", "scaled", "windows", "prices"),
 )
-ASKED_FOR = ("photographs", "preparation", "filters", "pretrained", "folds")  # which have a SOURCE of their own
+WITH_WEIGHTS = ("preparation", "pretrained", "folds")
+ASKED_FOR = ("photographs", "filters", *WITH_WEIGHTS)  # whose SOURCE holds train/ and val/
 
 
 def main() -> None:
@@ -46,12 +47,16 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--images", type=int, default=9216, help="to how many it is replicated by links (9216)")
     parser.add_argument("--rounds", type=int, default=5, help="how often everything is measured (5)")
     parser.add_argument("--only", type=_parts, default=PARTS, metavar="PART,...", help=f"of {names}")
-    parser.add_argument(
-        "--weights", type=_file, help="of timm's tf_efficientnet_lite0, for preparation, pretrained and folds"
-    )
+    parser.add_argument("--weights", type=_file, help=f"of timm's tf_efficientnet_lite0, for {', '.join(WITH_WEIGHTS)}")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"), help="where tables are recorded")
     parser.add_argument("--workdir", type=Path, help="where everything is built, about 21 GB (the temporary folder)")
     return parser.parse_args()
+
+
+def command_of(part: str) -> str:
+    """Return the command that measures and records a part again."""
+    source = "hymenoptera_data" if part in ASKED_FOR else "FOLDER"
+    return f"make bench ONLY={part} SOURCE={source}" + (" WEIGHTS=FILE" if part in WITH_WEIGHTS else "")
 
 
 def _file(text: str) -> Path:

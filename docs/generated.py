@@ -14,6 +14,7 @@ from sphinx.application import Sphinx
 from sphinx.errors import ExtensionError
 from sphinx.util.docutils import SphinxDirective
 
+from benchmarks.__main__ import command_of
 from modelnet.commands._options import heading_of
 from pipeline import errors
 
@@ -81,7 +82,7 @@ def error_classes(base: type[errors.PipelineError] = errors.PipelineError) -> It
 
 def recorded(path: Path) -> str:
     """Return a file of recorded figures as a part of a page: its headings become bold lines, the machine comes last."""
-    again = f"`make bench ONLY={path.stem} SOURCE=FOLDER`"
+    again = f"`{command_of(path.stem)}`"
     if not path.exists():
         return f"No figures are recorded for this version yet. {again} measures them."
     machine, _, tables = path.read_text("utf-8").partition("\n")

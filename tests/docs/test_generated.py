@@ -43,5 +43,13 @@ def test_recorded_figures_name_the_machine_and_the_command(tmp_path: Path) -> No
     assert shown.endswith("Measured on 9 images; 2 cores. Repeat: `make bench ONLY=reading SOURCE=FOLDER`.")
 
 
+def test_the_command_of_a_record_names_what_its_part_needs(tmp_path: Path) -> None:
+    commands = {part: recorded(tmp_path / f"{part}.md") for part in ("networks", "filters", "folds")}
+
+    assert "`make bench ONLY=networks SOURCE=FOLDER`" in commands["networks"]
+    assert "`make bench ONLY=filters SOURCE=hymenoptera_data`" in commands["filters"]
+    assert "`make bench ONLY=folds SOURCE=hymenoptera_data WEIGHTS=FILE`" in commands["folds"]
+
+
 def test_figures_that_nobody_recorded_are_not_invented(tmp_path: Path) -> None:
     assert recorded(tmp_path / "reading.md").startswith("No figures are recorded")

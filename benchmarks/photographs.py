@@ -17,6 +17,7 @@ from benchmarks.tables import Table
 from modelnet import Trained, TrainOptions, train, train_many
 from pipeline import build_cache
 
+PLACEHOLDER = "imageNotFound.gif"  # of hymenoptera_data/train/ants
 FOLDS = 4
 SEEDS = range(24)
 TUTORIAL_SEEDS = range(8)
@@ -56,13 +57,23 @@ Caches = tuple[Path, Path]  # to train and to validate on
 
 def measure(work: Workplace) -> list[Table]:
     """Train everything that is quoted."""
-    train_folder, val_folder = work.source / "train", work.source / "val"
-    if not (train_folder.is_dir() and val_folder.is_dir()):
+    sources = work.source / "train", work.source / "val"
+    if not all(source.is_dir() for source in sources):
         return [Table("Accuracy on photographs", (), notes=["Not measured: SOURCE holds no train/ and val/."])]
+    train_folder, val_folder = (link_photographs(source, work.folder / source.name) for source in sources)
     whole = build(train_folder, work.folder / "train.h5"), build(val_folder, work.folder / "val.h5")
     small = build(train_folder, work.folder / "train-128.h5", 128), build(val_folder, work.folder / "val-128.h5", 128)
     with contextlib.chdir(work.folder):  # runs/ is made there
         return [unshuffled(work, *whole), settings(work, whole, folds(train_folder, work.folder), small)]
+
+
+def link_photographs(source: Path, target: Path) -> Path:
+    """Link the images of all classes, but for the placeholder among them; return the folder of the links."""
+    for image in (image for image in source.glob("*/*") if image.name != PLACEHOLDER):
+        link = target / image.parent.name / image.name
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(image.resolve())
+    return target
 
 
 def build(source: Path, path: Path, size: int = 224) -> Path:

@@ -41,6 +41,7 @@ class Option:
         default_text: what `--help` shows for a default that is None.
         needs: an option and its values without which this one changes nothing; no values mean that it is given at all.
         seed: a seed, or the fold; runs that differ in these alone have the same options.
+        opens: open caches depend on it: which images, with which labels, in which memory.
         resumable: `--resume` may change it.
         finder: `lr-find` uses it.
         name, types, default: of the field.
@@ -60,6 +61,7 @@ class Option:
     default_text: str = ""
     needs: tuple[str, tuple[Any, ...]] | None = None
     seed: bool = False
+    opens: bool = False
     resumable: bool = False
     finder: bool = True
     name: str = ""

@@ -17,7 +17,9 @@ AUGMENTATIONS = (*PIXEL_CHANGES, "flip", "crop", "color", "erase", *MIXTURES)
 
 _network, _pass, _group = (partial(declare, scope) for scope in (Scope.NETWORK, Scope.PASS, Scope.GROUP))
 _course = partial(_network, finder=False)  # over many epochs: lr-find tries a few
-_machine, _record, _images = (partial(declare, scope) for scope in (Scope.MACHINE, Scope.RECORD, Scope.IMAGES))
+_machine, _record = (partial(declare, scope) for scope in (Scope.MACHINE, Scope.RECORD))
+_images = partial(declare, Scope.IMAGES, opens=True)
+_rows = partial(_group, opens=True)  # which images of a cache, and their labels
 
 
 def parse_fold(value: Any) -> int | str:
@@ -44,10 +46,10 @@ class Data:
         resumable=True,
     )
     val: Path | None = _images(None, "Cache to validate on after every epoch.", resumable=True, finder=False)
-    val_fraction: float | None = _group(
+    val_fraction: float | None = _rows(
         None, "Fraction of the images to keep for validation, chosen by their content.", least=0, most=1, open=True
     )
-    split: Path | None = _group(
+    split: Path | None = _rows(
         None, "Table of folds that `split` wrote. Its test images are not used.", metavar="FILE", default_text="none"
     )
     fold: int | str | None = _pass(
@@ -55,17 +57,18 @@ class Data:
         "Fold of --split to validate on; the others are trained on. all: every fold once, each in its own run.",
         parse=parse_fold,
         form="the number of a fold, or all",
+        opens=True,
         seed=True,
         metavar="FOLD|all",
         default_text="none: train on all folds",
     )
-    labels: Path | None = _group(
+    labels: Path | None = _rows(
         None, "Table of other labels for the images, by their content: CSV, TSV, JSON lines or Parquet.", metavar="FILE"
     )
-    label_column: str | None = _group(
+    label_column: str | None = _rows(
         None, "Column of --labels that has them.", default_text="label, class, ...", needs=("labels", ())
     )
-    file_column: str | None = _group(
+    file_column: str | None = _rows(
         None,
         "Column of --labels that names the images: path, file name or SHA-256.",
         default_text="sha256, file_name, image, id, ...",
@@ -211,7 +214,7 @@ class Augmentation:
 class Device:
     """Where and how fast it is computed."""
 
-    device: str = _machine("auto", "Device: auto, cpu, cuda or cuda:1.", resumable=True)
+    device: str = _machine("auto", "Device: auto, cpu, cuda or cuda:1.", resumable=True, opens=True)
     amp: bool = _group(False, "Compute in half precision where that is safe.")
     amp_dtype: str = _group(
         "bfloat16",
@@ -222,7 +225,7 @@ class Device:
     compile: bool = _machine(
         False, "Compile the network first; with CUDA, use graphs of kernels.", resumable=True, finder=False
     )
-    preload: bool = _machine(False, "Keep all images in the memory of the device.", resumable=True)
+    preload: bool = _machine(False, "Keep all images in the memory of the device.", resumable=True, opens=True)
     workers: int = _machine(
         0, "Processes that read batches; 0 is fastest from memory.", flags=("-j",), least=0, resumable=True
     )

@@ -23,6 +23,7 @@ _OF_HEADS = {"head_lr": 1.0, "layer_decay": None, "amp": False}  # of last layer
 # Networks of one pass over the data have the same values of these; names of run folders always differ.
 SHARED = [name for name, option in OPTIONS.items() if option.scope is not Scope.NETWORK and name != "name"]
 PER_PASS = [name for name in SHARED if OPTIONS[name].scope is Scope.PASS]
+OPENS = [name for name, option in OPTIONS.items() if option.opens]  # networks that share them share open caches
 _SWEEPABLE = {flag.removeprefix("--"): o.name for o in OPTIONS.values() if o.sweepable for flag in (o.flag, *o.flags)}
 
 Sweep = Mapping[str, Sequence[Any]]

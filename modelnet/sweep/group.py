@@ -23,7 +23,7 @@ from modelnet.runs.reader import DIVERGED, FINISHED
 from modelnet.runtime.device import cpu_threads
 from modelnet.runtime.interrupt import Stop
 from modelnet.runtime.ranks import Ranks
-from modelnet.sweep.grid import PER_PASS, label, passes, varied
+from modelnet.sweep.grid import OPENS, PER_PASS, label, passes, varied
 from modelnet.sweep.loop import SweepLoop
 from modelnet.sweep.out_of_fold import out_of_fold
 from modelnet.sweep.progress import OfOne, SaidOnce
@@ -86,8 +86,7 @@ class Group:
                 if i in size_of and i not in self.runs:
                     with self._threads(options, size_of[i]) as threads:
                         own = replace(options, threads=threads) if size_of[i] == 1 else options
-                        training = self._begin(i, own, stack)
-                    digest = _digest(training.state.network)
+                        digest = _digest(self._begin(i, own, stack).state.network)
                     seed = starts.setdefault((replace(options, seed=0, name=None), digest), options.seed)
                     if seed != options.seed:
                         twins = twins or f"{seed} and {options.seed}"
@@ -117,12 +116,12 @@ class Group:
         setting = replace(options, seed=0, data_seed=0, name=None, threads=None, memory_format=None)
         progress = Progress() if setting in self.heard else self.said
         self.heard.add(setting)
-        images = options.cache, options.val, options.val_fraction, options.split, options.fold
-        caches = *images, options.device, options.preload
+        if (caches := tuple(getattr(options, name) for name in OPENS)) != self.of_caches:
+            self.opened = None  # before others are opened: their images may fill the memory
         body = (
             (options.model, options.weights, options.amp, options.memory_format) if trains_head_alone(options) else ()
         )
-        opened = self.opened if caches == self.of_caches else None
+        opened = self.opened
         if opened is not None and body != self.of_body:
             opened = opened._replace(shared=None, body=None, preloaded=[None, None])
         setup = Setup(options, progress, self.runs[i].path if i in self.runs else None, opened=opened)

@@ -164,3 +164,9 @@ def test_an_option_that_changes_nothing_makes_no_other_options() -> None:
 
 def test_the_documentation_of_the_class_names_every_option() -> None:
     assert all(f"        {option.name}: {option.help}\n" in str(TrainOptions.__doc__) for option in OPTIONS.values())
+
+
+@each_option
+def test_networks_that_share_open_caches_share_all_that_names_images(option: Option) -> None:
+    names_images = option.scope is Scope.IMAGES or (option.heading == "Data" and option.scope is Scope.GROUP)
+    assert option.opens == (names_images or option.name in {"fold", "device", "preload"})

@@ -1,18 +1,20 @@
 """An experiment (modelnet/sweep/experiment.py): what its file says, and that a repetition goes on or finds it done."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from modelnet import TrainOptions
+from modelnet import TrainOptions, train
 from modelnet.progress import Progress
 from modelnet.runs.folder import RunFolder
 from modelnet.runtime.interrupt import Stop
 from modelnet.sweep.experiment import Experiment, read_experiment, train_experiment
 from pipeline.errors import CacheMissing, OptionsError
 from tests.support.listener import Listener
+from tests.support.photos import PHOTOS
 
 pytestmark = pytest.mark.usefixtures("in_a_folder_of_its_own", "no_pictures")
 
@@ -151,6 +153,21 @@ def test_a_finished_experiment_trains_only_what_its_file_has_more(cache_path: Pa
 
     longer = train_experiment(experiment(cache_path, 2), Progress(), Stop())
     assert longer is not None and [len(rows) for rows in longer.rows] == [2] * 4
+
+
+@pytest.mark.parametrize("sides", ["[plain]\n[fixed]\n{labels}", "[fixed]\n{labels}\n[plain]"])
+def test_each_side_is_trained_on_the_labels_that_it_names(cache_path: Path, sides: str) -> None:
+    flipped = [f"{class_id}/{name},{3 - int(class_id)}" for class_id, names in PHOTOS.items() for name in names]
+    Path("fixed.csv").write_text("\n".join(["file,label", *flipped]))
+    labels = 'labels = "fixed.csv"'
+    common = TEXT.partition("[slow]")[0]
+
+    result = train_experiment(experiment(cache_path, 1, common + sides.format(labels=labels)), Progress(), Stop())
+
+    assert result is not None
+    alone = [train(replace(own, name=None)).rows for own in result.members]
+    assert [rows[0].train_loss for rows in result.rows] == pytest.approx([rows[0].train_loss for rows in alone])
+    assert abs(alone[0][0].train_loss - alone[2][0].train_loss) > 1e-3  # seed 0 with the one and the other labels
 
 
 def test_runs_with_other_options_are_refused(cache_path: Path) -> None:

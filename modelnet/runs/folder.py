@@ -24,7 +24,7 @@ No file holds the folder's own path, so the folder can be moved as a whole.
 import fcntl
 import os
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +35,9 @@ from modelnet.runs.config import json_text
 from modelnet.runs.publish import keep_previous, publish, storage_errors
 from modelnet.runs.reader import RunReader
 from modelnet.runs.tables import epochs_text
-from pipeline.errors import AccessDenied, OutputError, RunBusy
+from pipeline.errors import AccessDenied, OutputError, RunBusy, RunError
 from pipeline.system import files
-from pipeline.text import csv_text
+from pipeline.text import csv_text, shorten
 
 RUNS = Path("runs")
 
@@ -97,17 +97,37 @@ class RunFolder(RunReader):
 
         Raises:
             RunBusy: another process trains in it.
-            RunError: a file of it cannot be read.
+            RunError: it has trained and lacks what it would go on from, or a file of it cannot be read.
         """
         run = cls(RUNS / name)
         if not run.path.is_dir():
             return None
         run._take_lock()
-        if (run.path / "config.json").exists() and (run.checkpoints / "last.pt").exists():
-            return run
-        run.remove()
-        run.close()
+        with ExitStack() as stack:
+            stack.callback(run.close)
+            if run._can_go_on():
+                stack.pop_all()
+                return run
+            run.remove()
         return None
+
+    def _can_go_on(self) -> bool:
+        """Say whether there is something to go on from, or the result; False where nothing was trained.
+
+        Raises:
+            RunError: neither; names what is there.
+        """
+        has_config, has_last = (self.path / "config.json").exists(), (self.checkpoints / "last.pt").exists()
+        if has_config and (has_last or self.has_result):
+            return True
+        results = [*self.results(), *(["checkpoints/last.pt"] if self.saved_step() > (0, 0) else [])]
+        if results:
+            reason = f"it has {shorten(results)}, and no {'checkpoints/last.pt' if has_config else 'config.json'}"
+            advice = "Put it back, or move the folder away: then it is trained anew"
+            if has_config and (self.checkpoints / "previous.pt").exists():
+                advice = "Rename previous.pt to last.pt: it is the checkpoint before"
+            raise RunError("the run cannot go on", self.path, reason, advice)
+        return False
 
     def __enter__(self) -> "RunFolder":
         return self
@@ -118,17 +138,15 @@ class RunFolder(RunReader):
             self.remove()
 
     def remove(self) -> None:
-        """Remove a new folder in which nothing was trained: its name would be taken, and nothing could be resumed."""
+        """Remove a folder in which nothing was trained: its name would be taken, and nothing could be resumed.
+
+        One that holds a result, or something of a user's, is left as it is.
+        """
+        if self.results():
+            return
         with suppress(OSError):
-            own = ("config.json", "split.csv", "metrics.csv", "group.csv", "code/model.py", "code/augment_code.py")
-            for name in (*own, "checkpoints/last.pt", "checkpoints/previous.pt"):
-                files.remove(self.path / name)
-                files.remove(self.path / f"{name}.new")  # of a process that was killed
-            for labels in self.path.glob("labels.*"):
-                files.remove(labels)
-            with suppress(FileNotFoundError):
-                (self.path / "code").rmdir()
-            self.checkpoints.rmdir()
+            for path in sorted(self.path.rglob("*"), key=lambda path: (path.is_dir(), -len(path.parts))):
+                path.rmdir() if path.is_dir() else files.remove(path)
             self.path.rmdir()
 
     def close(self) -> None:

@@ -1,5 +1,6 @@
 """Read the files of a run folder; each is checked whole, and nothing is written."""
 
+import re
 from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
@@ -16,6 +17,10 @@ from pipeline.errors import CheckpointError, OptionsError, RunDamaged, RunError,
 from pipeline.text import command_line, show_path
 
 FINISHED, DIVERGED = "finished", "diverged"  # how a run ended
+# What a run folder has before the first step, some of it while a process makes the folder.
+_OF_START = re.compile(
+    r"(config\.json|(split|metrics|group)\.csv|labels(\.\w+)?|code(/\w+\.py)?|checkpoints(/last\.pt)?)(\.new)?"
+)
 
 T = TypeVar("T")
 
@@ -115,10 +120,21 @@ class RunReader:
         path = self.path / "metrics.csv"
         return read(path, parse_epochs) if path.exists() else []
 
+    def results(self) -> list[str]:
+        """Return the names of all that a run does not have before its first step: its results, or a user's files."""
+        paths = [path for path in sorted(self.path.rglob("*")) if path.is_symlink() or not self._is_of_start(path)]
+        names = [path.relative_to(self.path).as_posix() for path in paths]
+        metrics = self.path / "metrics.csv"
+        has_rows = metrics.exists() and len(metrics.read_bytes().splitlines()) > 1  # below the names of the columns
+        return [*(["metrics.csv"] if has_rows else []), *names]
+
+    def _is_of_start(self, path: Path) -> bool:
+        return _OF_START.fullmatch(path.relative_to(self.path).as_posix()) is not None
+
     @property
     def has_trained(self) -> bool:
         """Whether a step of the run is saved, or it diverged. The first checkpoint is that of no step."""
-        return bool(self.read_metrics() or self.read_divergence()) or self.saved_step() > (0, 0)
+        return bool(self.results()) or self.saved_step() > (0, 0)
 
     def saved_step(self, name: str = "last.pt") -> tuple[int, int]:
         """Return after how many epochs, and batches of the next one, a checkpoint was saved; (-1, -1) without one.
@@ -201,7 +217,8 @@ class RunReader:
         try:
             return checkpoint.decode(path.read_bytes(), path)
         except FileNotFoundError as error:
-            raise RunError("no checkpoint", path, "the run ended before it saved one", "Train again") from error
+            reason = "it was removed, or the run ended before it saved one"
+            raise RunError("no checkpoint", path, reason, "Train again") from error
         except OSError as error:
             raise StorageError("the checkpoint cannot be read", path, error.strerror or str(error)) from error
         except CheckpointError as error:

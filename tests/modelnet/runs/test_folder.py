@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 import torch
 
+from modelnet.eval.evaluate import PREDICTION_COLUMNS
 from modelnet.options import TrainOptions
 from modelnet.progress import EpochRow
 from modelnet.runs.checkpoint import encode
 from modelnet.runs.folder import RunFolder
+from modelnet.runs.tables import epochs_text
 from pipeline.errors import AccessDenied, OutputError, RunBusy, RunError, StorageError
 from pipeline.system import files
 from tests.support.listener import Listener
@@ -130,6 +132,54 @@ def test_a_new_run_of_which_nothing_was_saved_leaves_no_folder(tmp_path: Path, m
         run.save_checkpoint(content(1))
         raise KeyboardInterrupt
     assert run.load_checkpoint()["epoch"] == 1
+
+
+BEGUN = TrainOptions(Path("c.h5"), labels=Path("t.csv"), model="net.py:Net")
+
+
+@pytest.mark.parametrize("operation", ["create", "write_all", "sync", "rename"])
+def test_what_a_kill_left_of_a_folder_that_was_made_is_removed(
+    operation: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for call in range(1, 6):
+        child = os.fork()
+        if child == 0:
+            run = RunFolder.create("r", "")
+            _die_at(operation, call)
+            run.write_code({"model": b"class Net: ..."})
+            run.write_config(config_of(BEGUN))
+            run.write_labels(b"file,label\n", BEGUN)
+            run.write_split(b"class,file\n")
+            run.save_checkpoint(content(0))
+            os._exit(1)
+        assert os.waitpid(child, 0)[1] == 0
+        assert RunFolder.reopen("r") is None and not Path("runs/r").exists()
+
+
+TEXTS = {"metrics.csv": epochs_text([ROW]), "predictions.csv": f"{','.join(PREDICTION_COLUMNS)}\n"}
+
+
+@pytest.mark.parametrize("name", [*TEXTS, "scores.json", "checkpoints/best.pt", "checkpoints/previous.pt", "notes.txt"])
+def test_a_run_that_lost_its_last_checkpoint_is_refused_and_kept(run: RunFolder, name: str) -> None:
+    run.write_config(config_of(BEGUN))
+    (run.path / name).write_text(TEXTS.get(name, "x"))
+    there = {path for path in run.path.rglob("*")}
+
+    with pytest.raises(RunError, match=rf"the run cannot go on: runs/r: it has {name}, and no checkpoints/last\.pt"):
+        RunFolder.reopen("r")
+    run.remove()
+
+    assert {path for path in run.path.rglob("*")} == there
+    RunFolder.open_for_writing(run.path).close()  # it is not kept locked
+
+
+def test_a_run_without_a_config_is_refused_where_steps_are_saved(run: RunFolder) -> None:
+    run.save_checkpoint({"epoch": 0, "step": 2})
+
+    with pytest.raises(RunError, match=r"runs/r: it has checkpoints/last\.pt, and no config\.json"):
+        RunFolder.reopen("r")
+    assert run.saved_step() == (0, 2)
 
 
 @pytest.mark.parametrize("number", [errno.EPERM, errno.ENOTSUP])

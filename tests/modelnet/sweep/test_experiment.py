@@ -12,7 +12,7 @@ from modelnet.progress import Progress
 from modelnet.runs.folder import RunFolder
 from modelnet.runtime.interrupt import Stop
 from modelnet.sweep.experiment import Experiment, read_experiment, train_experiment
-from pipeline.errors import CacheMissing, OptionsError
+from pipeline.errors import CacheMissing, OptionsError, RunError
 from tests.support.listener import Listener
 from tests.support.photos import PHOTOS
 
@@ -153,6 +153,36 @@ def test_a_finished_experiment_trains_only_what_its_file_has_more(cache_path: Pa
 
     longer = train_experiment(experiment(cache_path, 2), Progress(), Stop())
     assert longer is not None and [len(rows) for rows in longer.rows] == [2] * 4
+
+
+def without_checkpoints() -> dict[Path, bytes]:
+    """Remove the checkpoints of all runs, as a person does whose disk is full; return what is left."""
+    for folder in Path("runs").glob("*/checkpoints"):
+        shutil.rmtree(folder)
+    return {path: path.read_bytes() for path in Path("runs").rglob("*.*") if path.is_file()}
+
+
+def test_a_finished_experiment_needs_no_checkpoints(cache_path: Path) -> None:
+    train_experiment(experiment(cache_path, 1), Progress(), Stop())
+    left = without_checkpoints()
+
+    assert train_experiment(experiment(cache_path, 1), Progress(), Stop()) is None
+    assert {path: path.read_bytes() for path in left} == left
+    more = train_experiment(experiment(cache_path, 1, TEXT.replace('"0,1"', '"0-2"')), Progress(), Stop())
+    assert more is not None and more.states == ["finished"] * 6
+    with pytest.raises(RunError, match=r"no checkpoint: .*last\.pt: it was removed, or"):
+        train_experiment(experiment(cache_path, 2), Progress(), Stop())
+
+
+def test_trained_runs_that_cannot_go_on_are_refused_and_kept(cache_path: Path) -> None:
+    train_experiment(experiment(cache_path, 1), Progress(), Stop())
+    for table in Path("runs").glob("*/predictions.csv"):
+        table.unlink()
+    left = without_checkpoints()
+
+    with pytest.raises(RunError, match=r"e-slow-seed-0: it has metrics\.csv, .* no checkpoints/last\.pt\. Put it back"):
+        train_experiment(experiment(cache_path, 1), Progress(), Stop())
+    assert {path: path.read_bytes() for path in left} == left
 
 
 @pytest.mark.parametrize("sides", ["[plain]\n[fixed]\n{labels}", "[fixed]\n{labels}\n[plain]"])

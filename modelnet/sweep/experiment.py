@@ -119,11 +119,15 @@ def _options(values: dict[str, Any], path: Path, side: str, caches: Path) -> Tra
         raise OptionsError(_WHAT, path, f"{side}: the experiment gives each run its {given[0]}", "Leave it out")
     cache = options.pop("cache", None)
     try:
-        return TrainOptions(cache or find_cache(caches), **options)
+        made = TrainOptions(cache or find_cache(caches), **options)
     except OptionsError:
         raise
     except ValueError as error:
         raise OptionsError(_WHAT, path, f"{side}: {error}") from error
+    if not made.validates:
+        reason, advice = "its runs have no validation images to compare them by", "val, val_fraction, or split and fold"
+        raise OptionsError(_WHAT, path, f"{side}: {reason}", f"Give {advice}, below [common]")
+    return made
 
 
 def _refuse_equal_sides(experiment: Experiment) -> None:
@@ -145,13 +149,15 @@ def train_experiment(experiment: Experiment, progress: Progress, stop: Stop) -> 
         The result of all runs; None where nothing is left to train.
 
     Raises:
-        OptionsError: a run of that name has other options, or has no validation images to compare it by.
+        OptionsError: a run of that name has other options.
+        RunError: a run of that name has trained, and has lost what it would go on from.
         As `train_many` and `resume_many` otherwise.
     """
-    members = experiment.members
+    members, reopened = experiment.members, dict[int, RunFolder]()
     with ExitStack() as stack:
-        opened = {i: RunFolder.reopen(str(options.name)) for i, options in enumerate(members)}
-        reopened = {i: stack.enter_context(run) for i, run in opened.items() if run is not None}
+        for i, options in enumerate(members):
+            if (run := RunFolder.reopen(str(options.name))) is not None:
+                reopened[i] = stack.enter_context(run)
         if not any(run.has_trained for run in reopened.values()):  # it was killed as it began: once more, all as one
             while reopened:
                 reopened.popitem()[1].remove()
@@ -160,11 +166,6 @@ def train_experiment(experiment: Experiment, progress: Progress, stop: Stop) -> 
             return None
         group = Group(members, progress, stop, Ranks())
         group.begin(stack, reopened)
-        if without := [run for run in group.runs.values() if run.read_config()["val"] is None]:
-            for run in without:
-                run.remove()
-            advice = "Give val or val_fraction below [common]"
-            raise OptionsError(_WHAT, experiment.path, "its runs have no validation images to compare them by", advice)
         return group.train()
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from modelnet import TrainOptions, train
+from modelnet import TrainOptions, train, train_many
 from modelnet.progress import Progress
 from modelnet.runs.folder import RunFolder
 from modelnet.runtime.interrupt import Stop
@@ -209,10 +209,15 @@ def test_runs_with_other_options_are_refused(cache_path: Path) -> None:
         train_experiment(experiment(cache_path, 1, TEXT.replace("0.05", "0.07")), Progress(), Stop())
 
 
-def test_runs_without_validation_are_refused_and_leave_nothing(cache_path: Path) -> None:
-    with pytest.raises(OptionsError, match="no validation images to compare them by"):
+def test_sides_without_validation_are_refused_and_their_trained_runs_stay(cache_path: Path) -> None:
+    sides: dict[str, Any] = {"e-slow": {"lr": 0.01}, "e-fast": {"lr": 0.05, "momentum": 0.9}}
+    for name, more in sides.items():
+        train_many(TrainOptions(cache_path, epochs=1, batch_size=3, threads=1, name=name, **more), [0, 1])
+    there = {path: path.read_bytes() for path in Path("runs").rglob("*.*") if path.is_file()}
+
+    with pytest.raises(OptionsError, match=r"slow: its runs have no validation images to compare them by\. Give val, "):
         train_experiment(experiment(cache_path, 1, TEXT.replace("val-fraction = 0.5", "")), Progress(), Stop())
-    assert not any(Path("runs").iterdir())
+    assert {path: path.read_bytes() for path in Path("runs").rglob("*.*") if path.is_file()} == there
 
 
 def test_a_run_that_diverged_stays_so_and_is_left_out(cache_path: Path) -> None:

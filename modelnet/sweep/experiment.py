@@ -17,7 +17,7 @@ from modelnet.progress import Progress
 from modelnet.runs.folder import RUNS, RunFolder
 from modelnet.runtime.interrupt import Stop
 from modelnet.runtime.ranks import Ranks
-from modelnet.sweep.grid import all_folds, check, cross, parse_seeds
+from modelnet.sweep.grid import SETTING, all_folds, check, cross, parse_seeds
 from modelnet.sweep.group import Group
 from modelnet.sweep.result import SweepResult
 from modelnet.training.train import resumed_options
@@ -133,7 +133,8 @@ def _options(values: dict[str, Any], path: Path, side: str, caches: Path) -> Tra
 def _refuse_equal_sides(experiment: Experiment) -> None:
     first: dict[str, str] = {}
     for side, members in experiment.sides.items():
-        key = str(replace(members[0], name=None).resolved())
+        options = members[0].resolved()
+        key = str([options[name] for name in SETTING])
         if first.setdefault(key, side) != side:
             raise OptionsError(_WHAT, experiment.path, f"{first[key]} and {side} have the same options", "Change one")
 

@@ -10,6 +10,7 @@ from typing import Any
 from modelnet.data.split_table import read_split
 from modelnet.nets.registry import LINEAR, MODELNET
 from modelnet.options import OPTIONS, Scope, TrainOptions
+from modelnet.options.declaration import plain
 from modelnet.options.groups import ALL
 from modelnet.training.frozen_body import trains_head_alone
 from pipeline.errors import OptionsError
@@ -22,7 +23,9 @@ _NEEDED |= {"amp": False}  # half precision gives other results in a stack
 _OF_HEADS = {"head_lr": 1.0, "layer_decay": None, "amp": False}  # of last layers that are trained alone
 # Networks of one pass over the data have the same values of these; names of run folders always differ.
 SHARED = [name for name, option in OPTIONS.items() if option.scope is not Scope.NETWORK and name != "name"]
-PER_PASS = [name for name in SHARED if OPTIONS[name].scope is Scope.PASS]
+PER_PASS = [name for name in SHARED if OPTIONS[name].scope not in (Scope.MACHINE, Scope.RECORD)]
+# Networks of one setting have the same values of these; they differ in their seeds and folds, or on the machine.
+SETTING = [name for name, option in OPTIONS.items() if option.compared or option.scope is Scope.IMAGES]
 OPENS = [name for name, option in OPTIONS.items() if option.opens]  # networks that share them share open caches
 _SWEEPABLE = {flag.removeprefix("--"): o.name for o in OPTIONS.values() if o.sweepable for flag in (o.flag, *o.flags)}
 
@@ -161,8 +164,7 @@ def passes(members: Sequence[TrainOptions]) -> list[list[int]]:
 
 def varied(members: Sequence[TrainOptions]) -> list[str]:
     """Return the options in which networks differ, seeds aside."""
-    names = [name for name, option in OPTIONS.items() if option.sweepable]
-    return [name for name in names if len({getattr(options, name) for options in members}) > 1]
+    return [name for name in SETTING if len({getattr(options, name) for options in members}) > 1]
 
 
 def label(options: TrainOptions, names: Sequence[str]) -> str:
@@ -172,8 +174,9 @@ def label(options: TrainOptions, names: Sequence[str]) -> str:
 
 def shown(value: Any) -> str:
     """Return a value as it is typed."""
-    if value is None or value == "":
+    value = plain(value)
+    if value in (None, "", []):
         return "none"
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return str(value)
+    return ",".join(value) if isinstance(value, list) else str(value)

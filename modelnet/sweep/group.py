@@ -167,8 +167,8 @@ class Group:
             raise OutOfMemory("out of memory", result.runs[0], "with every network", "Try a smaller --batch-size")
         elif all(state in (DIVERGED, NO_MEMORY) for state in result.states):
             raise TrainingDiverged("training diverged", result.runs[0], "in every network", "Try a smaller --lr")
-        ended = [[i for i in members if result.states[i] == FINISHED] for members in result.settings.values()]
-        judged = out_of_fold(self.members, result.runs, ended, self.runs, self.ranks)
+        finished = {i for i, state in enumerate(result.states) if state == FINISHED}
+        judged = out_of_fold(self.members, result.runs, result.settings.values(), finished, self.runs, self.ranks)
         interrupted = self.stop.signal is not None and not all(result.states)
         selection = result.selected() if self.ranks.is_main and not interrupted else None
         return replace(result, out_of_fold=judged, selection=selection, interrupted=interrupted)

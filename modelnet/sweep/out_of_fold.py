@@ -1,6 +1,6 @@
 """Judge each image by the networks that never saw it: those of its fold, over all seeds."""
 
-from collections.abc import Container, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,7 +53,8 @@ class OutOfFold:
 def out_of_fold(
     members: Sequence[TrainOptions],
     runs: Sequence[Path],
-    ended: Sequence[Sequence[int]],
+    settings: Iterable[Sequence[int]],
+    finished: Container[int],
     own: Container[int],
     ranks: Ranks,
 ) -> list[OutOfFold]:
@@ -61,11 +62,12 @@ def out_of_fold(
 
     Args:
         members, runs: options and folders of all networks.
-        ended: numbers of the networks of each setting that have ended.
+        settings: numbers of the networks of each.
+        finished: numbers of those that have ended.
         own: those that this rank trained; it judges by them.
         ranks: of which the first writes.
     """
-    whole = [networks for setting in ended if (networks := whole_seeds(members, setting))]
+    whole = [networks for setting in settings if (networks := whole_seeds(members, setting, finished))]
     mine = {i: probabilities(runs[i], members[i].device) for networks in whole for i in networks if i in own}
     found = {i: value for part in ranks.gather_objects(mine) for i, value in part.items()}
     return [
@@ -79,14 +81,15 @@ def out_of_fold(
     ]
 
 
-def whole_seeds(members: Sequence[TrainOptions], finished: Sequence[int]) -> list[int]:
-    """Return the finished networks whose seed has all folds; none where a fold alone was trained."""
-    folds: dict[tuple[int, int], list[int]] = {}
-    for i in finished:
-        folds.setdefault((members[i].seed, members[i].data_seed), []).append(i)
-    wanted = {members[i].fold for i in range(len(members))}
-    whole = [ns for ns in folds.values() if {members[i].fold for i in ns} == wanted]
-    return [i for networks in whole for i in networks] if len(wanted) > 1 else []
+def whole_seeds(members: Sequence[TrainOptions], setting: Sequence[int], finished: Container[int]) -> list[int]:
+    """Return the networks of a setting whose seed has finished all folds; none where a fold alone was trained."""
+    seeds: dict[tuple[int, int], list[int]] = {}
+    for i in setting:
+        seeds.setdefault((members[i].seed, members[i].data_seed), []).append(i)
+    folds = {members[i].fold for i in setting}
+    done = [[i for i in networks if i in finished] for networks in seeds.values()]
+    whole = [networks for networks in done if {members[i].fold for i in networks} == folds]
+    return [i for networks in whole for i in networks] if len(folds) > 1 else []
 
 
 def probabilities(run: Path, device: str) -> tuple[Tensor, Tensor, Tensor]:

@@ -108,14 +108,14 @@ class SweepResult:
     def write(self) -> None:
         """Write the table of all networks into the folder of the first."""
         names = varied(self.members)
-        header = ["run", *names, "labels", "fold", "seed", "data_seed", "epochs", *_MEASURES, "converged", "state"]
+        more = [name for name in ("labels", "fold", "seed", "data_seed") if name not in names]
+        header = ["run", *names, *more, "epochs", *_MEASURES, "converged", "state"]
         lines: list[list[Any]] = []
         for i, (options, run, rows) in enumerate(zip(self.members, self.runs, self.rows, strict=True)):
             values = [getattr(self._end([i]), column) for column in _MEASURES] if rows else [None] * len(_MEASURES)
             setting = [shown(getattr(options, name)) for name in names]
             ended = int(self._has_converged(i)) if rows else ""
-            labels = getattr(options, "labels", None)
-            which = [labels, options.fold, options.seed, options.data_seed, len(rows)]
+            which = [*(getattr(options, name) for name in more), len(rows)]
             cells = ["" if value is None else value for value in (*which, *values)]
             lines.append([run.name, *setting, *cells, ended, self.states[i]])
         RunFolder(self.runs[0]).write_group(header, lines)

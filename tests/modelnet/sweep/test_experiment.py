@@ -1,5 +1,6 @@
 """An experiment (modelnet/sweep/experiment.py): what its file says, and that a repetition goes on or finds it done."""
 
+import csv
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -12,9 +13,11 @@ from modelnet.progress import Progress
 from modelnet.runs.folder import RunFolder
 from modelnet.runtime.interrupt import Stop
 from modelnet.sweep.experiment import Experiment, read_experiment, train_experiment
+from pipeline import TensorCache
 from pipeline.errors import CacheMissing, OptionsError, RunError
 from tests.support.listener import Listener
 from tests.support.photos import PHOTOS
+from tests.support.splits import write_folds
 
 pytestmark = pytest.mark.usefixtures("in_a_folder_of_its_own", "no_pictures")
 
@@ -198,6 +201,41 @@ def test_each_side_is_trained_on_the_labels_that_it_names(cache_path: Path, side
     alone = [train(replace(own, name=None)).rows for own in result.members]
     assert [rows[0].train_loss for rows in result.rows] == pytest.approx([rows[0].train_loss for rows in alone])
     assert abs(alone[0][0].train_loss - alone[2][0].train_loss) > 1e-3  # seed 0 with the one and the other labels
+
+
+TWO_SIDES = [
+    ("[plain]\n[half]\namp = true", ["amp=no", "amp=yes"], [2, 2]),
+    ("[two]\n[three]\nsplit = '3.csv'", ["split=2.csv", "split=3.csv"], [2, 3]),
+]
+
+
+@pytest.mark.parametrize(("sides", "settings", "folds"), TWO_SIDES)
+def test_sides_are_settings_whatever_they_differ_in(
+    cache_path: Path, sides: str, settings: list[str], folds: list[int]
+) -> None:
+    for count in (2, 3):
+        write_folds(TensorCache(cache_path), Path(f"{count}.csv"), count)
+    common = TEXT.partition("[slow]")[0].replace("val-fraction = 0.5", 'split = "2.csv"\nfold = "all"')
+
+    heard = Listener()
+    result = train_experiment(experiment(cache_path, 1, common + sides), heard, Stop())
+
+    assert result is not None and list(result.settings) == settings
+    assert [(one.seeds, one.folds) for one in result.out_of_fold] == [(2, count) for count in folds]
+    assert len({one.table for one in result.out_of_fold}) == 2
+    assert list(result.curves()) == settings
+    with result.table.open(newline="") as file:
+        lines = list(csv.DictReader(file))
+    name = settings[0].partition("=")[0]
+    assert [f"{name}={line[name]}" for line in lines if line["fold"] == line["seed"] == "0"] == settings
+
+
+def test_sides_that_differ_on_the_machine_or_in_the_fold_alone_are_refused(cache_path: Path) -> None:
+    for option in ('memory-format = "channels_last"', "threads = 3", "fold = 1"):
+        text = TEXT.replace("lr = 0.05\nmomentum = 0.9", f"lr = 0.01\n{option}")
+        text = text.replace("val-fraction = 0.5", 'split = "2.csv"\nfold = 0') if "fold" in option else text
+        with pytest.raises(OptionsError, match="slow and fast have the same options"):
+            experiment(cache_path, text=text)
 
 
 def test_runs_with_other_options_are_refused(cache_path: Path) -> None:

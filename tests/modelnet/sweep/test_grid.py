@@ -94,3 +94,12 @@ def test_a_setting_is_shown_as_it_is_typed() -> None:
         "lr=0.001 clip-grad=none",
         "lr=0.001 clip-grad=1.0",
     ]
+
+
+def test_a_setting_is_all_that_results_depend_on_but_seeds_and_folds() -> None:
+    more: list[dict[str, Any]] = [{"seed": 1, "fold": 2}, {"device": "cpu"}, {"cache": Path("d.h5")}, {"amp": True}]
+    more += [{"labels": Path("t.csv")}, {"model_arg": ("width=3",)}]
+
+    found = varied([OPTIONS, *(replace(OPTIONS, **one) for one in more)])
+    assert found == ["cache", "labels", "model_arg", "amp"]
+    assert label(replace(OPTIONS, amp=True), found) == "cache=c.h5 labels=none model-arg=none amp=yes"

@@ -4,16 +4,20 @@ Its file names everything, so that the same command begins it, goes on with it, 
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from modelnet.data.caches import find_cache
-from modelnet.options import OPTIONS, TrainOptions
+from modelnet.data.caches import find_cache, has_rows_of
+from modelnet.nets.weights_file import digest_of
+from modelnet.options import OPTIONS, Scope, TrainOptions
+from modelnet.options.code import code_name
 from modelnet.options.file import checked_options, read_table, unknown
 from modelnet.progress import Progress
+from modelnet.runs.code import names_of
 from modelnet.runs.folder import RUNS, RunFolder
 from modelnet.runtime.interrupt import Stop
 from modelnet.runtime.ranks import Ranks
@@ -21,12 +25,16 @@ from modelnet.sweep.grid import SETTING, all_folds, check, cross, parse_seeds
 from modelnet.sweep.group import Group
 from modelnet.sweep.result import SweepResult
 from modelnet.training.train import resumed_options
+from pipeline import TensorCache
 from pipeline.errors import OptionsError
-from pipeline.text import counted
+from pipeline.format.paths import cache_exists
+from pipeline.text import counted, show_path
 
 _WHAT = "the experiment cannot be used"
 _SETTINGS = ("name", "seeds", "data_seeds")
 _PER_RUN = ("name", "seed", "data_seed")  # the experiment gives them
+_IMAGES = [name for name, option in OPTIONS.items() if option.scope is Scope.IMAGES]
+_FILES = [name for name, option in OPTIONS.items() if option.compared and Path in option.types]
 
 
 @dataclass(frozen=True)
@@ -150,7 +158,7 @@ def train_experiment(experiment: Experiment, progress: Progress, stop: Stop) -> 
         The result of all runs; None where nothing is left to train.
 
     Raises:
-        OptionsError: a run of that name has other options.
+        OptionsError: a run of that name has other options, or began with other images, weights, tables or code.
         RunError: a run of that name has trained, and has lost what it would go on from.
         As `train_many` and `resume_many` otherwise.
     """
@@ -162,7 +170,9 @@ def train_experiment(experiment: Experiment, progress: Progress, stop: Stop) -> 
         if not any(run.has_trained for run in reopened.values()):  # it was killed as it began: once more, all as one
             while reopened:
                 reopened.popitem()[1].remove()
-        members = [_continued(reopened[i], o, experiment.path) if i in reopened else o for i, o in enumerate(members)]
+        given = _Given()
+        for i, run in reopened.items():
+            members[i] = _continued(run, members[i], experiment.path, given)
         if len(reopened) == len(members) and all(run.end(members[i].epochs) for i, run in reopened.items()):
             return None
         group = Group(members, progress, stop, Ranks())
@@ -170,18 +180,57 @@ def train_experiment(experiment: Experiment, progress: Progress, stop: Stop) -> 
         return group.train()
 
 
-def _continued(run: RunFolder, options: TrainOptions, path: Path) -> TrainOptions:
+class _Given:
+    """What the options of an experiment name now; each cache is opened, and each file read, once."""
+
+    def __init__(self) -> None:
+        self.opened = cache(TensorCache)
+        self.sha256 = cache(digest_of)
+
+    def differences(self, config: dict[str, Any], options: TrainOptions) -> Iterator[str]:
+        """Say of each cache and file whether it is another one than a run began with: "its labels had ...".
+
+        One that is not there any more is let be: a run has a copy, or needs it no more, or finds it elsewhere.
+
+        Args:
+            config: of the run's config.json.
+            options: that the experiment gives the run now.
+        """
+        stored = TrainOptions.from_dict(config["options"])
+        for name in _IMAGES:
+            before, now = getattr(stored, name), getattr(options, name)
+            if before is None or now is None or not cache_exists(now):
+                is_same = before == now
+            else:
+                is_same = has_rows_of(self.opened(now), config[name]["fingerprint"])
+            if not is_same:
+                was = "has other images now" if before == now else f"was {before}, and is {now} now, of other images"
+                yield f"its {name} {was}"
+        code = {name: code_name(text) for name, text in names_of(options).items()}
+        files = {name: getattr(options, name) for name in _FILES} | {n: c.path for n, c in code.items() if c}
+        kept = {name: config[name]["sha256"] for name in _FILES if config.get(name)} | config.get("code", {})
+        for name, file in files.items():
+            if name in kept and file is not None and file.exists() and (sha256 := self.sha256(file)) != kept[name]:
+                yield f"its {name} had the SHA-256 {kept[name][:12]}, and {show_path(file)} has {sha256[:12]} now"
+
+
+def _continued(run: RunFolder, options: TrainOptions, path: Path, given: _Given) -> TrainOptions:
     """Return the options that a run goes on with.
 
     Raises:
-        OptionsError: it has others than the experiment gives it.
+        OptionsError: it began with others than the experiment gives it, or with other images, weights, tables or code.
+        As `TensorCache`.
     """
-    stored = resumed_options(run, {}, Ranks()).resolved()
-    wanted = options.resolved()
-    for name, option in OPTIONS.items():
-        if (option.compared or option.seed) and not option.resumable and stored[name] != wanted[name]:
-            reason = f"its {name} is {stored[name]}, and {path.name} says {wanted[name]}"
-            advice = "Give the experiment another name, or move the runs of this one away"
-            raise OptionsError("the run has other options", run.path, reason, advice)
+    stored, wanted = resumed_options(run, {}, Ranks()).resolved(), options.resolved()
+    chosen = {name for name, option in OPTIONS.items() if option.scope is Scope.MACHINE and wanted[name] is None}
+    fixed = [name for name, option in OPTIONS.items() if not option.resumable and name not in {"name", *chosen}]
+    differences = [
+        f"its {name} is {stored[name]}, and {path.name} says {wanted[name]}"
+        for name in fixed
+        if stored[name] != wanted[name]
+    ]
+    if differences := differences or [*given.differences(run.read_config(), options)]:
+        advice = "Give the experiment another name, or move the runs of this one away"
+        raise OptionsError("the run has other options", run.path, differences[0], advice)
     changes = {name: getattr(options, name) for name, option in OPTIONS.items() if option.resumable}
     return resumed_options(run, changes, Ranks())

@@ -4,6 +4,7 @@ import time
 from collections.abc import Sequence
 from contextlib import nullcontext
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.amp.grad_scaler import GradScaler
@@ -119,9 +120,11 @@ class SweepLoop:
         """Copy weights, optimizer state and running means of these steps into each network's own state."""
         if not steps:  # stopped after the last batch of the epoch
             return
-        losses_KT = torch.stack([losses for losses, _, _ in steps], dim=1).double().cpu()
-        counts_T = torch.tensor([count for _, _, count in steps])
-        sums_K = (losses_KT * counts_T).sum(1).tolist()
+        losses_TK = torch.stack([losses for losses, _, _ in steps]).double().cpu().numpy()
+        counts_T1 = np.array([[count] for _, _, count in steps])
+        before = [training.state.running.to_dict() for training in self.trainings]
+        begin_K = [values["loss_sum"] for values in before]
+        sums_K = np.add.accumulate([begin_K, *(losses_TK * counts_T1)])[-1].tolist()  # one by one, wherever it was cut
         correct_K = torch.stack([correct for _, correct, _ in steps], dim=1).sum(1).tolist()
         self.stacked.copy_to(self.networks, self.active)
         if self.setup.accumulation.keeps_gradients:
@@ -131,9 +134,8 @@ class SweepLoop:
             self.average.copy_to(self.trainings, self.active)
         for i in self.active:
             state = self.trainings[i].state
-            before = state.running.to_dict()
-            added = {"loss_sum": sums_K[i], "correct": correct_K[i], "images": int(counts_T.sum())}
-            state.running = RunningMean.from_dict({name: before[name] + value for name, value in added.items()})
+            correct, images = before[i]["correct"] + correct_K[i], before[i]["images"] + int(counts_T1.sum())
+            state.running = RunningMean.from_dict({"loss_sum": sums_K[i], "correct": correct, "images": images})
             state.step, state.seconds = self.number, state.seconds + seconds
             state.waited += self.setup.batches.waited
 

@@ -13,12 +13,17 @@ import torch
 
 from modelnet import ModelNet, Trained, TrainOptions, resume, train
 from modelnet.eval.loss import TrainingLoss
+from modelnet.progress import Progress
+from modelnet.runs.folder import RunFolder
 from modelnet.runs.tables import result_row
 from modelnet.runtime.interrupt import Stop
 from modelnet.sweep.grid import passes
+from modelnet.sweep.loop import SweepLoop
 from modelnet.sweep.network import StackedLoss, StackedModelNet
 from modelnet.sweep.result import SweepResult
 from modelnet.sweep.train import resume_many, train_many
+from modelnet.training.setup import Setup
+from modelnet.training.train import begun
 from pipeline.errors import OptionsError, RunError
 from tests.support.command_line import RunCli, start_training, wait_for_epochs
 from tests.support.listener import Listener
@@ -100,6 +105,25 @@ def test_each_network_follows_the_run_alone(wanted: dict[str, Any], cache_path: 
         assert Trained.load(run).evaluate().loss == pytest.approx(
             result_row(rows, "best" if "patience" in wanted else "last").val_loss
         )
+
+
+@pytest.mark.parametrize("cut", [0, 1, 13, 26])
+def test_the_losses_of_an_epoch_are_added_one_by_one_wherever_it_is_cut(cut: int, cache_path: Path) -> None:
+    made = [Setup(TrainOptions(cache_path, seed=seed, threads=1), Progress()) for seed in (0, 1)]
+    trainings = [begun(RunFolder.create(None, "r"), setup, Progress(), Stop()) for setup in made]
+    loop = SweepLoop(trainings, [[], []], Progress(), Stop())
+    random = torch.Generator().manual_seed(0)
+    sizes = [10.0 ** -(i % 12) for i in range(40)]  # some so small that their sum is rounded
+    steps = [(size * torch.rand(2, generator=random), torch.ones(2), 3 + i % 2) for i, size in enumerate(sizes)]
+
+    for part in (steps[:cut], steps[cut:]):
+        loop.hand_over(part, 0.0)
+
+    for k, training in enumerate(trainings):
+        expected = 0.0
+        for losses, _, images in steps:
+            expected += losses[k].item() * images
+        assert training.state.running.to_dict() == {"loss_sum": expected, "correct": 40, "images": 140}
 
 
 @pytest.mark.parametrize(

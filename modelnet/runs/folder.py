@@ -273,13 +273,13 @@ class RunFolder(RunReader):
         else:
             self._publish(name, png)
 
-    def save_checkpoint(self, content: dict[str, Any], best: bytes | None = None) -> None:
-        """Publish last.pt, keeping the one it replaces as previous.pt, and best.pt where there is a new one, encoded.
+    def save_checkpoint(self, content: dict[str, Any], best: dict[str, Any] | None = None) -> None:
+        """Publish last.pt, keeping the one it replaces as previous.pt, and best.pt where there is a new one.
 
         best.pt is written first: a run killed in between goes on from an older last.pt and finds that best epoch again.
         """
         if best is not None:
-            self._publish("checkpoints/best.pt", best)
+            self._publish("checkpoints/best.pt", checkpoint.encode(best))
         last = self.checkpoints / "last.pt"
         if last.exists():
             keep_previous(last, self.checkpoints / "previous.pt")
@@ -305,7 +305,7 @@ class UnwrittenRun(RunFolder):
     def append_metrics(self, row: EpochRow) -> None:
         """Do nothing."""
 
-    def save_checkpoint(self, content: dict[str, Any], best: bytes | None = None) -> None:
+    def save_checkpoint(self, content: dict[str, Any], best: dict[str, Any] | None = None) -> None:
         """Do nothing."""
 
     def forget_divergence(self) -> None:

@@ -21,7 +21,6 @@ from modelnet.plots.confusion import confusion_picture
 from modelnet.plots.figures import Guess, loss_curves
 from modelnet.plots.svg import curves_svg
 from modelnet.progress import EpochRow, Progress
-from modelnet.runs.checkpoint import encode
 from modelnet.runs.content import evaluated_weights
 from modelnet.runs.folder import RunFolder
 from modelnet.runs.tables import best_row, criterion
@@ -86,7 +85,7 @@ class TrainingLoop:
         self.progress = progress
         self.stop_asked, self.stop = stop, self.ranks.share(stop)
         self.batches.stop = stop
-        self.unsaved_best: bytes | None = None
+        self.unsaved_best: dict[str, Any] | None = None
         self.saved = (-1, -1)  # epoch, step
         self.saved_at = -math.inf
         self.seconds_between_saves = SECONDS_BETWEEN_SAVES
@@ -210,7 +209,8 @@ class TrainingLoop:
         self.run.append_metrics(row)
         self.show(row)
         if state.finish_epoch(score, self.setup.schedule.plateau):
-            self.unsaved_best = encode(self.content()) if self.run.is_written else None
+            own = self.setup.options, self.setup.cache
+            self.unsaved_best = state.snapshot(*own) if self.run.is_written else None
         if time.monotonic() - self.saved_at >= self.seconds_between_saves:
             self.save()
         return row

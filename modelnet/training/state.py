@@ -1,5 +1,7 @@
 """Hold the content of a checkpoint: everything needed to resume training, and to use the network."""
 
+import copy
+from collections.abc import Container
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
@@ -145,6 +147,16 @@ class State:
             "rng_cuda": [torch.cuda.get_rng_state(self.device)] if self.device.type == "cuda" else [],
         }
 
+    def snapshot(self, options: TrainOptions, cache: TensorCache) -> dict[str, Any]:
+        """Return the content of a checkpoint that stays as it is now: what training changes is copied to the CPU.
+
+        Layers that stay frozen are not copied, so that many last layers of one body take little memory.
+        """
+        parameters = self.network.parameters() if options.thaw_epoch is None else ()
+        frozen = {weights.data_ptr() for weights in parameters if not weights.requires_grad}
+        content: dict[str, Any] = _copied(self.to_content(options, cache), frozen)
+        return content
+
     def _gradients(self) -> dict[str, Tensor]:
         return {name: p.grad for name, p in self.network.named_parameters() if p.grad is not None}
 
@@ -172,6 +184,17 @@ class State:
         torch.set_rng_state(content["rng"])
         if content["rng_cuda"] and self.device.type == "cuda":
             torch.cuda.set_rng_state(content["rng_cuda"][0], self.device)
+
+
+def _copied(value: Any, fixed: Container[int]) -> Any:
+    """Return a part of a checkpoint with copies of its tensors, but for those at the addresses `fixed`."""
+    if isinstance(value, Tensor):
+        return value if value.data_ptr() in fixed else value.detach().to("cpu", copy=True)
+    if isinstance(value, dict):
+        changed = copy.copy(value)  # of the same kind, with what `load_state_dict` knows of it
+        changed.update({key: _copied(one, fixed) for key, one in value.items()})
+        return changed
+    return [_copied(one, fixed) for one in value] if isinstance(value, list) else value
 
 
 def check_fits(content: dict[str, Any], cache: TensorCache, path: str) -> None:

@@ -12,7 +12,6 @@ import torch
 from modelnet.eval.evaluate import PREDICTION_COLUMNS
 from modelnet.options import TrainOptions
 from modelnet.progress import EpochRow
-from modelnet.runs.checkpoint import encode
 from modelnet.runs.folder import RunFolder
 from modelnet.runs.tables import epochs_text
 from pipeline.errors import AccessDenied, OutputError, RunBusy, RunError, StorageError
@@ -53,26 +52,26 @@ def test_a_torn_last_line_is_not_read(run: RunFolder) -> None:
 
 def test_checkpoints_are_published_whole_with_the_one_before(run: RunFolder) -> None:
     for epoch in (1, 2, 3):
-        run.save_checkpoint(content(epoch), encode(content(epoch)) if epoch == 1 else None)
+        run.save_checkpoint(content(epoch), content(epoch) if epoch == 1 else None)
     found = {name: run.load_checkpoint(f"{name}.pt")["epoch"] for name in ("last", "previous", "best")}
     assert found == {"last": 3, "previous": 2, "best": 1}
 
 
 @pytest.mark.parametrize("operation", ["create", "write_all", "sync", "rename"])
 def test_killed_anywhere_while_saving_the_last_checkpoint_is_whole(run: RunFolder, operation: str) -> None:
-    run.save_checkpoint(content(1), encode(content(1)))
-    run.save_checkpoint(content(2), encode(content(2)))
+    run.save_checkpoint(content(1), content(1))
+    run.save_checkpoint(content(2), content(2))
     for call in (1, 2, 3):  # of best.pt, previous.pt, last.pt
         child = os.fork()
         if child == 0:
             _die_at(operation, call)
-            run.save_checkpoint(content(3), encode(content(3)))
+            run.save_checkpoint(content(3), content(3))
             os._exit(1)
         os.waitpid(child, 0)
         assert run.load_checkpoint()["epoch"] in (2, 3)
         assert run.load_checkpoint("best.pt")["epoch"] in (2, 3)
         assert run.load_checkpoint("previous.pt")["epoch"] in (1, 2, 3)
-    run.save_checkpoint(content(4), encode(content(4)))  # what was left over is in nobody's way
+    run.save_checkpoint(content(4), content(4))  # what was left over is in nobody's way
     assert not list(run.path.rglob("*.new"))
 
 

@@ -15,10 +15,14 @@ from torchvision import models
 
 from modelnet import Trained, TrainOptions, build_features, resume, resume_many, train, train_many
 from modelnet.nets.freeze import freeze_layers
+from modelnet.progress import Progress
+from modelnet.runs.checkpoint import encode
 from modelnet.runs.folder import RunFolder
 from modelnet.runtime.interrupt import Stop
 from modelnet.training import frozen_body
 from modelnet.training.frozen_body import CLOSE, _input_of_head, trains_head_alone
+from modelnet.training.setup import Setup
+from modelnet.training.train import begun
 from pipeline import TensorCache
 from tests.support.listener import Listener
 
@@ -100,6 +104,26 @@ def test_the_next_run_and_build_features_share_the_file(cache_path: Path, weight
 def test_where_images_or_other_layers_change_nothing_is_cached(more: dict[str, Any]) -> None:
     assert trains_head_alone(options_of(Path("c.h5"), Path("w.pth")))
     assert not trains_head_alone(options_of(Path("c.h5"), Path("w.pth"), **more))
+
+
+@pytest.mark.parametrize("more", [{}, {"thaw_epoch": 2}, {"freeze": None, "model_ema": 0.5}])
+def test_the_best_epoch_is_kept_as_it_was_without_copies_of_frozen_layers(
+    more: dict[str, Any], cache_path: Path, weights: Path
+) -> None:
+    setup = Setup(options_of(cache_path, weights, momentum=0.9, **more), Progress())
+    training = begun(RunFolder.create("r", ""), setup, Progress(), Stop())
+    state, own = training.state, (setup.options, setup.cache)
+    training.train_epoch()
+
+    kept, whole = state.snapshot(*own), encode(state.to_content(*own))
+    state.finish_epoch([0.0])
+    training.train_epoch()  # layers thaw in it
+
+    assert encode(kept) == whole != encode(state.to_content(*own))
+    now = state.network.state_dict()
+    shared = {name for name, values in kept["weights"].items() if values.data_ptr() == now[name].data_ptr()}
+    bodies = {name for name, _ in state.network.named_parameters() if not name.startswith("fc.")}
+    assert shared == (set() if more else bodies)
 
 
 class Net(nn.Module):

@@ -19,7 +19,7 @@ MISTAKES = 12  # shown of each kind
 
 @dataclass(frozen=True)
 class Group:
-    """Runs that differ in their seeds alone; often just one.
+    """Runs that differ in their seeds, and perhaps in their folds, alone; often just one.
 
     Attributes:
         label: "lr=0.1", "lr=0.2", ... or "A", "B", ...; empty where there is one group.
@@ -33,6 +33,26 @@ class Group:
     def started(self) -> list[Run]:
         """The runs that have an epoch to show."""
         return [run for run in self.runs if run.rows]
+
+    @property
+    def folds(self) -> int:
+        """How many folds the runs were validated on: 1 where there is no split, or one fold of it."""
+        return len({run.options.fold for run in self.runs})
+
+    @property
+    def counts(self) -> list[int]:
+        """Training images of each class; with several folds, those of all: each trains on the images of the others."""
+        first = self.runs[0]
+        if self.folds == 1 or first.val_counts is None:
+            return first.counts
+        return [trained + kept for trained, kept in zip(first.counts, first.val_counts, strict=True)]
+
+    @property
+    def val_counts(self) -> list[int] | None:
+        """Validation images of each class, of all folds; None without any."""
+        of_folds = {run.options.fold: run.val_counts for run in self.runs}.values()
+        known = [counts for counts in of_folds if counts is not None]
+        return [sum(of_class) for of_class in zip(*known, strict=True)] or None
 
     @cached_property
     def confusion(self) -> list[list[int]] | None:

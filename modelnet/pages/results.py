@@ -112,15 +112,16 @@ def _at(groups: Sequence[Group]) -> str:
 
 def run_table(report: Report) -> Table:
     """Return a table of all runs."""
-    several = len(report.groups) > 1
-    header = ["run", *(["group"] if several else []), "seed", "data seed", "epochs", "training loss", "accuracy"]
+    several, folds = len(report.groups) > 1, len({run.options.fold for run in report.runs}) > 1
+    header = ["run", *(["group"] if several else []), *(["fold"] if folds else []), "seed", "data seed", "epochs"]
     rows = []
     for group in report.groups:
         for run in group.runs:
+            own = run.options
             place = [show_path(run.path.name), *([group.label] if several else [])]
-            seeds = [str(run.options.seed), str(run.options.data_seed), str(run.epochs_done)]
-            rows.append([*place, *seeds, *_ends(run)])
-    header += ["validation loss", "accuracy", "best epoch"]
+            place += ["–" if own.fold is None else str(own.fold)] if folds else []
+            rows.append([*place, str(own.seed), str(own.data_seed), str(run.epochs_done), *_ends(run)])
+    header += ["training loss", "accuracy", "validation loss", "accuracy", "best epoch"]
     return Table(f"The runs{_at(report.groups)}", header, rows)
 
 

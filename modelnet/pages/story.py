@@ -1,10 +1,9 @@
 """Tell the story of runs in three sentences: what was trained, how it went, what came out."""
 
-from collections.abc import Sequence
 from statistics import mean, median
 
 from modelnet.eval.scores import accuracy_interval
-from modelnet.pages.collect import Report
+from modelnet.pages.collect import Group, Report
 from modelnet.pages.run import Run
 from modelnet.plots.confusion import confused_pairs
 from pipeline.text import counted, show_path
@@ -17,7 +16,7 @@ def story_of(report: Report) -> str:
         return ""
     if len(report.groups) == 1:
         one = len(report.runs) == 1
-        return _story_of_one(report.runs[0]) if one else _story_of_seeds(started, len(report.runs))
+        return _story_of_one(report.runs[0]) if one else _story_of_seeds(report.groups[0])
     return _story_of_groups(report)
 
 
@@ -48,19 +47,23 @@ def _story_of_one(run: Run) -> str:
     return " ".join([*sentences, f"{came}."])
 
 
-def _story_of_seeds(started: Sequence[Run], runs: int) -> str:
-    run, converged = started[0], sum(run.converged for run in started)
+def _story_of_seeds(group: Group) -> str:
+    started = group.started
+    converged = sum(run.converged for run in started)
     ends = [one.result for one in started]
     accuracies = [row.val_acc for row in ends if row.val_acc is not None]
+    seeds = len({(run.options.seed, run.options.data_seed) for run in group.runs})
+    names = [name for name, count in (("seeds", seeds), ("folds", group.folds)) if count > 1] or ["seeds"]
     sentences = [
-        f"{counted(runs, 'run')} of {show_path(run.options.model)} on {counted(sum(run.counts), 'image')} "
-        "differ in their seeds alone.",
+        f"{counted(len(group.runs), 'run')} of {show_path(started[0].options.model)} on "
+        f"{counted(sum(group.counts), 'image')} differ in their {' and '.join(names)} alone.",
         f"{converged} of them converged; the median training loss is {median(row.train_loss for row in ends):.3g}.",
     ]
     if accuracies:
+        luck = " and ".join("the images of each fold" if name == "folds" else "the seeds" for name in names)
         sentences.append(
             f"Their validation accuracy is {mean(accuracies):.1%} on average, from {min(accuracies):.1%} to "
-            f"{max(accuracies):.1%}: that is the luck of the seeds."
+            f"{max(accuracies):.1%}: that is the luck of {luck}."
         )
     return " ".join(sentences)
 

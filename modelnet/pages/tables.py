@@ -114,19 +114,19 @@ def pair_table(comparison: Comparison) -> Table:
 
 def class_tables(group: Group) -> tuple[str, list[Table], Table | None]:
     """Return a sentence on the balance of the classes, the tables shown, and one of all classes where they are many."""
-    run = group.runs[0]
-    counts, val_counts, scores = run.counts, run.val_counts, group.class_scores
+    counts, val_counts, scores = group.counts, group.val_counts, group.class_scores
+    names = list(group.runs[0].classes.values())
     header = ["class", "training images"]
     header += [] if val_counts is None else ["validation images"]
     header += [] if scores is None else ["precision", "recall", "F1"]
     rows: list[list[str | Bar]] = []
-    for k, name in enumerate(run.classes.values()):
+    for k, name in enumerate(names):
         row: list[str | Bar] = [name, Bar(f"{counts[k]:,}", counts[k] / max(*counts, 1))]
         row += [] if val_counts is None else [f"{val_counts[k]:,}"]
         row += [] if scores is None else list(map(percent, (scores[k].precision, scores[k].recall, scores[k].f1)))
         rows.append(row)
     if len(rows) <= CLASSES_UP_TO:
-        return _balance(run), [Table("The classes", header, rows)], None
+        return _balance(counts, names), [Table("The classes", header, rows)], None
     if scores is None:
         order, ends = sorted(range(len(rows)), key=lambda k: counts[k]), ("smallest", "largest")
     else:
@@ -136,11 +136,10 @@ def class_tables(group: Group) -> tuple[str, list[Table], Table | None]:
         Table(f"The {EXTREMES} {end} classes", header, [rows[k] for k in chosen])
         for end, chosen in zip(ends, (order[:EXTREMES], order[: -EXTREMES - 1 : -1]), strict=True)
     ]
-    return _balance(run), parts, Table(f"All {len(rows):,} classes", header, rows)
+    return _balance(counts, names), parts, Table(f"All {len(rows):,} classes", header, rows)
 
 
-def _balance(run: Run) -> str:
-    counts, names = run.counts, list(run.classes.values())
+def _balance(counts: list[int], names: list[str]) -> str:
     present = [count for count in counts if count]
     without = len(counts) - len(present)
     empty = f"; {without} {'class has' if without == 1 else 'classes have'} none" if without else ""

@@ -61,6 +61,17 @@ def test_seeds_and_groups_have_their_story() -> None:
     assert "0 of 2 groups differ from " in story_of(gather([*runs, *others, *third]))
 
 
+def test_folds_are_luck_of_their_own_and_all_their_images_count() -> None:
+    runs = [make_run(f"f{i}-{seed}", [0.7, 0.6], ANSWERS, fold=i, seed=seed) for i in (0, 1) for seed in (0, 1)]
+    story = story_of(gather(runs))
+    assert story.startswith("4 runs of modelnet on 11 images differ in their seeds and folds alone. ")
+    assert story.endswith("from 50.0% to 50.0%: that is the luck of the seeds and the images of each fold.")
+    story = story_of(gather(runs[::2]))
+    assert "2 runs of modelnet on 11 images differ in their folds alone. " in story
+    assert story.endswith(": that is the luck of the images of each fold.")
+    assert story_of(gather(runs[:2])).startswith("2 runs of modelnet on 8 images differ in their seeds alone. ")
+
+
 def test_a_report_of_many_runs_is_small_and_safe(monkeypatch: pytest.MonkeyPatch) -> None:
     classes = tuple((f"n{i:04}", f"{HOSTILE} {i}", 10 + i) for i in range(150))
     answers = [(f"n{i:04}", f'"><img onerror=x>{i}.jpg', f"n{(i + i % 2) % 150:04}", 0.5) for i in range(150)]

@@ -6,7 +6,7 @@ import pytest
 
 from modelnet.pages.collect import gather
 from modelnet.pages.results import facts_of, group_table, run_table
-from modelnet.pages.tables import matrix, pairs_table
+from modelnet.pages.tables import class_tables, matrix, pairs_table
 from modelnet.runs.folder import RunFolder
 from tests.support.made_runs import Answer, make_run
 
@@ -51,3 +51,14 @@ def test_of_many_classes_the_most_confused_have_a_matrix_and_pairs() -> None:
     assert shown.caption.startswith("Confusion matrix of the 12 classes most often confused")
     assert [row.name for row in shown.rows[:4]] == ["class 3", "class 4", "class 7", "class 8"]
     assert shown.rows[0].cells[:2] == [(1, 0.25), (3, 0.75)]
+
+
+def test_runs_of_several_folds_have_a_column_and_classes_count_them_all() -> None:
+    runs = [make_run(f"f{fold}", [0.7], ANSWERS, fold=fold) for fold in (0, 1)]
+    report = gather(runs)
+    table = run_table(report)
+    assert table.header[:3] == ["run", "fold", "seed"] and [row[1] for row in table.rows] == ["0", "1"]
+    assert run_table(gather(runs[:1])).header[:2] == ["run", "seed"]
+    balance, (classes,), _ = class_tables(report.groups[0])
+    assert [[getattr(row[1], "text", ""), row[2]] for row in classes.rows] == [["8", "4"], ["4", "4"]]
+    assert balance.startswith("From 4 training images (snake) to 8 (paddle)")

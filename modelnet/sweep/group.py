@@ -60,10 +60,10 @@ class Group:
         self.runs: dict[int, RunFolder] = {}
         self.ended: dict[int, str] = {}  # how members ended before, if they did
         self.opened: Opened | None = None
-        self.of_caches: tuple[Any, ...] = ()
-        self.of_body: tuple[Any, ...] = ()
-        self.heard: set[TrainOptions] = set()
-        self.said = SaidOnce(progress)
+        self.caches_key: tuple[Any, ...] = ()  # the options that `opened` depends on
+        self.body_key: tuple[Any, ...] = ()  # those that its frozen body depends on
+        self.announced: set[TrainOptions] = set()  # settings of which all was said that their setup says
+        self.once = SaidOnce(progress)
         self.guesses: set[Guess] = set()
         self.images_trained = 0
 
@@ -114,18 +114,18 @@ class Group:
     def _setup(self, i: int, options: TrainOptions) -> Setup:
         """Return the setup of a network; what is said of a setting, seeds aside, is said once."""
         setting = replace(options, seed=0, data_seed=0, name=None, threads=None, memory_format=None)
-        progress = Progress() if setting in self.heard else self.said
-        self.heard.add(setting)
-        if (caches := tuple(getattr(options, name) for name in OPENS)) != self.of_caches:
+        progress = Progress() if setting in self.announced else self.once
+        self.announced.add(setting)
+        if (caches := tuple(getattr(options, name) for name in OPENS)) != self.caches_key:
             self.opened = None  # before others are opened: their images may fill the memory
         body = (
             (options.model, options.weights, options.amp, options.memory_format) if trains_head_alone(options) else ()
         )
         opened = self.opened
-        if opened is not None and body != self.of_body:
+        if opened is not None and body != self.body_key:
             opened = opened._replace(shared=None, body=None, preloaded=[None, None])
         setup = Setup(options, progress, self.runs[i].path if i in self.runs else None, opened=opened)
-        self.opened, self.of_caches, self.of_body = setup.opened, caches, body
+        self.opened, self.caches_key, self.body_key = setup.opened, caches, body
         return setup
 
     def train(self) -> SweepResult:
@@ -234,8 +234,8 @@ class Group:
     def _restored(self, i: int, progress: Progress) -> TrainingLoop:
         training = restored(self.runs[i], self._setup(i, self.options[i]), progress, self.stop)
         if training.resume_note:
-            self.said.note(training.resume_note)
-        use_features(training, self.said, self.stop)
+            self.once.note(training.resume_note)
+        use_features(training, self.once, self.stop)
         self.opened = training.setup.opened
         self.result.rows[i] = kept_rows(training, self.progress)
         self.guesses.add(training.guess())

@@ -150,13 +150,16 @@ class RunReader:
     def end(self, epochs: int) -> str:
         """Return how the run ended: "finished" after so many epochs, "diverged", or "" while there is more to train.
 
-        A run that lost patience earlier is not told from one that was stopped. Nor is one without validation images:
+        One that has lost patience has finished. A run without validation images is not told from one that was stopped:
         nothing but its rows tells its end.
         """
         if self.read_divergence():
             return DIVERGED
-        rows = self.read_metrics()
-        return FINISHED if rows and rows[-1].epoch == epochs and self.has_result else ""
+        rows, patience = self.read_metrics(), self.read_config()["options"].get("patience")
+        if not rows or not self.has_result:
+            return ""
+        stale = rows[-1].epoch - best_row(rows).epoch
+        return FINISHED if rows[-1].epoch == epochs or (patience is not None and stale >= patience) else ""
 
     @property
     def has_result(self) -> bool:

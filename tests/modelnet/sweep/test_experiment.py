@@ -315,6 +315,16 @@ def test_a_changed_file_is_an_error_also_where_nothing_is_left_to_train(
         train_experiment(experiment(cache_path, 1, more), Progress(), Stop())
 
 
+def test_an_experiment_whose_runs_lost_patience_is_done(cache_path: Path) -> None:
+    text = TEXT.replace("epochs = {epochs}", "patience = 1\nepochs = 30")
+    ended = train_experiment(experiment(cache_path, text=text), Progress(), Stop())
+    assert ended is not None and ended.states == ["finished"] * 4 and min(map(len, ended.rows)) < 30
+    left = without_checkpoints()
+
+    assert train_experiment(experiment(cache_path, text=text), Progress(), Stop()) is None
+    assert {path: path.read_bytes() for path in left} == left
+
+
 def test_what_the_machine_chose_is_no_other_option_and_what_is_typed_is(cache_path: Path) -> None:
     text = finished(cache_path).replace("threads = 1\n", "")
     assert train_experiment(experiment(cache_path, 1, text), Progress(), Stop()) is None

@@ -61,9 +61,15 @@ class Experiment:
         return [RUNS / str(options.name) for options in self.sides[side]]
 
     def ended(self, side: str) -> list[Path]:
-        """Return the folders of a side's runs that have a result; the others failed, or go on."""
-        readers = map(RunFolder, self.runs(side))
-        return [run.path for run in readers if not run.read_divergence() and run.has_result]
+        """Return the folders of a side's runs that have a result; the others failed, or go on.
+
+        Of a seed of which the run of a fold has none, no run is returned: a seed counts with all of its folds.
+        """
+        members, runs = self.sides[side], [RunFolder(path) for path in self.runs(side)]
+        seeds = [(options.seed, options.data_seed) for options in members]
+        have = [not run.read_divergence() and run.has_result for run in runs]
+        failed = {seed for seed, has in zip(seeds, have, strict=True) if not has}
+        return [run.path for run, seed in zip(runs, seeds, strict=True) if seed not in failed]
 
 
 def read_experiment(path: Path, caches: Path) -> Experiment:

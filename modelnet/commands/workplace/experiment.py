@@ -41,8 +41,9 @@ def command(file: Path, no_split: bool, as_json: bool) -> None:
             end(stop.exit_code)
     ended = {side: experiment.ended(side) for side in experiment.sides}
     for side, runs in ended.items():
-        if left_out := len(experiment.sides[side]) - len(runs):
-            progress.warn(f"{left_out} of {len(experiment.sides[side])} runs of {side} failed, and are left out")
+        if left_out := len(members := experiment.sides[side]) - len(runs):
+            failed = "failed, or are of a seed of which a fold failed," if members[0].fold is not None else "failed,"
+            progress.warn(f"{left_out} of {len(members)} runs of {side} {failed} and are left out")
         if not runs:
             raise TrainingDiverged("nothing to compare", file, f"no run of {side} came to its end", "Try a smaller lr")
     comparison = compare_groups(list(ended.values()))

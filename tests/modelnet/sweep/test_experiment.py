@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from modelnet import TrainOptions, train, train_many
+from modelnet.compare.compare import compare_groups
 from modelnet.nets.registry import build_network
 from modelnet.progress import Progress
 from modelnet.runs.folder import RunFolder
@@ -353,3 +354,14 @@ def test_a_run_that_diverged_stays_so_and_is_left_out(cache_path: Path) -> None:
     assert wild.ended("fast") == [] and len(wild.ended("slow")) == 2
     assert train_experiment(wild, Progress(), Stop()) is None
     assert RunFolder(wild.runs("fast")[0]).end(1) == "diverged"
+
+
+def test_a_seed_of_which_a_fold_failed_is_left_out_with_its_other_folds(cache_path: Path) -> None:
+    write_folds(TensorCache(cache_path), Path("s.csv"), 2)
+    read = experiment(cache_path, 1, TEXT.replace("val-fraction = 0.5", 'split = "s.csv"\nfold = "all"'))
+    train_experiment(read, Progress(), Stop())
+    RunFolder(Path("runs/e-slow-fold-0-seed-1")).write_divergence("here")
+
+    assert [run.name for run in read.ended("slow")] == ["e-slow-fold-0-seed-0", "e-slow-fold-1-seed-0"]
+    assert len(read.ended("fast")) == 4
+    assert compare_groups([read.ended("slow"), read.ended("fast")]).images == 8

@@ -14,7 +14,8 @@ from pipeline.errors import RunError
 def repeated_options(path: Path, typed: Container[str] = (), trust_code: bool = False) -> dict[str, Any]:
     """Return the options of a run, by name, without the name of its folder.
 
-    Its caches are found where they are now. Code of a person's own is the copy in the run folder.
+    Its caches are found where they are now. Its split is the file that it named, or the copy in the run folder if that
+    file has changed. Its table of labels, and code of a person's own, are always copies.
 
     Args:
         path: the run folder.
@@ -35,8 +36,11 @@ def repeated_options(path: Path, typed: Container[str] = (), trust_code: bool = 
         raise RunError("the run cannot be repeated", path, reason, "Give --model, or train it from Python")
     for side in {"cache", "val"} & {name for name, value in values.items() if value is not None}:
         values[side] = str(run.cache_path(side))
-    if values.get("split") is not None and not Path(values["split"]).exists():
-        values["split"] = str(run.path / "split.csv")  # its copy
+    if values.get("split") is not None:
+        try:
+            values["split"] = str(run.split_path())
+        except RunError:  # it is gone, or another now
+            values["split"] = str(run.path / "split.csv")
     if values.get("labels") is not None:
         values["labels"] = str(run.labels_path(options))
     names = {option: name for option, name in names_of(options).items() if option in values}

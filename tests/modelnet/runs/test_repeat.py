@@ -9,9 +9,11 @@ from modelnet import TrainOptions, train
 from modelnet.runs import code as runs_code
 from modelnet.runs.folder import RunFolder
 from modelnet.runs.repeat import repeated_options
+from pipeline import TensorCache
 from pipeline.errors import CacheMissing, CheckpointError, CodeError, RunError
 from tests.support.made_runs import make_run
 from tests.support.own_code import NETWORK
+from tests.support.splits import write_folds
 
 pytestmark = pytest.mark.usefixtures("in_a_folder_of_its_own", "no_pictures")
 
@@ -69,3 +71,14 @@ def test_a_network_from_python_is_in_no_file() -> None:
 
     with pytest.raises(RunError, match=r"the run cannot be repeated: .*from Python"):
         repeated_options(run, typed=["cache"])
+
+
+def test_a_split_is_the_file_while_it_is_as_it_was_and_else_the_copy(cache_path: Path) -> None:
+    file = write_folds(TensorCache(cache_path), Path("s.csv"), 2)
+    run = train(TrainOptions(cache_path, split=file, fold=0, epochs=1)).run
+    assert repeated_options(run)["split"] == "s.csv"
+
+    write_folds(TensorCache(cache_path), file, 3)
+    assert repeated_options(run)["split"] == f"{run}/split.csv"
+    file.unlink()
+    assert repeated_options(run)["split"] == f"{run}/split.csv"

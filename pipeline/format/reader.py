@@ -28,13 +28,15 @@ _MAP_NORESERVE = 0x4000  # Linux: a private map larger than memory is refused wi
 
 
 class CacheReader:
-    """The stored bytes of one cache, as NumPy views of a private, copy-on-write memory map.
+    """The stored bytes of one cache, as NumPy views of a private memory map.
 
     Opening checks everything but the rows: magic, version, checksum, sizes, extents, the digest of all tables, and
     that the tables make sense together. Rows are checked one by one with `row_is_good`.
 
     Args:
         path: the file.
+        writable: map it copy-on-write, so that the views can be written to, which torch asks of an array. The system
+            counts such a map, and no other, against a limit of memory (`ulimit -d`).
 
     Attributes:
         recipe, features, decoder, fingerprint, num_images, row_shape, file_bytes: as the header has them.
@@ -44,7 +46,7 @@ class CacheReader:
             `pipeline.format.header`.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, writable: bool = False) -> None:
         self.path = path
         self.fd = open_cache(path)
         try:
@@ -53,7 +55,8 @@ class CacheReader:
             self.fingerprint, self.file_bytes = header.fingerprint, header.file_size
             self.num_images, self.row_shape = header.num_images, header.row_shape
             flags = mmap.MAP_PRIVATE | (_MAP_NORESERVE if os.uname().sysname == "Linux" else 0)
-            self.map = mmap.mmap(self.fd, self.header.file_size, flags, mmap.PROT_READ | mmap.PROT_WRITE)
+            access = mmap.PROT_READ | (mmap.PROT_WRITE if writable else 0)
+            self.map = mmap.mmap(self.fd, header.file_size, flags, access)
             self._times = self._write_times()
             self._check_digest()
             self._check_tables()
@@ -64,7 +67,8 @@ class CacheReader:
                 if error.errno in (errno.EMFILE, errno.ENFILE):  # a map holds its file open once more
                     raise WorkerDied(what, path, why, "Raise the limit (ulimit -n)") from error
                 if error.errno == errno.ENOMEM:  # a map takes addresses, not memory: only a limit can refuse them
-                    raise WorkerDied(what, path, why, "Raise the limit of addresses (ulimit -v)") from error
+                    advice = "Raise the limits of memory (ulimit -v, ulimit -d)"
+                    raise WorkerDied(what, path, why, advice) from error
                 if error.errno == errno.ENODEV:
                     why, advice = "its file system cannot map files into memory", "Copy the cache to another one"
                     raise StorageError(what, path, why, advice) from error
@@ -83,7 +87,7 @@ class CacheReader:
 
     @cached_property
     def images(self) -> NDArray[Any]:
-        """(N, 3, H, W) float32 or uint8, as stored, unchecked; writing to it changes this process's view only."""
+        """(N, 3, H, W) float32 or uint8, as stored, unchecked; writing to it, if that is possible, changes no file."""
         return self._view(self.header.extents["images"])
 
     def table(self, name: str) -> NDArray[Any]:

@@ -204,12 +204,13 @@ class ShardedReader:
 Reader = CacheReader | ShardedReader
 
 
-def open_reader(path: Paths) -> Reader:
+def open_reader(path: Paths, writable: bool = False) -> Reader:
     """Open a cache, or all shards of one.
 
     Args:
         path: the file of a cache (a single shard is a cache, too), the name of a sharded one (`name.h5`), a pattern
             (`name-*.h5`), or the files of all shards.
+        writable: views of the rows can be written to, as `CacheReader` has it; those of shards always can.
 
     Raises:
         CacheMissing: there is no file, or a shard is missing.
@@ -222,7 +223,7 @@ def open_reader(path: Paths) -> Reader:
         named, files = [], [Path(file) for file in path]
     if not files:
         raise ValueError("no cache is named")
-    opened = [CacheReader(file) for file in files]
+    opened = [CacheReader(file, writable) for file in files]
     if len(opened) == 1 and (opened[0].header.shard is None or files == named):
         return opened[0]
     check_shards(opened)

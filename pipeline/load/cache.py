@@ -54,7 +54,7 @@ class TensorCache(ShownAsText, Mapping[str, Mapping[ClassId, Tensor]]):
         if verify not in get_args(Verify):
             raise ValueError(f"verify is one of {', '.join(get_args(Verify))}, not {verify!r}")
         self.verify: Verify = verify
-        self._open(open_reader(path))
+        self._open(open_reader(path, writable=True))
 
     def _open(self, reader: Reader) -> None:
         self.reader = reader
@@ -297,7 +297,7 @@ def _open_again(path: Path, fingerprint: str, handle: tuple[int, int]) -> CacheR
     """
     for place in (path, Path("/proc/{}/fd/{}".format(*handle))):
         with suppress(PipelineError):  # gone, or no such process here
-            reader = CacheReader(place)
+            reader = CacheReader(place, writable=True)
             if reader.fingerprint == fingerprint:
                 reader.path = path
                 return reader

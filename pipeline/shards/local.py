@@ -20,7 +20,7 @@ AT_A_TIME = 2
 @contextmanager
 def builders(count: int) -> Iterator[Executor]:
     """Start processes for `build_here`. After an error, each stops soon and keeps the images that it has finished."""
-    pool = local_pool(count)
+    pool = local_pool(count, limited=False)  # each builds a whole shard; its own workers have the limit
     processes = list(pool._processes)
     try:
         yield pool

@@ -40,21 +40,26 @@ class LocalPool(ProcessPoolExecutor):
     """A pool that a build has started itself, and may shut down."""
 
 
-def local_pool(workers: int) -> LocalPool:
+def local_pool(workers: int, limited: bool = True) -> LocalPool:
     """Start processes that ignore Ctrl-C, hold to limits, and die with this one.
 
     They are forked where that is safe: they inherit the build's lock, so that no second builder starts while one of
     them still writes, and need no importable `__main__`.
+
+    Args:
+        workers: their number.
+        limited: each has memory for one image after another, `BYTES_AN_IMAGE`; else as much as this process.
     """
     method = "fork" if sys.platform == "linux" else "spawn"
-    pool = LocalPool(workers, multiprocessing.get_context(method), initializer=start_worker, initargs=(os.getpid(),))
+    context = multiprocessing.get_context(method)
+    pool = LocalPool(workers, context, initializer=start_worker, initargs=(os.getpid(), limited))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # a warning about threads, which the children do not use
         pool.submit(int)  # a pool forks when it is first used
     return pool
 
 
-def start_worker(parent: int) -> None:
+def start_worker(parent: int, limited: bool = True) -> None:
     """Prepare a worker process: signals, limits, death with its parent."""
     global _in_our_worker
     _in_our_worker = True
@@ -63,7 +68,8 @@ def start_worker(parent: int) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     die_with(parent)
-    _limit_memory()
+    if limited:
+        _limit_memory()
 
 
 def has_room_for_sockets() -> bool:

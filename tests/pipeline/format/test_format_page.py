@@ -416,7 +416,7 @@ def test_a_cache_for_which_there_are_no_addresses_is_told_with_the_limit(
     monkeypatch.setattr("pipeline.format.reader.mmap.mmap", no_room)
 
     with pytest.raises(
-        WorkerDied, match=r"Cannot allocate memory\. Raise the limit of addresses \(ulimit -v\)"
+        WorkerDied, match=r"Cannot allocate memory\. Raise the limits of memory \(ulimit -v, ulimit -d\)"
     ) as died:
         CacheReader(copy)
     assert died.value.exit_code == 71

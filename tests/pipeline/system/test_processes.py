@@ -1,11 +1,22 @@
-"""Cores that a process may use (processes.py); its workers are tested with the builds that start them."""
+"""Cores that a process may use, and the memory of its workers (processes.py); other tests of workers are with builds."""
 
 import os
+import resource
+import sys
+from pathlib import Path
 
 import pytest
 
-from pipeline.system.processes import usable_cores
+from pipeline import build_cache, build_shards
+from pipeline.shards.local import builders
+from pipeline.system import processes
+from pipeline.system.processes import local_pool, usable_cores
 from tests.support.command_line import REPOSITORY
+from tests.support.photos import save_jpeg
+
+linux = pytest.mark.skipif(sys.platform != "linux", reason="memory is limited on Linux alone")
+SIDE = 640  # 8 rows of float32: 39 MB
+LIMIT = 36_000_000
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system binds no process to cores")
@@ -36,3 +47,43 @@ def test_no_other_module_counts_the_cores_of_the_machine() -> None:
         if any(name in path.read_text("utf-8") for name in counts)
     }
     assert found == {"pipeline/system/processes.py", "modelnet/training/machine.py"}
+
+
+@pytest.fixture
+def little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a worker have less memory than a cache of `SIDE` is large."""
+    monkeypatch.setattr(processes, "BYTES_AN_IMAGE", LIMIT)
+
+
+@linux
+def test_a_cache_larger_than_a_workers_memory_gives_its_rows_to_the_next(
+    photos: Path, out: Path, little_memory: None
+) -> None:
+    build_cache(photos, out, size=SIDE, workers=1)
+    assert out.stat().st_size > LIMIT
+    save_jpeg(photos / "1" / "new.jpg", 40, 40, 99)
+
+    report = build_cache(photos, out, workers=1)
+    again = build_cache(photos, out, workers=1, mean=(0.485, 0.456, 0.406))
+
+    assert (report.copied, report.decoded, again.copied, again.decoded) == (8, 1, 9, 0)
+
+
+@linux
+def test_shards_larger_than_a_workers_memory_are_built_and_found_fresh(
+    photos: Path, out: Path, little_memory: None
+) -> None:
+    built = build_shards(photos, out, 1, size=SIDE, workers=1)
+    assert built.file_bytes > LIMIT
+
+    assert build_shards(photos, out, 1, workers=1).up_to_date
+
+
+@linux
+def test_those_that_build_shards_have_no_limit_for_one_image() -> None:
+    here = resource.getrlimit(resource.RLIMIT_DATA)
+
+    with builders(1) as pool:
+        assert pool.submit(resource.getrlimit, resource.RLIMIT_DATA).result() == here
+    with local_pool(1) as pool:
+        assert pool.submit(resource.getrlimit, resource.RLIMIT_DATA).result()[0] < 10**11

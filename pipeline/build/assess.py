@@ -3,7 +3,7 @@
 The build, the dry run, the shards and `info --check` all ask here; what follows from the answer is theirs.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from pipeline.build import stat_cache
 from pipeline.build.image_table import ImageTable
@@ -21,7 +21,7 @@ class Assessment:
     Attributes:
         task: the build.
         images: the images of the source; it knows the contents that were read for the comparison.
-        old: the cache that is there; None where there is none, or its header or tables are damaged.
+        old: the cache that is there, or the task's donor; None where there is none, or its header or tables are damaged.
         why: why that cache does not do, in one line; empty where it does, or where there is none.
         staleness: how source and cache differ; empty without a cache.
         reusable: rows of the cache can be copied, or derived without decoding.
@@ -54,11 +54,14 @@ class Assessment:
         Raises:
             OutputError: the cache that is there would be lost.
         """
-        if self.old is None or self.task.rebuild:
+        if self.task.rebuild:
             return
-        refuse_other_content(self.old, "images")
-        if self.task.shard is None and not self.up_to_date:
-            refuse_other_photographs(self.task.path, self.staleness.held, self.old.num_images)
+        if self.task.donor is not None:  # `old` only gives rows; the cache at the path would be replaced
+            assess(replace(self.task, donor=None)).refuse_loss()
+        elif self.old is not None:
+            refuse_other_content(self.old, "images")
+            if self.task.shard is None and not self.up_to_date:
+                refuse_other_photographs(self.task.path, self.staleness.held, self.old.num_images)
 
 
 def assess(task: Task) -> Assessment:
@@ -77,8 +80,8 @@ def assess(task: Task) -> Assessment:
     staleness = compare(images, old, task.recipe, stats, damaged)
     if old.header.shard != task.shard and not staleness.other:
         staleness.other.append(f"it was {describe_shard(old.header.shard)}")
-    why = str(staleness) or ("a rebuild was asked for" if task.rebuild else "")
-    reusable = staleness.same_pixels and not task.rebuild
+    why = str(staleness) or ("a rebuild was asked for" if task.anew else "")
+    reusable = staleness.same_pixels and not task.anew
     todo = 0 if not why else count
     if why and reusable:
         todo = count - staleness.shared + staleness.other_rows - len(staleness.failures) + len(damaged)

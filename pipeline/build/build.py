@@ -37,7 +37,7 @@ from pipeline.format.header import IMAGES_OFFSET, PIXELS, SIDE_FILES, Header
 from pipeline.format.inspection import inspect_images
 from pipeline.format.reader import CacheReader
 from pipeline.format.tables import Failed
-from pipeline.recipe import RecipeOptions
+from pipeline.recipe import Recipe, RecipeOptions
 from pipeline.source.reader import UNSETTLED, Stat
 from pipeline.source.scan import scan_source
 from pipeline.source.selection import Choice
@@ -113,16 +113,19 @@ def _build_with_own_mean_std(
     Rows of float32 are derived from a cache of the pixels beside the other, which is then deleted. A build that was
     stopped finds it again.
     """
-    pixels = task.path if task.recipe.dtype == "uint8" else task.path.with_name(task.path.name + PIXELS)
-    recipe = replace(task.recipe, dtype="uint8")
-    first = replace(task, path=pixels, before=identity(pixels), recipe=recipe, rebuild=True, options=None)
-    there = None if pixels == task.path else open_old_cache(pixels, rebuild=True)[0]
-    if there is not None and assess(replace(first, recipe=there.recipe, rebuild=False)).up_to_date:
-        first = replace(first, recipe=there.recipe, rebuild=False)
-    report = build_file(replace(first, own_mean_std=first.rebuild), executor=executor, wait=wait, progress=progress)
+    first = replace(task, recipe=replace(task.recipe, dtype="uint8"), options=None, own_mean_std=True)
+    if task.recipe.dtype != "uint8":  # a file of our own, which nothing is lost with
+        pixels = task.path.with_name(task.path.name + PIXELS)
+        first = replace(first, path=pixels, before=identity(pixels), rebuild=True)
+        there = open_old_cache(pixels, rebuild=True)[0]
+        if there is not None and _differs_in_mean_and_std_alone(there.recipe, first.recipe):
+            finished = replace(first, recipe=there.recipe, rebuild=False, own_mean_std=False)
+            first = finished if assess(finished).up_to_date else first
+    pixels = first.path
+    report = build_file(first, executor=executor, wait=wait, progress=progress)
     recipe = replace(CacheReader(pixels).recipe, dtype=task.recipe.dtype)
     if pixels != task.path:
-        second = replace(task, recipe=recipe, options=None, rebuild=False, donor=pixels)
+        second = replace(task, recipe=recipe, options=None, donor=pixels)
         derived = build_file(second, executor=executor, wait=wait, progress=progress)
         derived.decoded, derived.kept, derived.copied = report.decoded, report.kept, report.copied
         for suffix in ("", *SIDE_FILES):
@@ -132,6 +135,10 @@ def _build_with_own_mean_std(
     report.inherited = f"mean and std of the pixels: {mean} and {std}"
     report.why = "a rebuild was asked for" if task.rebuild and task.before else ""
     return report
+
+
+def _differs_in_mean_and_std_alone(one: Recipe, other: Recipe) -> bool:
+    return replace(one, mean=other.mean, std=other.std) == other
 
 
 def build_file(
@@ -167,7 +174,7 @@ class _Build:
         self.found = assess(task)
         self.images = self.found.images
         own = task.own_mean_std
-        self.partial = PartialBuild(task.path, task.recipe, anew=task.rebuild, shard=task.shard, own_mean_std=own)
+        self.partial = PartialBuild(task.path, task.recipe, anew=task.anew, shard=task.shard, own_mean_std=own)
         self.counts: Counter[str] = Counter()
 
     def run(self, executor: Executor | None, progress: Progress | None) -> BuildReport:

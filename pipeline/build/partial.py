@@ -40,7 +40,7 @@ class PartialBuild:
     Args:
         cache: path of the cache that is built.
         recipe: of the build.
-        anew: keep only rows of an earlier build with this flag (`--rebuild`).
+        anew: the rows are decoded anew; keep only those of an earlier build with this flag.
         own_mean_std: when it is published, the recipe gets the mean and std of the pixels; rows are uint8.
         shard: number of the shard; None for a whole cache.
     """

@@ -102,6 +102,11 @@ class Task:
     own_mean_std: bool = False
     donor: Path | None = None
 
+    @property
+    def anew(self) -> bool:
+        """True where no row of an old cache is copied: a rebuild, or a sum of pixels, which needs to know the pads."""
+        return self.donor is None and (self.rebuild or self.own_mean_std)
+
     def again(self) -> Self:
         """Return the task anew: another build has made the file since `before`, perhaps from a newer source."""
         recipe, inherited = self.recipe, self.inherited

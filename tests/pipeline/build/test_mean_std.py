@@ -7,13 +7,15 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
+from pipeline.build import build
 from pipeline.build.build import build_cache
 from pipeline.errors import OutputError, SourceError
 from pipeline.format.reader import CacheReader
 from pipeline.recipe import Recipe
+from pipeline.source.manifest import Manifest
 from pipeline.source.scan import scan_source
 from tests.support.builds import InThisProcess, names_in
-from tests.support.photos import textured
+from tests.support.photos import save_jpeg, textured
 
 AUTO: dict[str, Any] = {"size": 32, "mean_std": "auto", "executor": InThisProcess()}
 
@@ -82,22 +84,6 @@ def test_a_build_that_was_stopped_goes_on_to_the_same_bytes(stop: int, fit: Any,
     assert report.decoded < 8 and report.cached == 8
 
 
-def test_a_source_that_changed_meanwhile_is_computed_anew(photos: Path, tmp_path: Path) -> None:
-    def stopping(done: int, total: int) -> None:
-        if (tmp_path / "c.h5.building").exists():
-            raise RuntimeError("stopped")
-
-    with pytest.raises(RuntimeError):
-        build_cache(photos, tmp_path / "c.h5", progress=stopping, **AUTO)
-    assert (tmp_path / "c.h5.pixels").exists()
-    textured(50, 40, 77).save(photos / "2" / "new.png")
-
-    build_cache(photos, tmp_path / "c.h5", **AUTO)
-
-    build_cache(photos, tmp_path / "whole.h5", **AUTO)
-    assert (tmp_path / "c.h5").read_bytes() == (tmp_path / "whole.h5").read_bytes()
-
-
 def test_later_builds_keep_the_numbers_until_a_rebuild(photos: Path, tmp_path: Path) -> None:
     path = tmp_path / "c.h5"
     build_cache(photos, path, **AUTO)
@@ -142,3 +128,65 @@ def test_a_cache_of_pixels_is_no_image_of_its_source(photos: Path) -> None:
 
     assert not scan_source(photos, photos / "c.h5").left_out
     assert Recipe(fit="pad").pad_color == (128, 128, 128)
+
+
+def stop_in_the_second_stage(photos: Path, path: Path, **options: Any) -> None:
+    """Build until the pixels are cached and the first rows of float32 are derived from them."""
+
+    def stopping(done: int, total: int) -> None:
+        if path.with_name("c.h5.building").exists():
+            raise RuntimeError("stopped")
+
+    with pytest.raises(RuntimeError):
+        build_cache(photos, path, progress=stopping, **AUTO | options)
+    assert path.with_name("c.h5.pixels").exists()
+
+
+def test_a_source_that_changed_meanwhile_is_computed_anew(photos: Path, tmp_path: Path) -> None:
+    stop_in_the_second_stage(photos, tmp_path / "c.h5")
+    textured(50, 40, 77).save(photos / "2" / "new.png")
+
+    build_cache(photos, tmp_path / "c.h5", **AUTO)
+
+    build_cache(photos, tmp_path / "whole.h5", **AUTO)
+    assert (tmp_path / "c.h5").read_bytes() == (tmp_path / "whole.h5").read_bytes()
+
+
+@pytest.mark.parametrize("change", [{"size": 24}, {"fit": "crop"}, {"interpolation": "box"}])
+def test_pixels_of_another_recipe_are_decoded_anew(change: dict[str, Any], photos: Path, tmp_path: Path) -> None:
+    stop_in_the_second_stage(photos, tmp_path / "c.h5")
+
+    report = build_cache(photos, tmp_path / "c.h5", **AUTO | change)
+
+    build_cache(photos, tmp_path / "whole.h5", **AUTO | change)
+    assert (tmp_path / "c.h5").read_bytes() == (tmp_path / "whole.h5").read_bytes()
+    assert report.decoded == 8
+
+
+@pytest.mark.parametrize("rebuild", [False, True])
+def test_pixels_of_the_same_recipe_are_not_decoded_again(rebuild: bool, photos: Path, tmp_path: Path) -> None:
+    stop_in_the_second_stage(photos, tmp_path / "c.h5", rebuild=rebuild)
+
+    assert build_cache(photos, tmp_path / "c.h5", rebuild=rebuild, **AUTO).decoded == 0
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+@pytest.mark.parametrize("there", ["a cache", "a file"])
+def test_what_came_there_meanwhile_is_not_replaced(
+    there: str, dtype: Any, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "c.h5"
+    for seed in range(3):
+        save_jpeg(tmp_path / "others" / "1" / f"{seed}.jpg", 50, 50, 100 + seed)
+    build_cache(tmp_path / "others", tmp_path / "other.h5", size=32, executor=InThisProcess())
+    published = (tmp_path / "other.h5").read_bytes() if there == "a cache" else b"somebody's"
+
+    def scan_and_publish(*arguments: Any) -> Manifest:
+        path.write_bytes(published)
+        return scan_source(*arguments)
+
+    monkeypatch.setattr(build, "scan_source", scan_and_publish)
+
+    with pytest.raises(OutputError, match=r"holds other photographs \(0 of 3 shared\)|a file that is no cache"):
+        build_cache(photos, path, dtype=dtype, **AUTO)
+    assert path.read_bytes() == published

@@ -1,4 +1,4 @@
-"""Cores that a process may use, and the memory of its workers (processes.py); other tests of workers are with builds."""
+"""Cores that a process may use, and the memory of its workers (`processes`); builds test the rest of workers."""
 
 import os
 import resource

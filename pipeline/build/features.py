@@ -34,7 +34,7 @@ from pipeline.format.sharded import Reader
 from pipeline.format.tables import failed_table
 from pipeline.system import files
 from pipeline.system.signals import held_signals
-from pipeline.text import show_bytes, show_path
+from pipeline.text import show_bytes, show_path, show_rate
 
 ROWS_AT_ONCE = 32
 
@@ -70,7 +70,7 @@ class FeaturesReport:
         lines.append(str(self.features))
         if self.up_to_date:
             return "\n".join([*lines, f"{where}, is up to date; nothing was computed ({self.seconds:.2f} s)"])
-        rate = f", {self.cached / self.seconds:.0f} images/s" if self.seconds else ""
+        rate = show_rate(self.cached, self.seconds)
         return "\n".join([*lines, f"{where}: computed in {self.seconds:.1f} s{rate}"])
 
 

@@ -12,7 +12,7 @@ from pipeline.build.worker import Result
 from pipeline.decode.decode import decoder_identity, read_kind
 from pipeline.decode.faults import Undecodable
 from pipeline.decode.formats import FORMATS
-from pipeline.format.tables import Failed, byte_table, failed_table, near_rows, note_table
+from pipeline.format.tables import Failed, byte_table, failed_table, near_rows, note_table, sort_failures
 from pipeline.recipe import Recipe
 from pipeline.source.manifest import Manifest
 from pipeline.source.reader import Damaged, Stat, read_image
@@ -137,10 +137,7 @@ class ImageTable:
             )
             for candidate in np.flatnonzero(self.state >= FAILED).tolist()
         ]
-        position = {class_id: label for label, class_id in enumerate(self.manifest.class_ids)}
-        return sorted(
-            self.manifest.failed + found, key=lambda f: (position.get(f.class_id, len(position)), os.fsencode(f.name))
-        )
+        return sort_failures(self.manifest.failed + found, self.manifest.class_ids)
 
     def decoder(self) -> dict[str, str]:
         """Return the identity of the decoder of every format that a row or a failure has."""

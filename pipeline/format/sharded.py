@@ -15,13 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import CacheMissing, CacheStale, StorageError
-from pipeline.format.classes import ClassId
 from pipeline.format.fingerprint import TABLES, earlier_fingerprint, fingerprint
 from pipeline.format.header import Shard
 from pipeline.format.mapping import map_together
 from pipeline.format.paths import base_path, cache_files, shard_path, shards_pattern
 from pipeline.format.reader import CacheReader, read_no_more_than_asked, row_hash
-from pipeline.format.tables import Failed, blank_images, failed_table, near_rows, note_table
+from pipeline.format.tables import Failed, blank_images, failed_table, near_rows, note_table, sort_failures
 from pipeline.text import shorten, show_path
 
 _BUILD = "Run the build again; it builds the missing shards"
@@ -152,9 +151,7 @@ class ShardedReader:
     @cached_property
     def failed(self) -> list[Failed]:
         """The files of all shards that gave no image."""
-        position: dict[ClassId, int] = {class_id: label for label, class_id in enumerate(self.class_ids)}
-        found = [failed for shard in self.shards for failed in shard.failed]
-        return sorted(found, key=lambda f: (position.get(f.class_id, len(position)), os.fsencode(f.name)))
+        return sort_failures((failed for shard in self.shards for failed in shard.failed), self.class_ids)
 
     @cached_property
     def notes(self) -> list[tuple[int, str]]:

@@ -1,6 +1,7 @@
 """Write and read the tables of a cache: names, failures and notes as columns of bytes."""
 
 import json
+import os
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -25,6 +26,15 @@ class Failed(NamedTuple):
     transient: bool
     source_sha256: str = ""
     format: str = ""
+
+
+def sort_failures(failed: Iterable[Failed], class_ids: Sequence[ClassId]) -> list[Failed]:
+    """Sort failures as rows are sorted: by class in the order of the labels, then by the bytes of the name.
+
+    Failures in folders that are no classes come last.
+    """
+    labels = {class_id: label for label, class_id in enumerate(class_ids)}
+    return sorted(failed, key=lambda f: (labels.get(f.class_id, len(labels)), os.fsencode(f.name)))
 
 
 _EARLIER_KEY = "passing"  # what `transient` was called in an earlier state of format 1

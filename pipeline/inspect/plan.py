@@ -20,7 +20,7 @@ from pipeline.decode.decode import decode
 from pipeline.decode.faults import Undecodable
 from pipeline.format.classes import class_table
 from pipeline.format.paths import shards_pattern
-from pipeline.format.tables import Failed
+from pipeline.format.tables import Failed, sort_failures
 from pipeline.recipe import Recipe
 from pipeline.shards.build import ShardsBuild
 from pipeline.shards.choice import ShardChoice
@@ -107,7 +107,7 @@ def plan_build(
         place = place.parent
     return Plan(
         manifest=manifest,
-        failures=sorted(failures, key=lambda failed: (str(failed.class_id), failed.name)),
+        failures=sort_failures(failures, manifest.class_ids),
         path=path,
         state="; ".join(text if len(states) == 1 else f"{number} {text}" for text, number in states),
         bytes_needed=room_needed(ImageTable(manifest), recipe, len(manifest.names)),

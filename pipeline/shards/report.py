@@ -1,12 +1,12 @@
 """Report a sharded build to a person."""
 
-import os
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from pipeline.build.report import BuildReport
+from pipeline.format.tables import sort_failures
 from pipeline.source.manifest import Manifest
 from pipeline.text import first_lines, printable, show_bytes, show_path, show_rate
 
@@ -76,8 +76,7 @@ def add_up(reports: Sequence[BuildReport], manifest: Manifest) -> ShardsReport:
         report.built += not part.up_to_date
         if part.why:
             report.whys[part.why] += 1
-    position = {class_id: label for label, class_id in enumerate(first.class_ids)}
-    report.failed.sort(key=lambda f: (position.get(f.class_id, len(position)), os.fsencode(f.name)))
+    report.failed = sort_failures(report.failed, first.class_ids)
     report.up_to_date = not report.built
     return report
 

@@ -11,7 +11,7 @@ from pipeline import build_cache, build_shards
 from pipeline.build.assess import Assessment, assess
 from pipeline.build.output import identity
 from pipeline.build.task import Task
-from pipeline.inspect.info import check_source
+from pipeline.inspect.info import check_source, describe_cache
 from pipeline.inspect.plan import plan_build
 from pipeline.recipe import Recipe
 from pipeline.shards.choice import ShardChoice
@@ -109,3 +109,21 @@ def test_a_rebuild_reuses_nothing(photos: Path, out: Path) -> None:
     found = assessed(photos, out, rebuild=True)
 
     assert (found.why, found.reusable, found.todo) == ("a rebuild was asked for", False, 8)
+
+
+@pytest.mark.parametrize("shards", [None, ShardChoice(2)])
+def test_everybody_names_failures_in_the_order_of_the_rows(
+    shards: ShardChoice | None, tmp_path: Path, out: Path
+) -> None:
+    photos = tmp_path / "photos"
+    for seed, class_id in enumerate(("2", "10")):
+        save_jpeg(photos / class_id / "good.jpg", 50, 50, seed)
+        for name in ("b.jpg", "B.jpg"):
+            (photos / class_id / name).write_bytes(b"no image")
+    expected = [(2, "B.jpg"), (2, "b.jpg"), (10, "B.jpg"), (10, "b.jpg")]
+
+    built = build_shards(photos, out, 2, size=16, workers=1) if shards else build_cache(photos, out, size=16, workers=1)
+    plan, info = plan_build(photos, out, Recipe(16), shards), describe_cache(out)
+
+    for failed in (built.failed, plan.failures, info.failed):
+        assert [(f.class_id, f.name) for f in failed] == expected

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from pipeline.build.image_table import DONE, FAILED, TODO, ImageTable
 from pipeline.build.journal import Entry, Journal, begun_build, is_of_this_decoder, read_journal
-from pipeline.build.space import bytes_needed, room_needed
+from pipeline.build.space import bytes_needed, room_at, room_needed
 from pipeline.decode.decode import earlier_decoder_identity
 from pipeline.errors import OutputError, SourceError
 from pipeline.format import hdf5
@@ -85,7 +85,7 @@ class PartialBuild:
         count = int((images.state != FAILED).sum())
         size = bytes_needed(images, self.recipe, count)
         try:
-            self._check_room(room_needed(images, self.recipe, count))
+            room_at(room_needed(images, self.recipe, count), [self.cache]).refuse_less(self.cache)
             if not resumed:
                 self._begin()
             files.reserve(self.fd, size)
@@ -183,14 +183,6 @@ class PartialBuild:
         """Create both files. That of the rows gets its name only at its full size."""
         Journal.start(self.journal_path, self.build)
         self.fd = files.create(self._aside)
-
-    def _check_room(self, size: int) -> None:
-        place = os.statvfs(self.cache.parent)
-        have = os.fstat(self.fd).st_blocks * 512 if self.fd >= 0 else 0
-        free = place.f_bavail * place.f_frsize + have
-        if size > free:
-            why = f"needs {show_bytes(size)}, {show_bytes(free)} free"
-            raise OutputError("the cache cannot be created", self.cache, why, _ELSEWHERE)
 
     def _check_map(self) -> None:
         """Refuse a file system whose files cannot be mapped: no reader could open the cache."""

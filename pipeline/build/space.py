@@ -1,17 +1,62 @@
-"""Compute the disk space that a build needs."""
+"""Compute the disk space that a build needs, and tell whether the disk has it."""
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
 
 from pipeline.build.image_table import ImageTable
+from pipeline.errors import OutputError
 from pipeline.format.duplicates import MOST_PAIRS
 from pipeline.format.header import IMAGES_OFFSET
 from pipeline.recipe import Recipe
+from pipeline.text import show_bytes
 
 _BYTES_A_TABLE_ROW = 8 + 8 + 32 + 8 + 5 + 8 + 64  # labels, row_hash, tables of the source, image_hash, perhaps a remark
-
-
 _BYTES_A_JOURNAL_LINE = 420  # without the name
-
-
 _BYTES_OF_OBJECTS = 64 * 1024
+
+
+class Room(NamedTuple):
+    """Bytes of the disk that a build needs, and bytes that are free for it."""
+
+    needed: int
+    free: int
+
+    def __str__(self) -> str:
+        return f"needs {show_bytes(self.needed)}, {show_bytes(self.free)} free"
+
+    @property
+    def is_enough(self) -> bool:
+        """True where the disk has what is needed."""
+        return self.needed <= self.free
+
+    def refuse_less(self, path: Path) -> None:
+        """Refuse a disk that is too small.
+
+        Args:
+            path: of the cache, for the error.
+
+        Raises:
+            OutputError: says both numbers.
+        """
+        if not self.is_enough:
+            advice = "Free some space, or give another --out"
+            raise OutputError("the cache cannot be created", path, str(self), advice)
+
+
+def room_at(needed: int, caches: Sequence[Path]) -> Room:
+    """Ask the disk of some caches, at least one, how much is free; what their unfinished builds have counts as free."""
+    folder = next(folder for folder in caches[0].absolute().parents if folder.exists())
+    return Room(needed, shutil.disk_usage(folder).free + sum(map(reserved, caches)))
+
+
+def reserved(cache: Path) -> int:
+    """Return the bytes of the disk that the unfinished build of a cache has; 0 without one."""
+    try:
+        return cache.with_name(cache.name + ".building").stat().st_blocks * 512
+    except (FileNotFoundError, NotADirectoryError):
+        return 0
 
 
 def bytes_needed(images: ImageTable, recipe: Recipe, rows: int) -> int:

@@ -5,7 +5,6 @@ them, and the next build completes what an interrupted one left.
 """
 
 import os
-import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor
@@ -25,11 +24,10 @@ from pipeline.build.output import (
     refuse_other_photographs,
     refuse_place,
 )
-from pipeline.build.space import room_needed
+from pipeline.build.space import Room, room_at, room_needed
 from pipeline.build.task import Progress, Task, choose_recipe
 from pipeline.decode.decode import decoder_identity
 from pipeline.decode.formats import JPEG
-from pipeline.errors import OutputError
 from pipeline.format.fingerprint import shards_id
 from pipeline.format.header import Shard
 from pipeline.format.inspection import inspect_images
@@ -45,9 +43,6 @@ from pipeline.source.partition import Partition
 from pipeline.source.scan import scan_source
 from pipeline.source.selection import Choice
 from pipeline.system import files
-from pipeline.text import show_bytes
-
-_NO = "the cache cannot be created"
 
 
 def build_shards(
@@ -188,21 +183,20 @@ class ShardsBuild:
             shared += assess(self.task(index)).staleness.held
         refuse_other_photographs(shards_pattern(self.path, self.count), shared, total)
 
+    def room(self, building: Sequence[int]) -> Room:
+        """Estimate the disk space that a build of these shards needs.
+
+        Those that are not there come to the files. Of the others, as many as are built at a time stand beside the old
+        ones before they replace them.
+        """
+        needed = {i: room_needed(ImageTable(self.partition.shard(i)), self.recipe, self.sizes[i]) for i in building}
+        added = sum(needed[i] for i in building if not self.file(i).exists())
+        beside = sorted(needed[i] for i in building if self.file(i).exists())[-AT_A_TIME:]
+        return room_at(added + sum(beside), [self.file(i) for i in building or self.chosen])
+
     def check_room(self) -> None:
         """Refuse a disk that is too small for the shards that are not there."""
-        missing = [i for i in self.chosen if not self.file(i).exists()]
-        if not missing:
-            return
-        images = ImageTable(self.manifest)  # its longest name and its classes: an upper limit for every shard
-        rows = sum(self.sizes[index] for index in missing)
-        fixed = room_needed(images, self.recipe, 0) * (len(missing) - 1)
-        needed = room_needed(images, self.recipe, rows) + min(fixed, rows * self.recipe.row_bytes)
-        begun = [files_of.with_name(files_of.name + ".building") for files_of in shard_paths(self.path, self.count)]
-        have = sum(file.stat().st_blocks * 512 for file in begun if file.exists())
-        free = shutil.disk_usage(self.path.parent).free + have
-        if needed > free:
-            why = f"needs {show_bytes(needed)}, {show_bytes(free)} free"
-            raise OutputError(_NO, self.path, why, "Free some space, or give another --out")
+        self.room([i for i in self.chosen if not self.file(i).exists()]).refuse_less(self.path)
 
     def here(self, progress: Progress | None) -> Iterator[BuiltShard]:
         """Build two shards at a time, which share the workers. By default each has one a core: either may be done."""

@@ -125,5 +125,5 @@ def test_everybody_names_failures_in_the_order_of_the_rows(
     built = build_shards(photos, out, 2, size=16, workers=1) if shards else build_cache(photos, out, size=16, workers=1)
     plan, info = plan_build(photos, out, Recipe(16), shards), describe_cache(out)
 
-    for failed in (built.failed, plan.failures, info.failed):
+    for failed in (built.failed, plan.failed, info.failed):
         assert [(f.class_id, f.name) for f in failed] == expected

@@ -7,6 +7,8 @@ import errno
 import json
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +36,32 @@ _CHECKSUM_BYTES = 16
 _HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 
 
+@contextmanager
+def reading_errors(path: Path) -> Iterator[None]:
+    """Turn an OSError of opening, mapping or reading a cache into the error that tells what to do.
+
+    Raises:
+        AccessDenied: no permission.
+        WorkerDied: a limit of the system.
+        StorageError: the disk failed, or its file system cannot map files.
+    """
+    what = "the cache cannot be read"
+    try:
+        yield
+    except PermissionError as error:
+        raise AccessDenied(what, path, "permission denied") from error
+    except OSError as error:
+        why = error.strerror or str(error)
+        if error.errno in (errno.EMFILE, errno.ENFILE):  # a map holds its file open once more
+            raise WorkerDied(what, path, why, "Raise the limit (ulimit -n)") from error
+        if error.errno == errno.ENOMEM:  # a map takes addresses, not memory: only a limit can refuse them
+            raise WorkerDied(what, path, why, "Raise the limits of memory (ulimit -v, ulimit -d)") from error
+        if error.errno == errno.ENODEV:
+            why, advice = "its file system cannot map files into memory", "Copy the cache to another one"
+            raise StorageError(what, path, why, advice) from error
+        raise StorageError(what, path, why) from error
+
+
 def open_cache(path: Path) -> int:
     """Open a cache for reading.
 
@@ -42,21 +70,14 @@ def open_cache(path: Path) -> int:
         CacheUnsafe: not a regular file.
         AccessDenied, StorageError, WorkerDied: as the system says.
     """
-    try:
-        fd = files.open_for_reading(path)
-    except (FileNotFoundError, NotADirectoryError):
-        if os.access(path.with_name(path.name + ".building"), os.F_OK):
-            raise CacheMissing(
-                "no cache yet", path, "an unfinished build exists", "Run build-cache again to resume it"
-            ) from None
-        raise CacheMissing("no cache", path, "there is no such file", "Build it: build-cache SOURCE") from None
-    except PermissionError as error:
-        raise AccessDenied("the cache cannot be read", path, "permission denied") from error
-    except OSError as error:
-        if error.errno in (errno.EMFILE, errno.ENFILE):
-            advice = "Raise the limit (ulimit -n)"
-            raise WorkerDied("the cache cannot be read", path, error.strerror or str(error), advice) from error
-        raise StorageError("the cache cannot be read", path, error.strerror or str(error)) from error
+    with reading_errors(path):
+        try:
+            fd = files.open_for_reading(path)
+        except (FileNotFoundError, NotADirectoryError):
+            if os.access(path.with_name(path.name + ".building"), os.F_OK):
+                why, advice = "an unfinished build exists", "Run build-cache again to resume it"
+                raise CacheMissing("no cache yet", path, why, advice) from None
+            raise CacheMissing("no cache", path, "there is no such file", "Build it: build-cache SOURCE") from None
     if not stat.S_ISREG(os.fstat(fd).st_mode):
         os.close(fd)
         raise CacheUnsafe("not a cache", path, "not a regular file", "Give the .h5 file that build-cache made")
@@ -72,11 +93,9 @@ def read_header(fd: int, path: Path) -> Header:
         CacheDamaged: truncated, or bytes that are not those that were written.
         StorageError: the disk failed.
     """
-    try:
+    with reading_errors(path):
         size = os.fstat(fd).st_size
         start = files.read_at(fd, USER_BLOCK, 0)
-    except OSError as error:
-        raise StorageError("the cache cannot be read", path, error.strerror or str(error)) from error
     text = _checked_text(start, size, path)
     try:
         header = _parse(json.loads(text))

@@ -1,7 +1,6 @@
 """Open a cache file: check header and tables, map everything. Needs neither torch nor the HDF5 library."""
 
 import ctypes
-import errno
 import json
 import mmap
 import os
@@ -15,8 +14,8 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from pipeline.errors import CacheDamaged, CacheStale, CacheUnsafe, StorageError, WorkerDied
-from pipeline.format.checks import open_cache, read_header
+from pipeline.errors import CacheDamaged, CacheStale, CacheUnsafe
+from pipeline.format.checks import open_cache, read_header, reading_errors
 from pipeline.format.classes import ClassId, class_ids_of, class_order
 from pipeline.format.fingerprint import TABLES, earlier_fingerprint
 from pipeline.format.header import LATER_TABLES, OPEN_FLAG, SUPERBLOCK_VERSION, Extent, Header
@@ -43,7 +42,7 @@ class CacheReader:
 
     Raises:
         CacheMissing, CacheUnsafe, CacheDamaged, CacheError, AccessDenied, StorageError, WorkerDied: see
-            `pipeline.format.header`.
+            `pipeline.format.checks`.
     """
 
     def __init__(self, path: Path, writable: bool = False) -> None:
@@ -56,23 +55,13 @@ class CacheReader:
             self.num_images, self.row_shape = header.num_images, header.row_shape
             flags = mmap.MAP_PRIVATE | (_MAP_NORESERVE if os.uname().sysname == "Linux" else 0)
             access = mmap.PROT_READ | (mmap.PROT_WRITE if writable else 0)
-            self.map = mmap.mmap(self.fd, header.file_size, flags, access)
-            self._times = self._write_times()
-            self._check_digest()
+            with reading_errors(path):
+                self.map = mmap.mmap(self.fd, header.file_size, flags, access)
+                self._times = self._write_times()
+                self._check_digest()
             self._check_tables()
-        except BaseException as error:
+        except BaseException:
             self.close()
-            if isinstance(error, OSError):
-                what, why = "the cache cannot be read", error.strerror or str(error)
-                if error.errno in (errno.EMFILE, errno.ENFILE):  # a map holds its file open once more
-                    raise WorkerDied(what, path, why, "Raise the limit (ulimit -n)") from error
-                if error.errno == errno.ENOMEM:  # a map takes addresses, not memory: only a limit can refuse them
-                    advice = "Raise the limits of memory (ulimit -v, ulimit -d)"
-                    raise WorkerDied(what, path, why, advice) from error
-                if error.errno == errno.ENODEV:
-                    why, advice = "its file system cannot map files into memory", "Copy the cache to another one"
-                    raise StorageError(what, path, why, advice) from error
-                raise StorageError(what, path, why) from error
             raise
 
     def close(self) -> None:
@@ -155,13 +144,16 @@ class CacheReader:
         Raises:
             CacheStale: another cache is there now.
             CacheDamaged: no whole one is.
+            StorageError: the disk failed.
         """
-        if self.fd < 0 or (times := self._write_times()) == self._times:
-            return False
-        if read_header(self.fd, self.path).encode() != self.header.encode():
-            why = "another one was written over it while it was read"
-            raise CacheStale("the cache has changed", self.path, why, "Start again; mv replaces a file that is in use")
-        self._check_digest()
+        with reading_errors(self.path):
+            if self.fd < 0 or (times := self._write_times()) == self._times:
+                return False
+            if read_header(self.fd, self.path).encode() != self.header.encode():
+                why = "another one was written over it while it was read"
+                advice = "Start again; mv replaces a file that is in use"
+                raise CacheStale("the cache has changed", self.path, why, advice)
+            self._check_digest()
         self._times = times
         return True
 

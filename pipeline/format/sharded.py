@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.errors import CacheMissing, CacheStale, StorageError
+from pipeline.errors import CacheMissing, CacheStale
+from pipeline.format.checks import reading_errors
 from pipeline.format.fingerprint import TABLES, earlier_fingerprint, fingerprint
 from pipeline.format.header import Shard
 from pipeline.format.mapping import map_together
@@ -38,7 +39,7 @@ class ShardedReader:
 
     Raises:
         CacheStale: shards of different caches, a shard twice, or the same image in two.
-        StorageError: the system refuses so many maps.
+        StorageError, WorkerDied: the system refuses so many maps.
     """
 
     def __init__(self, shards: Sequence[CacheReader]) -> None:
@@ -50,10 +51,8 @@ class ShardedReader:
         self.features, self.row_shape = first.features, first.row_shape
         self.class_folders, self.class_ids = first.class_folders, first.class_ids
         self.class_names = first.class_names
-        try:
+        with reading_errors(self.path):
             self.images, starts, self.map = map_together([(shard.fd, shard.header) for shard in self.shards])
-        except OSError as error:
-            raise StorageError("the cache cannot be read", self.path, error.strerror or str(error)) from error
         counts = [shard.num_images for shard in self.shards]
         self._ends = np.cumsum(counts)
         self._labels = np.concatenate([shard.table("labels") for shard in self.shards])

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import xxhash
 
 from pipeline.build import stat_cache
-from pipeline.errors import StorageError
 from pipeline.format import hdf5
+from pipeline.format.checks import reading_errors
 from pipeline.format.reader import CacheReader
 from pipeline.format.sharded import Paths, open_reader
 from pipeline.system import files
@@ -74,10 +74,8 @@ def _verify_file(
     damaged = False
     try:
         for row in range(images.count):
-            try:
+            with reading_errors(reader.path):
                 data = files.read_at(reader.fd, images.row_bytes, images.offset + row * images.row_bytes)
-            except OSError as error:
-                raise StorageError("the cache cannot be read", reader.path, error.strerror or str(error)) from error
             if xxhash.xxh3_64_intdigest(data) != hashes[row]:
                 damaged = True
                 yield Damage(row, f"{reader.describe(row)} is not as it was written")

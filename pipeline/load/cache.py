@@ -178,6 +178,7 @@ class TensorCache(ShownAsText, Mapping[str, Mapping[ClassId, Tensor]]):
 
         Raises:
             CacheStale, CacheDamaged: the path now holds another cache, or a damaged one.
+            StorageError: the disk failed.
         """
         if self.reader.was_written_to():
             self._unchecked[:] = self.verify != "off"

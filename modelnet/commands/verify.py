@@ -21,5 +21,5 @@ def command(cache: tuple[Path, ...]) -> None:
         damage = list(verify_cache(one_or_all(cache), progress))
     tell("\n".join(map(str, damage)) or "every row and table is as it was built")
     if damage:
-        tell("Run build-cache again: it rebuilds just the damaged rows.", err=True)
+        tell("\n".join(dict.fromkeys(f"{fault.advice}." for fault in damage)), err=True)
         raise SystemExit(CacheDamaged.exit_code)

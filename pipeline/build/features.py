@@ -104,7 +104,7 @@ def write_features(
     """
     start = time.monotonic()
     refuse_place(path)
-    with made_folder(path.parent), storage_errors(path), build_lock(path, wait):
+    with made_folder(path.parent), storage_errors(path, "features"), build_lock(path, wait):
         old, why = open_old_cache(path, rebuild)
         if old is not None:
             why = _why_stale(old, images, features, rebuild)

@@ -18,7 +18,7 @@ from pipeline.errors import (
     StorageError,
     WorkerDied,
 )
-from pipeline.format.header import MAGIC
+from pipeline.format.header import COMMANDS, MAGIC
 from pipeline.format.paths import shards_at
 from pipeline.format.reader import CacheReader
 
@@ -87,24 +87,38 @@ def _no_place(path: Path, error: OSError) -> AccessDenied | OutputError:
     return kind("the cache cannot be created", path, error.strerror or str(error), "Give another --out")
 
 
+_LIMITS = {
+    errno.EMFILE: "ulimit -n",
+    errno.ENFILE: "fs.file-max of the system",
+    errno.EAGAIN: "ulimit -u",
+    errno.ENOMEM: "ulimit -v, ulimit -d",
+}
+
+
 @contextmanager
-def storage_errors(path: Path) -> Iterator[None]:
-    """Turn an OSError of a file operation into the error that the build ends with."""
+def storage_errors(path: Path, content: str = "images") -> Iterator[None]:
+    """Turn an OSError of a file operation into the error that the build ends with.
+
+    Args:
+        path: the cache.
+        content: "images" or "features", which another command builds.
+    """
+    images, again = content == "images", f"run {COMMANDS[content]} again"
     try:
         yield
     except OSError as error:
         why = error.strerror or str(error)
-        if error.errno in (errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM):
+        if error.errno in _LIMITS:
             if error.errno == errno.EMFILE:
                 why += f" (the limit is {resource.getrlimit(resource.RLIMIT_NOFILE)[0]})"
-            raise WorkerDied(
-                "the build stopped", path, why, "Raise the limit (ulimit -n), or use fewer --workers, and run it again"
-            ) from error
+            fewer = ", or use fewer --workers, and" if images else " and"
+            advice = f"Raise the limit ({_LIMITS[error.errno]}){fewer} {again}"
+            raise WorkerDied("the build stopped", path, why, advice) from error
         if error.errno in (errno.EACCES, errno.EPERM):
             raise AccessDenied("the cache cannot be written", path, why, "Give another --out") from error
         if error.errno in (errno.EROFS, errno.ENAMETOOLONG):
             raise OutputError("the cache cannot be written", path, why, "Give another --out") from error
-        advice = "Mend that and run build-cache again; it continues where it stopped"
+        advice = f"Fix it, then {again}; it {'continues where it stopped' if images else 'begins anew'}"
         raise StorageError("the build stopped", path, why, advice) from error
 
 

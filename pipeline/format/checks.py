@@ -75,8 +75,9 @@ def open_cache(path: Path) -> int:
             fd = files.open_for_reading(path)
         except (FileNotFoundError, NotADirectoryError):
             if os.access(path.with_name(path.name + ".building"), os.F_OK):
-                why, advice = "an unfinished build exists", "Run build-cache again to resume it"
-                raise CacheMissing("no cache yet", path, why, advice) from None
+                goes_on = os.access(path.with_name(path.name + ".journal"), os.F_OK)  # one of features begins anew
+                advice = "Run build-cache again to resume it" if goes_on else "Run its build again"
+                raise CacheMissing("no cache yet", path, "an unfinished build exists", advice) from None
             raise CacheMissing("no cache", path, "there is no such file", "Build it: build-cache SOURCE") from None
     if not stat.S_ISREG(os.fstat(fd).st_mode):
         os.close(fd)
@@ -107,12 +108,13 @@ def read_header(fd: int, path: Path) -> Header:
     if reencoded != start[: len(reencoded)]:
         raise CacheUnsafe("not a cache that can be read", path, "its header has another form than ours", _REBUILD)
     if header.file_size != size:
-        raise CacheDamaged("the cache is damaged", path, f"{size} bytes, {header.file_size} expected", _REBUILD)
+        why = f"{size} bytes, {header.file_size} expected"
+        raise CacheDamaged("the cache is damaged", path, why, f"Run {header.command} again")
     _check_extents(header, path)
     return header
 
 
-_REBUILD = "Run build-cache again"
+_REBUILD = "Build it again"  # the header, which says by which command, cannot be believed
 
 
 def _checked_text(start: bytes, size: int, path: Path) -> bytes:
@@ -207,12 +209,12 @@ def _is_bytes(dtype: str) -> bool:
 
 def _check_extents(header: Header, path: Path) -> None:
     """Refuse extents that leave the file or overlap, and images that do not begin at their byte."""
+    advice = f"Run {header.command} again"
     if header.extents["images"].offset != IMAGES_OFFSET:
-        raise CacheUnsafe("not a cache that can be read", path, "its images begin at a wrong byte", _REBUILD)
+        raise CacheUnsafe("not a cache that can be read", path, "its images begin at a wrong byte", advice)
     end = USER_BLOCK
     for extent in sorted(header.extents.values(), key=lambda extent: extent.offset):
         if extent.offset < end or extent.end > header.file_size:
-            raise CacheUnsafe(
-                "not a cache that can be read", path, f"its dataset {extent.name} reaches outside its range", _REBUILD
-            )
+            why = f"its dataset {extent.name} reaches outside its range"
+            raise CacheUnsafe("not a cache that can be read", path, why, advice)
         end = extent.end

@@ -46,6 +46,7 @@ TABLES: tuple[tuple[str, str | None, tuple[int, ...], str], ...] = (
 TABLE_NAMES = tuple(name for name, *_ in TABLES)
 LATER_TABLES = ("source_size", "source_format")  # earlier versions did not know size and format of the image files
 MOST_SHARDS = 99_999  # five digits in a file's name
+COMMANDS = {"images": "build-cache", "features": "build-features"}  # that build a cache, by its content
 
 
 def check_digits(digits: str, length: int) -> None:
@@ -165,6 +166,11 @@ class Header:
         """N, the number of rows."""
         return self.extents["images"].count
 
+    @property
+    def command(self) -> str:
+        """The command that builds such a cache."""
+        return COMMANDS[self.content]
+
     def encode(self) -> bytes:
         """Return the start of the file: prefix, JSON, checksum."""
         values = {
@@ -190,6 +196,12 @@ class Header:
     def encoded_size(self) -> int:
         """Bytes of `encode()`; the digest begins behind them."""
         return len(self.encode())
+
+
+def advice_for_rows(content: str) -> str:
+    """Return what to do about damaged rows of "images" or "features"."""
+    mends = {"images": "it rebuilds just the damaged rows", "features": "it computes all rows anew"}
+    return f"Run {COMMANDS[content]} again; {mends[content]}"
 
 
 def describe_shard(shard: Shard | None) -> str:

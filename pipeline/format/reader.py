@@ -203,7 +203,8 @@ class CacheReader:
 
     def _check_digest(self) -> None:
         if outside_digest(self.fd, self.header) != self.header.digest:
-            raise CacheDamaged("the cache is damaged", self.path, "its tables do not match their digest", _REBUILD)
+            why, advice = "its tables do not match their digest", f"Run {self.header.command} again"
+            raise CacheDamaged("the cache is damaged", self.path, why, advice)
 
     def _check_tables(self) -> None:
         """Refuse tables that contradict each other: a digest shows accidents, not intentions."""
@@ -227,10 +228,8 @@ class CacheReader:
             if len(alike) and not 0 <= int(alike.min()) <= int(alike.max()) < self.num_images:
                 raise ValueError("the table of images that look alike names others")
         except (ValueError, TypeError, KeyError, RecursionError) as error:
-            raise CacheUnsafe("not a cache that can be read", self.path, f"{error}", _REBUILD) from error
-
-
-_REBUILD = "Run build-cache again"
+            advice = f"Run {self.header.command} again"
+            raise CacheUnsafe("not a cache that can be read", self.path, f"{error}", advice) from error
 
 
 def _is_failure(failed: Failed) -> bool:

@@ -13,6 +13,7 @@ import xxhash
 from pipeline.build import stat_cache
 from pipeline.format import hdf5
 from pipeline.format.checks import reading_errors
+from pipeline.format.header import advice_for_rows
 from pipeline.format.reader import CacheReader
 from pipeline.format.sharded import Paths, open_reader
 from pipeline.system import files
@@ -33,10 +34,11 @@ print(json.dumps(describe(sys.argv[1])))
 
 
 class Damage(NamedTuple):
-    """A fault of a cache; `row` is a row of its file, or -1."""
+    """A fault of a cache: `row` is a row of its file, or -1; `advice` is what to do."""
 
     row: int
     what: str
+    advice: str
 
     def __str__(self) -> str:
         return self.what
@@ -46,7 +48,7 @@ def verify_cache(path: Paths, progress: Callable[[int, int], None] | None = None
     """Read a whole cache, or all its shards, and yield its faults, row by row.
 
     Rows are read with `pread`, so a failing disk is an ordinary error here. After a fault, the next `build_cache`
-    checks every row, and rebuilds the damaged ones.
+    checks every row and rebuilds the damaged ones; `build-features` computes all rows anew.
 
     Args:
         path: the cache, as `open_reader` takes it.
@@ -63,7 +65,7 @@ def verify_cache(path: Paths, progress: Callable[[int, int], None] | None = None
     before = 0
     for shard in reader.shards:
         for damage in _verify_file(shard, progress, before, reader.num_images):
-            yield Damage(damage.row, f"{show_path(shard.path)}: {damage.what}")
+            yield damage._replace(what=f"{show_path(shard.path)}: {damage.what}")
         before += shard.num_images
 
 
@@ -78,12 +80,13 @@ def _verify_file(
                 data = files.read_at(reader.fd, images.row_bytes, images.offset + row * images.row_bytes)
             if xxhash.xxh3_64_intdigest(data) != hashes[row]:
                 damaged = True
-                yield Damage(row, f"{reader.describe(row)} is not as it was written")
+                what = f"{reader.describe(row)} is not as it was written"
+                yield Damage(row, what, advice_for_rows(reader.header.content))
             if progress:
                 progress(before + row + 1, total)
         for difference in _hdf5_view_differs(reader):
             damaged = True
-            yield Damage(-1, difference)
+            yield Damage(-1, difference, f"Run {reader.header.command} --rebuild")
     finally:  # also if the caller stops early
         if damaged:
             with suppress(OSError):  # a read-only disk cannot be rebuilt either

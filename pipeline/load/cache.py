@@ -16,6 +16,7 @@ from torch import Tensor
 from pipeline.errors import CacheDamaged, CacheStale, PipelineError
 from pipeline.format.classes import ClassId
 from pipeline.format.features import Features
+from pipeline.format.header import advice_for_rows
 from pipeline.format.reader import CacheReader, row_hash
 from pipeline.format.sharded import Paths, Reader, ShardedReader, open_reader
 from pipeline.format.tables import Failed
@@ -231,7 +232,8 @@ class TensorCache(ShownAsText, Mapping[str, Mapping[ClassId, Tensor]]):
         if not good.all():
             wrong = int(wanted[good.argmin()])
             why = f"{self.reader.describe(wrong)} is not as it was written"
-            raise CacheDamaged("the cache is damaged", self.reader.path_of(wrong), why, _REBUILD)
+            advice = advice_for_rows("images" if self.features is None else "features")
+            raise CacheDamaged("the cache is damaged", self.reader.path_of(wrong), why, advice)
         self._unchecked[wanted] = self.verify == "always"
 
     def rows_of(self, name: str) -> list[int]:
@@ -303,9 +305,6 @@ def _open_again(path: Path, fingerprint: str, handle: tuple[int, int]) -> CacheR
                 reader.path = path
                 return reader
     raise CacheStale("the cache has changed", path, "it was replaced since it was opened", "Start again")
-
-
-_REBUILD = "build-cache rebuilds just the damaged rows; verify lists them"
 
 
 class _Names(Sequence[str]):

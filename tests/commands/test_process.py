@@ -25,6 +25,7 @@ def make_failures(folder: Path, cache_path: Path) -> None:
     (folder / "cut.h5").write_bytes(cache_path.read_bytes()[:-1])
     (folder / "link.h5").symlink_to("text.h5")
     (folder / "val.h5.building").touch()
+    (folder / "val.h5.journal").touch()
     save_jpeg(folder / "others" / "1" / "a.jpg", 40, 40, 99)
     for split in ("train", "val"):
         save_jpeg(folder / "tvt" / split / "1" / "a.jpg", 40, 40, 99)

@@ -15,4 +15,4 @@ def test_verify_says_that_all_is_well_or_names_what_is_not(cache_path: Path, tmp
     assert (good.code, good.stdout, good.stderr) == (0, "every row and table is as it was built\n", "")
     assert bad.code == 65
     assert bad.stdout == "row 3 (class 1, n03874293_775.JPEG) is not as it was written\n"
-    assert bad.stderr == "Run build-cache again: it rebuilds just the damaged rows.\n"
+    assert bad.stderr == "Run build-cache again; it rebuilds just the damaged rows.\n"

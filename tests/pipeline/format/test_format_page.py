@@ -370,6 +370,9 @@ def test_a_missing_file_is_told_from_an_unfinished_build(tmp_path: Path) -> None
     assert missing.value.exit_code == 66
 
     (tmp_path / "c.h5.building").touch()
+    with pytest.raises(CacheMissing, match=r"an unfinished build exists\. Run its build again"):
+        CacheReader(tmp_path / "c.h5")
+    (tmp_path / "c.h5.journal").touch()
     with pytest.raises(CacheMissing, match=r"an unfinished build exists\. Run build-cache again to resume it"):
         CacheReader(tmp_path / "c.h5")
 

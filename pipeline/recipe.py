@@ -136,12 +136,16 @@ class Recipe:
             if self.pad_color is not None:
                 raise ValueError(f"pad_color belongs to fit pad, not to {self.fit}")
         elif self.pad_color is None:
-            color = tuple(min(255, max(0, round(255 * value))) for value in self.mean)
-            object.__setattr__(self, "pad_color", color)
+            object.__setattr__(self, "pad_color", self._mean_color)
         elif self.pad_color != "edge":
             object.__setattr__(self, "pad_color", _checked_color("pad_color", self.pad_color))
         if self.background is not None:
             object.__setattr__(self, "background", _checked_color("background", self.background))
+
+    @property
+    def _mean_color(self) -> Color:
+        red, green, blue = (min(255, max(0, round(255 * value))) for value in self.mean)
+        return red, green, blue
 
     @property
     def row_shape(self) -> tuple[int, int, int]:
@@ -193,14 +197,17 @@ class Recipe:
         values: dict[str, Any] = {}
         if fit != self.fit or "size" in options:
             values["resize_to"] = None
-        if fit != self.fit:
+        if fit != self.fit or ("mean" in options and self.pad_color == self._mean_color):
             values["pad_color"] = None
         return replace(self, **values | options)
 
     @property
     def unusual(self) -> list[str]:
         """Name the values that are not the defaults, one phrase a value: "size 64"."""
-        values = ((f.name, getattr(self, f.name), getattr(type(self), f.name)) for f in fields(self))
+        usual = Recipe(size=self.size, fit=self.fit, mean=self.mean, std=self.std)
+        defaults = {field.name: getattr(Recipe, field.name) for field in fields(self)}
+        defaults |= {"resize_to": usual.resize_to, "pad_color": usual.pad_color}
+        values = ((name, getattr(self, name), default) for name, default in defaults.items())
         return [f"{name} {_plain(value, name)}" for name, value, default in values if value != default]
 
     def differences(self, other: "Recipe") -> list[str]:

@@ -122,6 +122,24 @@ def test_defaults_that_depend_on_other_values_are_settled() -> None:
     assert Recipe(size=7).size == (7, 7)
 
 
+def test_values_that_depend_on_a_changed_one_get_their_defaults_again() -> None:
+    mean = IMAGENET["mean"]
+    grey, black = Recipe(fit="pad"), Recipe(fit="pad", pad_color=(0, 0, 0))
+    edge = Recipe(fit="pad", pad_color="edge")
+
+    assert grey.changed(mean=mean).pad_color == (124, 116, 104) and grey.changed(std=(1, 1, 1)).pad_color == (128,) * 3
+    assert black.changed(mean=mean).pad_color == (0, 0, 0) and edge.changed(mean=mean).pad_color == "edge"
+    assert grey.changed(mean=mean, pad_color=(1, 2, 3)).pad_color == (1, 2, 3)
+    assert grey.changed(fit="squash", mean=mean) == Recipe(mean=mean)
+    assert Recipe(fit="crop").changed(size=112).resize_to == 128
+
+
+def test_values_that_follow_from_others_are_not_unusual() -> None:
+    assert Recipe(fit="pad").unusual == ["fit pad"] and Recipe(size=112, fit="crop").unusual == ["size 112", "fit crop"]
+    assert Recipe(fit="pad", pad_color=(0, 0, 0)).unusual == ["fit pad", "pad_color 0 0 0"]
+    assert Recipe(fit="crop", resize_to=224).unusual == ["fit crop", "resize_to 224"]
+
+
 @pytest.mark.parametrize(
     "change",
     [{"size": None}, {"extra": 1}, {"mean": 5}, {"mean": "abc"}, {"std": [1, 2]}, {"dtype": ["uint8"]}, {"size": "64"}],

@@ -81,3 +81,15 @@ def test_the_command_line_says_what_stays(photos: Path, cache: Path, run_cli: Ru
     turned = run_cli("build-cache", photos, "--out", cache, "--no-exif-rotate", "--no-scaled-decode").stdout
     assert "was out of date: exif_rotate True → False; scaled_decode True → False" in turned
     assert "[default: the cache's, else 224]" in " ".join(run_cli("build-cache", "--help").stdout.split())
+
+
+def test_pads_follow_the_mean_as_in_a_fresh_cache(photos: Path, out: Path) -> None:
+    build_cache(photos, out, size=32, fit="pad", workers=1)
+
+    report = build_cache(photos, out, mean=(0.485, 0.456, 0.406), workers=1)
+
+    assert report.decoded == 8 and "pad_color 128 128 128 → 124 116 104" in report.why
+    assert report.inherited == "as the cache that is there: size 32, fit pad (--rebuild starts from the defaults)"
+    fresh = out.with_name("fresh.h5")
+    build_cache(photos, fresh, size=32, fit="pad", mean=(0.485, 0.456, 0.406), workers=1)
+    assert fresh.read_bytes() == out.read_bytes()

@@ -123,7 +123,7 @@ def storage_errors(path: Path, content: str = "images") -> Iterator[None]:
 
 
 def open_old_cache(path: Path, rebuild: bool) -> tuple[CacheReader | None, str]:
-    """Open the cache at `path`. Without a usable one, return None and the reason if it is damaged.
+    """Open the cache at `path`. Without a usable one, return None, and why the file that is there cannot be used.
 
     Raises:
         OutputError: a file that is no cache of ours, which is never replaced, or one of a newer version.
@@ -139,7 +139,7 @@ def open_old_cache(path: Path, rebuild: bool) -> tuple[CacheReader | None, str]:
         if not ours or (newer and not rebuild):
             why = f"there is a file that is no cache of this version ({error.reason})"
             raise OutputError("the cache cannot be created", path, why, "Give another --out") from error
-        return None, f"the cache was damaged: {error.reason}"
+        return None, f"the cache was {'made by a newer version' if newer else 'damaged'}: {error.reason}"
 
 
 def refuse_other_content(old: CacheReader, content: str) -> None:

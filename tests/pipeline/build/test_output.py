@@ -65,6 +65,19 @@ def test_a_file_that_is_no_cache_is_never_replaced(photos: Path, out: Path, no_d
     assert out.read_text() == "somebody's"
 
 
+def test_a_cache_of_a_newer_version_is_replaced_by_a_rebuild_alone(photos: Path, out: Path) -> None:
+    build_cache(photos, out, size=SIZE, workers=1)
+    data = bytearray(out.read_bytes())
+    data[8] = 2
+    out.write_bytes(data)
+
+    with pytest.raises(OutputError, match=r"no cache of this version \(it has format 2; this version reads format 1\)"):
+        build_cache(photos, out, size=SIZE, workers=1)
+
+    report = build_cache(photos, out, size=SIZE, workers=1, rebuild=True)
+    assert report.why == "the cache was made by a newer version: it has format 2; this version reads format 1"
+
+
 def test_the_cache_of_other_photographs_is_not_replaced(photos: Path, out: Path, tmp_path: Path) -> None:
     for seed in range(3):
         save_jpeg(tmp_path / "others" / "1" / f"{seed}.jpg", 50, 50, 100 + seed)

@@ -169,7 +169,7 @@ class Building:
             fd = files.create(path)
             files.reserve(fd, IMAGES_OFFSET + len(self.paths) * recipe.row_bytes)
             items = [Item(row, name) for row, name in enumerate(self.paths)]
-            in_processes(lambda some: fill_rows(Job(path, IMAGES_OFFSET, recipe), some), items)
+            in_processes(lambda some: fill_rows(Job(path, recipe), some), items)
             files.sync(fd)
             os.close(fd)
 

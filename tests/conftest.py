@@ -6,7 +6,6 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported: its threads spin, and everything here is small
@@ -30,7 +29,7 @@ def kernels(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("kernels")
     flags = ["-O3", "-ffp-contract=off", "-fno-trapping-math", "-fPIC", "-shared", "-Wall", "-Wextra", "-Werror"]
     for source in (REPOSITORY / "pipeline/system").glob("_*.c"):
-        target = folder / f"{source.stem}{EXTENSION_SUFFIXES[0]}"
+        target = folder / f"{source.stem}.so"
         subprocess.run([compiler, *flags, "-o", target, source], check=True)
     return folder
 

@@ -33,7 +33,7 @@ from pipeline.build.worker import DonorCache, Item, Job
 from pipeline.decode.decode import decoder_identity
 from pipeline.decode.formats import JPEG
 from pipeline.errors import SourceError
-from pipeline.format.header import IMAGES_OFFSET, PIXELS, SIDE_FILES, Header
+from pipeline.format.header import PIXELS, SIDE_FILES, Header
 from pipeline.format.inspection import inspect_images
 from pipeline.format.reader import CacheReader
 from pipeline.format.tables import Failed
@@ -189,7 +189,7 @@ class _Build:
             self._take_over_failures()
         try:
             kept = self.partial.open(self.images)
-            self._fill(Job(self.partial.building, IMAGES_OFFSET, task.recipe, donor), executor, progress)
+            self._fill(Job(self.partial.building, task.recipe, donor), executor, progress)
             if task.shard is None and not (self.images.state == DONE).any():
                 self.partial.discard()
                 raise nothing_decoded(self.manifest.root, self.images.failed())

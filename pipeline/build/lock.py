@@ -16,7 +16,7 @@ from pipeline.system import files
 
 
 @contextmanager
-def build_lock(cache: Path, wait: bool = False) -> Iterator[int]:
+def build_lock(cache: Path, wait: bool = False) -> Iterator[None]:
     """Hold `<cache>.lock`. Worker processes that are forked meanwhile hold it too; they die with their parent.
 
     The file names its holder and is emptied at the end. It stays beside a cache. If the build made no cache, the file
@@ -25,9 +25,6 @@ def build_lock(cache: Path, wait: bool = False) -> Iterator[int]:
     Args:
         cache: the cache to be built.
         wait: wait for another builder instead of raising.
-
-    Yields:
-        The lock's file descriptor.
 
     Raises:
         CacheBusy: another process builds this cache.
@@ -49,7 +46,7 @@ def build_lock(cache: Path, wait: bool = False) -> Iterator[int]:
             with suppress(OSError):  # on a full disk: the holder's name is only for messages
                 os.ftruncate(fd, 0)
                 files.write_all(fd, _ourselves(), 0)
-            yield fd
+            yield
         finally:
             with suppress(OSError):
                 os.ftruncate(fd, 0)

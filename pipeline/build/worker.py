@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from pipeline.decode.decode import decode, read_kind
 from pipeline.decode.faults import Undecodable
+from pipeline.format.header import IMAGES_OFFSET
 from pipeline.format.reader import CacheReader, row_hash
 from pipeline.recipe import Recipe, pixels_to_row, row_to_pixels
 from pipeline.source.reader import Damaged, Location, Stat, read_image
@@ -76,13 +77,11 @@ class Job:
 
     Attributes:
         output: the file that rows are written into.
-        offset: byte of row 0 in it.
         recipe: how an image becomes a row.
         donor: the old cache whose rows are copied; or None.
     """
 
     output: Path
-    offset: int
     recipe: Recipe
     donor: DonorCache | None = None
 
@@ -139,7 +138,7 @@ def _fill_row(job: Job, fd: int, donor: "Donor | None", item: Item) -> Result:
         known = Kept(pixels_to_row(decoded.pixels_HWC, job.recipe), *decoded[1:])
         if job.recipe.fit != "pad":
             known = known._replace(box=())
-    place = job.offset + item.row * job.recipe.row_bytes
+    place = IMAGES_OFFSET + item.row * job.recipe.row_bytes
     files.write_all(fd, known.row.reshape(-1).view(np.uint8).data, place)
     files.begin_writing(fd, job.recipe.row_bytes, place)
     row, notes, looks, form, size, box = known

@@ -1,7 +1,6 @@
 """Load the C code, if it was compiled: without a compiler or an installation there is none."""
 
 import ctypes
-from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
 
@@ -10,8 +9,5 @@ def compiled(name: str, folder: Path = Path(__file__).parent) -> ctypes.CDLL | N
 
     Its functions hold no interpreter lock and know nothing of Python: whoever calls them vouches for every address.
     """
-    for suffix in (".so", *EXTENSION_SUFFIXES):  # as setup.py names it; as earlier versions did
-        library = folder / f"{name}{suffix}"
-        if library.is_file():
-            return ctypes.CDLL(str(library))
-    return None
+    library = folder / f"{name}.so"  # as setup.py names it
+    return ctypes.CDLL(str(library)) if library.is_file() else None

@@ -14,7 +14,11 @@ PipelineError
 │   ├── CacheStale           65  rebuilt meanwhile, or of another recipe or other classes
 │   ├── CacheMissing         66  no cache there (perhaps an unfinished build)
 │   └── CacheBusy            75  another build holds it
+├── OptionsError              2  options that do not go together, or not with the data
+├── DeviceError              71  the accelerator is not there, or its memory is too small
+│   └── OutOfMemory          71  a step of this network needs more memory
 ├── RunError                 66  a run folder or image that a command needs is not there
+│   ├── RunBusy              75  another process trains in this run folder
 │   └── RunDamaged           65  a file of a run is not what a run writes
 ├── CheckpointError          65
 │   ├── CheckpointDamaged    65

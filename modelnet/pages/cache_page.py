@@ -93,7 +93,8 @@ def show_cache(path: Paths) -> bytes:
 
     Raises:
         OptionsError: it holds features, of which there are no pictures.
-        CacheMissing, CacheUnsafe, CacheDamaged, CacheError, AccessDenied, StorageError: it cannot be opened.
+        CacheMissing, CacheUnsafe, CacheDamaged, CacheError, AccessDenied, StorageError, WorkerDied: it cannot be
+            opened.
     """
     cache = TensorCache(path)
     if cache.features is not None:

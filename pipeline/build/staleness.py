@@ -29,7 +29,7 @@ class Staleness:
     """How a cache and a source differ.
 
     Attributes:
-        changes: (kind, class) -> how many; kinds are "changed", "added", "removed", "renamed", "moved", "damaged",
+        changes: (kind, class) -> how many; kinds are "changed", "added", "removed", "renamed", "moved here", "damaged",
             "to be tried again".
         other: differences that concern no single file, as phrases: "size 224 → 256".
         shared: images of the source whose content is in the cache, under whatever class and name.

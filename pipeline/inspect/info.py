@@ -44,7 +44,8 @@ def describe_cache(path: Paths, *, mean_std: bool | None = None) -> "CacheInfo":
         them is damaged.
 
     Raises:
-        CacheMissing, CacheUnsafe, CacheDamaged, CacheError, AccessDenied, StorageError: it cannot be opened.
+        CacheMissing, CacheUnsafe, CacheDamaged, CacheError, AccessDenied, StorageError, WorkerDied: it cannot be
+            opened.
     """
     reader = open_reader(path)
     whole = isinstance(reader, ShardedReader)

@@ -46,7 +46,8 @@ class TensorCache(ShownAsText, Mapping[str, Mapping[ClassId, Tensor]]):
             ("off").
 
     Raises:
-        CacheMissing, CacheUnsafe, CacheDamaged, CacheError, AccessDenied, StorageError: the cache cannot be opened.
+        CacheMissing, CacheUnsafe, CacheDamaged, CacheError, AccessDenied, StorageError, WorkerDied: the cache cannot be
+            opened.
         CacheMissing, CacheStale: shards are missing, or do not belong together.
         ValueError: `verify` has another value.
     """

@@ -21,8 +21,8 @@ class Assessment:
     Attributes:
         task: the build.
         images: the images of the source; it knows the contents that were read for the comparison.
-        old: the cache that is there, or the task's donor; None where there is none, or its header or tables are damaged.
-        why: why that cache does not do, in one line; empty where it does, or where there is none.
+        old: the cache that is there, or the donor of the task; None without one, or if header or tables are damaged.
+        why: why that cache must be rebuilt, in one line; empty where it need not, or where there is none.
         staleness: how source and cache differ; empty without a cache.
         reusable: rows of the cache can be copied, or derived without decoding.
         todo: images that have to be decoded.

@@ -32,7 +32,7 @@ class ImageTable:
         row_hash, image_hash: (M,) uint64.
         stats: (M, 4) int64, the column of the manifest; a row is updated when its file is read.
         notes, reasons: by image, where there are any.
-        boxes: by image that was decoded with fit "pad", the part of its row that is not padded: top, left, height, width.
+        boxes: by image that was decoded with fit "pad", the part of its row that is no pad: top, left, height, width.
     """
 
     def __init__(self, manifest: Manifest) -> None:

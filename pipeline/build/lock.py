@@ -78,7 +78,7 @@ def _lock(fd: int, cache: Path, wait: bool) -> None:
         fcntl.flock(fd, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except BlockingIOError as error:
         advice = "Wait for it, or give --wait"
-        raise CacheBusy("the cache is being built", cache, f"another build{_holder(fd)} is at it", advice) from error
+        raise CacheBusy("the cache is being built", cache, f"another build{_holder(fd)} is running", advice) from error
     except OSError as error:
         if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS):
             raise

@@ -131,7 +131,7 @@ class CacheInfo:
             "shards": self.shards,
             "shard": self.shard,
             "failed": [failed._asdict() for failed in self.failed],
-            "look": self.inspection.to_dict(),
+            "inspection": self.inspection.to_dict(),
             "sources": None if self.sources is None else self.sources.to_dict(),
             "pixels": None if self.mean_std is None else dict(zip(("mean", "std"), self.mean_std, strict=True)),
         }

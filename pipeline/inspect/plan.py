@@ -41,7 +41,7 @@ class Plan:
         counts: (C,) images that would be cached, by label; of one shard, if that is built alone.
         failed: files that give no image, as far as that is known.
         path: where the cache would be.
-        state: "up to date", "out of date: …", "not there yet", "the cache was damaged: …" or "… made by a newer version".
+        state: "up to date", "out of date: …", "not there yet", or why the file that is there cannot be used.
         room: on the disk of the cache; nothing is needed where nothing would be written.
         seconds: estimated by decoding a few images, for all workers; 0 if nothing has to be decoded.
     """

@@ -107,7 +107,7 @@ def resize(fd: int, size: int) -> None:
 
 
 def begin_writing(fd: int, count: int, offset: int) -> None:
-    """Ask the system to begin with these bytes, so that `sync` has less to wait for; a wish, which promises nothing."""
+    """Ask the system to begin with these bytes, so that `sync` has less to wait for; a hint."""
     if _begin_writing is not None:
         sync_file_range_write = 2
         _begin_writing(fd, ctypes.c_int64(offset), ctypes.c_int64(count), sync_file_range_write)

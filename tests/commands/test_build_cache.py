@@ -175,7 +175,7 @@ def test_a_builder_that_is_not_alone_ends_with_75(photos: Path, tmp_path: Path, 
 
     assert ended.code == 75
     assert f"c.h5: another build (pid {os.getpid()} on " in one_line(ended.stderr)
-    assert ended.stderr.endswith("is at it. Wait for it, or give --wait\n")
+    assert ended.stderr.endswith("is running. Wait for it, or give --wait\n")
 
 
 @pytest.mark.parametrize("closed", [(0,), (1,), (2,), (0, 1, 2)])

@@ -48,7 +48,7 @@ def test_info_as_json_says_the_same_for_scripts(cache_path: Path, run_cli: RunCl
 
     assert found["images"] == 8 and found["file_bytes"] == cache_path.stat().st_size
     assert found["classes"] == [{"id": 1, "name": "", "images": 4}, {"id": 2, "name": "", "images": 4}]
-    assert found["failed"] == [] and found["look"] == {"same_content": [], "nearly_alike": [], "remarks": []}
+    assert found["failed"] == [] and found["inspection"] == {"same_content": [], "nearly_alike": [], "remarks": []}
     assert len(found["fingerprint"]) == 64 and found["decoder"] == {"JPEG": decoder_identity("JPEG")}
     assert found["sources"]["formats"] == {"JPEG": 8} and found["sources"]["smallest"] == [53, 53]
     assert len(found["pixels"]["mean"]) == len(found["pixels"]["std"]) == 3

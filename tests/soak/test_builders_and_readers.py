@@ -40,7 +40,7 @@ def race(
     for number, answer in enumerate(answers):
         if answer["code"] == 75:
             holder = re.search(
-                r"another build(?: \(pid (\d+) on \S+, since [-0-9]+ [:0-9]+\))? is at it", answer["said"]
+                r"another build(?: \(pid (\d+) on \S+, since [-0-9]+ [:0-9]+\))? is running", answer["said"]
             )
             if not holder or number % 2 == 0 or (holder[1] and int(holder[1]) not in pids):
                 wrong.append(f"turned away with: {answer['said']}")

@@ -44,7 +44,7 @@ def damage(path: Path, position: int) -> None:
     ("content", "number", "code", "text"),
     [
         ("images", errno.ENOSPC, 74, "No space left on device. Fix it, then run build-cache again; it continues where"),
-        ("features", errno.ENOSPC, 74, "No space left on device. Fix it, then run build-features again; it begins anew"),
+        ("features", errno.ENOSPC, 74, "No space left on device. Fix it, then run build-features again; it begins"),
         ("images", errno.EMFILE, 71, "Raise the limit (ulimit -n), or use fewer --workers, and run build-cache again"),
         ("features", errno.EMFILE, 71, "Raise the limit (ulimit -n) and run build-features again"),
         ("images", errno.EAGAIN, 71, "Raise the limit (ulimit -u), or use fewer --workers, and run build-cache again"),

@@ -31,7 +31,7 @@ def test_a_second_builder_is_told_who_builds_where_and_since_when(tmp_path: Path
             pass
 
     assert busy.value.exit_code == 75
-    expected = f"another build (pid {os.getpid()} on {holder['host']}, since {holder['since']}) is at it"
+    expected = f"another build (pid {os.getpid()} on {holder['host']}, since {holder['since']}) is running"
     assert busy.value.reason == expected
     with build_lock(cache):
         pass
@@ -52,7 +52,7 @@ def test_a_holder_that_has_not_said_who_it_is_is_a_builder_all_the_same(text: by
     (tmp_path / "c.h5.lock").write_bytes(text)
     with (tmp_path / "c.h5.lock").open("rb") as other:
         fcntl.flock(other, fcntl.LOCK_EX)
-        with pytest.raises(CacheBusy, match="another build is at it"), build_lock(tmp_path / "c.h5"):
+        with pytest.raises(CacheBusy, match="another build is running"), build_lock(tmp_path / "c.h5"):
             pass
 
 

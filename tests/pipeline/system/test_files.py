@@ -1,4 +1,4 @@
-"""File operations do all they say, and what is only a wish never fails."""
+"""File operations do all they say, and what is only a hint never fails."""
 
 import os
 from pathlib import Path

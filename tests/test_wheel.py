@@ -111,7 +111,7 @@ def test_the_wheel_builds_a_cache_trains_and_reports_elsewhere(
 
 def test_texts_of_the_installed_script_name_it(installed: Path, shared_photos: Path, tmp_path: Path) -> None:
     modelnet = installed / "modelnet"
-    assert run(tmp_path, modelnet, "train", "--help").endswith("\n  modelnet train --batch-size 8\n")
+    assert run(tmp_path, modelnet, "train", "--help").endswith("  modelnet train --batch-size 8\n")
     run(tmp_path, modelnet, "build-cache", shared_photos, "--size", "64", "-j", "1")
     ranks = (installed / "python", "-m", "torch.distributed.run", "--nproc-per-node", "2", "--no-python", modelnet)
     run(tmp_path, *ranks, "train", "--device", "cpu", "--epochs", "1", "--threads", "1", "--name", "r")

@@ -12,19 +12,30 @@ from modelnet.options import TrainOptions
 from modelnet.runs.labels import kept_labels
 from modelnet.runs.reader import RunReader, folds_of
 from pipeline import TensorCache
-from pipeline.errors import CacheMissing, CacheStale, OptionsError
+from pipeline.errors import CacheStale, OptionsError
 
 Images = tuple[TensorCache, Tensor | None]  # a cache and the rows that are meant; None for all
 
 
 def validation_images(run: Path, options: TrainOptions) -> Images:
-    """Open the cache that the run was validated on; the rows are the part of it that was."""
+    """Open the cache that the run was validated on; the rows are the part of it that was.
+
+    Raises:
+        OptionsError: the run had none.
+    """
     if not options.validates:
         reason = "the run had no validation images"
         raise OptionsError("nothing to evaluate on", run, reason, "Give a --cache")
-    cache = _own_cache(run, options, "val")
+    return seen_images(run, options)
+
+
+def seen_images(run: Path, options: TrainOptions) -> Images:
+    """Open what the run was validated on; of a run without validation, what it was trained on. Never test images."""
+    cache = _own_cache(run, options, "val" if options.validates else "cache")
     split = split_images(cache, options, folds_of(options, run))
-    return cache, labelled_rows(cache) if split is None else split.val
+    if split is None:
+        return cache, labelled_rows(cache)
+    return cache, split.val if options.validates else split.train
 
 
 def other_images(run: Path, options: TrainOptions, path: Path) -> Images:
@@ -57,13 +68,13 @@ def count_tested(run: Path, options: TrainOptions, path: Path) -> int:
 
 
 def _own_cache(run: Path, options: TrainOptions, side: str) -> TensorCache:
-    """Open a cache of the run, "cache" or "val", as it was then, with the labels that it had."""
-    try:
-        cache = TensorCache(RunReader(run).cache_path(side))
-    except CacheMissing as error:
-        error.advice += ", or give --cache to evaluate on another, whole"
-        raise
+    """Open a cache of the run, "cache" or "val", as it was then, with the labels that it had.
+
+    Raises:
+        CacheMissing: it is gone. CacheStale: it has changed since.
+    """
+    cache = TensorCache(RunReader(run).cache_path(side))
     if not has_rows_of(cache, RunReader(run).read_config()[side]["fingerprint"]):
         reason = f"it is not the one that run {run.name} was {'validated' if side == 'val' else 'trained'} on"
-        raise CacheStale("the cache has changed", cache.path, reason, "Give --cache to evaluate on it, whole")
+        raise CacheStale("the cache has changed", cache.path, reason, "Build it as it was")
     return relabel(cache, kept_labels(RunReader(run), options), needed=False)

@@ -40,6 +40,8 @@ from pipeline import TensorCache
 from pipeline.decode.decode import decode
 from pipeline.errors import (
     AccessDenied,
+    CacheMissing,
+    CacheStale,
     CheckpointError,
     OptionsError,
     RunError,
@@ -200,11 +202,17 @@ class Trained:
             OptionsError: the run had no validation images, or no test images, and no cache is given.
             CacheError: the cache cannot be used, does not go together with the network, or has changed since the run.
         """
+        of_run = self.run, self.options
         if test:
-            images: Images = test_images(self.run, self.options)
+            images: Images = test_images(*of_run)
+        elif cache is not None:
+            images = other_images(*of_run, cache)
         else:
-            of_run = self.run, self.options
-            images = validation_images(*of_run) if cache is None else other_images(*of_run, cache)
+            try:
+                images = validation_images(*of_run)
+            except (CacheMissing, CacheStale) as error:
+                error.advice += ", or give --cache to evaluate on another, whole"
+                raise
         opened, rows = images
         if cache is not None and progress is not None:
             if rows is not None:

@@ -10,17 +10,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from modelnet.data.batches import Batches
-from modelnet.data.caches import has_rows_of, match_labels
+from modelnet.data.caches import match_labels
+from modelnet.data.relabel import key_class
 from modelnet.eval.heat_maps import heat_maps, last_features, principal_components
+from modelnet.eval.own_images import seen_images
 from modelnet.eval.trained import BATCH_SIZE, Trained
 from modelnet.nets.registry import LINEAR
 from modelnet.pages.document import Picture, data_url, jpeg_of, render_page
 from modelnet.pages.mistakes import ImageKey, Mistake, find_mistakes
 from modelnet.pages.run import Run
 from modelnet.plots.palette import color_of
-from modelnet.runs.folder import RunFolder
 from pipeline import TensorCache
-from pipeline.errors import CacheStale, OptionsError
+from pipeline.errors import OptionsError
 from pipeline.load.normalize import pixels_of
 from pipeline.text import counted, show_path
 
@@ -57,21 +58,16 @@ def show_run(run: Path, checkpoint: str | None = None, device: str = "auto", *, 
         As `Trained.load` otherwise.
     """
     trained, read = Trained.load(run, checkpoint, device, trust_code=trust_code), Run.read(run)
-    side = "val" if read.predictions else "cache"
-    cache = TensorCache(RunFolder(run).cache_path(side))
-    if not has_rows_of(cache, read.config[side]["fingerprint"]):
-        reason = f"it is not the one that run {run.name} was made with"
-        raise CacheStale("the cache has changed", cache.path, reason, "Train again, or build it as it was")
-    images = Images(trained, cache)
+    images = Images(trained, *seen_images(run, trained.options))
     mistakes = find_mistakes([read.predictions])[:MISTAKES]
     pictured, why_none = _pictured(images, read, mistakes)
-    points, share, right = _map(images, read)
-    kind = "validation" if read.predictions else "training"
+    points, share, right = _map(images, list(read.classes.values()))
+    kind = "validation" if trained.options.validates else "training"
     return render_page(
         "run.html.jinja",
         title=f"What {show_path(run.name)} sees",
         about=f"A network {show_path(read.options.model)} for {counted(len(read.classes), 'class', 'classes')}, "
-        f"on {kind} images of {show_path(cache.path.name)}.",
+        f"on {kind} images of {show_path(images.cache.path.name)}.",
         notes=_notes(trained, read, why_none),
         mistakes=pictured,
         points=points,
@@ -89,12 +85,13 @@ class Images:
     Attributes:
         trained: the network.
         cache: the images, or features.
-        labels: of the network's classes, by the label of the cache.
+        rows: that are meant.
     """
 
-    def __init__(self, trained: Trained, cache: TensorCache) -> None:
+    def __init__(self, trained: Trained, cache: TensorCache, rows: Tensor | None) -> None:
         self.trained, self.cache = trained, cache
-        self.labels = match_labels(trained.class_ids, trained.recipe, cache, trained.features, "the run")
+        self.rows: Sequence[int] = range(cache.num_images) if rows is None else rows.tolist()
+        self._labels = match_labels(trained.class_ids, trained.recipe, cache, trained.features, "the run")
         self._batches = Batches(cache, trained.device, BATCH_SIZE, crop_size=trained.options.crop)
 
     def seen(self, rows: Sequence[int]) -> Tensor:
@@ -108,8 +105,11 @@ class Images:
     def row(self, image: ImageKey) -> int | None:
         """Return the row of an image; None where there is none."""
         rows = self.cache.rows_of(image.file)
-        ids = self.cache.class_ids
-        return next((row for row in rows if str(ids[int(self.cache.labels[row])]) == image.class_id), None)
+        return next((row for row in rows if str(key_class(self.cache, row)) == image.class_id), None)
+
+    def labels(self, rows: Sequence[int]) -> list[int]:
+        """Return the true label of each image, in the network's numbering."""
+        return list(self._labels[self.cache.labels[list(rows)]].tolist())
 
 
 def _pictured(images: Images, run: Run, mistakes: Sequence[Mistake]) -> tuple[list[list[Picture]], str]:
@@ -121,11 +121,12 @@ def _pictured(images: Images, run: Run, mistakes: Sequence[Mistake]) -> tuple[li
     found = [(mistake, row) for mistake in mistakes if (row := images.row(mistake.image)) is not None]
     if not found or images.trained.features is not None:
         return [], "" if images.trained.features is None else f"{LINEAR} takes features, and no images"
-    seen, ids = images.seen([row for _, row in found]), list(run.classes)
+    rows, names = [row for _, row in found], list(run.classes.values())
+    seen, true = images.seen(rows), images.labels(rows)
+    said = [list(run.classes).index(mistake.predicted) for mistake, _ in found]
     pixels, maps, why_none = images.pixels(seen), {}, ""
     try:
-        for kind, keys in (("predicted", [m.predicted for m, _ in found]), ("true", [m.image[0] for m, _ in found])):
-            labels = torch.tensor([ids.index(key) for key in keys])
+        for kind, labels in (("predicted", torch.tensor(said)), ("true", torch.tensor(true))):
             maps[kind] = torch.cat(
                 [
                     heat_maps(images.trained.network, *part)
@@ -136,11 +137,11 @@ def _pictured(images: Images, run: Run, mistakes: Sequence[Mistake]) -> tuple[li
         why_none = error.reason
     pictured = []
     for number, (mistake, _) in enumerate(found):
-        names = run.classes[mistake.image.class_id], run.classes[mistake.predicted]
         file = show_path(mistake.image.file)
         detail = f"{mistake.p_predicted:.1%} sure"
-        group = [Picture(data_url(jpeg_of(pixels[number], SIDE)), file, *names, detail)]
-        for kind, name in zip(maps, reversed(names), strict=False):
+        pair = names[true[number]], names[said[number]]
+        group = [Picture(data_url(jpeg_of(pixels[number], SIDE)), file, *pair, detail)]
+        for kind, name in zip(maps, reversed(pair), strict=False):
             heated = jpeg_of(overlay(pixels[number], maps[kind][number]), SIDE)
             group.append(Picture(data_url(heated), kind, f"for {name}"))
         pictured.append(group)
@@ -158,11 +159,11 @@ def overlay(pixels_CHW: NDArray[np.uint8], map_HW: NDArray[np.float32]) -> NDArr
     return np.asarray(mixed.round().clip(0, 255), np.uint8)
 
 
-def _map(images: Images, run: Run) -> tuple[list[Point], float, int]:
+def _map(images: Images, names: Sequence[str]) -> tuple[list[Point], float, int]:
     """Return the points of the map, those that are predicted wrongly on top; their share of the variance, and how many
     are right.
     """
-    rows = _chosen_rows(images, run)
+    rows = _spread(images.rows)
     parts, pictures = [], []
     for start in range(0, len(rows), BATCH_SIZE):
         seen = images.seen(rows[start : start + BATCH_SIZE])
@@ -173,8 +174,7 @@ def _map(images: Images, run: Run) -> tuple[list[Point], float, int]:
     places, share = principal_components(features)
     low, high = places.amin(0), places.amax(0)
     scaled = ((places - low) / (high - low).clamp(min=1e-12)).tolist()
-    labels, said = images.labels[images.cache.labels[rows]].tolist(), logits.argmax(1).tolist()
-    names = list(run.classes.values())
+    labels, said = images.labels(rows), logits.argmax(1).tolist()
     points = []
     for i, (x, y) in enumerate(scaled):
         taken = "" if said[i] == labels[i] else f", taken for {names[said[i]]}"
@@ -190,18 +190,18 @@ def labels_right(labels: Sequence[int], said: Sequence[int]) -> int:
     return sum(label == answer for label, answer in zip(labels, said, strict=True))
 
 
-def _chosen_rows(images: Images, run: Run) -> list[int]:
-    """Return the rows of the map, evenly spread over the validation images, or over all where there are none."""
-    keys = [ImageKey(one.class_id, one.file) for one in run.predictions]
-    rows = sorted({row for key in keys if (row := images.row(key)) is not None}) or range(images.cache.num_images)
+def _spread(rows: Sequence[int]) -> list[int]:
+    """Return the rows of the map, evenly spread over all that are meant."""
     count = min(POINTS, len(rows))
     return [rows[(2 * i + 1) * len(rows) // (2 * count)] for i in range(count)]
 
 
 def _notes(trained: Trained, run: Run, why_no_maps: str) -> list[str]:
     notes = [f"{trained.note[0].upper()}{trained.note[1:]}."] if trained.note else []
-    if not run.predictions:
-        notes.append("The run has no predictions of validation images: the map shows training images, and no mistakes.")
+    if not trained.options.validates:
+        notes.append("The run had no validation images: the map shows training images, and no mistakes.")
+    elif not run.predictions:
+        notes.append("The run has not come to its end: it has no predictions yet, and the page shows no mistakes.")
     if why_no_maps:
         notes.append(f"No heat maps: {why_no_maps}.")
     return notes

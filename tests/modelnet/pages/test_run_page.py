@@ -1,5 +1,8 @@
 """The page of what a network looks at: heat maps beside mistakes, a map of images, and what networks have neither."""
 
+import csv
+import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +16,16 @@ from cli import cli
 from modelnet import Trained, TrainOptions, show_run, train
 from modelnet.pages.run_page import overlay
 from modelnet.runs.folder import RunFolder
+from modelnet.runs.looks import looks_path
+from modelnet.runtime.interrupt import Stop
 from pipeline import TensorCache, build_cache
 from pipeline.build.features import write_features
 from pipeline.errors import CacheStale
 from pipeline.format.features import Features
+from tests.support.listener import Listener
 from tests.support.parsed_page import ParsedPage
 from tests.support.photos import make_hostile_photos, save_jpeg
+from tests.support.splits import write_folds
 
 pytestmark = pytest.mark.usefixtures("in_a_folder_of_its_own", "no_pictures")
 OPTIONS: Any = {"epochs": 1, "device": "cpu", "threads": 1}
@@ -84,3 +91,63 @@ def test_the_weights_are_those_that_were_asked_for(cache_path: Path) -> None:
         f"The weights are those of epoch {picked.picked and picked.picked.epoch}"
         in ParsedPage(show_run(run, "best", "cpu")).text
     )
+
+
+def points_of(page: bytes) -> list[str]:
+    """Return what the map says of its images, in the order of their names: "a.jpg: ant, taken for bee"."""
+    return sorted(re.findall("<title>(.*?)</title>", page.decode())[1:])
+
+
+def answers_of(run: Path) -> list[str]:
+    """Return the same from predictions.csv."""
+    lines = RunFolder(run).read_predictions()
+    taken = ["" if line.correct else f", taken for {line.predicted}" for line in lines]
+    return sorted(f"{line.file}: {line.label or line.class_id}{said}" for line, said in zip(lines, taken, strict=True))
+
+
+@pytest.mark.parametrize("labels", [["oar", "snake"], ["1", "2"]])
+def test_true_classes_are_those_of_the_table_of_labels(cache_path: Path, labels: list[str]) -> None:
+    cache = TensorCache(cache_path)
+    keys = [f"{cache.class_ids[int(cache.labels[row])]}/{name}" for row, name in enumerate(cache.filenames)]
+    rows = [f"{key},{labels[row % 2]}\n" for row, key in enumerate(keys[1:])]  # the first image has no label
+    Path("t.csv").write_text("".join(["file,label\n", *rows]))
+    options = TrainOptions(cache_path, val=cache_path, labels=Path("t.csv"), **OPTIONS)
+    run = train(options).run
+    page = show_run(run)
+    assert points_of(page) == answers_of(run) and len(rows) == len(points_of(page))
+    mistakes = {line for line in answers_of(run) if "taken" in line}
+    assert mistakes and {one["alt"] for one in ParsedPage(page).all("img") if "taken" in one["alt"]} == mistakes
+    unvalidated = train(replace(options, val=None)).run
+    assert [text.split(",")[0] for text in points_of(show_run(unvalidated))] == [
+        text.split(",")[0] for text in answers_of(run)
+    ]
+
+
+def test_a_run_of_a_split_shows_its_fold_and_never_the_test(cache_path: Path) -> None:
+    split = write_folds(TensorCache(cache_path), Path("split.csv"), 2, 2)
+    with split.open() as file:
+        of = {line["sha256"]: (f"{line['file']}: {line['class']}", line["fold"]) for line in csv.DictReader(file)}
+    for fold, shown in ((None, {"0", "1"}), (1, {"1"})):
+        run = train(TrainOptions(cache_path, split=split, fold=fold, **OPTIONS)).run
+        page = show_run(run)
+        assert sorted(text.split(",")[0] for text in points_of(page)) == sorted(
+            name for name, kept in of.values() if kept in shown
+        )
+        assert ("the map shows training images" in page.decode()) == (fold is None)
+    assert not looks_path(split).exists()
+
+
+def test_the_page_of_a_run_with_cached_features_shows_its_images(cache_path: Path, weights: Path) -> None:
+    more: Any = {"model": "shufflenet_v2_x0_5", "weights": weights, "freeze": "all-but-head", "val": cache_path}
+    run = train(TrainOptions(cache_path, lr=1e-9, **more, **OPTIONS)).run
+    page = ParsedPage(show_run(run))
+    assert RunFolder(run).read_config()["features"]["length"] == 1024
+    assert points_of(page.bytes) == answers_of(run) and len(page.all("image")) == 8
+
+
+def test_a_run_that_was_stopped_has_a_map_and_no_mistakes(cache_path: Path) -> None:
+    stop = Stop()
+    run = train(TrainOptions(cache_path, val=cache_path, **OPTIONS | {"epochs": 3}), Listener(stop, 1), stop).run
+    page = ParsedPage(show_run(run))
+    assert "it has no predictions yet, and the page shows no mistakes" in page.text
+    assert "on validation images of" in page.text and len(page.all("image")) == 8 and page.all("img") == []

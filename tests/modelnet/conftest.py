@@ -1,4 +1,4 @@
-"""What tests of training share."""
+"""What tests of several rooms share."""
 
 from pathlib import Path
 

@@ -103,8 +103,9 @@ class Report:
 
     @cached_property
     def labels(self) -> dict[ImageKey, str]:
-        """The class of each validation image to which a table of labels gave one, in the first run."""
-        return {ImageKey(p.class_id, p.file): p.label for p in self.runs[0].predictions if p.label}
+        """The class of each validation image to which a table of labels gave one, in the first run that has it."""
+        runs = reversed(self.runs)  # each network of a split's folds has other images
+        return {ImageKey(p.class_id, p.file): p.label for run in runs for p in run.predictions if p.label}
 
 
 def gather(paths: Sequence[Path]) -> Report:

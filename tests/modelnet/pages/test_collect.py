@@ -7,7 +7,8 @@ import pytest
 
 from modelnet.compare.compare import compare_runs
 from modelnet.options import TrainOptions
-from modelnet.pages.collect import flips_shown, gather, group_runs
+from modelnet.pages.collect import Group, Report, flips_shown, gather, group_runs
+from modelnet.pages.mistakes import Pictures
 from modelnet.pages.run import Run
 from modelnet.progress import EpochRow
 from modelnet.runs.folder import RunFolder
@@ -198,3 +199,12 @@ def test_what_is_no_run_is_named() -> None:
             gather([path])
         (path / name).write_bytes(whole)
     gather([path])
+
+
+def test_labels_of_a_table_are_known_of_the_images_of_all_folds() -> None:
+    runs = [Run.read(make_run(f"fold-{fold}", [0.7], ANSWERS, seed=fold)) for fold in (0, 1)]
+    parts = [[p._replace(label=f"cat-{i}") for p in run.predictions[2 * i : 2 * i + 2]] for i, run in enumerate(runs)]
+    folds = [replace(run, predictions=part) for run, part in zip(runs, parts, strict=True)]
+    labels = Report([Group("", folds)], None, [], Pictures({}), []).labels
+    told = [(image.file, label) for image, label in labels.items()]
+    assert sorted(told) == [("a", "cat-0"), ("b", "cat-0"), ("c", "cat-1"), ("d", "cat-1")]

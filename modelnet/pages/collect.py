@@ -12,7 +12,7 @@ from modelnet.pages.mistakes import ImageKey, Mistake, Pictures, find_mistakes, 
 from modelnet.pages.names import group_names
 from modelnet.pages.run import Run, class_after_class
 from pipeline.errors import OptionsError, RunError
-from pipeline.text import shorten, show_path
+from pipeline.text import counted, shorten, show_path
 
 MISTAKES = 12  # shown of each kind
 
@@ -191,17 +191,19 @@ def _galleries(runs: Sequence[Run]) -> list[Gallery]:
     if not mistakes:
         return []
     if len(scored) > 1:
-        most = f"most of the {len(scored)} runs" if len({run.options.fold for run in scored}) == 1 else "most runs"
-        about = f"{len(mistakes)} images were wrong in a run; these were wrong in {most}."
-        return [Gallery("Images most often wrong", about, mistakes[: 2 * MISTAKES])]
+        shown = mistakes[: 2 * MISTAKES]
+        about = f"{counted(len(mistakes), 'image was', 'images were')} wrong in at least one run"
+        about += "; these were wrong most often." if len(mistakes) > len(shown) else "."
+        return [Gallery("Images most often wrong", about, shown)]
     images = len(scored[0].predictions)
     if len(mistakes) <= 2 * MISTAKES:
-        about = f"All {len(mistakes)} wrong predictions of {images} images, the most confident first."
+        wrong = "The only wrong prediction" if len(mistakes) == 1 else f"All {len(mistakes)} wrong predictions"
+        about = f"{wrong} of {counted(images, 'image')}, the most confident first."
         return [Gallery("Mistakes", about, mistakes)]
     return [
         Gallery(
             "Surest mistakes",
-            f"{len(mistakes)} of {images} images were wrong. These are the most confident predictions.",
+            f"{len(mistakes):,} of {images:,} images were wrong. These are the most confident predictions.",
             mistakes[:MISTAKES],
         ),
         Gallery(

@@ -60,6 +60,7 @@ def test_the_answers_of_a_group_are_added_up() -> None:
     assert (paddle.precision, paddle.recall, snake.precision, snake.recall) == (0.5, 0.75, 0.5, 0.25)
     (gallery,) = report.galleries
     assert [(m.image.file, m.runs) for m in gallery.mistakes] == [("d", 2), ("b", 1), ("c", 1)]
+    assert gallery.about == "3 images were wrong in at least one run."
 
 
 def test_many_mistakes_are_shown_as_the_surest_and_the_least_sure() -> None:
@@ -69,6 +70,10 @@ def test_many_mistakes_are_shown_as_the_surest_and_the_least_sure() -> None:
     surest, unsure = gather([make_run("many", [0.7], [*few, ("1", "24", "2", 0.99)])]).galleries
     assert [m.image.file for m in surest.mistakes] == [f"{i:02}" for i in reversed(range(13, 25))]
     assert [m.image.file for m in unsure.mistakes] == [f"{i:02}" for i in range(12)]
+    (gallery,) = gather([Path("runs/many"), make_run("once", [0.7], [("1", "25", "2", 0.9)], seed=1)]).galleries
+    assert gallery.about == "26 images were wrong in at least one run; these were wrong most often."
+    (gallery,) = gather([make_run("one", [0.7], [("1", "a", "2", 0.9)])]).galleries
+    assert gallery.about == "The only wrong prediction of 1 image, the most confident first."
 
 
 def test_mistakes_are_those_of_the_runs_that_were_validated() -> None:

@@ -43,7 +43,12 @@ _many = grouped("Many networks")
 @NO_SPLIT
 @TRUST
 @QUIET
-@click.option("--json", "as_json", is_flag=True, help="Print a line of JSON for each epoch, and one for the result.")
+@click.option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    help="Print JSON: a line with the run folder, one for each epoch, and one for the result.",
+)
 @click.pass_context
 def command(
     ctx: click.Context,

@@ -6,12 +6,14 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from cli import cli
 from modelnet.commands._options import DONE_WITH_FAILURES
+from modelnet.commands.shared.console import EpochJson, EpochLines
 from modelnet.commands.shared.process import BUG, INTERRUPTED, TERMINATED, _unusable_path
 from pipeline.errors import AccessDenied
 from tests.support.command_line import REPOSITORY, RunCli, one_line
@@ -228,3 +230,15 @@ def test_a_pattern_expanded_by_the_shell_gives_the_advice_to_quote_it(run_cli: R
     ended = run_cli("train", "--cache", "a-00000-of-00002.h5", "a-00001-of-00002.h5")
     assert ended.code == 2
     assert "so that the shell leaves it alone: 'NAME-*.h5'. See python cli.py train --help" in ended.stderr
+
+
+@pytest.mark.parametrize("lines", [EpochLines, EpochJson])
+def test_the_bar_of_a_training_knows_its_end(
+    lines: type[EpochLines], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    with lines() as progress:
+        progress.started(Path("runs/r"), 16, 4)
+        time.sleep(0.2)  # an earlier bar is not drawn
+        progress.step(8)
+    assert "75%" in (shown := capsys.readouterr().err) and "12/16 images" in shown

@@ -50,12 +50,15 @@ class EpochLines(Notes):
 
     def started(self, run: Path, images: int, done: int) -> None:
         """Print the run folder and what the numbers mean; start the bar."""
-        if not is_quiet():
-            self._echo(f"run folder: {show_path(run)}")
-            self._echo("training loss and accuracy are averages over the epoch, taken before each step")
+        self._begin(run)
         self._bar.initial = done
         self._bar.reset(images)
         self._bar.update(done)
+
+    def _begin(self, run: Path) -> None:
+        if not is_quiet():
+            self._echo(f"run folder: {show_path(run)}")
+            self._echo("training loss and accuracy are averages over the epoch, taken before each step")
 
     def step(self, images: int) -> None:
         """Move the bar."""
@@ -77,15 +80,14 @@ class EpochLines(Notes):
 
 
 class EpochJson(EpochLines):
-    """Prints a line of JSON an epoch, with the columns of metrics.csv."""
+    """Prints a line of JSON with the run folder, and one an epoch, with the columns of metrics.csv."""
 
-    def started(self, run: Path, images: int, done: int) -> None:
-        """Print the run folder."""
-        tell(json.dumps({"run": os.fspath(run)}))
+    def _begin(self, run: Path) -> None:
+        self._echo(json.dumps({"run": os.fspath(run)}))
 
     def epoch(self, row: EpochRow, epochs: int) -> None:
         """Print the line of an epoch."""
-        tell(json.dumps(asdict(row)))
+        self._echo(json.dumps(asdict(row)))
 
 
 def is_quiet() -> bool:

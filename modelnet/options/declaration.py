@@ -161,3 +161,9 @@ def plain(value: Any) -> Any:
     if isinstance(value, tuple):
         return list(value)
     return os.fspath(value) if isinstance(value, Path) else value
+
+
+def as_text(value: Any) -> str:
+    """Return a value of an option as it is typed; those of one that may be given again with spaces between them."""
+    value = plain(value)
+    return " ".join(value) if isinstance(value, list) else str(value)

@@ -15,7 +15,7 @@ from modelnet.data.split_table import read_split
 from modelnet.options import OPTIONS, TrainOptions
 from modelnet.options.groups import ALL
 from modelnet.pages.document import Picture, data_url, jpeg_of, render_page
-from modelnet.pages.tables import Table
+from modelnet.pages.tables import Table, show_value
 from modelnet.runs.code import named_code, names_of
 from modelnet.runtime.device import choose_device
 from pipeline import TensorCache
@@ -125,7 +125,7 @@ def _notes(options: TrainOptions) -> list[str]:
 def _options(options: TrainOptions) -> Table:
     """Return the options that change what the network sees."""
     rows = [
-        [option.flag, show_path(str(value))]
+        [option.flag, show_value(value)]
         for option in OPTIONS.values()
         if option.heading in SHOWN and (value := getattr(options, option.name)) not in (None, "", ())
     ]

@@ -9,6 +9,7 @@ from typing import Any
 
 from modelnet.eval.scores import accuracy_interval
 from modelnet.options import OPTIONS, Scope
+from modelnet.options.declaration import as_text, plain
 from modelnet.pages.run import Run
 from modelnet.runs.kind import images_of
 from modelnet.runs.tables import result_row
@@ -91,9 +92,9 @@ def runs_table(runs: Sequence[ListedRun]) -> str:
         if run.problem:
             rows.append([show_path(run.run), run.state, "", "", ""])
             continue
-        changed = {name: v for name, v in (run.options or {}).items() if v != OPTIONS[name].default}
+        changed = {name: v for name, v in (run.options or {}).items() if v != plain(OPTIONS[name].default)}
         options = " ".join(
-            f"{OPTIONS[name].flag.removeprefix('--')}={show_path(str(v))}" for name, v in changed.items()
+            f"{OPTIONS[name].flag.removeprefix('--')}={show_path(as_text(v))}" for name, v in changed.items()
         )
         rows.append([show_path(run.run), run.state, f"{run.epochs_done}/{run.epochs}", run.result, options])
     return "\n".join([*align(rows, left=(0, 1, 3, 4)), *(f"warning: {run.problem}" for run in runs if run.problem)])

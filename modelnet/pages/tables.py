@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from modelnet.compare.result import Comparison, show_p, show_points
 from modelnet.options import OPTIONS, TrainOptions
+from modelnet.options.declaration import as_text
 from modelnet.pages.collect import Group
 from modelnet.pages.run import Run
 from modelnet.plots.confusion import confused_pairs
@@ -168,7 +169,7 @@ def option_tables(groups: Sequence[Group]) -> list[Table]:
             continue
         shown = [option.flag, _values(runs, option.name)]
         if any(getattr(run.options, option.name) != option.default for run in runs):
-            changed.append([*shown, _shown(None, option.name, option.default)])
+            changed.append([*shown, option.default_text or show_value(option.default)])
         else:
             others.append(shown)
     return [
@@ -178,20 +179,25 @@ def option_tables(groups: Sequence[Group]) -> list[Table]:
 
 
 def _values(runs: Iterable[Run], name: str) -> str:
-    values = {getattr(run.options, name): run.options for run in runs}
-    whole = list(values)
+    """Return the values that runs have, each once."""
+    options = [run.options for run in runs]
+    whole = list(dict.fromkeys(getattr(one, name) for one in options))
     if len(whole) > 2 and type(whole[0]) is int and whole == list(range(whole[0], whole[0] + len(whole))):
         return f"{whole[0]} to {whole[-1]}"
-    return ", ".join(_shown(options, name, value) for value, options in values.items())
+    texts = [_rate(one) if name == "lr" and one.lr is None else show_value(getattr(one, name)) for one in options]
+    return ", ".join(dict.fromkeys(texts))
 
 
-def _shown(options: TrainOptions | None, name: str, value: Any) -> str:
-    if name == "lr" and value is None:
-        given = options and f"{options.learning_rate:g} ({options.learning_rate_reason})"
-        return given or "0.001 × batch size"
+def _rate(options: TrainOptions) -> str:
+    """Return the learning rate where nobody gave one, and why it is that."""
+    return f"{options.learning_rate:g} ({options.learning_rate_reason})"
+
+
+def show_value(value: Any) -> str:
+    """Return the value of an option: "yes", "no", a dash for none, else as it is typed."""
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return "–" if value in (None, "", MISSING) else show_path(str(value))
+    return "–" if value in (None, "", (), MISSING) else show_path(as_text(value))
 
 
 def environment_table(runs: Sequence[Run]) -> Table:

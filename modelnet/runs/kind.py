@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from modelnet.options import OPTIONS, TrainOptions
+from modelnet.options.declaration import as_text
 from modelnet.runs.history import describe_epochs
 from pipeline.recipe import Recipe
 
@@ -20,7 +21,7 @@ def facts_of(config: dict[str, Any]) -> dict[str, str]:
     """
     options = TrainOptions.from_dict(config["options"])
     values = {name: value for name, value in options.resolved().items() if not OPTIONS[name].recorded_only}
-    facts = {name: "-" if value in (None, "", []) else str(value) for name, value in values.items()}
+    facts = {name: "-" if value in (None, "", []) else as_text(value) for name, value in values.items()}
     facts["epochs"] = describe_epochs(config)
     if weights := config.get("weights"):
         facts["weights"] = f"SHA-256 {weights['sha256'][:12]}"

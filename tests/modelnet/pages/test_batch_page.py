@@ -70,8 +70,9 @@ def test_the_page_shows_each_image_as_stored_and_as_three_epochs_see_it(
     uint8_cache_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(batch_page, "IMAGES", 5)
-    page = ParsedPage(show_batch(options_of(uint8_cache_path, augment="mixup,erase", mixup_alpha=5.0)))
+    page = ParsedPage(show_batch(options_of(uint8_cache_path, augment="mixup,erase", mixup_alpha=5.0, crop_size=60)))
     assert len(page.all("img")) == 5 * (1 + EPOCHS) and "5 of 8 training images" in page.text
+    assert "--crop-size 60 " in page.text and "--shuffle yes " in page.text
     assert "% 2, " in page.text and "--augment erase,mixup" in page.text and "Erased boxes have the mean" in page.text
     plain = ParsedPage(show_batch(options_of(uint8_cache_path, crop_scale=0.2)))
     assert "No --augment is given" in plain.text and "--crop-scale 0.2 changes nothing" in plain.text

@@ -32,6 +32,13 @@ def test_runs_show_the_options_in_which_they_differ_and_their_results() -> None:
     assert " ".join(lines[2].split()).endswith("training loss 0.5000 model=resnet18 epochs=1 lr=0.008")
 
 
+def test_values_are_listed_as_they_are_typed() -> None:
+    own = make_run("own", [0.5], model="net.py:Net", model_arg=("width=8", "depth=2"), crop_size=192)
+    lines = runs_table(list_runs([own, make_run("plain", [0.5], crop_size=(192, 256))])).splitlines()
+    assert lines[1].endswith("model=net.py:Net model-arg=width=8 depth=2 crop-size=192")
+    assert lines[2].endswith("training loss 0.5000        crop-size=192x256")  # no model-arg
+
+
 def test_the_state_of_a_run_is_what_its_folder_says() -> None:
     make_run("done", [0.5])
     make_run("stopped", [0.5], epochs=3)

@@ -94,6 +94,11 @@ def test_a_setting_is_shown_as_it_is_typed() -> None:
         "lr=0.001 clip-grad=none",
         "lr=0.001 clip-grad=1.0",
     ]
+    sizes = cross(OPTIONS, [0], None, {"crop_size": [(192, 192), "192x256"]})
+    assert [label(own, ["crop_size"]) for own in sizes] == ["crop-size=192", "crop-size=192x256"]
+    assert [own.name for own in cross(replace(OPTIONS, name="r"), [0], None, {"crop_size": [(192, 192)]})] == [
+        "r-crop-size-192"
+    ]
 
 
 def test_a_setting_is_all_that_results_depend_on_but_seeds_and_folds() -> None:

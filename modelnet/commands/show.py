@@ -27,6 +27,9 @@ def _options() -> list[click.Parameter]:
     options = training_options()
     for option in options:
         assert isinstance(option, click.Option)
+        if option.name == "device":
+            option.help = f"{option.help} For a RUN, or --batch."
+            continue
         option.hidden = OPTIONS[str(option.name)].heading not in _BATCH
     return options
 
@@ -92,8 +95,10 @@ def command(
 def _refuse_others(ctx: click.Context, *accepted: str) -> None:
     """Refuse options that are for another kind of page."""
     if given := sorted(flag for name, flag in typed(ctx).items() if name not in ("shown", "out", *accepted)):
-        use = "a RUN" if set(given) <= {"--checkpoint", "--trust-code"} else "--batch, which shows training images"
-        raise click.UsageError(f"{', '.join(given)} is for {use}")
+        use = "--batch, which shows training images"
+        if set(given) <= {"--checkpoint", "--device", "--trust-code"}:
+            use = "a RUN" if "--checkpoint" in given else "a RUN, or --batch"
+        raise click.UsageError(f"{', '.join(given)} {'is' if len(given) == 1 else 'are'} for {use}")
 
 
 def _batch_options(ctx: click.Context, shown: tuple[Path, ...], trust_code: bool) -> Any:

@@ -99,5 +99,12 @@ def test_the_command_takes_the_options_of_train(copy: Path, monkeypatch: pytest.
     assert Path("b.html").read_bytes() == shown
     assert "--lr is for --batch" in typed(copy.name, "--lr", "0.1").stderr
     assert "--checkpoint is for a RUN" in typed(copy.name, "--checkpoint", "best").stderr
+    for words, use in (
+        (["--device", "cpu"], "--device is for a RUN, or --batch"),
+        (["-b", "2"], "is for --batch, which"),
+    ):
+        assert use in typed(copy.name, *words).stderr
+    assert "--checkpoint, --device are for a RUN" in typed(copy.name, "--checkpoint", "last", "--device", "cpu").stderr
+    assert "--device TEXT" in typed("--help").stdout and "For a RUN, or --batch." in typed("--help").stdout
     assert "images of one cache" in typed("--batch", copy.name, "--cache", copy.name).stderr
     assert "name a CACHE or a RUN" in typed().stderr

@@ -242,3 +242,26 @@ def test_the_bar_of_a_training_knows_its_end(
         time.sleep(0.2)  # an earlier bar is not drawn
         progress.step(8)
     assert "75%" in (shown := capsys.readouterr().err) and "12/16 images" in shown
+
+
+@pytest.mark.parametrize(
+    ("words", "advice"),
+    [
+        (["--debug", "build-cache", "x"], " to continue"),
+        (["verify", "build-cache"], ""),  # a file of that name
+        (["train"], ""),
+    ],
+)
+def test_only_a_build_that_is_stopped_continues(words: list[str], advice: str) -> None:
+    program = """if True:
+        import os, signal, sys
+        import click
+        from modelnet.commands.shared.process import run
+        stopped = click.Command("any", callback=lambda words: os.kill(os.getpid(), signal.SIGTERM))
+        stopped.params = [click.Argument(["words"], nargs=-1)]
+        run(click.Group(commands=dict.fromkeys(("build-cache", "verify", "train"), stopped)))
+    """
+    command = [sys.executable, "-c", program, *words]
+    ended = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=50)
+    assert ended.returncode == TERMINATED
+    assert ended.stderr.endswith(f"error: terminated. Run the same command again{advice}\n")

@@ -66,11 +66,11 @@ def run(group: click.Group) -> NoReturn:
             message += ". Quote a pattern of files, so that the shell leaves it alone: 'NAME-*.h5'"
         fail(f"{message}. See {command} --help", error.exit_code, debug)
     except (click.Abort, Interrupted, KeyboardInterrupt):
-        fail("interrupted. Run the same command again to continue", INTERRUPTED, debug)
+        fail(f"interrupted. {_run_again()}", INTERRUPTED, debug)
     except Terminated as stopped:
         number = int(stopped.args[0])
         what = "the terminal was closed" if number == signal.SIGHUP else "terminated"
-        fail(f"{what}. Run the same command again to continue", 128 + number, debug)
+        fail(f"{what}. {_run_again()}", 128 + number, debug)
     except PipelineError as error:
         fail(str(error), error.exit_code, debug)
     except (Unread, BrokenPipeError):
@@ -105,6 +105,12 @@ def of_own_code(error: Exception) -> PipelineError | None:
     from modelnet.nets.own import blame
 
     return blame(error)
+
+
+def _run_again() -> str:
+    """Say what to do after an interruption: a build continues, other commands begin anew."""
+    words = [word for word in sys.argv[1:] if not word.startswith("-")]
+    return "Run the same command again" + (" to continue" if words[:1] == ["build-cache"] else "")
 
 
 def report_bug(error: Exception, debug: bool) -> NoReturn:

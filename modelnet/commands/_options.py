@@ -13,7 +13,6 @@ import click
 from modelnet.options import OPTIONS, Option
 from pipeline.text import command_line
 
-DEFAULT_CACHES = Path("data/cache")
 DONE_WITH_FAILURES = 3
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 

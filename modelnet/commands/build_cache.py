@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from modelnet.commands._options import (
-    DEFAULT_CACHES,
     DONE_WITH_FAILURES,
     PATH,
     QUIET,
@@ -22,6 +21,7 @@ from modelnet.commands._options import (
 from modelnet.commands.option_groups.recipe import apply_like, recipe_options, refuse_beside_mean_std
 from modelnet.commands.shared.console import progress_bar, usage_errors
 from modelnet.commands.shared.process import tell
+from modelnet.options.folders import CACHES
 
 if TYPE_CHECKING:
     from pipeline.shards.choice import ShardChoice
@@ -145,4 +145,4 @@ def default_cache(source: Path) -> Path:
         re.sub(r"\.(tar|zip|parquet)$", "", name, flags=re.IGNORECASE) for name in (place.name, place.parent.name)
     )
     name = f"{parent}-{own}" if is_set or own in ("train", "val", "test") else own
-    return DEFAULT_CACHES / f"{name or 'cache'}.h5"
+    return CACHES / f"{name or 'cache'}.h5"

@@ -9,6 +9,7 @@ from modelnet.commands._options import NO_SPLIT, PATH, QUIET, GroupedCommand, ex
 from modelnet.commands.option_groups.repeat import chosen_options, repeat_options
 from modelnet.commands.shared.console import Notes, output_errors, progress_bar
 from modelnet.commands.shared.process import tell
+from modelnet.options.folders import RUNS
 from pipeline.text import show_path
 
 
@@ -37,7 +38,7 @@ def command(ctx: click.Context, /, out: Path | None, **_options: Any) -> None:
 
     chosen = chosen_options(ctx, used=lambda option: option.finder)
     title = f"{cache_name(chosen.cache)}-{chosen.model_in_names}-lr"
-    path = out or Path("runs") / f"{title}.png"
+    path = out or RUNS / f"{title}.png"
     if out is not None:
         with output_errors(path):
             check_can_publish(path)

@@ -19,8 +19,7 @@ from modelnet.commands._options import (
 from modelnet.commands.option_groups.repeat import chosen_options, repeat_options, typed
 from modelnet.commands.report import publish_page
 from modelnet.options import OPTIONS
-
-_BATCH = ("Data", "Augmentation")  # groups of options that change what a network sees; the others are accepted, hidden
+from modelnet.options.groups import OF_IMAGES
 
 
 def _options() -> list[click.Parameter]:
@@ -30,7 +29,7 @@ def _options() -> list[click.Parameter]:
         if option.name == "device":
             option.help = f"{option.help} For a RUN, or --batch."
             continue
-        option.hidden = OPTIONS[str(option.name)].heading not in _BATCH
+        option.hidden = OPTIONS[str(option.name)].heading not in OF_IMAGES  # the others are accepted
     return options
 
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from modelnet.data.relabel import LabelTable, relabel
+from modelnet.options.folders import CACHES
 from modelnet.runtime.ranks import Ranks
 from pipeline import TensorCache
 from pipeline.errors import CacheError, CacheMissing, CacheStale, OptionsError, SourceError
@@ -206,9 +207,6 @@ def _named_otherwise(train: TensorCache, val: TensorCache) -> str:
 
 def _shown(class_ids: list[ClassId]) -> str:
     return ", ".join(show_path(str(class_id)) for class_id in class_ids)
-
-
-CACHES = Path("data/cache")  # where build-cache writes
 
 
 def find(cache: Path, run: Path | None, fingerprint: str | None = None) -> Path:

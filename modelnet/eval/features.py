@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from modelnet.nets.backbone import Backbone
 from modelnet.nets.preparation import preparation_hint
 from modelnet.nets.weights_file import digest_of
+from modelnet.options.folders import FEATURES
 from modelnet.progress import Progress
 from modelnet.runtime.device import cpu_threads, precision_warning
 from pipeline import TensorCache
@@ -18,8 +19,6 @@ from pipeline.build.features import ROWS_AT_ONCE, FeaturesReport, write_features
 from pipeline.errors import CacheMissing, CheckpointError, OptionsError, OutputError
 from pipeline.format.paths import cache_name
 from pipeline.text import command_line
-
-FOLDER = Path("data/features")
 
 
 def default_path(images: Path, model: str, weights: Path, layer: str = "") -> Path:
@@ -29,7 +28,7 @@ def default_path(images: Path, model: str, weights: Path, layer: str = "") -> Pa
         RunError: no such file of weights.
     """
     parts = [cache_name(images), model.replace(":", "-"), *[layer] * bool(layer), digest_of(weights)[:8]]
-    return FOLDER / f"{'-'.join(parts)}.h5"
+    return FEATURES / f"{'-'.join(parts)}.h5"
 
 
 def build_features(

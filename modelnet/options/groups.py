@@ -251,3 +251,4 @@ class Output:
 
 
 GROUPS = (Data, Network, Optimization, Augmentation, Device, Output)
+OF_IMAGES = (Data.__name__, Augmentation.__name__)  # groups that decide what a network sees

@@ -13,7 +13,7 @@ from modelnet.data.relabel import LabelTable, labelled_rows
 from modelnet.data.split import split_images
 from modelnet.data.split_table import read_split
 from modelnet.options import OPTIONS, TrainOptions
-from modelnet.options.groups import ALL
+from modelnet.options.groups import ALL, OF_IMAGES
 from modelnet.pages.document import Picture, data_url, jpeg_of, render_page
 from modelnet.pages.tables import Table, show_value
 from modelnet.runs.code import named_code, names_of
@@ -25,7 +25,6 @@ from pipeline.text import show_path
 
 IMAGES, EPOCHS = 16, 3
 SIDE = 224  # pixels of a picture
-SHOWN = ("Data", "Augmentation")  # groups of options that change what a network sees
 
 
 class Drawn(NamedTuple):
@@ -127,6 +126,6 @@ def _options(options: TrainOptions) -> Table:
     rows = [
         [option.flag, show_value(value)]
         for option in OPTIONS.values()
-        if option.heading in SHOWN and (value := getattr(options, option.name)) not in (None, "", ())
+        if option.heading in OF_IMAGES and (value := getattr(options, option.name)) not in (None, "", ())
     ]
     return Table("Options that change what the network sees", ["option", "value"], rows, False)

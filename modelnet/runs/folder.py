@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from modelnet.options import TrainOptions
+from modelnet.options.folders import RUNS
 from modelnet.progress import EpochRow, Progress
 from modelnet.runs import checkpoint
 from modelnet.runs.config import json_text
@@ -38,8 +39,6 @@ from modelnet.runs.tables import epochs_text
 from pipeline.errors import AccessDenied, OutputError, RunBusy, RunError
 from pipeline.system import files
 from pipeline.text import csv_text, shorten
-
-RUNS = Path("runs")
 
 
 class RunFolder(RunReader):

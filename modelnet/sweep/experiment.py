@@ -16,9 +16,10 @@ from modelnet.nets.weights_file import digest_of
 from modelnet.options import OPTIONS, Scope, TrainOptions
 from modelnet.options.code import code_name
 from modelnet.options.file import checked_options, read_table, unknown
+from modelnet.options.folders import RUNS
 from modelnet.progress import Progress
 from modelnet.runs.code import names_of
-from modelnet.runs.folder import RUNS, RunFolder
+from modelnet.runs.folder import RunFolder
 from modelnet.runtime.interrupt import Stop
 from modelnet.runtime.ranks import Ranks
 from modelnet.sweep.grid import SETTING, all_folds, check, cross, parse_seeds

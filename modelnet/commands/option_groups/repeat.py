@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from modelnet.commands._options import DEFAULT_CACHES, PATH, check_split, grouped
+from modelnet.commands._options import PATH, check_split, grouped
 from modelnet.commands.shared.console import usage_errors
 from modelnet.options import OPTIONS, Option
+from modelnet.options.folders import CACHES
 
 if TYPE_CHECKING:
     from modelnet.options import TrainOptions
@@ -63,7 +64,7 @@ def chosen_options(
     cache = values.pop("cache")
     with usage_errors("; --without OPTION leaves one of them out" if stored else ""):
         chosen = TrainOptions(cache or Path(), **values)
-    chosen = chosen if cache else replace(chosen, cache=find_cache(DEFAULT_CACHES))
+    chosen = chosen if cache else replace(chosen, cache=find_cache(CACHES))
     if "no_split" in ctx.params:  # a command that trains
         check_split(chosen.cache, chosen.split, ctx.params["no_split"])
     return chosen

@@ -4,10 +4,9 @@ from pathlib import Path
 
 import click
 
-from modelnet.commands._options import DEFAULT_CACHES, PATH, example
+from modelnet.commands._options import PATH, example
 from modelnet.commands.shared.process import tell
-
-FEATURES = Path("data/features")  # where build-features writes
+from modelnet.options.folders import CACHES, FEATURES, RUNS
 
 
 @click.command("caches", epilog=example("caches"))
@@ -22,7 +21,6 @@ def command(folders: tuple[Path, ...], as_json: bool) -> None:
     import json
 
     from modelnet.pages.cache_list import caches_table, list_caches
-    from modelnet.runs.folder import RUNS
 
-    listed = list_caches(folders or (DEFAULT_CACHES, FEATURES), RUNS)
+    listed = list_caches(folders or (CACHES, FEATURES), RUNS)
     tell(json.dumps([cache.to_dict() for cache in listed], indent=2) if as_json else caches_table(listed))

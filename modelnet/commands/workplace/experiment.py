@@ -5,11 +5,12 @@ from pathlib import Path
 
 import click
 
-from modelnet.commands._options import DEFAULT_CACHES, NO_SPLIT, PATH, QUIET, GroupedCommand, check_split, example
+from modelnet.commands._options import NO_SPLIT, PATH, QUIET, GroupedCommand, check_split, example
 from modelnet.commands.report import write_report
 from modelnet.commands.shared.console import EpochLines, Notes
 from modelnet.commands.shared.process import end, tell
 from modelnet.commands.train import training_process
+from modelnet.options.folders import CACHES, RUNS
 from pipeline.text import command_line
 
 
@@ -31,7 +32,7 @@ def command(file: Path, no_split: bool, as_json: bool) -> None:
     from modelnet.sweep.experiment import read_experiment, train_experiment
     from pipeline.errors import TrainingDiverged
 
-    experiment = read_experiment(file, DEFAULT_CACHES)
+    experiment = read_experiment(file, CACHES)
     for options in experiment.members:
         check_split(options.cache, options.split, no_split and options.split is None)
     with training_process() as stop, (Notes if as_json else EpochLines)() as progress:
@@ -54,4 +55,4 @@ def command(file: Path, no_split: bool, as_json: bool) -> None:
     tell(f"\n{comparison}\n")
     for pair in comparison.pairs:
         tell(f"{names[pair.second]} ({pair.second}) against {names[pair.first]} ({pair.first}): {pair.verdict}")
-    write_report([run for runs in ended.values() for run in runs], Path("runs") / f"{experiment.name}.html")
+    write_report([run for runs in ended.values() for run in runs], RUNS / f"{experiment.name}.html")

@@ -7,6 +7,7 @@ import click
 from modelnet.commands._options import PATH, example
 from modelnet.commands.report import named_runs
 from modelnet.commands.shared.process import tell
+from modelnet.options.folders import RUNS
 
 
 @click.command("runs", epilog=example("runs"))
@@ -21,7 +22,6 @@ def command(runs: tuple[Path, ...], as_json: bool) -> None:
     import json
 
     from modelnet.pages.run_list import list_runs, runs_in, runs_table
-    from modelnet.runs.folder import RUNS
 
     listed = list_runs(named_runs(runs) if runs else runs_in(RUNS))
     tell(json.dumps([run.to_dict() for run in listed], indent=2) if as_json else runs_table(listed))

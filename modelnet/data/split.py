@@ -120,11 +120,11 @@ def split_counts(cache: TensorCache, split: Split) -> str:
 
 def split_note(cache: TensorCache, split: Split, options: TrainOptions) -> str:
     """Say how many images are kept, and for what."""
-    of_all, fold = f"of {int((cache.labels >= 0).sum())} images are kept for validation", options.fold
+    of_all, fold = f"of {int((cache.labels >= 0).sum()):,} images are kept for validation", options.fold
     if options.split is None:
-        return f"{len(split.val)} {of_all}, by their content"
-    used = "all folds are trained on" if fold is None else f"{len(split.val)} {of_all}: fold {fold}"
-    return used + (f"; {len(split.test)} test images are not used" if len(split.test) else "")
+        return f"{len(split.val):,} {of_all}, by their content"
+    used = "all folds are trained on" if fold is None else f"{len(split.val):,} {of_all}: fold {fold}"
+    return used + (f"; {len(split.test):,} test images are not used" if len(split.test) else "")
 
 
 def split_warnings(cache: TensorCache, split: Split, what: str = "--val-fraction") -> list[str]:

@@ -119,6 +119,7 @@ def use_features(training: TrainingLoop, progress: Progress, stop: Stop) -> None
             training.lacks_features = True
             return
         except PipelineError as error:
+            error.advice = ""  # it is that of build-features, which has other options
             rounding = "; the losses will differ by rounding" if has_begun else ""
             progress.warn(f"features are not cached, and the whole network runs in each epoch{rounding}: {error}")
         else:

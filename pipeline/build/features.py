@@ -34,7 +34,7 @@ from pipeline.format.sharded import Reader
 from pipeline.format.tables import failed_table
 from pipeline.system import files
 from pipeline.system.signals import held_signals
-from pipeline.text import show_bytes, show_path, show_rate
+from pipeline.text import counted, show_bytes, show_path, show_rate
 
 ROWS_AT_ONCE = 32
 
@@ -65,7 +65,7 @@ class FeaturesReport:
 
     def __str__(self) -> str:
         """Return two lines, three where a cache was out of date."""
-        where = f"{show_path(self.path)}: {self.cached} images, {show_bytes(self.file_bytes)}"
+        where = f"{show_path(self.path)}: {counted(self.cached, 'image')}, {show_bytes(self.file_bytes)}"
         lines = [f"was out of date: {self.why}"] if self.why else []
         lines.append(str(self.features))
         if self.up_to_date:

@@ -78,7 +78,7 @@ class BuildReport(ShownAsText):
             yield f"was out of date: {self.why}"
 
     def _where(self) -> str:
-        return f"{show_path(self.path)}: {self.cached} images, {show_bytes(self.file_bytes)}"
+        return f"{show_path(self.path)}: {counted(self.cached, 'image')}, {show_bytes(self.file_bytes)}"
 
     def _lines(self) -> Iterator[str]:
         if self.inherited:

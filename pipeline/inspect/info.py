@@ -21,7 +21,7 @@ from pipeline.recipe import RGB, Recipe
 from pipeline.source.partition import divide
 from pipeline.source.scan import scan_source
 from pipeline.source.selection import Choice
-from pipeline.text import show_bytes, show_path
+from pipeline.text import counted, show_bytes, show_path
 
 READ_BYTES = 2**28  # rows that `info` reads without being asked: a fraction of a second
 
@@ -143,7 +143,7 @@ class CacheInfo:
         if self.shard is not None:
             files = f", shard {self.shard} of {self.shards}"
         lines = [
-            f"{show_path(self.path)}: {self.images} images{files}, {show_bytes(self.file_bytes)}",
+            f"{show_path(self.path)}: {counted(self.images, 'image')}{files}, {show_bytes(self.file_bytes)}",
             f"recipe: {recipe.size[0]} × {recipe.size[1]} RGB{_preparation(recipe)}, mean {mean}, std {std}, "
             f"stored as {recipe.dtype}",
             *([] if self.sources is None else [f"sources: {self.sources}"]),

@@ -26,7 +26,7 @@ from pipeline.load.kernels import gather_rows
 from pipeline.load.normalize import normalize_rows
 from pipeline.load.threads import in_parts
 from pipeline.recipe import Recipe
-from pipeline.text import ShownAsText
+from pipeline.text import ShownAsText, counted
 
 Verify = Literal["first", "always", "off"]
 
@@ -254,10 +254,9 @@ class TensorCache(ShownAsText, Mapping[str, Mapping[ClassId, Tensor]]):
         return rows
 
     def __getitem__(self, name: str) -> Mapping[ClassId, Tensor]:
-        rows = self.rows_of(name) if isinstance(name, str) else []
-        if not rows and not isinstance(name, str):
+        if not isinstance(name, str):
             raise KeyError(f"{name!r} is no file name; CacheDataset(cache)[row] and cache.read(rows) go by numbers")
-        if not rows:
+        if not (rows := self.rows_of(name)):
             raise KeyError(name)
         return _ByClass(self, rows)
 
@@ -278,7 +277,8 @@ class TensorCache(ShownAsText, Mapping[str, Mapping[ClassId, Tensor]]):
 
     def __repr__(self) -> str:
         shape = " × ".join(map(str, self.row_shape[-2:])) + ("" if self.features is None else " numbers each")
-        return f"TensorCache({str(self.path)!r}: {self.num_images} images, {len(self.class_ids)} classes, {shape})"
+        images, classes = counted(self.num_images, "image"), counted(len(self.class_ids), "class", "classes")
+        return f"TensorCache({str(self.path)!r}: {images}, {classes}, {shape})"
 
     def __getstate__(self) -> dict[str, Any]:
         files = self.reader.shards if isinstance(self.reader, ShardedReader) else [self.reader]

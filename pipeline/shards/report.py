@@ -8,7 +8,7 @@ from typing import NamedTuple
 from pipeline.build.report import BuildReport
 from pipeline.format.tables import sort_failures
 from pipeline.source.manifest import Manifest
-from pipeline.text import first_lines, printable, show_bytes, show_path, show_rate
+from pipeline.text import counted, first_lines, printable, show_bytes, show_path, show_rate
 
 
 class WorkerRate(NamedTuple):
@@ -53,7 +53,7 @@ class ShardsReport(BuildReport):
 
     def _where(self) -> str:
         files = f" in {self.shards} shards" if self.shard is None else f", shard {self.shard} of {self.shards}"
-        return f"{show_path(self.path)}: {self.cached} images{files}, {show_bytes(self.file_bytes)}"
+        return f"{show_path(self.path)}: {counted(self.cached, 'image')}{files}, {show_bytes(self.file_bytes)}"
 
     def _lines(self) -> Iterator[str]:
         yield from super()._lines()

@@ -4,13 +4,15 @@ import csv
 import hashlib
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 from PIL import Image
 
 from modelnet import TrainOptions, resume, train
-from modelnet.data.split import split_by_content, split_warnings
+from modelnet.data.split import Split, split_by_content, split_note, split_warnings
 from modelnet.runtime.interrupt import Stop
 from pipeline import TensorCache, build_cache
 from pipeline.errors import OptionsError
@@ -150,3 +152,12 @@ def test_near_copies_on_both_sides_of_a_split_are_counted(tmp_path: Path) -> Non
         f"{torn} of {len(split.val)} validation images are near copies of training images "
         "(scaled or compressed again): validation will look better than it is"
     ]
+
+
+def test_notes_of_large_splits_have_separators_of_thousands() -> None:
+    cache: Any = SimpleNamespace(labels=torch.zeros(12_345, dtype=torch.int64))
+    split = Split(torch.arange(9_000), torch.arange(2_345), torch.arange(1_000))
+    by_content, by_fold = TrainOptions(Path("c"), val_fraction=0.2), TrainOptions(Path("c"), split=Path("s"), fold=1)
+    kept = "2,345 of 12,345 images are kept for validation"
+    assert split_note(cache, split, by_content) == f"{kept}, by their content"
+    assert split_note(cache, split, by_fold) == f"{kept}: fold 1; 1,000 test images are not used"

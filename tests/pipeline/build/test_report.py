@@ -3,12 +3,17 @@
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from pipeline import TensorCache, build_cache, build_shards, describe_cache
+from pipeline.build.features import write_features
 from pipeline.build.report import BuildReport, failed_lines, left_out_lines
 from pipeline.format.classes import class_table
+from pipeline.format.features import Features
 from pipeline.format.inspection import Inspection
 from pipeline.format.tables import Failed
+from tests.support.photos import save_jpeg
 
 
 @pytest.mark.parametrize(
@@ -62,3 +67,15 @@ def test_files_seen_are_cached_left_out_and_failed_ones() -> None:
 
     assert report.seen == 6
     assert str(report).splitlines()[-1] == "c.h5: 3 images, 0 bytes: tables alone rewritten in 0.0 s"
+
+
+def test_a_single_image_is_counted_in_the_singular(tmp_path: Path) -> None:
+    save_jpeg(tmp_path / "photos" / "1" / "a.jpg", 70, 60, 0)
+    one = build_cache(tmp_path / "photos", tmp_path / "c.h5", size=64, workers=1)
+    set_of_one = build_shards(tmp_path / "photos", tmp_path / "s.h5", 1, size=64, workers=1)
+    reader = TensorCache(tmp_path / "c.h5").reader
+    features = Features("resnet18", "", 512, "a" * 64, reader.fingerprint, "float32", "contiguous")
+    of_features = write_features(reader, tmp_path / "f.h5", features, lambda first, end: np.zeros((1, 512), np.float32))
+    for text in (one, set_of_one, of_features, describe_cache(tmp_path / "c.h5")):
+        assert ": 1 image" in str(text) and "1 images" not in str(text)
+    assert repr(TensorCache(tmp_path / "c.h5")).endswith(": 1 image, 1 class, 64 × 64)")

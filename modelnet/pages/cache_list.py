@@ -13,7 +13,7 @@ from modelnet.runs.reader import RunReader
 from pipeline.errors import CacheMissing, PipelineError
 from pipeline.format.paths import base_path, cache_files
 from pipeline.format.sharded import open_reader
-from pipeline.text import align, command_line, shorten, show_age, show_bytes, show_path
+from pipeline.text import align, command_line, counted, shorten, show_age, show_bytes, show_path
 
 RUNS_SHOWN = 3
 
@@ -101,4 +101,4 @@ def caches_table(caches: Sequence[ListedCache]) -> str:
         rows.append([show_path(cache.cache), *numbers, age, str(len(cache.runs)), names])
     total = show_bytes(sum(cache.file_bytes for cache in caches))
     problems = [f"warning: {cache.problem}" for cache in caches if cache.problem]
-    return "\n".join([*align(rows, left=(0, 6)), f"{len(caches)} caches, {total}", *problems])
+    return "\n".join([*align(rows, left=(0, 6)), f"{counted(len(caches), 'cache')}, {total}", *problems])

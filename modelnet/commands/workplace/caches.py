@@ -13,7 +13,7 @@ from modelnet.options.folders import CACHES, FEATURES, RUNS
 @click.argument("folders", nargs=-1, type=PATH, metavar="[FOLDER...]")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts, with all runs.")
 def command(folders: tuple[Path, ...], as_json: bool) -> None:
-    """List the caches in FOLDER, without one in data/cache/ and data/features/: images, size, age.
+    """List the caches in each FOLDER, by default data/cache/ and data/features/: images, size, age.
 
     The runs in runs/ that used a cache are known by its fingerprint, so also after it was moved or renamed. A cache
     without runs may be deleted, if its source is still there.

@@ -14,7 +14,7 @@ from modelnet.options.folders import RUNS
 @click.argument("runs", nargs=-1, type=PATH, metavar="[RUN...]")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts, with the options that differ.")
 def command(runs: tuple[Path, ...], as_json: bool) -> None:
-    """List runs, without RUN all in runs/: state, epochs, validation accuracy with its interval, and their options.
+    """List the given runs, by default all in runs/: state, epochs, validation accuracy with its interval, options.
 
     Of the options, only those in which the listed runs differ are shown, where they are not at their defaults. A
     group.csv names all runs of a sweep.

@@ -39,6 +39,7 @@ def test_a_cache_is_listed_with_the_runs_that_used_it_wherever_it_is_now(
     lines = caches_table([moved, shards]).splitlines()
     assert "3 days" in lines[1] and lines[1].endswith("1  r") and lines[3].startswith("2 caches, ")
     assert json.loads(run_cli("caches", "--json").stdout) == [moved.to_dict(), shards.to_dict()]
+    assert "each FOLDER, by default data/cache/ and data/features/:" in " ".join(run_cli("caches", "-h").stdout.split())
 
 
 def test_a_file_that_is_no_cache_has_its_line() -> None:
@@ -48,7 +49,7 @@ def test_a_file_that_is_no_cache_has_its_line() -> None:
     (bad,) = list_caches([FOLDER], Path("runs"))
 
     assert bad.cache == "data/cache/bad.h5" and bad.problem.startswith("not a cache: ")
-    assert caches_table([bad]).splitlines()[-1] == f"warning: {bad.problem}"
+    assert caches_table([bad]).splitlines()[-2:] == ["1 cache, 0 bytes", f"warning: {bad.problem}"]
 
 
 def test_many_runs_are_counted_and_the_first_named() -> None:

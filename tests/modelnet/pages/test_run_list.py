@@ -69,6 +69,7 @@ def test_the_command_lists_all_runs_or_those_that_are_named(run_cli: RunCli) -> 
         make_run(name, [0.5])
 
     assert [line.split()[0] for line in run_cli("runs").stdout.splitlines()] == ["run", "runs/a", "runs/b", "runs/c"]
+    assert "the given runs, by default all in runs/:" in " ".join(run_cli("runs", "-h").stdout.split())
     listed = json.loads(run_cli("runs", "runs/a", "runs/c", "--json").stdout)
     assert [(run["run"], run["state"], run["options"]) for run in listed] == [
         ("runs/a", "finished", {}),

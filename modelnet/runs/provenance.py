@@ -20,7 +20,7 @@ from modelnet.runs.labels import describe_labels
 from modelnet.runtime.device import CONTIGUOUS
 from modelnet.runtime.ranks import Ranks
 
-_PACKAGES = ("modelnet-cache", "torch", "torchvision", "numpy", "pillow", "simplejpeg")
+_PACKAGES = ("modelnet-cache", "torch", "torchvision", "numpy", "pillow", "simplejpeg", "pillow-heif")
 
 
 def describe_run(

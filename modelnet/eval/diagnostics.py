@@ -68,10 +68,10 @@ def converged_below(counts: Sequence[int], options: TrainOptions) -> float:
 
 
 def unshuffled(row: EpochRow, accuracy: float) -> str:
-    """Say that the running accuracy of an epoch class after class is better than the network is, or return "".
+    """Say that the average accuracy of an epoch class after class is better than the network is, or return "".
 
     After some images of one class the network says that class to all: right for those that follow, and wrong for the
-    classes before, which the running mean has counted already.
+    classes before, which the average has counted already.
 
     Args:
         row: the last epoch.
@@ -80,6 +80,6 @@ def unshuffled(row: EpochRow, accuracy: float) -> str:
     if row.train_acc - accuracy < _SEEMS_BETTER:
         return ""
     return (
-        f"running loss {row.train_loss:.2f}, accuracy {row.train_acc:.0%}, but {1 - accuracy:.0%} of the "
+        f"average training loss {row.train_loss:.2f}, accuracy {row.train_acc:.0%}, but {1 - accuracy:.0%} of the "
         "training images are wrong now: the order is not shuffled"
     )

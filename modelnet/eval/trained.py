@@ -63,7 +63,7 @@ class Trained:
 
     Attributes:
         run: the run folder.
-        network: the network in evaluation mode; the running mean of the weights, if the run has one.
+        network: the network in evaluation mode; of a run with `model_ema`, the moving average of the weights (EMA).
         class_ids, class_names: ids and readable names of the classes, by label.
         recipe: how an image becomes a tensor.
         features: the features that the network takes instead of images, or None.

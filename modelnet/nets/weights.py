@@ -62,7 +62,7 @@ class Loaded:
         prefix = f", without the prefix {' '.join(self.stripped)}" if self.stripped else ""
         lines = [f"weights: {self.count} tensors of {show_path(self.path)}{under}{prefix}, SHA-256 {self.sha256[:8]}"]
         if self.key in MEANS:
-            lines[0] += " (a running mean of the weights, which is preferred)"
+            lines[0] += " (a moving average of the weights, which is preferred)"
         if self.cast:
             lines.append(f"cast to float32: {', '.join(self.cast)}")
         if self.resampled:

@@ -24,7 +24,7 @@ from torch import Tensor
 from pipeline.errors import AccessDenied, CheckpointError, CheckpointUnsafe, OptionsError, RunError
 from pipeline.text import how_to_install, show_path
 
-# Where trainers keep a state dict in a checkpoint; running means of the weights come first. `average` is ours.
+# Where trainers keep a state dict in a checkpoint; moving averages of the weights come first. `average` is ours.
 MEANS = ("model_ema", "state_dict_ema", "ema_state_dict", "ema", "average")
 KEYS = (*MEANS, "state_dict", "model_state_dict", "model", "weights")
 

@@ -181,6 +181,6 @@ class Run:
 def class_after_class(order: str) -> str:
     """Say that an order was not shuffled, and that the training numbers mislead."""
     return (
-        f"{order} was not shuffled (--no-shuffle): class after class, the running loss and accuracy of training look "
+        f"{order} was not shuffled (--no-shuffle): class after class, the average training loss and accuracy look "
         "better than the network is, and whether it converged follows from that loss."
     )

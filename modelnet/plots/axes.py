@@ -11,7 +11,7 @@ from modelnet.progress import EpochRow
 Groups = Mapping[str, Sequence[Sequence[EpochRow]]]
 
 MEASURES = {"loss": "cross-entropy loss", "acc": "accuracy"}
-PARTS = {"train": "training (running mean)", "val": "validation"}
+PARTS = {"train": "training (average over the epoch)", "val": "validation"}
 COLORED = len(COLORS)  # groups that have a color of their own
 MARKED_UP_TO = 20  # epochs, each with a marker
 

@@ -133,7 +133,7 @@ def _wanted_size(features: dict[str, Any] | None, size: Any) -> int | tuple[int,
 
 
 def evaluated_weights(content: dict[str, Any]) -> dict[str, Tensor]:
-    """Return the weights to predict with: their running mean where there is one."""
+    """Return the weights to predict with: their moving average (EMA) where there is one."""
     weights: dict[str, Tensor] = content["average"] or content["weights"]
     return weights
 

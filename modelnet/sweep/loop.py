@@ -111,13 +111,13 @@ class SweepLoop:
         self.optimizer.zero_grad()
 
     def step(self, number: int) -> None:
-        """Change the weights of all networks, and take them into the running means."""
+        """Change the weights of all networks, and take them into the moving averages."""
         self.optimizer.step(number, [training.state.decays for training in self.trainings])
         if self.average is not None:
             self.average.update()
 
     def hand_over(self, steps: list[tuple[Tensor, Tensor, int]], seconds: float) -> None:
-        """Copy weights, optimizer state and running means of these steps into each network's own state."""
+        """Copy weights, optimizer state and moving averages of these steps into each network's own state."""
         if not steps:  # stopped after the last batch of the epoch
             return
         losses_TK = torch.stack([losses for losses, _, _ in steps]).double().cpu().numpy()
@@ -182,7 +182,7 @@ class SweepLoop:
 
 
 class StackedAverage:
-    """The running means of the weights of K networks; the weights themselves for a network without one.
+    """The moving averages of the weights of K networks; the weights themselves for a network without one.
 
     Args:
         stacked: the networks.
@@ -210,7 +210,7 @@ class StackedAverage:
         self._steps += 1
 
     def copy_to(self, trainings: Sequence[TrainingLoop], which: Sequence[int]) -> None:
-        """Give those networks that have a running mean theirs."""
+        """Give those networks that have a moving average theirs."""
         averages = {i: trainings[i].state.average for i in which}
         having = {i: average for i, average in averages.items() if average is not None}
         networks = [training.setup.trained_part(training.state.evaluated) for training in trainings]

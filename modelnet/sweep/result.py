@@ -194,7 +194,7 @@ class SweepResult:
         if not found:
             return []
         hint = unshuffled(median_row([row for row, _ in found]), median(accuracy for _, accuracy in found))
-        return [f"hint: in the median {hint}; converged counts the running loss alone"] if hint else []
+        return [f"hint: in the median: {hint}; converged counts the average training loss alone"] if hint else []
 
     def _end(self, networks: Sequence[int]) -> EpochRow:
         """Return the epoch whose weights are the result of a network: the best where patience chose it.

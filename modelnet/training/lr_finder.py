@@ -90,7 +90,7 @@ def find_learning_rate(
     """Try learning rates: train a network for a few epochs with each, and write nothing.
 
     Args:
-        options: the options of the planned run, with the few epochs for each rate. Schedule, running mean of the
+        options: the options of the planned run, with the few epochs for each rate. Schedule, moving average of the
             weights and validation are ignored.
         rates: the rates to try.
         progress: is told what was chosen for the user, and which options change nothing.

@@ -1,4 +1,4 @@
-"""Optimizers by name, and the running mean of weights."""
+"""Optimizers by name, and the moving average of weights (EMA)."""
 
 import inspect
 from collections.abc import Collection
@@ -101,7 +101,7 @@ def _clear_gradients(optimizer: torch.optim.Optimizer) -> None:
 
 
 def running_mean_of_weights(network: nn.Module, decay: float) -> AveragedModel:
-    """Copy a network into one whose weights are a running mean of those after each step; the first replace it.
+    """Copy a network into one whose weights are a moving average of those after each step; the first replace it.
 
     Args:
         network: in training.

@@ -38,7 +38,7 @@ class State:
 
     Attributes:
         network, optimizer: what is trained.
-        average: the running mean of its weights, or None.
+        average: the moving average of its weights, or None.
         ranks: the processes that train it, all of which have this state.
         epoch: epochs that are finished.
         step: batches done in the epoch after them.

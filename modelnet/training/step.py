@@ -60,7 +60,7 @@ class TrainingStep:
 
 
 class NetworkUpdate:
-    """Changes the weights of one network, and their running mean.
+    """Changes the weights of one network, and their moving average.
 
     Args:
         state: of the network.
@@ -79,7 +79,7 @@ class NetworkUpdate:
         self.state.optimizer.zero_grad()
 
     def step(self, number: int) -> None:
-        """Clip the gradient, set the learning rate, change the weights and take them into the running mean."""
+        """Clip the gradient, set the learning rate, change the weights and take them into the moving average."""
         network, optimizer = self.state.network, self.state.optimizer
         if self.clip_grad is not None:
             self.scaler.unscale_(optimizer)

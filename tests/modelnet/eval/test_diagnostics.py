@@ -64,7 +64,8 @@ def test_no_learning_rate_is_advised_where_none_helps() -> None:
 
 def test_a_running_accuracy_that_the_network_does_not_have_is_named() -> None:
     assert unshuffled(epochs(0.05, accuracy=0.98)[0], 0.68) == (
-        "running loss 0.05, accuracy 98%, but 32% of the training images are wrong now: the order is not shuffled"
+        "average training loss 0.05, accuracy 98%, but 32% of the training images are wrong now: "
+        "the order is not shuffled"
     )
     assert unshuffled(epochs(0.05, accuracy=0.7)[0], 0.68) == ""
 

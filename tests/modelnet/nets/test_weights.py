@@ -66,7 +66,7 @@ def compiled(network: nn.Module) -> Any:
 WRITERS: dict[str, Callable[[nn.Module], Any]] = {
     "torchvision": lambda network: network.state_dict(),
     "a checkpoint of torchvision's references": lambda network: {"model": network.state_dict(), "epoch": 1},
-    "a running mean": lambda network: {"model_ema": AveragedModel(network).state_dict(), "model": {"a": torch.ones(1)}},
+    "an average": lambda network: {"model_ema": AveragedModel(network).state_dict(), "model": {"a": torch.ones(1)}},
     "timm's trainer": lambda network: {
         "state_dict": network_of(5).state_dict(),
         "state_dict_ema": network.state_dict(),

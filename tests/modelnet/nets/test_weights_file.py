@@ -33,7 +33,7 @@ def test_tensors_are_found_bare_or_under_the_keys_of_trainers(key: str, tmp_path
     assert all(torch.equal(found.tensors[name], tensor) for name, tensor in TENSORS.items())
 
 
-def test_a_running_mean_is_preferred_to_the_weights_themselves(tmp_path: Path) -> None:
+def test_a_moving_average_is_preferred_to_the_weights_themselves(tmp_path: Path) -> None:
     for empty, expected in (({"model_ema": TENSORS}, "model_ema"), ({"model_ema": {}}, "model")):
         torch.save({"model": {"a": torch.zeros(1)}, **empty}, tmp_path / "w.pt")
         assert read_weights(tmp_path / "w.pt").key == expected

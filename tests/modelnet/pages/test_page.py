@@ -69,8 +69,9 @@ def test_a_page_can_be_read_without_eyes() -> None:
     assert all(header.get("scope") in ("row", "col") for header in page.all("th"))
     curves = [div["aria-label"] for div in page.all("div") if div.get("role") == "img"]
     assert curves == [
-        "cross-entropy loss against the epoch: training (running mean) from 0.7 to 0.6; validation from 0.7 to 0.6",
-        "accuracy against the epoch: training (running mean) from 0.5 to 0.5; validation from 0.5 to 0.5",
+        "cross-entropy loss against the epoch: training (average over the epoch) from 0.7 to 0.6; "
+        "validation from 0.7 to 0.6",
+        "accuracy against the epoch: training (average over the epoch) from 0.5 to 0.5; validation from 0.5 to 0.5",
         "learning rate against the epoch: from 0.01 to 0.01",
         "training images/s against the epoch: from 100 to 100",
     ]

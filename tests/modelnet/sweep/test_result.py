@@ -65,8 +65,8 @@ def test_networks_trained_class_after_class_get_a_warning() -> None:
     result.trained_accuracy[:] = [0.6, 0.68, 0.7]
     assert str(result).splitlines()[-2:] == [
         "converged in 3 of 3 starts",
-        "hint: in the median running loss 0.05, accuracy 98%, but 32% of the training images are wrong now: "
-        "the order is not shuffled; converged counts the running loss alone",
+        "hint: in the median: average training loss 0.05, accuracy 98%, but 32% of the training images are wrong now: "
+        "the order is not shuffled; converged counts the average training loss alone",
     ]
     result.trained_accuracy[:] = [0.97, 0.98, 0.99]
     assert str(result).splitlines()[-1] == "converged in 3 of 3 starts"

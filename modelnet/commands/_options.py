@@ -183,3 +183,18 @@ def example(command: str) -> str:
 def one_or_all(paths: tuple[Path, ...]) -> "Path | tuple[Path, ...]":
     """Return the cache, set or pattern that was typed, or the files of a set."""
     return paths[0] if len(paths) == 1 else paths
+
+
+def check_there(path: Path) -> None:
+    """Refuse a name at which there is neither a cache nor a run; one that ends in .h5 can only mean a cache.
+
+    Raises:
+        CacheMissing: says how to find out what there is.
+    """
+    from pipeline.errors import CacheMissing
+    from pipeline.format.paths import cache_exists
+
+    if path.suffix != ".h5" and not cache_exists(path):
+        reason = "there is no such file or folder"
+        advice = f"List them: {command_line()} caches, {command_line()} runs"
+        raise CacheMissing("no cache and no run", path, reason, advice)

@@ -12,6 +12,7 @@ from modelnet.commands._options import (
     PATH,
     TRUST,
     GroupedCommand,
+    check_there,
     example,
     one_or_all,
     training_options,
@@ -86,6 +87,7 @@ def command(
         return
     else:
         _refuse_others(ctx)
+        check_there(shown[0])
         page, suffix, cache = show_cache(one_or_all(shown)), ".html", shown[0]
     whole = base_path(cache_files(cache)[0])
     publish_page(page, out, whole.with_name(f"{whole.stem}{suffix}"), "Give --out", "page")

@@ -97,3 +97,12 @@ def test_bash_completes_after_the_documented_line(typed: str, completed: str, tm
     done = subprocess.run(["bash", "-c", script], env=environment, capture_output=True, text=True, timeout=60)
 
     assert (done.stdout, done.stderr) == (f"{completed}\n", "")
+
+
+@pytest.mark.parametrize("command", ["show", "doctor"])
+def test_a_name_of_nothing_is_neither_cache_nor_run(command: str, run_cli: RunCli) -> None:
+    missing = run_cli(command, "nothere")
+    advice = "List them: python cli.py caches, python cli.py runs"
+    expected = f"error: no cache and no run: nothere: there is no such file or folder. {advice}\n"
+    assert (missing.code, missing.stderr) == (66, expected)
+    assert run_cli(command, "nothere.h5").stderr.startswith("error: no cache: nothere.h5: there is no such file. Build")

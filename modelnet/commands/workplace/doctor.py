@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from modelnet.commands._options import PATH, TRUST, example
+from modelnet.commands._options import PATH, TRUST, check_there, example
 from modelnet.commands.shared.process import tell
 from pipeline.text import align
 
@@ -29,7 +29,11 @@ def command(path: Path | None, trust_code: bool, as_json: bool) -> None:
     speed = None
     facts = describe_machine(Path.cwd())
     if path is not None:
-        options = repeated_options(path, trust_code=trust_code) if path.is_dir() else {"cache": path}
+        if path.is_dir():
+            options = repeated_options(path, trust_code=trust_code)
+        else:
+            check_there(path)
+            options = {"cache": path}
         speed = measure_speed(TrainOptions(**options))
     if as_json:
         machine = {fact.name: {"value": fact.value, "advice": fact.advice} for fact in facts}

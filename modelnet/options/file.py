@@ -9,6 +9,7 @@ from typing import Any
 
 from modelnet.options.train import OPTIONS, TrainOptions
 from pipeline.errors import OptionsError, SourceError
+from pipeline.text import shorten, show_path
 
 _WHAT = "the file of options cannot be used"
 _TYPED = ("seeds", "data_seeds", "sweep", "no_split")  # of the command train: they are no options of one training
@@ -18,7 +19,8 @@ def read_options(path: Path) -> dict[str, Any]:
     """Return the options that a file names, by name.
 
     Args:
-        path: `.toml` or `.json`. Of the config.json of a run, its options count, without the name of the run.
+        path: `.toml` or `.json`. Of the config.json of a run, its options count, without the name of the run; in
+            another file with a table of options nothing may stand beside it.
 
     Raises:
         SourceError: the file cannot be read.
@@ -28,6 +30,10 @@ def read_options(path: Path) -> dict[str, Any]:
     if not isinstance(stored := values.get("options"), dict):
         return checked_options(values, path)
     options = checked_options({name: value for name, value in stored.items() if name != "name"}, path, "options.")
+    others = [show_path(key) for key in values if key != "options"]
+    if others and not isinstance(values.get("cache"), dict):  # it is not of a run
+        what = f"nothing reads {shorten(others)} beside options"
+        raise OptionsError(_WHAT, path, what, "Put all of them into options, or leave that table out")
     if values.get("code"):
         reason = "it is of a run with code of its own, which lies beside it"
         raise OptionsError(_WHAT, path, reason, "Take the options of that run: --from RUN")

@@ -63,6 +63,8 @@ class _PathType(click.Path):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Return the path; one that begins with `~` as the shell understands it."""
+        if value == "":  # of a variable that is not set
+            self.fail("a path is needed, and this is an empty text", param, ctx)
         path = os.fsdecode(super().convert(value, param, ctx))
         return Path(os.path.expanduser(path))  # noqa: PTH111 -- leaves ~nobody alone
 

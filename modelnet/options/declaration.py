@@ -121,6 +121,8 @@ class Option:
         return value
 
     def _path(self, value: str | os.PathLike[str]) -> Path:
+        if os.fspath(value) == "":
+            raise ValueError(f"{self.name} is a path, and '' is none")
         try:
             if b"\0" not in os.fsencode(value):
                 return Path(value)

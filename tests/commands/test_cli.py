@@ -106,3 +106,9 @@ def test_a_name_of_nothing_is_neither_cache_nor_run(command: str, run_cli: RunCl
     expected = f"error: no cache and no run: nothere: there is no such file or folder. {advice}\n"
     assert (missing.code, missing.stderr) == (66, expected)
     assert run_cli(command, "nothere.h5").stderr.startswith("error: no cache: nothere.h5: there is no such file. Build")
+
+
+@pytest.mark.parametrize("words", [["train", "--cache", ""], ["lr-find", "--out="], ["info", ""], ["report", ""]])
+def test_an_empty_path_is_refused(words: list[str], run_cli: RunCli) -> None:
+    ended = run_cli(*words)
+    assert ended.code == 2 and "a path is needed, and this is an empty text" in ended.stderr

@@ -33,7 +33,9 @@ def test_all_options_of_the_config_of_a_run_count_but_its_name(tmp_path: Path) -
 
 
 def test_the_config_of_a_run_with_code_of_its_own_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text(json.dumps({"options": OTHER.to_dict(), "cache": {}, "code": {"model": "0" * 64}}))
+    (tmp_path / "config.json").write_text(
+        json.dumps({"options": OTHER.to_dict(), "cache": {}, "code": {"model": "0" * 64}})
+    )
 
     with pytest.raises(OptionsError, match=r"code of its own, which lies beside it. Take .*: --from RUN"):
         read_options(tmp_path / "config.json")
@@ -58,6 +60,8 @@ def test_the_config_of_a_run_with_code_of_its_own_is_refused(tmp_path: Path) -> 
         ("batch-size = 4\nbatch_size = 8", "o.toml: batch_size is given twice"),
         ("seeds = '0-7'", "o.toml: seeds stands in no file of options. Type --seeds$"),
         ("lr = 0.1\nepochs = 3\n[options]\nlr = 0.5", "o.toml: nothing reads lr, epochs beside options. Put all"),
+        ("cache = ''", "o.toml: cache is a path, and '' is none"),
+        ("weights = ''", "o.toml: weights is a path, and '' is none"),
         ("no-split = true", "o.toml: no-split stands in no file of options. Type --no-split$"),
         (r'val = "a\u0000b"', r"o.toml: val is a path, and 'a\\x00b' is a name that no file can have"),
     ],

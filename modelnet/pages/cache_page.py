@@ -10,11 +10,12 @@ import torch
 from markupsafe import Markup
 from numpy.typing import NDArray
 
+from modelnet.data.split_table import TEST, match_split, read_split, split_path
 from modelnet.pages.document import Curve, Fact, Picture, data_url, jpeg_of, render_page
 from modelnet.pages.tables import Bar, Table
 from modelnet.plots.svg import histogram_svg
 from pipeline import TensorCache
-from pipeline.errors import CacheDamaged, OptionsError
+from pipeline.errors import CacheDamaged, OptionsError, PipelineError
 from pipeline.format.duplicates import exact_groups
 from pipeline.format.sharded import Paths
 from pipeline.inspect.info import CacheInfo, describe_cache
@@ -166,7 +167,21 @@ def _warnings(cache: TensorCache, info: CacheInfo, rows: Rows) -> list[str]:
         )
     if rows.damage:
         warnings.append(f"Damaged rows are left out: {rows.damage}.")
-    return warnings
+    return warnings + _tested(cache)
+
+
+def _tested(cache: TensorCache) -> list[str]:
+    """Say that the page shows test images, where a split beside the cache keeps some."""
+    beside = split_path(cache.path)
+    if not beside.exists():
+        return []
+    try:
+        tested = int((match_split(read_split(beside), cache.reader).folds == TEST).sum())
+    except PipelineError as error:
+        return [f"A split of this cache lies beside it, and cannot be read: {error}."]
+    kept = f"{show_path(beside.name)} keeps {counted(tested, 'image')} for the test"
+    why = "this page shows them with all others. A choice made by looking at them makes the test less honest."
+    return [f"{kept}; {why}"] if tested else []
 
 
 def _classes_pictured(counts: Sequence[int]) -> list[int]:

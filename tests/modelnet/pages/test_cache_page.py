@@ -21,6 +21,7 @@ from pipeline.format.features import Features
 from pipeline.format.header import IMAGES_OFFSET
 from tests.support.parsed_page import ParsedPage
 from tests.support.photos import make_hostile_photos, save_jpeg
+from tests.support.splits import write_folds
 
 
 def test_a_page_shows_classes_copies_notes_and_failures(photos: Path, out: Path) -> None:
@@ -129,3 +130,16 @@ def test_the_command_writes_the_page_beside_the_cache(copy: Path, monkeypatch: p
     assert Path("copy.html").read_bytes() == show_cache(Path(copy.name))
     assert CliRunner().invoke(cli, ["show", copy.name, "--out", "x/y.html"]).stdout == "page: x/y.html\n"
     assert isinstance(CliRunner().invoke(cli, ["show", "nowhere.h5"]).exception, CacheMissing)
+
+
+def test_a_page_says_that_it_shows_the_test_images_of_a_split(copy: Path) -> None:
+    def said() -> str:
+        return ParsedPage(show_cache(copy)).text
+
+    assert "split" not in said()
+    beside = write_folds(TensorCache(copy), copy.with_name("copy-split.csv"), 2)
+    assert "split" not in said()  # it keeps no test
+    write_folds(TensorCache(copy), beside, 2, 1)
+    assert "copy-split.csv keeps 2 images for the test; this page shows them with all others." in said()
+    beside.write_text("class,file\n")
+    assert "A split of this cache lies beside it, and cannot be read: " in said()

@@ -132,7 +132,7 @@ def start(
         orders = None if data_seeds is None else parse_seeds(data_seeds)
         settings = parse_sweep(sweep)
     refuse_two_values(ctx, seeds, data_seeds, list(settings))
-    chosen = chosen_options(ctx, trust_code)
+    chosen = chosen_options(ctx, trust_code, progress=process["progress"])
     if taken := ctx.params["config"] or ctx.params["source"]:
         process["progress"].note(f"options of {show_path(taken)}, but for those that are typed here")
     if not (seeds or data_seeds or sweep or chosen.fold == ALL):

@@ -1,14 +1,17 @@
 """The options of a run for another run like it."""
 
-from collections.abc import Container
+from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import Any
 
+from modelnet.data.caches import has_rows_of
 from modelnet.options import TrainOptions
 from modelnet.options.code import GIVEN
 from modelnet.runs.code import allow, kept_code, names_of
 from modelnet.runs.reader import RunReader
+from pipeline import TensorCache
 from pipeline.errors import RunError
+from pipeline.text import show_path
 
 
 def repeated_options(path: Path, typed: Container[str] = (), trust_code: bool = False) -> dict[str, Any]:
@@ -50,3 +53,24 @@ def repeated_options(path: Path, typed: Container[str] = (), trust_code: bool = 
     for option, code in kept_code(run, names, digests).items():
         values[option] = f"{code.path}:{names[option].rpartition(':')[2]}"
     return values
+
+
+def changed_caches(path: Path, values: Mapping[str, Any]) -> list[str]:
+    """Warn of each cache of a run that has other images than when the run began.
+
+    Args:
+        path: the run folder.
+        values: as `repeated_options` returned them.
+
+    Raises:
+        CacheError: a cache cannot be used.
+    """
+    config = RunReader(path).read_config()
+    caches = {side: Path(values[side]) for side in ("cache", "val") if values.get(side) is not None}
+    changed = [
+        show_path(cache)
+        for side, cache in caches.items()
+        if not has_rows_of(TensorCache(cache), config[side]["fingerprint"])
+    ]
+    began = f"has changed since {show_path(path)} was trained: the images are others"
+    return [f"{cache} {began}" for cache in dict.fromkeys(changed)]

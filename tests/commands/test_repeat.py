@@ -12,7 +12,9 @@ from modelnet.commands import lr_find
 from modelnet.commands.option_groups.repeat import chosen_options
 from modelnet.commands.train import command as train_command
 from modelnet.options import OPTIONS
+from pipeline import build_cache
 from tests.support.command_line import RunCli, one_line
+from tests.support.photos import save_jpeg
 
 pytestmark = pytest.mark.usefixtures("in_a_folder_of_its_own")
 
@@ -127,3 +129,17 @@ def test_code_from_a_run_is_trusted_only_for_from(run_cli: RunCli) -> None:
     ended = run_cli("train", "--trust-code")
 
     assert (ended.code, "--trust-code is for --resume and --from" in ended.stderr) == (2, True)
+
+
+def test_a_cache_that_has_changed_since_the_run_is_told(cache_path: Path, photos: Path, run_cli: RunCli) -> None:
+    build_cache(photos, "c.h5", size=64, workers=1)
+    common = ["--cache", "c.h5", "--val", "c.h5", "--epochs", "1", "--threads", "1", "--name"]
+    assert run_cli("train", *common, "a").code == 0
+    assert "has changed" not in run_cli("train", "--from", "runs/a", "--name", "same").stderr
+    save_jpeg(photos / "1" / "new.jpg", 70, 70, 99)
+    build_cache(photos, "c.h5", size=64, workers=1)
+    told = "warning: c.h5 has changed since runs/a was trained: the images are others\n"
+    again = run_cli("train", "--from", "runs/a", "--name", "b")
+    assert (again.code, again.stderr.count(told)) == (0, 1)
+    typed = run_cli("train", "--from", "runs/a", "--cache", cache_path, "--without", "val", "--name", "c")
+    assert (typed.code, "has changed" in typed.stderr) == (0, False)

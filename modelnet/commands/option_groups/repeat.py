@@ -9,9 +9,10 @@ import click
 from click.core import ParameterSource
 
 from modelnet.commands._options import PATH, check_split, grouped
-from modelnet.commands.shared.console import usage_errors
+from modelnet.commands.shared.console import Notes, usage_errors
 from modelnet.options import OPTIONS, Option
 from modelnet.options.folders import CACHES
+from modelnet.progress import Progress
 
 if TYPE_CHECKING:
     from modelnet.options import TrainOptions
@@ -41,7 +42,10 @@ def repeat_options(command: Any) -> Any:
 
 
 def chosen_options(
-    ctx: click.Context, trust_code: bool = False, used: Callable[[Option], bool] = lambda option: True
+    ctx: click.Context,
+    trust_code: bool = False,
+    used: Callable[[Option], bool] = lambda option: True,
+    progress: Progress | None = None,
 ) -> "TrainOptions":
     """Return the options of training: those that are typed, then those of --config or --from, then the defaults.
 
@@ -49,6 +53,7 @@ def chosen_options(
         ctx: of the command.
         trust_code: as `repeated_options` takes it.
         used: says which options of the file or run the command uses.
+        progress: hears of caches of the run that have changed since; None prints that.
 
     Raises:
         click.UsageError: values that do not go together.
@@ -59,7 +64,8 @@ def chosen_options(
 
     given = typed(ctx)
     own = {name: value for name, value in ctx.params.items() if name in OPTIONS and name in given}
-    stored = {name: value for name, value in _stored(ctx, own, trust_code).items() if used(OPTIONS[name])}
+    taken = _stored(ctx, own, trust_code, progress or Notes())
+    stored = {name: value for name, value in taken.items() if used(OPTIONS[name])}
     values = {name: value for name, value in ctx.params.items() if name in OPTIONS} | stored | own
     cache = values.pop("cache")
     with usage_errors("; --without OPTION leaves one of them out" if stored else ""):
@@ -70,7 +76,7 @@ def chosen_options(
     return chosen
 
 
-def _stored(ctx: click.Context, own: dict[str, Any], trust_code: bool) -> dict[str, Any]:
+def _stored(ctx: click.Context, own: dict[str, Any], trust_code: bool, progress: Progress) -> dict[str, Any]:
     """Return the options of the file or the run that the command takes."""
     config, source = ctx.params["config"], ctx.params["source"]
     without = [name.removeprefix("--").replace("-", "_") for name in ctx.params["without"]]
@@ -88,9 +94,11 @@ def _stored(ctx: click.Context, own: dict[str, Any], trust_code: bool) -> dict[s
     if config is not None:
         stored = read_options(config)
     else:
-        from modelnet.runs.repeat import repeated_options
+        from modelnet.runs.repeat import changed_caches, repeated_options
 
         stored = repeated_options(source, [*own, *without], trust_code)
+        for warning in changed_caches(source, stored):
+            progress.warn(warning)
     return {name: value for name, value in stored.items() if name not in without}
 
 

@@ -31,10 +31,12 @@ def command(
     Mean and std are of the stored pixels, on the 0 to 1 scale of --mean and --std; shown if the rows have at most 256
     MiB, or with --mean-std. Several files are the shards of one set.
 
-    --classes, --class and --per-class choose images of SOURCE to compare, as in build-cache.
+    With --check, the exit code is 65 if a build of SOURCE would change the cache. --classes, --class and --per-class
+    choose images of SOURCE to compare, as in build-cache.
     """
     import json
 
+    from pipeline.errors import CacheStale
     from pipeline.inspect.info import check_source, describe_cache
     from pipeline.source.selection import parse_choice
     from pipeline.source.tables.labels import Labels
@@ -47,3 +49,5 @@ def command(
     click.echo(json.dumps(info.to_dict() | differs, indent=2) if as_json else info)
     if check and not as_json:
         click.echo(f"source: {differs['source_differs'] or 'matches'}")
+    if differs.get("source_differs"):
+        raise SystemExit(CacheStale.exit_code)

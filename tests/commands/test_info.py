@@ -57,7 +57,12 @@ def test_info_as_json_says_the_same_for_scripts(cache_path: Path, run_cli: RunCl
 def test_info_tells_whether_a_source_still_matches(photos: Path, run_cli: RunCli) -> None:
     run_cli("build-cache", photos, "--out", "c.h5", "--size", "64", "-j", "1")
 
-    assert run_cli("info", "c.h5", "--check", photos).stdout.splitlines()[-1] == "source: matches"
+    same = run_cli("info", "c.h5", "--check", photos)
+    assert (same.code, same.stdout.splitlines()[-1]) == (0, "source: matches")
+    assert run_cli("info", "c.h5", "--check", photos, "--json").code == 0
     (photos / "2" / "n01740131_12.JPEG").unlink()
-    assert run_cli("info", "c.h5", "--check", photos).stdout.splitlines()[-1] == "source: class 2: 1 removed"
+    other = run_cli("info", "c.h5", "--check", photos)
+    assert (other.code, other.stdout.splitlines()[-1], other.stderr) == (65, "source: class 2: 1 removed", "")
+    for_scripts = run_cli("info", "c.h5", "--check", photos, "--json")
+    assert (for_scripts.code, json.loads(for_scripts.stdout)["source_differs"]) == (65, "class 2: 1 removed")
     assert run_cli("info", "c.h5", "--check", "missing").code == 66

@@ -151,3 +151,13 @@ def test_a_run_that_was_stopped_has_a_map_and_no_mistakes(cache_path: Path) -> N
     page = ParsedPage(show_run(run))
     assert "it has no predictions yet, and the page shows no mistakes" in page.text
     assert "on validation images of" in page.text and len(page.all("image")) == 8 and page.all("img") == []
+
+
+def test_names_of_classes_that_fill_a_page_are_cut(tmp_path: Path) -> None:
+    names = ("a" * 200, "b" * 50)
+    for seed, name in enumerate(names * 2):
+        save_jpeg(tmp_path / "photos" / name / f"{seed}.jpg", 60, 60, seed)
+    build_cache(tmp_path / "photos", "c.h5", size=64, workers=1)
+    page = ParsedPage(show_run(train(TrainOptions(Path("c.h5"), val=Path("c.h5"), lr=1e-9, **OPTIONS)).run))
+    assert {"a" * 59 + "…", names[1]} <= set(page.words) and names[0] not in page.words
+    assert {one["title"].removeprefix("for ") for one in page.all("bdi") if "title" in one} == {names[0]}

@@ -233,7 +233,18 @@ class Trained:
         Raises:
             As `evaluate`.
         """
-        batches, outcome = self._outcome(test_images(self.run, self.options))
+        return self._predictions(test_images(self.run, self.options))
+
+    def validation(self) -> list[Prediction]:
+        """Return what the network says of the images that the run was validated on.
+
+        Raises:
+            As `evaluate`.
+        """
+        return self._predictions(validation_images(self.run, self.options))
+
+    def _predictions(self, images: Images) -> list[Prediction]:
+        batches, outcome = self._outcome(images)
         lines = prediction_rows(outcome, batches.cache, batches.subset, self.class_ids)
         return [
             Prediction(str(id), file, sha256, str(said), *rest[:4], *map(str, rest[4:]))

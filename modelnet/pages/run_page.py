@@ -20,6 +20,7 @@ from modelnet.pages.document import Picture, data_url, jpeg_of, render_page
 from modelnet.pages.mistakes import ImageKey, Mistake, find_mistakes
 from modelnet.pages.run import Run
 from modelnet.plots.palette import color_of
+from modelnet.runs.tables import Prediction, are_of_the_end
 from pipeline import TensorCache
 from pipeline.errors import OptionsError
 from pipeline.load.normalize import pixels_of
@@ -59,7 +60,7 @@ def show_run(run: Path, checkpoint: str | None = None, device: str = "auto", *, 
     """
     trained, read = Trained.load(run, checkpoint, device, trust_code=trust_code), Run.read(run)
     images = Images(trained, *seen_images(run, trained.options))
-    mistakes = find_mistakes([read.predictions])[:MISTAKES]
+    mistakes = find_mistakes([_answers(trained, read)])[:MISTAKES]
     pictured, why_none = _pictured(images, read, mistakes)
     points, share, right = _map(images, list(read.classes.values()))
     kind = "validation" if trained.options.validates else "training"
@@ -77,6 +78,14 @@ def show_run(run: Path, checkpoint: str | None = None, device: str = "auto", *, 
         width=WIDTH,
         height=HEIGHT,
     )
+
+
+def _answers(trained: Trained, run: Run) -> list[Prediction]:
+    """Return what these weights say of the validation images: predictions.csv is of the result alone."""
+    if not trained.options.validates:
+        return []
+    is_kept = trained.is_result and are_of_the_end(run.predictions, run.rows, run.config.get("result", "last"))
+    return run.predictions if is_kept else trained.validation()
 
 
 class Images:
@@ -200,8 +209,8 @@ def _notes(trained: Trained, run: Run, why_no_maps: str) -> list[str]:
     notes = [f"{trained.note[0].upper()}{trained.note[1:]}."] if trained.note else []
     if not trained.options.validates:
         notes.append("The run had no validation images: the map shows training images, and no mistakes.")
-    elif not run.predictions:
-        notes.append("The run has not come to its end: it has no predictions yet, and the page shows no mistakes.")
+    if not run.has_ended and (run.rows or not run.predictions):  # metrics.csv may be lost
+        notes.append("The run has not come to its end: these are its weights so far.")
     if why_no_maps:
         notes.append(f"No heat maps: {why_no_maps}.")
     return notes

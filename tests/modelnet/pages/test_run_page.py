@@ -2,6 +2,7 @@
 
 import csv
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -105,6 +106,11 @@ def answers_of(run: Path) -> list[str]:
     return sorted(f"{line.file}: {line.label or line.class_id}{said}" for line, said in zip(lines, taken, strict=True))
 
 
+def mistakes_of(page: bytes) -> list[str]:
+    """Return what the pictures of mistakes are called: "a.jpg: ant, taken for bee"."""
+    return sorted(one["alt"] for one in ParsedPage(page).all("img") if "taken for" in one["alt"])
+
+
 @pytest.mark.parametrize("labels", [["oar", "snake"], ["1", "2"]])
 def test_true_classes_are_those_of_the_table_of_labels(cache_path: Path, labels: list[str]) -> None:
     cache = TensorCache(cache_path)
@@ -115,8 +121,7 @@ def test_true_classes_are_those_of_the_table_of_labels(cache_path: Path, labels:
     run = train(options).run
     page = show_run(run)
     assert points_of(page) == answers_of(run) and len(rows) == len(points_of(page))
-    mistakes = {line for line in answers_of(run) if "taken" in line}
-    assert mistakes and {one["alt"] for one in ParsedPage(page).all("img") if "taken" in one["alt"]} == mistakes
+    assert mistakes_of(page) == [line for line in answers_of(run) if "taken" in line] != []
     unvalidated = train(replace(options, val=None)).run
     assert [text.split(",")[0] for text in points_of(show_run(unvalidated))] == [
         text.split(",")[0] for text in answers_of(run)
@@ -145,12 +150,23 @@ def test_the_page_of_a_run_with_cached_features_shows_its_images(cache_path: Pat
     assert points_of(page.bytes) == answers_of(run) and len(page.all("image")) == 8
 
 
-def test_a_run_that_was_stopped_has_a_map_and_no_mistakes(cache_path: Path) -> None:
+def test_a_run_that_was_stopped_shows_the_weights_that_it_has(cache_path: Path) -> None:
     stop = Stop()
     run = train(TrainOptions(cache_path, val=cache_path, **OPTIONS | {"epochs": 3}), Listener(stop, 1), stop).run
-    page = ParsedPage(show_run(run))
-    assert "it has no predictions yet, and the page shows no mistakes" in page.text
-    assert "on validation images of" in page.text and len(page.all("image")) == 8 and page.all("img") == []
+    page = show_run(run)
+    assert RunFolder(run).read_predictions() == []
+    assert "The run has not come to its end: these are its weights so far." in page.decode()
+    assert mistakes_of(page) == [text for text in points_of(page) if "taken for" in text] != []
+
+
+def test_mistakes_are_those_of_the_weights_that_were_asked_for(cache_path: Path) -> None:
+    runs = [train(TrainOptions(cache_path, val=cache_path, seed=seed, lr=1e-9, **OPTIONS)).run for seed in range(6)]
+    run, other = next((runs[0], other) for other in runs if answers_of(other) != answers_of(runs[0]))
+    shutil.copy(other / "checkpoints/best.pt", run / "checkpoints/best.pt")
+    for checkpoint, answers in (("last", answers_of(run)), ("best", answers_of(other))):
+        page = show_run(run, checkpoint)
+        assert points_of(page) == answers
+        assert mistakes_of(page) == [text for text in answers if "taken for" in text]
 
 
 def test_names_of_classes_that_fill_a_page_are_cut(tmp_path: Path) -> None:

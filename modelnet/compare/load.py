@@ -9,14 +9,13 @@ from typing import Any
 import numpy as np
 
 from modelnet.compare.result import show_seeds
-from modelnet.options import TrainOptions
-from modelnet.progress import EpochRow
-from modelnet.runs.folder import RunFolder
-from modelnet.runs.kind import facts_of, kind_of
-from modelnet.runs.tables import Prediction, are_of_the_end
+from modelnet.runs.kind import facts_of, kind_of, refuse_repeats
+from modelnet.runs.reader import RunReader, RunState
+from modelnet.runs.tables import Prediction
 from pipeline.errors import OptionsError, RunError
 from pipeline.text import command_line, show_path
 
+_WHAT = "the run cannot be compared"
 Answers = Mapping[Path, list[Prediction]]
 SEEDS = ("seed", "data_seed")
 
@@ -65,33 +64,36 @@ def _load(path: Path, answers: list[Prediction] | None) -> Run:
     Raises:
         RunError: it cannot be compared; says why, and what would help.
     """
-    folder = RunFolder(path)
+    folder = RunReader(path)
     config = folder.read_config()
-    options = TrainOptions.from_dict(config["options"])
-    if answers is not None:
-        rows = folder.read_metrics()
-        if options.patience is None and (not rows or rows[-1].epoch < options.epochs):
-            raise RunError("the run cannot be compared", path, *_why_not(folder, rows, options.epochs))
-        return Run(path, [path], options.to_dict(), facts_of(config), answers, config.get("result", "last"))
-    if config["val"] is None:
+    if answers is None and config["val"] is None:
         advice = "Train it again with --val or --val-fraction"
-        raise RunError("the run cannot be compared", path, "it was trained without validation images", advice)
-    rows, predictions, result = folder.read_metrics(), folder.read_predictions(), config.get("result", "last")
-    if not are_of_the_end(predictions, rows, result):
-        raise RunError("the run cannot be compared", path, *_why_not(folder, rows, options.epochs))
-    if len(predictions) < 2:
-        raise RunError("the run cannot be compared", path, "one validation image is too few", "Validate on more")
-    return Run(path, [path], options.to_dict(), facts_of(config), predictions, result)
+        raise RunError(_WHAT, path, "it was trained without validation images", advice)
+    state = check_ended(folder)
+    predictions = list(state.predictions if answers is None else answers)
+    return Run(path, [path], state.options.to_dict(), facts_of(config), predictions, state.result)
 
 
-def _why_not(folder: RunFolder, rows: list[EpochRow], epochs: int) -> tuple[str, str]:
-    """Return why a run has no predictions of its last epoch, and what to do."""
-    if divergence := folder.read_divergence():
-        return f"it diverged: {divergence}", "Leave it out"
-    done = rows[-1].epoch if rows else 0
-    reason = f"{done} of {epochs} epochs" if done < epochs else "its predictions are not written yet"
-    advice = f"Continue with: {command_line()} train --resume {shlex.quote(str(folder.path))}"
-    return f"it has not ended: {reason}", advice
+def check_ended(run: RunReader) -> RunState:
+    """Return how a run ended; refuse one that diverged, or has more to do.
+
+    Raises:
+        RunError: says how far it is, and what to do.
+    """
+    state = run.state()
+    if state.divergence:
+        raise RunError(_WHAT, run.path, f"it diverged: {state.divergence}", "Leave it out")
+    reason = ""
+    if not state.is_trained:
+        reason = f"{state.epochs_done} of {state.options.epochs} epochs"
+    elif not state.has_ended:
+        reason = "its predictions are not written yet"
+    elif state.config["val"] is None and run.saved_step() < (state.epochs_done, 0):
+        reason = "its last epoch is not saved yet"
+    if reason:
+        advice = f"Continue with: {command_line()} train --resume {shlex.quote(str(run.path))}"
+        raise RunError(_WHAT, run.path, f"it has not ended: {reason}", advice)
+    return state
 
 
 def with_all_folds(groups: list[list[Run]], answers: Answers | None) -> list[list[Run]]:
@@ -100,7 +102,7 @@ def with_all_folds(groups: list[list[Run]], answers: Answers | None) -> list[lis
     Where all have judged the same test images, its answer to an image is the mean of theirs.
 
     Raises:
-        RunError: a seed lacks a fold that another has.
+        RunError: a seed lacks a fold that another has, or there is a single image.
     """
     folds = {run.options["fold"] for group in groups for run in group} - {None}
     if len(folds) > 1:
@@ -108,6 +110,9 @@ def with_all_folds(groups: list[list[Run]], answers: Answers | None) -> list[lis
     for run in (runs := [run for group in groups for run in group]):
         run.predictions.sort(key=lambda p: (p.class_id, p.sha256, p.file))
         _check_same_images(runs[0], run)
+    if len(runs[0].predictions) < 2:
+        kind, advice = ("validation", "Validate on more") if answers is None else ("test", "Keep more: split --test")
+        raise RunError(_WHAT, runs[0].path, f"one {kind} image is too few", advice)
     return groups
 
 
@@ -166,10 +171,6 @@ def check_seeds(group: list[Run]) -> None:
     Raises:
         RunError: names both.
     """
-    seen: dict[tuple[str, ...], Run] = {}
-    for run in group:
-        key = (run.kind, *(run.facts[name] for name in (*SEEDS, "fold") if name in run.facts))
-        if key in seen:
-            reason = f"it repeats {show_path(seen[key].path)}: the same options, seed and data seed"
-            raise RunError("the runs cannot be compared", run.path, reason, "Leave one of them out")
-        seen[key] = run
+    names = (*SEEDS, "fold")
+    keys = [(run.path, (run.kind, *(run.facts.get(name) for name in names))) for run in group]
+    refuse_repeats(keys, "the runs cannot be compared")

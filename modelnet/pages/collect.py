@@ -11,6 +11,7 @@ from modelnet.eval.scores import ClassScore, class_scores
 from modelnet.pages.mistakes import ImageKey, Mistake, Pictures, find_mistakes, read_pictures
 from modelnet.pages.names import group_names
 from modelnet.pages.run import Run, class_after_class
+from modelnet.runs.kind import refuse_repeats
 from pipeline.errors import OptionsError, RunError
 from pipeline.text import counted, shorten, show_path
 
@@ -118,7 +119,8 @@ def gather(paths: Sequence[Path]) -> Report:
         RunError: one of them is no run, or cannot be read.
     """
     runs = list({path.resolve(): Run.read(path) for path in paths}.values())  # a folder given twice counts once
-    _refuse_repeats(runs)
+    keys = [(run.group_key, run.options.fold, run.options.seed, run.options.data_seed, run.epochs_done) for run in runs]
+    refuse_repeats(zip((run.path for run in runs), keys, strict=True), "the runs cannot be shown together")
     notes = runs[0].notes() if len(runs) == 1 else _notes_on_many(runs)
     groups, comparison = _compared(runs, notes)
     galleries = _galleries(runs)
@@ -129,20 +131,6 @@ def gather(paths: Sequence[Path]) -> Report:
     run = next(run for run in runs if run.predictions)
     pictures = read_pictures(run.path, run.options, run.config["val"]["fingerprint"], wanted)
     return Report(groups, comparison, galleries, pictures, notes)
-
-
-def _refuse_repeats(runs: Sequence[Run]) -> None:
-    """Refuse a run beside its repetition: one network would count twice.
-
-    Raises:
-        RunError: names both.
-    """
-    seen: dict[tuple[object, ...], Run] = {}
-    for run in runs:
-        key = (run.group_key, run.options.fold, run.options.seed, run.options.data_seed, run.epochs_done)
-        if (first := seen.setdefault(key, run)) is not run:
-            reason = f"it repeats {show_path(first.path)}: the same options, seed and data seed"
-            raise RunError("the runs cannot be shown together", run.path, reason, "Leave one of them out")
 
 
 def _compared(runs: Sequence[Run], notes: list[str]) -> tuple[list[Group], Comparison | None]:

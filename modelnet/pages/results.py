@@ -104,7 +104,7 @@ def group_table(groups: Sequence[Group]) -> Table:
 
 def _at(groups: Sequence[Group]) -> str:
     """Say which epoch the numbers are of."""
-    chosen = {run.config.get("result", "last") for group in groups for run in group.runs}
+    chosen = {run.state.result for group in groups for run in group.runs}
     if chosen == {"last"}:
         return " at their last epochs"
     return ": the best epoch where --patience picked it" + (", else the last" if "last" in chosen else "")

@@ -14,6 +14,7 @@ from modelnet.plots.figures import Guess
 from modelnet.progress import EpochRow
 from modelnet.runs.folder import RunFolder
 from modelnet.runs.kind import facts_of, images_of, kind_of
+from modelnet.runs.reader import FINISHED, RunState
 from modelnet.runs.tables import Prediction, best_row, result_row
 from pipeline.errors import RunDamaged
 from pipeline.text import show_path
@@ -66,6 +67,12 @@ class Run:
         )
 
     @cached_property
+    def state(self) -> RunState:
+        """How far it is."""
+        has_scores = self.scores is not None
+        return RunState(self.config, self.options, self.rows, self.predictions, has_scores, self.divergence)
+
+    @cached_property
     def classes(self) -> dict[str, str]:
         """The readable name of each class by its id as text, in the order of the labels."""
         classes = self.config["cache"]["classes"]
@@ -101,13 +108,13 @@ class Run:
 
     @property
     def best_epoch(self) -> EpochRow:
-        """The epoch of checkpoints/best.pt; there is one at least."""
+        """The best epoch by its rows; there is one at least."""
         return best_row(self.rows)
 
     @property
     def result(self) -> EpochRow:
         """The epoch whose weights are the result: the best where patience chose it, else the last; there is one."""
-        return result_row(self.rows, self.config.get("result", "last"))
+        return result_row(self.rows, self.state.result)
 
     @property
     def scored_epoch(self) -> int | None:
@@ -121,19 +128,17 @@ class Run:
     @property
     def epochs_done(self) -> int:
         """Number of finished epochs, also if metrics.csv lacks lines."""
-        return self.rows[-1].epoch if self.rows else 0
+        return self.state.epochs_done
 
     @property
     def has_ended(self) -> bool:
-        """Whether it came to its last epoch, or seems to have run out of patience."""
-        if self.epochs_done >= self.options.epochs or self.options.patience is None:
-            return self.epochs_done >= self.options.epochs
-        return bool(self.rows) and self.scored_epoch == self.result.epoch
+        """Whether it came to its end, and has its result."""
+        return self.state.has_ended
 
     @property
     def is_comparable(self) -> bool:
         """Whether it ended with predictions of validation images."""
-        return bool(self.rows and self.predictions) and self.scored_epoch == self.result.epoch
+        return self.state.end == FINISHED
 
     @property
     def images_validated(self) -> tuple[str, float | None, str] | None:

@@ -12,7 +12,6 @@ from modelnet.options import OPTIONS, Scope
 from modelnet.options.declaration import as_text, plain
 from modelnet.pages.run import Run
 from modelnet.runs.kind import images_of
-from modelnet.runs.tables import result_row
 from pipeline.errors import PipelineError, RunError
 from pipeline.text import align, command_line, show_path
 
@@ -109,7 +108,7 @@ def _differing(runs: Sequence[Run]) -> list[str]:
 def _listed(run: Run, differing: Sequence[str]) -> ListedRun:
     resolved = run.options.resolved()
     images = accuracy = low = high = None
-    end = result_row(run.rows, run.config.get("result", "last")) if run.rows else None
+    end = run.result if run.rows else None
     if end is not None and end.val_acc is not None:
         images, accuracy = run.config["val"]["images"], end.val_acc
         low, high = accuracy_interval(accuracy * images, images)

@@ -117,7 +117,7 @@ class RunFolder(RunReader):
             RunError: neither; names what is there.
         """
         has_config, has_last = (self.path / "config.json").exists(), (self.checkpoints / "last.pt").exists()
-        if has_config and (has_last or self.has_result):
+        if has_config and (has_last or self.state().has_result):
             return True
         results = [*self.results(), *(["checkpoints/last.pt"] if self.saved_step() > (0, 0) else [])]
         if results:

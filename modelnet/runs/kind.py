@@ -1,13 +1,16 @@
-"""List the values that the results of a run depend on, and tell runs that differ only in their seeds."""
+"""List the values that the results of a run depend on; tell runs that differ only in their seeds, and repeated ones."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Hashable, Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from modelnet.options import OPTIONS, TrainOptions
 from modelnet.options.declaration import as_text
 from modelnet.runs.history import describe_epochs
+from pipeline.errors import RunError
 from pipeline.recipe import Recipe
+from pipeline.text import show_path
 
 
 def facts_of(config: dict[str, Any]) -> dict[str, str]:
@@ -54,3 +57,20 @@ def kind_of(facts: Mapping[str, str]) -> str:
     """Return the values that two runs share if they differ only in their seeds, on any machine."""
     left_out = [name for name, option in OPTIONS.items() if not option.compared] + ["commit", "torch"]
     return json.dumps({name: value for name, value in facts.items() if name not in left_out})
+
+
+def refuse_repeats(runs: Iterable[tuple[Path, Hashable]], what: str) -> None:
+    """Refuse a run beside its repetition: one network would count twice, as if it were another seed.
+
+    Args:
+        runs: the folder of each, and what only its repetition shares with it.
+        what: cannot be done, for the message.
+
+    Raises:
+        RunError: names both.
+    """
+    seen: dict[Hashable, Path] = {}
+    for path, key in runs:
+        if (first := seen.setdefault(key, path)) is not path:
+            reason = f"it repeats {show_path(first)}: the same options, seed and data seed"
+            raise RunError(what, path, reason, "Leave one of them out")

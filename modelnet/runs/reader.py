@@ -1,7 +1,8 @@
 """Read the files of a run folder; each is checked whole, and nothing is written."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, TypeVar
@@ -23,6 +24,64 @@ _OF_START = re.compile(
 )
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class RunState:
+    """How far a run is by what its files say: has it ended, and is its result there?
+
+    Attributes:
+        config: of config.json.
+        options: of it, or those that the run goes on with.
+        rows: of metrics.csv.
+        predictions: of predictions.csv; empty without it.
+        has_scores: whether scores.json is there.
+        divergence: where it diverged; empty where it did not.
+    """
+
+    config: Mapping[str, Any]
+    options: TrainOptions
+    rows: Sequence[EpochRow]
+    predictions: Sequence[Prediction]
+    has_scores: bool
+    divergence: str
+
+    @property
+    def result(self) -> str:
+        """Which weights are the result: the "last", or the "best" where `patience` chooses that epoch."""
+        return str(self.config.get("result", "last"))
+
+    @property
+    def epochs_done(self) -> int:
+        """Number of finished epochs, also if metrics.csv lacks lines."""
+        return self.rows[-1].epoch if self.rows else 0
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether all epochs are done, or so many without a better one that patience has ended."""
+        if self.epochs_done >= self.options.epochs:
+            return True
+        if not self.rows or self.options.patience is None:
+            return False
+        return self.epochs_done - best_row(self.rows).epoch >= self.options.patience
+
+    @property
+    def has_result(self) -> bool:
+        """Whether predictions and scores of its result are there; a resumed run keeps the old ones until it ends."""
+        return self.has_scores and are_of_the_end(self.predictions, self.rows, self.result)
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether nothing is left to train or to write. Without validation images, its last epoch may not be saved."""
+        return not self.divergence and self.is_trained and (self.has_result or self.config["val"] is None)
+
+    @property
+    def end(self) -> str:
+        """How it ended: "finished" with a result, "diverged", or "" while there is more to do."""
+        if self.divergence:
+            return DIVERGED
+        asked = self.epochs_done <= self.options.epochs  # else it is refused as it goes on
+        return FINISHED if asked and self.is_trained and self.has_result else ""
 
 
 class RunReader:
@@ -147,25 +206,24 @@ class RunReader:
         content = self.load_checkpoint(name)
         return content.get("epoch", 0), content.get("step", 0)
 
-    def end(self, epochs: int) -> str:
-        """Return how the run ended: "finished" after so many epochs, "diverged", or "" while there is more to train.
+    def state(self, options: TrainOptions | None = None) -> RunState:
+        """Return how far the run is.
 
-        One that has lost patience has finished. A run without validation images is not told from one that was stopped:
-        nothing but its rows tells its end.
+        Args:
+            options: that it goes on with; None for its own.
+
+        Raises:
+            RunError: one of its files cannot be read.
         """
-        if self.read_divergence():
-            return DIVERGED
-        rows, patience = self.read_metrics(), self.read_config()["options"].get("patience")
-        if not rows or not self.has_result:
-            return ""
-        stale = rows[-1].epoch - best_row(rows).epoch
-        return FINISHED if rows[-1].epoch == epochs or (patience is not None and stale >= patience) else ""
-
-    @property
-    def has_result(self) -> bool:
-        """Whether predictions and scores are there that belong to the result of the run."""
-        result, predictions = self.read_config().get("result", "last"), self.read_predictions()
-        return are_of_the_end(predictions, self.read_metrics(), result) and (self.path / "scores.json").exists()
+        config = self.read_config()
+        return RunState(
+            config,
+            options or TrainOptions.from_dict(config["options"]),
+            self.read_metrics(),
+            self.read_predictions(),
+            (self.path / "scores.json").exists(),
+            self.read_divergence(),
+        )
 
     @property
     def best_epoch(self) -> EpochRow | None:

@@ -20,6 +20,7 @@ from modelnet.options.folders import RUNS
 from modelnet.progress import Progress
 from modelnet.runs.code import names_of
 from modelnet.runs.folder import RunFolder
+from modelnet.runs.reader import FINISHED
 from modelnet.runtime.interrupt import Stop
 from modelnet.runtime.ranks import Ranks
 from modelnet.sweep.grid import SETTING, all_folds, check, cross, parse_seeds
@@ -68,8 +69,8 @@ class Experiment:
         """
         members, runs = self.sides[side], [RunFolder(path) for path in self.runs(side)]
         seeds = [(options.seed, options.data_seed) for options in members]
-        have = [not run.read_divergence() and run.has_result for run in runs]
-        failed = {seed for seed, has in zip(seeds, have, strict=True) if not has}
+        ends = [run.state(options).end for run, options in zip(runs, members, strict=True)]
+        failed = {seed for seed, end in zip(seeds, ends, strict=True) if end != FINISHED}
         return [run.path for run, seed in zip(runs, seeds, strict=True) if seed not in failed]
 
 
@@ -180,7 +181,7 @@ def train_experiment(experiment: Experiment, progress: Progress, stop: Stop) -> 
         given = _Given()
         for i, run in reopened.items():
             members[i] = _continued(run, members[i], experiment.path, given)
-        if len(reopened) == len(members) and all(run.end(members[i].epochs) for i, run in reopened.items()):
+        if len(reopened) == len(members) and all(run.state(members[i]).end for i, run in reopened.items()):
             return None
         group = Group(members, progress, stop, Ranks())
         group.begin(stack, reopened)

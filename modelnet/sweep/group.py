@@ -75,7 +75,7 @@ class Group:
             reopened: folders of members that have trained before, which go on.
         """
         self.runs = dict(reopened or {})
-        self.ended = {i: run.end(self.members[i].epochs) for i, run in self.runs.items()}
+        self.ended = {i: run.state(self.members[i]).end for i, run in self.runs.items()}
         if self.ranks.size > 1:
             same_caches(self.ranks, TensorCache(self.members[0].cache))
         size_of = {i: len(unit) for unit in self.units for i in unit}

@@ -87,7 +87,7 @@ class SweepLoop:
     def finish_late(self) -> None:
         """Write the results of networks that were killed after their last epoch."""
         ended = [i for i in range(len(self.trainings)) if i not in self.active]
-        late = [i for i in ended if self.setup.val_batches and not self.trainings[i].run.has_result]
+        late = [i for i in ended if self.setup.val_batches and not self.trainings[i].run.state().has_result]
         outcomes = self.validate() if late else []
         for i in late:
             self.finish(i, outcomes[i])

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,40 +13,14 @@ from scipy.stats import norm
 from modelnet import TrainOptions, compare_groups, compare_runs, train_many
 from modelnet.compare.result import show_p, show_points, show_seeds
 from modelnet.compare.selection import select_runs
-from modelnet.eval.evaluate import PREDICTION_COLUMNS
 from modelnet.progress import EpochRow
 from modelnet.runs.folder import RunFolder
 from modelnet.runs.tables import Prediction
 from pipeline.errors import OptionsError, RunError
 from tests.support.command_line import RunCli
-from tests.support.made_runs import config_of
+from tests.support.made_runs import bits, in_folds, write_run
 
 pytestmark = pytest.mark.usefixtures("in_a_folder_of_its_own", "no_pictures")
-
-
-def write_run(name: str, correct: Sequence[int], photos: Sequence[str] = (), epochs: int = 2, **options: Any) -> Path:
-    """Make a run that ended with these right and wrong; every second image is of class 1, the others of class 2."""
-    val = None if "split" in options else Path("v.h5")
-    wanted = TrainOptions(Path("c.h5"), val=val, epochs=epochs, name=name, **options)
-    run = RunFolder.create(name, "")
-    config = config_of(wanted) | {"split": wanted.split and {"sha256": hashlib.sha256(bytes(wanted.split)).hexdigest()}}
-    run.write_config(config | {"git_commit": None, "versions": {"torch": "2.9"}, "val": config["cache"]})
-    rows = []
-    for i, (right, photo) in enumerate(zip(correct, photos or map(str, range(len(correct))), strict=True)):
-        true, sha256 = str(1 + i % 2), hashlib.sha256(os.fsencode(photo)).hexdigest()
-        said = true if right else str(2 - i % 2)
-        rows.append([true, f"{photo}.jpg", sha256, said, right, 0.9, 0.9 if right else 0.1, 0.105 if right else 2.303])
-    run.write_predictions(PREDICTION_COLUMNS, rows)
-    for epoch in range(1, 3):
-        loss = float(np.mean([row[-1] for row in rows]))
-        run.append_metrics(EpochRow(epoch, 0.5, 0.5, loss, float(np.mean(correct)), 0.1, 1.0, 0.0, 1.0))
-    run.close()
-    return run.path
-
-
-def bits(count: int, right: int, start: int = 0) -> list[int]:
-    """Return which of `count` images are right: `right` of them, from `start` on."""
-    return [int((i - start) % count < right) for i in range(count)]
 
 
 def test_no_difference_has_no_minus_and_unused_options_do_not_differ() -> None:
@@ -110,13 +83,6 @@ def test_what_is_not_distinguishable_says_how_many_images_would_do() -> None:
     assert pair.verdict.startswith("not distinguishable with 153 images; about ")
     size = f"{100 * abs(pair.accuracy.value):.1f} points"
     assert pair.verdict.endswith(f"would be needed to see a difference of {size} four times in five")
-
-
-def in_folds(name: str, correct: Sequence[int], **options: Any) -> list[Path]:
-    """Make the runs of three folds of a seed, which together validated on all images."""
-    photos = list(map(str, range(len(correct))))
-    values = {"split": Path("s.csv")} | options
-    return [write_run(f"{name}-{k}", correct[k::3], photos[k::3], fold=k, **values) for k in range(3)]
 
 
 def test_the_networks_of_all_folds_of_a_seed_are_one_run() -> None:

@@ -132,8 +132,9 @@ def test_notes_say_what_the_numbers_hide() -> None:
     gone_on = make_run("f", [0.3, 0.2], sure, epochs=9)
     RunFolder(gone_on).append_metrics(EpochRow(3, 0.1, 1.0, 0.15, 1.0, 0.01, 100, 0, 1))
     assert "Scores and mistakes are those after epoch 2" in notes(gone_on)
-    stopped = make_run("g", [0.3, 0.2], sure, epochs=9, patience=1)
-    assert notes(stopped) == ""
+    ended = make_run("g", [0.2, 0.3], sure, epochs=9, patience=1)
+    assert notes(ended) == ""
+    assert "2 of 9 epochs are done" in notes(make_run("h", [0.3, 0.2], sure, epochs=9, patience=1, seed=7))
     wild = make_run("wild", [0.7, 0.6], epochs=9, seed=1)
     RunFolder(wild).write_divergence("the loss is nan in epoch 3, batch 1 of 2")
     assert notes(wild).startswith("The run diverged: the loss is nan in epoch 3, batch 1 of 2. The page shows")
@@ -164,13 +165,9 @@ def test_a_run_beside_its_repetition_is_refused() -> None:
 
 
 def test_the_result_is_the_best_epoch_where_patience_chose_it() -> None:
-    path = make_run("a", [0.7, 0.3, 0.5], ANSWERS, patience=1, epochs=9)
-    config = RunFolder(path).read_config()
+    path = make_run("earlier", [0.7, 0.3, 0.5], ANSWERS, patience=1, epochs=9)
     assert Run.read(path).result.epoch == 3  # of an earlier version: the last
-    RunFolder(path).write_config(config | {"result": "best"})
-    scores = RunFolder(path).read_scores() or {}
-    RunFolder(path).write_scores(scores | {"loss": 0.3})
-    run = Run.read(path)
+    run = Run.read(make_run("a", [0.7, 0.3, 0.5], ANSWERS, result="best", patience=1, epochs=9))
     assert (run.result.epoch, run.scored_epoch, run.has_ended, run.is_comparable) == (2, 2, True, True)
 
 

@@ -1,26 +1,15 @@
 """The results on a report's page, and the confusion of many classes; `pages/tables.py` is tested with it."""
 
-from pathlib import Path
-
 import pytest
 
 from modelnet.pages.collect import gather
 from modelnet.pages.results import facts_of, group_table, run_table
 from modelnet.pages.tables import class_tables, matrix, pairs_table
-from modelnet.runs.folder import RunFolder
 from tests.support.made_runs import Answer, make_run
 
 ANSWERS: list[Answer] = [("1", "a", "1", 0.9), ("1", "b", "2", 0.8), ("2", "c", "1", 0.9), ("2", "d", "2", 0.7)]
 
 pytestmark = pytest.mark.usefixtures("in_a_folder_of_its_own")
-
-
-def with_result(path: Path, loss: float) -> Path:
-    """Let the best epoch be the result of a run, as patience does."""
-    run = RunFolder(path)
-    run.write_config(run.read_config() | {"result": "best"})
-    run.write_scores((run.read_scores() or {}) | {"loss": loss})
-    return path
 
 
 def test_the_best_epoch_is_said_to_be_picked_on_the_images_that_judge_it() -> None:
@@ -30,7 +19,7 @@ def test_the_best_epoch_is_said_to_be_picked_on_the_images_that_judge_it() -> No
 
 
 def test_where_patience_chose_the_best_epoch_page_and_tables_take_it() -> None:
-    path = with_result(make_run("a", [0.7, 0.3, 0.5], ANSWERS, patience=1, epochs=9), 0.3)
+    path = make_run("a", [0.7, 0.3, 0.5], ANSWERS, result="best", patience=1, epochs=9)
     report = gather([path, make_run("b", [0.7], ANSWERS, lr=0.5)])
     facts = {fact.label: fact for fact in facts_of(report.groups[0])}
     assert facts["Result"] == ("Result", "epoch 2", "--patience picked it by its validation accuracy")

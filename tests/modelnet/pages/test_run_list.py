@@ -43,10 +43,14 @@ def test_the_state_of_a_run_is_what_its_folder_says() -> None:
     make_run("done", [0.5])
     make_run("stopped", [0.5], epochs=3)
     RunFolder(make_run("wild", [0.5], epochs=3)).write_divergence("the loss is nan in epoch 2")
+    make_run("patient", [0.5, 0.6, 0.7], epochs=9, patience=3)
+    make_run("impatient", [0.5, 0.6, 0.7], epochs=9, patience=2)
+    (make_run("killed", [0.5], ANSWERS) / "predictions.csv").unlink()
     with RunFolder.open_for_writing(make_run("now", [0.5], epochs=3)):
         states = {Path(run.run).name: run.state for run in list_runs(runs_in(Path("runs")))}
 
-    assert states == {"done": "finished", "stopped": "stopped", "wild": "diverged", "now": "training"}
+    ended = {"done": "finished", "impatient": "finished", "wild": "diverged"}
+    assert states == {**ended, "stopped": "stopped", "patient": "stopped", "killed": "stopped", "now": "training"}
 
 
 def test_a_folder_that_cannot_be_read_has_its_line_and_the_others_theirs() -> None:

@@ -353,7 +353,7 @@ def test_a_run_that_diverged_stays_so_and_is_left_out(cache_path: Path) -> None:
 
     assert wild.ended("fast") == [] and len(wild.ended("slow")) == 2
     assert train_experiment(wild, Progress(), Stop()) is None
-    assert RunFolder(wild.runs("fast")[0]).end(1) == "diverged"
+    assert RunFolder(wild.runs("fast")[0]).state().end == "diverged"
 
 
 def test_a_seed_of_which_a_fold_failed_is_left_out_with_its_other_folds(cache_path: Path) -> None:

@@ -1,0 +1,71 @@
+"""Runs that are read for a comparison (load.py): those that have not ended are refused, whatever is compared."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from modelnet import compare_runs
+from modelnet.runs.checkpoint import encode
+from modelnet.runs.folder import RunFolder
+from modelnet.runs.tables import Prediction
+from pipeline.errors import RunError
+from tests.support.made_runs import bits, write_run
+
+pytestmark = pytest.mark.usefixtures("in_a_folder_of_its_own")
+
+
+def answers_of(*runs: Path) -> dict[Path, list[Prediction]]:
+    """Return what runs say of test images: of as many, and as they said of the validation images."""
+    return {run: RunFolder(run).read_predictions() for run in runs}
+
+
+def lose_validation(run: Path, epoch: int, step: int) -> None:
+    """Let a run be one that was trained without validation images, and saved last at this epoch and step."""
+    config = json.loads((run / "config.json").read_text())
+    config["options"] |= {"val": None}
+    (run / "config.json").write_text(json.dumps(config | {"val": None}))
+    for name in ("predictions.csv", "scores.json"):
+        (run / name).unlink()
+    (run / "checkpoints" / "last.pt").write_bytes(encode({"epoch": epoch, "step": step}))
+
+
+def test_a_run_that_has_not_ended_is_refused_on_test_images_too() -> None:
+    a = write_run("a", bits(10, 5))
+    patient, impatient = (write_run(f"p{n}", bits(10, 6), epochs=100, patience=n) for n in (2, 1))
+    wild = write_run("wild", bits(10, 7), lr=0.1)
+    RunFolder(wild).write_divergence("the loss is nan")
+    killed = write_run("killed", bits(10, 8), lr=0.2)
+    answers = answers_of(a, patient, impatient, wild, killed)
+    (killed / "predictions.csv").unlink()
+    assert compare_runs([a, impatient], answers).images == 10  # the second epoch was no better than the first
+    assert compare_runs([a, impatient]).kind == "validation"
+    for run, why in (
+        (patient, r"p2: it has not ended: 2 of 100 epochs\. Continue with: .* --resume runs/p2"),
+        (wild, r"wild: it diverged: the loss is nan\. Leave it out"),
+        (killed, "killed: it has not ended: its predictions are not written yet"),
+    ):
+        with pytest.raises(RunError, match=f"the run cannot be compared: runs/{why}"):
+            compare_runs([a, run], answers)
+        with pytest.raises(RunError, match=f"the run cannot be compared: runs/{why}"):
+            compare_runs([a, run])
+
+
+def test_without_validation_images_the_last_save_tells_the_end() -> None:
+    a, b, c = (write_run(name, bits(10, 5), lr=lr) for name, lr in (("a", 0.1), ("b", 0.2), ("c", 0.3)))
+    answers = answers_of(a, b, c)
+    for run, saved in ((a, (2, 0)), (b, (2, 0)), (c, (1, 3))):
+        lose_validation(run, *saved)
+    assert compare_runs([a, b], answers).kind == "test"
+    with pytest.raises(RunError, match="runs/c: it has not ended: its last epoch is not saved yet"):
+        compare_runs([a, c], answers)
+    with pytest.raises(RunError, match="runs/a: it was trained without validation images"):
+        compare_runs([a, b])
+
+
+def test_a_single_image_is_too_few_to_compare_on() -> None:
+    a, b = write_run("a", [1]), write_run("b", [0], lr=0.1)
+    with pytest.raises(RunError, match=r"one validation image is too few\. Validate on more"):
+        compare_runs([a, b])
+    with pytest.raises(RunError, match=r"one test image is too few\. Keep more: split --test"):
+        compare_runs([a, b], answers_of(a, b))

@@ -65,11 +65,8 @@ def _compare(groups: list[list[Run]], answers: Answers | None, labels: Labels | 
     names = [label_of(i) for i in range(len(groups))] if labels is None else labels(paths)
     sides = [_side(name, group) for name, group in zip(names, groups, strict=True)]
     folds = 1 if answers is not None else len(groups[0][0].paths)
-    pairs, notes, kind = (
-        _pairs(sides, groups, folds),
-        _notes(sides, groups, folds),
-        "validation" if answers is None else "test",
-    )
+    kind = "validation" if answers is None else "test"
+    pairs, notes = _pairs(sides, groups, folds, kind), _notes(sides, groups, folds)
     return Comparison(len(groups[0][0].predictions), kind, folds, sides, _differs(groups), pairs, notes)
 
 
@@ -100,8 +97,9 @@ def _losses(group: list[Run]) -> Values:
     return np.array([[p.loss for p in run.predictions] for run in group])
 
 
-def _pairs(sides: list[Side], groups: list[list[Run]], folds: int) -> list[Pair]:
+def _pairs(sides: list[Side], groups: list[list[Run]], folds: int, kind: str) -> list[Pair]:
     """Compare each other side with the first."""
+    judges = [_judges(group, kind) for group in groups]
     correct = [_correct(group) for group in groups]
     losses = [_losses(group) for group in groups]
     same_seeds = [_same_seeds(sides[0], side) for side in sides]
@@ -116,11 +114,16 @@ def _pairs(sides: list[Side], groups: list[list[Run]], folds: int) -> list[Pair]
         p = None if accuracy.p is None else next(adjusted)
         better = sides[i if accuracy.value > 0 else 0].label if p is not None and p < 0.05 else None
         words = verdict(sides[0], sides[i], correct[0].shape[1], accuracy, better, tests)
-        alone = _alone(correct[0][0], correct[i][0]) if len(correct[0]) == len(correct[i]) == 1 else None
+        alone = _alone(correct[0][0], correct[i][0]) if judges[0] == judges[i] == 1 else None
         flips = _flips(groups[0][0].predictions, correct[0], correct[i])
         loss = compare_losses(losses[0], losses[i], same_seeds[i], folds)
         pairs.append(Pair(sides[0].label, sides[i].label, accuracy, loss, alone, p, better, flips, words))
     return pairs
+
+
+def _judges(group: list[Run], kind: str) -> int:
+    """Count the networks that judge an image: those of all folds judge each test image, else one of them does."""
+    return len(group) if kind == "validation" else sum(len(run.paths) for run in group)
 
 
 def _alone(first_N: Values, second_N: Values) -> tuple[int, int]:

@@ -50,11 +50,11 @@ class Side:
 
 @dataclass(frozen=True)
 class Flip:
-    """An image that only one side gets right; with several runs, more than half of them.
+    """An image that only one side gets right; with several networks, more than half of them.
 
     Attributes:
         class_id, file: the image.
-        right_1, right_2: part of the first and of the second side's runs that get it right.
+        right_1, right_2: share of the first and of the second side's networks that get it right.
     """
 
     class_id: str
@@ -70,7 +70,7 @@ class Pair:
     Attributes:
         first, second: their labels.
         accuracy, loss: of the second less the first; of several runs, of their means.
-        alone: images that only the first, and only the second of two single runs gets right.
+        alone: images that only the first, and only the second side gets right; None where several networks judge each.
         p_adjusted: that of the accuracy, by Holm's rule where there are several pairs; None with too few runs.
         better: label of the side whose accuracy is higher beyond chance, or None.
         flips: images that change sides, the clearest first.
@@ -155,14 +155,19 @@ class Comparison(ShownAsText):
             lines += self._flip_lines(pair)
         return "\n".join([*lines, pair.verdict])
 
+    @property
+    def _has_shares(self) -> bool:
+        """Whether the networks of all folds judge each image, as they do test images."""
+        return self.kind == "test" and any(len(side.runs) > side.count for side in self.sides)
+
     def _flip_lines(self, pair: Pair) -> list[str]:
-        several = pair.alone is None
-        what = "that more than half of the runs get right on one side alone" if several else "that flip"
+        several, judges = pair.alone is None, "networks" if self._has_shares else "runs"
+        what = f"that more than half of the {judges} get right on one side alone" if several else "that flip"
         lines = [f"  images {what}: {len(pair.flips)}"]
         flips = []
         for flip in pair.flips:
             both = (flip.right_1, flip.right_2)
-            ends = [f"{right:.0%} of the runs" if several else "right" if right else "wrong" for right in both]
+            ends = [f"{right:.0%} of the {judges}" if several else "right" if right else "wrong" for right in both]
             flips.append(f"{show_path(f'{flip.class_id}/{flip.file}')}: {' -> '.join(ends)}")
         return lines + [f"    {line}" for line in first_lines(flips, FLIPS_SHOWN, ": --json lists all")]
 

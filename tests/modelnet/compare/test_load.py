@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from modelnet import compare_runs
+from modelnet import compare_groups, compare_runs
 from modelnet.runs.checkpoint import encode
 from modelnet.runs.folder import RunFolder
 from modelnet.runs.tables import Prediction
 from pipeline.errors import RunError
-from tests.support.made_runs import bits, write_run
+from tests.support.made_runs import bits, in_folds, write_run
 
 pytestmark = pytest.mark.usefixtures("in_a_folder_of_its_own")
 
@@ -69,3 +69,23 @@ def test_a_single_image_is_too_few_to_compare_on() -> None:
         compare_runs([a, b])
     with pytest.raises(RunError, match=r"one test image is too few\. Keep more: split --test"):
         compare_runs([a, b], answers_of(a, b))
+
+
+def said(*rights: float) -> list[Prediction]:
+    """Return the answers to test images, of which these are right."""
+    return [Prediction("1", f"t{i}.jpg", f"{i:064x}", "1", right, 0.9, 0.9, 0.5) for i, right in enumerate(rights)]
+
+
+def test_networks_of_folds_that_disagree_on_a_test_image_show_their_shares() -> None:
+    first, second = in_folds("a", bits(9, 5)), in_folds("b", bits(9, 5), lr=0.5)
+    answers = {run: said(k < 2, 1, 0) for k, run in enumerate(first)}
+    answers |= {run: said(k < 1, 1, 0) for k, run in enumerate(second)}
+    found = compare_groups([first, second], answers)
+    assert [side.count for side in found.sides] == [1, 1]
+    assert found.pairs[0].accuracy.value == pytest.approx(-1 / 9) and found.pairs[0].alone is None
+    (flip,) = found.pairs[0].flips
+    assert flip.file == "t0.jpg" and [flip.right_1, flip.right_2] == pytest.approx([2 / 3, 1 / 3])
+    assert "  images that more than half of the networks get right on one side alone: 1\n" in str(found)
+    assert "1/t0.jpg: 67% of the networks -> 33% of the networks\n" in str(found)
+    validated = compare_groups([first, second])  # there each image has one judge
+    assert validated.pairs[0].alone == (0, 0)

@@ -66,7 +66,7 @@ def _compare(groups: list[list[Run]], answers: Answers | None, labels: Labels | 
     sides = [_side(name, group) for name, group in zip(names, groups, strict=True)]
     folds = 1 if answers is not None else len(groups[0][0].paths)
     kind = "validation" if answers is None else "test"
-    pairs, notes = _pairs(sides, groups, folds, kind), _notes(sides, groups, folds)
+    pairs, notes = _pairs(sides, groups, folds, kind), _notes(sides, groups, folds, kind)
     return Comparison(len(groups[0][0].predictions), kind, folds, sides, _differs(groups), pairs, notes)
 
 
@@ -155,7 +155,7 @@ def _differs(groups: list[list[Run]]) -> dict[str, list[str]]:
     return differs
 
 
-def _notes(sides: list[Side], groups: list[list[Run]], folds: int) -> list[str]:
+def _notes(sides: list[Side], groups: list[list[Run]], folds: int, kind: str) -> list[str]:
     notes = [*_luck(sides)]
     mixed = [side.label for side, group in zip(sides, groups, strict=True) if len({run.kind for run in group}) > 1]
     if mixed:
@@ -163,7 +163,7 @@ def _notes(sides: list[Side], groups: list[list[Run]], folds: int) -> list[str]:
     if others := _other_labels(groups):
         notes.append(f"--labels gives {others} images other labels on one side; each is judged by its own")
     chosen = [run for group in groups for run in group if run.options["patience"] or run.options["sched"] == "plateau"]
-    if chosen:
+    if chosen and kind == "validation":
         notes.append("--patience and --sched plateau used these images: the accuracies are a little too high")
     if any(len(run.paths) > 1 for group in groups for run in group):
         counted = folds > 1 and any(side.count > 1 for side in sides)

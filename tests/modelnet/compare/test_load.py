@@ -89,3 +89,10 @@ def test_networks_of_folds_that_disagree_on_a_test_image_show_their_shares() -> 
     assert "1/t0.jpg: 67% of the networks -> 33% of the networks\n" in str(found)
     validated = compare_groups([first, second])  # there each image has one judge
     assert validated.pairs[0].alone == (0, 0)
+
+
+def test_what_used_the_validation_images_is_no_remark_on_test_images() -> None:
+    a, b = write_run("a", bits(10, 5), patience=2), write_run("b", bits(10, 5), sched="plateau")
+    note = "--patience and --sched plateau used these images: the accuracies are a little too high"
+    assert note in compare_runs([a, b]).notes
+    assert note not in compare_runs([a, b], answers_of(a, b)).notes

@@ -23,7 +23,8 @@ def command(runs: tuple[Path, ...], side: str, as_json: bool) -> None:
     import json
 
     from modelnet.compare.compare import compare_groups, compare_runs
-    from modelnet.runs.looks import add_look
+    from modelnet.compare.load import check_ended
+    from modelnet.runs.looks import add_look, check_can_note
     from modelnet.runs.reader import RunReader
 
     groups = [named_runs(group) for between, group in groupby(runs, Path("vs").__eq__) if not between]
@@ -32,9 +33,12 @@ def command(runs: tuple[Path, ...], side: str, as_json: bool) -> None:
     if side == "test":
         from modelnet.eval.trained import Trained
 
-        for run in named:
+        for run in named:  # refused before a test image is judged
+            check_ended(RunReader(run))
             splits.setdefault(RunReader(run).split_path(), []).append(run)
-        answers = {run: Trained.load(run).test() for run in named}
+        for split in splits:
+            check_can_note(split)
+        answers = {run: Trained.load(run).test(noted=True) for run in named}
     compared = compare_groups(groups, answers) if Path("vs") in runs else compare_runs(named, answers)
     compared.notes.extend(add_look(split, "compare", of_split) for split, of_split in splits.items())
     click.echo(json.dumps(compared.to_dict(), indent=2) if as_json else compared)

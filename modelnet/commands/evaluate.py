@@ -37,20 +37,13 @@ def command(
     """
     import json
 
-    from modelnet.eval.own_images import count_tested
     from modelnet.eval.trained import Trained
-    from modelnet.runs.looks import add_look
-    from modelnet.runs.reader import RunReader
 
     test = side == "test"
     if test and cache is not None:
         raise click.UsageError("--on test means the cache of the run; leave out --cache")
     trained = Trained.load(run, checkpoint, device, amp, trust_code=trust_code)
-    looked = test or (cache is not None and count_tested(run, trained.options, cache) > 0)
-    split = RunReader(run).split_path() if looked else None
     scores = trained.evaluate(cache, workers, notes := Notes(), keep=True, test=test)
-    if split is not None:
-        notes.note(f"note: {add_look(split, 'evaluate', [run])}")
     if trained.note:
         notes.note(f"note: {trained.note}")
     tell(json.dumps(scores.to_dict(), indent=2) if as_json else scores)

@@ -49,22 +49,24 @@ def test_images(run: Path, options: TrainOptions) -> tuple[TensorCache, Tensor]:
 
     Raises:
         OptionsError: the run has none.
+        RunError: the split is gone, beside which looks at them are noted.
     """
+    RunReader(run).split_path()
     cache = _own_cache(run, options, "cache")
     split = split_images(cache, options, folds_of(options, run))
     if split is None or len(split.test) == 0:
-        reason = "the run has no split" if options.split is None else "its split keeps none"
-        raise OptionsError("no test images", run, reason, "Train with the split of: split CACHE --test 0.15")
+        advice = "Train with the split of: split CACHE --test 0.15"
+        raise OptionsError("no test images", run, "its split keeps none", advice)
     return cache, split.test
 
 
-def count_tested(run: Path, options: TrainOptions, path: Path) -> int:
+def count_tested(run: Path, options: TrainOptions, cache: TensorCache) -> int:
     """Count the images of a cache that are test images of the run's split, by their content."""
     table = folds_of(options, run)
     if table is None:
         return 0
     digests = {digest.tobytes() for digest in table.sha256[table.folds == TEST]}
-    return sum(digest.tobytes() in digests for digest in TensorCache(path).source_sha256)
+    return sum(digest.tobytes() in digests for digest in cache.source_sha256)
 
 
 def _own_cache(run: Path, options: TrainOptions, side: str) -> TensorCache:

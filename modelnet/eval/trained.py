@@ -14,7 +14,7 @@ from modelnet.data.batches import Batches
 from modelnet.data.caches import has_rows_of, match_labels
 from modelnet.data.workers import worker_deaths
 from modelnet.eval.evaluate import Outcome, evaluate, prediction_columns, prediction_rows
-from modelnet.eval.own_images import Images, other_images, test_images, validation_images
+from modelnet.eval.own_images import Images, count_tested, other_images, test_images, validation_images
 from modelnet.eval.scores import Scores, score
 from modelnet.nets.backbone import Backbone
 from modelnet.nets.own import OwnCode
@@ -26,6 +26,7 @@ from modelnet.progress import EpochRow, Progress
 from modelnet.runs.code import allow, kept_code
 from modelnet.runs.content import check_content, evaluated_weights, features_of
 from modelnet.runs.folder import RunFolder
+from modelnet.runs.looks import add_look, check_can_note
 from modelnet.runs.tables import Prediction, criterion
 from modelnet.runtime.device import (
     CONTIGUOUS,
@@ -189,20 +190,21 @@ class Trained:
         keep: bool = False,
         test: bool = False,
     ) -> Scores:
-        """Measure how good the network is on the images of a cache.
+        """Measure how good the network is on the images of a cache. A look at test images is noted beside their split.
 
         Args:
             cache: another one, all of it; None for the images that the run was validated on.
             workers: processes that read.
-            progress: hears of images that the network was trained on, and where the evaluation is kept.
+            progress: hears of images that the network was trained on, of looks at test images, and where it is kept.
             keep: write scores and predictions into RUN/evaluations/, unless the run has them already.
             test: measure on the test images of the run's split.
 
         Raises:
             OptionsError: the run had no validation images, or no test images, and no cache is given.
+            AccessDenied, StorageError: the look at test images cannot be noted; nothing is measured then.
             CacheError: the cache cannot be used, does not go together with the network, or has changed since the run.
         """
-        of_run = self.run, self.options
+        of_run, progress = (self.run, self.options), progress or Progress()
         if test:
             images: Images = test_images(*of_run)
         elif cache is not None:
@@ -214,26 +216,38 @@ class Trained:
                 error.advice += ", or give --cache to evaluate on another, whole"
                 raise
         opened, rows = images
-        if cache is not None and progress is not None:
+        looks = test or (cache is not None and count_tested(*of_run, opened) > 0)
+        split = self._split_to_look_at() if looks else None
+        if cache is not None:
             if rows is not None:
                 progress.warn(f"{opened.num_images - len(rows)} images are in no row of the run's table of labels")
             if known := self._trained_on(opened):
                 among = f"{known} of its {opened.num_images} images" if known < opened.num_images else "all its images"
                 progress.warn(f"{show_path(opened.path)}: the network was trained on {among}")
         batches, outcome = self._outcome(images, workers)
+        if split is not None:
+            progress.note(f"note: {add_look(split, 'evaluate', [self.run])}")
         scores = score(outcome, self.class_ids, self.class_names)
         if keep and (test or not (cache is None and self.is_result)):
             lines = prediction_rows(outcome, opened, batches.subset, self.class_ids)
-            self._keep(opened, scores, lines, progress or Progress(), "test" if test else opened.path.stem)
+            self._keep(opened, scores, lines, progress, "test" if test else opened.path.stem)
         return scores
 
-    def test(self) -> list[Prediction]:
-        """Return what the network says of the test images of the run's split.
+    def test(self, noted: bool = False) -> list[Prediction]:
+        """Return what the network says of the test images of the run's split; the look is noted beside it.
+
+        Args:
+            noted: whether it is noted elsewhere: `compare` notes one for all its runs.
 
         Raises:
             As `evaluate`.
         """
-        return self._predictions(test_images(self.run, self.options))
+        images = test_images(self.run, self.options)
+        split = None if noted else self._split_to_look_at()
+        predictions = self._predictions(images)
+        if split is not None:
+            add_look(split, "test", [self.run])
+        return predictions
 
     def validation(self) -> list[Prediction]:
         """Return what the network says of the images that the run was validated on.
@@ -250,6 +264,11 @@ class Trained:
             Prediction(str(id), file, sha256, str(said), *rest[:4], *map(str, rest[4:]))
             for id, file, sha256, said, *rest in lines
         ]
+
+    def _split_to_look_at(self) -> Path:
+        split = RunFolder(self.run).split_path()
+        check_can_note(split)
+        return split
 
     def validate(self) -> tuple[Batches, Outcome]:
         """Run the network over the images that the run was validated on.

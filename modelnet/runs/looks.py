@@ -6,10 +6,12 @@ import io
 import os
 import shlex
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
 from modelnet.runs.publish import storage_errors
+from pipeline.system import files
 from pipeline.text import csv_text, show_path
 
 COLUMNS = ["time", "command", "runs"]
@@ -20,8 +22,19 @@ def looks_path(split: Path) -> Path:
     return split.with_name(f"{split.name.removesuffix('.csv')}.looks.csv")
 
 
+def check_can_note(split: Path) -> None:
+    """Refuse now what `add_look` would refuse after the test images were judged.
+
+    Raises:
+        As `add_look`.
+    """
+    path = looks_path(split)
+    with _noting(path):
+        files.check_can_publish(path)
+
+
 def add_look(split: Path, command: str, runs: Sequence[Path]) -> str:
-    """Note a look at the test images, before its result is shown; return a sentence that says how many there were.
+    """Note a look at the test images, before its result is shown or kept; return a sentence that counts the looks.
 
     Args:
         split: the table of folds that the runs name.
@@ -33,8 +46,9 @@ def add_look(split: Path, command: str, runs: Sequence[Path]) -> str:
     """
     path = looks_path(split)
     when = datetime.now(UTC).isoformat(timespec="seconds")
-    with storage_errors(path), path.open("a+b") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with _noting(path), path.open("a+b") as file:
+        with suppress(OSError):  # a disk without locks: looks at the same moment may have the same number
+            fcntl.flock(file, fcntl.LOCK_EX)
         file.seek(0)
         before = list(csv.reader(io.StringIO(file.read().decode("utf-8", "surrogateescape"), newline="")))
         line = [when, command, shlex.join(map(str, runs))]
@@ -42,3 +56,8 @@ def add_look(split: Path, command: str, runs: Sequence[Path]) -> str:
         file.flush()
         os.fsync(file.fileno())
     return f"look {max(len(before), 1)} at the test images of {show_path(split)}; {show_path(path)} lists all looks"
+
+
+def _noting(path: Path) -> AbstractContextManager[None]:
+    advice = "No result is shown without it: make the folder of the split writable"
+    return storage_errors(path, "the look at the test images cannot be noted", advice)

@@ -46,16 +46,25 @@ def clean_aside(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def storage_errors(path: Path) -> Iterator[None]:
-    """Name the file of the run that could not be written: a run that loses its results must not seem well."""
+def storage_errors(path: Path, what: str = "the run cannot be written", advice: str = "") -> Iterator[None]:
+    """Name the file that could not be written: a run that loses its results must not seem well.
+
+    Args:
+        path: of the file.
+        what: the error says.
+        advice: where it is no file of a run; a run is told what of it is saved.
+    """
     try:
         yield
     except OSError as error:
         denied = isinstance(error, PermissionError) or error.errno == errno.EROFS
         kind = AccessDenied if denied else StorageError
-        is_saved = any((folder / "checkpoints" / "last.pt").exists() for folder in (path.parent, path.parent.parent))
-        saved, nothing = "Earlier files are whole; --resume continues from there", "Nothing was saved; train again"
-        advice = saved if is_saved else nothing
-        if not path.parent.exists():
-            advice = "The folder is no longer there; if it was renamed or moved, give --resume its new path"
-        raise kind("the run cannot be written", path, error.strerror or str(error), advice) from error
+        raise kind(what, path, error.strerror or str(error), advice or _saved_of_run(path)) from error
+
+
+def _saved_of_run(path: Path) -> str:
+    """Say what of a run is saved where one of its files could not be written."""
+    if not path.parent.exists():
+        return "The folder is no longer there; if it was renamed or moved, give --resume its new path"
+    is_saved = any((folder / "checkpoints" / "last.pt").exists() for folder in (path.parent, path.parent.parent))
+    return "Earlier files are whole; --resume continues from there" if is_saved else "Nothing was saved; train again"

@@ -13,7 +13,7 @@ from modelnet.data.split import split_by_folds
 from modelnet.data.split_table import read_split
 from modelnet.eval.own_images import count_tested
 from pipeline import TensorCache
-from pipeline.errors import OptionsError, RunError
+from pipeline.errors import AccessDenied, OptionsError, RunError, StorageError
 from tests.support.command_line import RunCli
 from tests.support.splits import write_folds
 
@@ -36,7 +36,7 @@ def test_test_images_are_those_of_the_split(cache_path: Path, split: Path) -> No
     trained, cache = Trained.load(run), TensorCache(cache_path)
     rows = split_by_folds(cache, read_split(split), None).test.tolist()
     scores = trained.evaluate(test=True, keep=True)
-    assert scores.images == len(rows) == count_tested(run, trained.options, cache_path) == 4
+    assert scores.images == len(rows) == count_tested(run, trained.options, cache) == 4
     whole = trained.evaluate(cache_path, keep=True).images
     assert whole == cache.num_images
     with (run / "evaluations" / "test.csv").open() as file:
@@ -55,9 +55,9 @@ def read(path: Path) -> list[dict[str, str]]:
 
 def test_the_networks_of_folds_answer_with_their_mean(cache_path: Path, split: Path) -> None:
     runs = train_many(options_of(cache_path, split, "all"), [0, 1, 2]).runs
-    answers = {run: Trained.load(run).test() for run in runs}
+    answers = {run: Trained.load(run).test(noted=True) for run in runs}
     of_all = train_many(options_of(cache_path, split, None, lr=0.1), [0, 1, 2]).runs
-    others = {run: Trained.load(run).test() for run in of_all}
+    others = {run: Trained.load(run).test(noted=True) for run in of_all}
     found = compare_runs([*runs, *others], answers | others)
     assert (found.images, found.kind, found.folds) == (4, "test", 1)
     right = [np.mean([[p.correct for p in answers[run]] for run in runs[seed::3]]) for seed in range(3)]
@@ -67,7 +67,7 @@ def test_the_networks_of_folds_answer_with_their_mean(cache_path: Path, split: P
 
 def test_a_run_without_test_images_says_what_to_do(cache_path: Path, tmp_path: Path) -> None:
     plain = train(TrainOptions(cache_path, val_fraction=0.4, epochs=1, threads=1)).run
-    with pytest.raises(OptionsError, match=r"no test images: .*: the run has no split"):
+    with pytest.raises(OptionsError, match=r"no test images: .*: the run was trained without a split"):
         Trained.load(plain).test()
     untested = write_folds(TensorCache(cache_path), tmp_path / "none.csv", 2)
     run = train(options_of(cache_path, untested, 0)).run
@@ -98,3 +98,52 @@ def test_every_command_that_opens_the_test_says_how_often(
     assert f"Copy {runs[0]}/split.csv there" in gone.stderr and len(read(tmp_path / "split.looks.csv")) == 3
     split.write_bytes((tmp_path / runs[0] / "split.csv").read_bytes())
     assert json.loads(run_cli("compare", *runs, "--on", "test", "--json").stdout)["kind"] == "test"
+
+
+def test_from_python_each_look_is_noted_too(cache_path: Path, split: Path, tmp_path: Path) -> None:
+    trained = Trained.load(train(options_of(cache_path, split, None, name="r")).run)
+    trained.evaluate(test=True)
+    trained.test()
+    trained.evaluate(cache_path)
+    looks = read(tmp_path / "split.looks.csv")
+    assert [(line["command"], line["runs"]) for line in looks] == [
+        ("evaluate", "runs/r"),
+        ("test", "runs/r"),
+        ("evaluate", "runs/r"),
+    ]
+
+
+def test_a_look_that_cannot_be_noted_shows_and_keeps_nothing(
+    cache_path: Path, tmp_path: Path, run_cli: RunCli
+) -> None:
+    (tmp_path / "data").mkdir()
+    split = write_folds(TensorCache(cache_path), tmp_path / "data" / "split.csv", 2, 2)
+    runs = [str(run) for run in train_many(options_of(cache_path, split, None, name="r"), [0, 1]).runs]
+    (tmp_path / "data" / "split.looks.csv").mkdir()
+    for words in (
+        ("evaluate", runs[0], "--on", "test"),
+        ("evaluate", runs[0], "--cache", cache_path),
+        ("compare", *runs, "--on", "test"),
+    ):
+        ended = run_cli(*words)
+        assert (ended.code, ended.stdout) == (StorageError.exit_code, "")
+        assert ended.stderr.splitlines()[-1] == (
+            f"error: the look at the test images cannot be noted: {split.with_name('split.looks.csv')}: "
+            "Is a directory. No result is shown without it: make the folder of the split writable"
+        )
+    assert not (tmp_path / runs[0] / "evaluations").exists()
+
+
+def test_a_split_on_a_disk_that_is_read_only_gets_no_look(
+    cache_path: Path, tmp_path: Path, unprivileged: None
+) -> None:
+    (tmp_path / "data").mkdir()
+    split = write_folds(TensorCache(cache_path), tmp_path / "data" / "split.csv", 2, 2)
+    trained = Trained.load(train(options_of(cache_path, split, None)).run)
+    split.parent.chmod(0o500)
+    try:
+        with pytest.raises(AccessDenied, match=r"the look at the test images cannot be noted: .*make the folder"):
+            trained.evaluate(test=True, keep=True)
+    finally:
+        split.parent.chmod(0o700)
+    assert not (trained.run / "evaluations").exists() and [*split.parent.iterdir()] == [split]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from modelnet.runs.looks import add_look, looks_path
+from modelnet.runs.looks import add_look, check_can_note, looks_path
 from pipeline.errors import StorageError
 
 
@@ -24,6 +24,8 @@ def test_looks_are_counted_whoever_looks_at_once(tmp_path: Path) -> None:
 
 
 def test_a_look_that_cannot_be_noted_is_an_error(tmp_path: Path) -> None:
-    (tmp_path / "c-split.looks.csv").mkdir()
-    with pytest.raises(StorageError, match="Is a directory"):
-        add_look(tmp_path / "c-split.csv", "evaluate", [])
+    split = tmp_path / "c-split.csv"
+    looks_path(split).mkdir()
+    for note in (lambda: add_look(split, "evaluate", []), lambda: check_can_note(split)):
+        with pytest.raises(StorageError, match=r"the look .* cannot be noted: .*Is a directory\. No result"):
+            note()

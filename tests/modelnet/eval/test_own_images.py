@@ -12,7 +12,7 @@ from modelnet import Trained, TrainOptions, compare_runs, train, train_many
 from modelnet.data.split import split_by_folds
 from modelnet.data.split_table import read_split
 from modelnet.eval.own_images import count_tested
-from pipeline import TensorCache
+from pipeline import TensorCache, build_cache
 from pipeline.errors import AccessDenied, OptionsError, RunError, StorageError
 from tests.support.command_line import RunCli
 from tests.support.splits import write_folds
@@ -113,9 +113,7 @@ def test_from_python_each_look_is_noted_too(cache_path: Path, split: Path, tmp_p
     ]
 
 
-def test_a_look_that_cannot_be_noted_shows_and_keeps_nothing(
-    cache_path: Path, tmp_path: Path, run_cli: RunCli
-) -> None:
+def test_a_look_that_cannot_be_noted_shows_and_keeps_nothing(cache_path: Path, tmp_path: Path, run_cli: RunCli) -> None:
     (tmp_path / "data").mkdir()
     split = write_folds(TensorCache(cache_path), tmp_path / "data" / "split.csv", 2, 2)
     runs = [str(run) for run in train_many(options_of(cache_path, split, None, name="r"), [0, 1]).runs]
@@ -134,9 +132,7 @@ def test_a_look_that_cannot_be_noted_shows_and_keeps_nothing(
     assert not (tmp_path / runs[0] / "evaluations").exists()
 
 
-def test_a_split_on_a_disk_that_is_read_only_gets_no_look(
-    cache_path: Path, tmp_path: Path, unprivileged: None
-) -> None:
+def test_a_split_on_a_disk_that_is_read_only_gets_no_look(cache_path: Path, tmp_path: Path, unprivileged: None) -> None:
     (tmp_path / "data").mkdir()
     split = write_folds(TensorCache(cache_path), tmp_path / "data" / "split.csv", 2, 2)
     trained = Trained.load(train(options_of(cache_path, split, None)).run)
@@ -147,3 +143,23 @@ def test_a_split_on_a_disk_that_is_read_only_gets_no_look(
     finally:
         split.parent.chmod(0o700)
     assert not (trained.run / "evaluations").exists() and [*split.parent.iterdir()] == [split]
+
+
+def test_advice_on_the_cache_of_test_images_can_be_followed(
+    cache_path: Path, photos: Path, tmp_path: Path, run_cli: RunCli
+) -> None:
+    own = tmp_path / "own.h5"
+    own.write_bytes(cache_path.read_bytes())
+    split = write_folds(TensorCache(own), tmp_path / "split.csv", 2, 2)
+    runs = [str(run) for run in train_many(options_of(own, split, 0), [0, 1]).runs]
+    build_cache(photos, own, size=32, workers=1, rebuild=True)
+    for words in (("evaluate", runs[0], "--on", "test"), ("compare", *runs, "--on", "test")):
+        stderr = run_cli(*words).stderr
+        assert stderr.endswith("trained on. Build it as it was\n")
+    assert "or give --cache to evaluate on another, whole" in run_cli("evaluate", runs[0]).stderr
+    own.unlink()
+    for words in (("evaluate", runs[0], "--on", "test"), ("compare", *runs, "--on", "test")):
+        stderr = run_cli(*words).stderr
+        assert "the run's cache is gone" in stderr and "give --cache" not in stderr
+    assert "or give --cache to evaluate on another, whole" in run_cli("evaluate", runs[0]).stderr
+    assert not (tmp_path / "split.looks.csv").exists()

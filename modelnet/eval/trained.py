@@ -22,12 +22,12 @@ from modelnet.nets.registry import build_network
 from modelnet.nets.weights_file import digest_of
 from modelnet.options import TrainOptions
 from modelnet.options.code import GIVEN, parse_arguments
-from modelnet.progress import EpochRow, Progress
+from modelnet.progress import Progress
 from modelnet.runs.code import allow, kept_code
 from modelnet.runs.content import check_content, evaluated_weights, features_of
 from modelnet.runs.folder import RunFolder
 from modelnet.runs.looks import add_look, check_can_note
-from modelnet.runs.tables import Prediction, criterion
+from modelnet.runs.tables import Prediction
 from modelnet.runtime.device import (
     CONTIGUOUS,
     autocast,
@@ -70,7 +70,7 @@ class Trained:
         features: the features that the network takes instead of images, or None.
         options: the options of the run.
         device: the device of the network.
-        picked: the epoch of the weights if they are the best ones; None if they are the last.
+        picked: the epoch of the weights, which their checkpoint names, if they are the best ones; None if the last.
         backbone: the frozen network that computes those features, where it takes images nevertheless.
         is_result: whether these weights, in this precision, gave the result of the run, its predictions.csv.
     """
@@ -83,7 +83,7 @@ class Trained:
     options: TrainOptions
     device: torch.device
     features: Features | None = None
-    picked: EpochRow | None = None
+    picked: int | None = None
     is_result: bool = True
     backbone: Backbone | None = None
 
@@ -97,10 +97,9 @@ class Trained:
         """Which weights these are where they are not the last, and what a person should know of that; else ""."""
         if self.picked is None:
             return ""
-        by = criterion(self.picked)
-        images = "training" if self.picked.val_loss is None else "validation"
+        images, measure = ("validation", "accuracy") if self.options.validates else ("training", "loss")
         return (
-            f"the weights are those of epoch {self.picked.epoch}, picked by its {by}: "
+            f"the weights are those of epoch {self.picked}, picked by its {images} {measure}: "
             f"on the {images} images of the run they look better than they are"
         )
 
@@ -152,7 +151,7 @@ class Trained:
         except (RuntimeError, ValueError, KeyError, TypeError) as error:
             raise CheckpointError("the checkpoint cannot be used", path, str(error)) from error
         place(network.eval(), chosen, options.memory_format or CONTIGUOUS)
-        picked = folder.best_epoch if checkpoint == "best" else None
+        picked = content["epoch"] if checkpoint == "best" else None
         ids, names = content["class_ids"], content["class_names"]
         return cls(run, network, ids, names, recipe, options, chosen, features, picked, is_result)
 
@@ -301,7 +300,7 @@ class Trained:
             "fingerprint": cache.fingerprint,
             "checkpoint": checkpoint,
             "precision": self.options.precision,
-            "epoch": None if self.picked is None else self.picked.epoch,
+            "epoch": self.picked,
             "scores": scores.to_dict(),
         }
         name = name if self.is_result else f"{name}-{checkpoint}"

@@ -225,12 +225,6 @@ class RunReader:
             self.read_divergence(),
         )
 
-    @property
-    def best_epoch(self) -> EpochRow | None:
-        """The epoch of checkpoints/best.pt; None where metrics.csv is lost."""
-        rows = self.read_metrics()
-        return best_row(rows) if rows else None
-
     def read_predictions(self) -> list[Prediction]:
         """Return predictions.csv, in its order; empty where the run has not written it.
 

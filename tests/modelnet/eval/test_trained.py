@@ -15,6 +15,7 @@ from cli import cli
 from modelnet import Trained, TrainOptions, predict, resume, train
 from modelnet.eval.predict import image_files
 from modelnet.pages.collect import gather
+from modelnet.progress import EpochRow
 from modelnet.runs.checkpoint import encode
 from modelnet.runs.folder import RunFolder
 from pipeline import TensorCache, build_cache
@@ -91,6 +92,21 @@ def test_the_best_epoch_and_another_cache_can_be_asked_for(cache_path: Path, uin
     best = torch.load(run / "checkpoints/best.pt", weights_only=True)["best"]
     scores = Trained.load(run, "best", "cpu").evaluate(uint8_cache_path)
     assert [scores.accuracy, -scores.loss] == best
+
+
+def test_the_best_epoch_is_that_of_the_checkpoint_whatever_the_table_says(cache_path: Path) -> None:
+    """A run that was killed may have rows of epochs that it had not saved."""
+    run = RunFolder(trained_on(cache_path, val=cache_path))
+    saved = run.load_checkpoint("best.pt")["epoch"]
+    run.append_metrics(EpochRow(3, 0.1, 1.0, 0.1, 1.0, 0.01, 100, 0, 1))
+    for is_lost in (False, True):
+        if is_lost:
+            (run.path / "metrics.csv").unlink()
+        trained = Trained.load(run.path, "best", "cpu")
+        assert f"the weights are those of epoch {saved}, picked by its validation accuracy: on" in trained.note
+        trained.evaluate(keep=True)
+        kept = json.loads((run.path / "evaluations/photos-best.json").read_text())
+        assert (kept["checkpoint"], kept["epoch"]) == ("best", saved) and saved < 3
 
 
 def test_what_cannot_be_evaluated_says_why(cache_path: Path, photos: Path) -> None:

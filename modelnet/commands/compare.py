@@ -5,15 +5,16 @@ from pathlib import Path
 
 import click
 
-from modelnet.commands._options import ON, PATH, example
+from modelnet.commands._options import ON, PATH, TRUST, example
 from modelnet.commands.report import named_runs
 
 
 @click.command("compare", epilog=example("compare runs/example-modelnet-001 runs/example-modelnet-002"))
 @click.argument("runs", nargs=-1, required=True, type=PATH, metavar="RUN... [vs RUN...]")
 @ON
+@TRUST
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts, with every image that flipped.")
-def command(runs: tuple[Path, ...], side: str, as_json: bool) -> None:
+def command(runs: tuple[Path, ...], side: str, trust_code: bool, as_json: bool) -> None:
     """Test whether runs with the same validation images differ beyond chance, and show their different options.
 
     Runs that differ in --seed and --data-seed alone form a side. "vs" between runs makes other sides:
@@ -27,6 +28,8 @@ def command(runs: tuple[Path, ...], side: str, as_json: bool) -> None:
     from modelnet.runs.looks import add_look, check_can_note
     from modelnet.runs.reader import RunReader
 
+    if trust_code and side != "test":
+        raise click.UsageError("--trust-code is for --on test, which runs the networks; leave it out")
     groups = [named_runs(group) for between, group in groupby(runs, Path("vs").__eq__) if not between]
     named, answers = [run for group in groups for run in group], None
     splits: dict[Path, list[Path]] = {}
@@ -38,7 +41,7 @@ def command(runs: tuple[Path, ...], side: str, as_json: bool) -> None:
             splits.setdefault(RunReader(run).split_path(), []).append(run)
         for split in splits:
             check_can_note(split)
-        answers = {run: Trained.load(run).test(noted=True) for run in named}
+        answers = {run: Trained.load(run, trust_code=trust_code).test(noted=True) for run in named}
     compared = compare_groups(groups, answers) if Path("vs") in runs else compare_runs(named, answers)
     compared.notes.extend(add_look(split, "compare", of_split) for split, of_split in splits.items())
     click.echo(json.dumps(compared.to_dict(), indent=2) if as_json else compared)

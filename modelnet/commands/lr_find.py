@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from modelnet.commands._options import NO_SPLIT, PATH, QUIET, GroupedCommand, example, training_options
+from modelnet.commands._options import NO_SPLIT, PATH, QUIET, TRUST, GroupedCommand, example, training_options
 from modelnet.commands.option_groups.repeat import chosen_options, repeat_options
 from modelnet.commands.shared.console import Notes, output_errors, progress_bar
 from modelnet.commands.shared.process import tell
@@ -23,9 +23,10 @@ from pipeline.text import show_path
 @click.option("--out", type=PATH, help="Picture of the losses, a PNG.  [default: runs/<cache>-<model>-lr.png]")
 @NO_SPLIT
 @repeat_options
+@TRUST
 @QUIET
 @click.pass_context
-def command(ctx: click.Context, /, out: Path | None, **_options: Any) -> None:
+def command(ctx: click.Context, /, out: Path | None, source: Path | None, trust_code: bool, **_options: Any) -> None:
     """Train for a few epochs with each of many learning rates from 0.0001 to 1, and suggest one.
 
     Give the options of the run to follow. All networks start alike and are not kept. Longer runs often fail at the rate
@@ -36,7 +37,9 @@ def command(ctx: click.Context, /, out: Path | None, **_options: Any) -> None:
     from pipeline.format.paths import cache_name
     from pipeline.system.files import check_can_publish, publish
 
-    chosen = chosen_options(ctx, used=lambda option: option.finder)
+    if trust_code and source is None:
+        raise click.UsageError("--trust-code is for --from; leave it out")
+    chosen = chosen_options(ctx, trust_code, used=lambda option: option.finder)
     title = f"{cache_name(chosen.cache)}-{chosen.model_in_names}-lr"
     path = out or RUNS / f"{title}.png"
     if out is not None:

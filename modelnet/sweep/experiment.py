@@ -18,7 +18,7 @@ from modelnet.options.code import code_name
 from modelnet.options.file import checked_options, read_table, unknown
 from modelnet.options.folders import RUNS
 from modelnet.progress import Progress
-from modelnet.runs.code import names_of
+from modelnet.runs.code import allow, names_of
 from modelnet.runs.folder import RunFolder
 from modelnet.runs.reader import FINISHED
 from modelnet.runtime.interrupt import Stop
@@ -155,12 +155,15 @@ def _refuse_equal_sides(experiment: Experiment) -> None:
             raise OptionsError(_WHAT, experiment.path, f"{first[key]} and {side} have the same options", "Change one")
 
 
-def train_experiment(experiment: Experiment, progress: Progress, stop: Stop) -> SweepResult | None:
+def train_experiment(
+    experiment: Experiment, progress: Progress, stop: Stop, trust_code: bool = False
+) -> SweepResult | None:
     """Train what is left of an experiment: all of it, what was interrupted, or what the file has more than before.
 
     Args:
         experiment: its runs are found by their names.
         progress, stop: as for `train_many`.
+        trust_code: as `resume` takes it.
 
     Returns:
         The result of all runs; None where nothing is left to train.
@@ -175,6 +178,8 @@ def train_experiment(experiment: Experiment, progress: Progress, stop: Stop) -> 
         for i, options in enumerate(members):
             if (run := RunFolder.reopen(str(options.name))) is not None:
                 reopened[i] = stack.enter_context(run)
+                if trust_code:
+                    allow(run.read_config().get("code", {}))
         if not any(run.has_trained for run in reopened.values()):  # it was killed as it began: once more, all as one
             while reopened:
                 reopened.popitem()[1].remove()

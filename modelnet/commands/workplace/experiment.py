@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from modelnet.commands._options import NO_SPLIT, PATH, QUIET, GroupedCommand, check_split, example
+from modelnet.commands._options import NO_SPLIT, PATH, QUIET, TRUST, GroupedCommand, check_split, example
 from modelnet.commands.report import write_report
 from modelnet.commands.shared.console import EpochLines, Notes
 from modelnet.commands.shared.process import end, tell
@@ -17,9 +17,10 @@ from pipeline.text import command_line
 @click.command("experiment", cls=GroupedCommand, epilog=example("experiment rates.toml"))
 @click.argument("file", type=PATH)
 @NO_SPLIT
+@TRUST
 @QUIET
 @click.option("--json", "as_json", is_flag=True, help="Print the comparison as JSON for scripts.")
-def command(file: Path, no_split: bool, as_json: bool) -> None:
+def command(file: Path, no_split: bool, trust_code: bool, as_json: bool) -> None:
     """Train the sides that FILE describes, each with the same seeds; compare them, and write a report.
 
     FILE is TOML or JSON: seeds = "0-7" at the top, options of all sides below [common], and a table of options for
@@ -36,7 +37,7 @@ def command(file: Path, no_split: bool, as_json: bool) -> None:
     for options in experiment.members:
         check_split(options.cache, options.split, no_split and options.split is None)
     with training_process() as stop, (Notes if as_json else EpochLines)() as progress:
-        result = train_experiment(experiment, progress, stop)
+        result = train_experiment(experiment, progress, stop, trust_code)
         if result is not None and result.interrupted:
             tell(f"stopped and saved. Continue with: {command_line()} experiment {shlex.quote(str(file))}", err=True)
             end(stop.exit_code)

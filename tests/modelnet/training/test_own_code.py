@@ -17,8 +17,10 @@ from modelnet.runtime.interrupt import Stop
 from modelnet.training.lr_finder import find_learning_rate
 from pipeline import TensorCache
 from pipeline.errors import CheckpointError, CodeError, OptionsError
+from tests.support.command_line import RunCli
 from tests.support.listener import Listener
 from tests.support.own_code import CHANGE, NETWORK
+from tests.support.splits import write_folds
 
 pytestmark = pytest.mark.usefixtures("in_a_folder_of_its_own", "no_pictures", "files")
 
@@ -211,3 +213,28 @@ def test_a_named_network_takes_no_module_later(cache_path: Path) -> None:
     run = train(TrainOptions(cache_path, epochs=1)).run
     with pytest.raises(OptionsError, match=r"no network is needed: .*: the run trained modelnet"):
         Trained.load(run, network=Small(5))
+
+
+def test_every_command_that_asks_for_trust_takes_it(cache_path: Path, tmp_path: Path, run_cli: RunCli) -> None:
+    split = write_folds(TensorCache(cache_path), tmp_path / "split.csv", 2, 2)
+    runs = [
+        train(options_of(cache_path, epochs=1, split=split, val=None, batch_size=4, seed=seed)).run for seed in (0, 1)
+    ]
+    Path("e.toml").write_text(
+        f'seeds = "0"\n[common]\ncache = "{cache_path}"\nval-fraction = 0.5\nepochs = 1\nthreads = 1\n'
+        '[a]\nmodel = "net.py:Net"\n[b]\nmodel = "net.py:tiny"\n'
+    )
+    assert run_cli("experiment", "e.toml").code == 0
+    Path("e.toml").write_text(Path("e.toml").read_text().replace("epochs = 1", "epochs = 2"))
+    env = {"XDG_STATE_HOME": str(tmp_path / "another home")}
+    for words in (
+        ("compare", *runs, "--on", "test"),
+        ("lr-find", "--from", runs[0], "--epochs", "1"),
+        ("experiment", "e.toml"),
+    ):
+        refused = run_cli(*words, env=env)
+        assert refused.code == CodeError.exit_code and "Read it, then give --trust-code" in refused.stderr
+        ended = run_cli(*words, "--trust-code", env=env)
+        assert ended.code == 0, ended.stderr
+    assert "--trust-code is for --on test" in run_cli("compare", *runs, "--trust-code").stderr
+    assert "--trust-code is for --from" in run_cli("lr-find", "--trust-code").stderr

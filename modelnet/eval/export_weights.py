@@ -17,9 +17,10 @@ from modelnet.eval.export import Exported, compared, preparation
 from modelnet.eval.export_beside import CONFIG
 from modelnet.eval.trained import Trained
 from modelnet.nets.head import head_of
-from modelnet.nets.registry import LINEAR, TIMM, build_network
+from modelnet.nets.registry import TIMM, build_network
 from modelnet.nets.weights import load_weights
 from modelnet.options.code import is_own
+from modelnet.runtime.device import SMALL
 from pipeline.errors import OptionsError
 from pipeline.recipe import Recipe
 
@@ -91,13 +92,7 @@ def _config(trained: Trained, name: str, network: nn.Module, size: tuple[int, in
         **crop_of(trained.recipe, size),
     }
     library = (
-        "timm"
-        if name.startswith(TIMM)
-        else "modelnet"
-        if name in ("modelnet", LINEAR)
-        else "own"
-        if is_own(name)
-        else "torchvision"
+        "timm" if name.startswith(TIMM) else "modelnet" if name in SMALL else "own" if is_own(name) else "torchvision"
     )
     return {
         "architecture": name.removeprefix(TIMM).rpartition("/")[2],

@@ -10,10 +10,12 @@ from torch import nn
 from modelnet.nets.modelnet import ModelNet
 from modelnet.nets.own import OwnCode, own_network
 from modelnet.options.code import GIVEN
+from modelnet.runtime.device import SMALL
 from pipeline.errors import OptionsError
 from pipeline.text import how_to_install
 
-MODELNET, LINEAR, TIMM = "modelnet", "linear", "timm:"
+MODELNET, LINEAR = SMALL
+TIMM = "timm:"
 
 _AUXILIARY = ("googlenet", "inception_v3")  # they would return auxiliary logits in training
 

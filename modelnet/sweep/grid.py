@@ -8,16 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from modelnet.data.split_table import read_split
-from modelnet.nets.registry import LINEAR, MODELNET
 from modelnet.options import OPTIONS, Scope, TrainOptions
 from modelnet.options.declaration import plain
 from modelnet.options.groups import ALL
+from modelnet.runtime.device import SMALL
 from modelnet.training.frozen_body import trains_head_alone
 from pipeline.errors import OptionsError
 
 MOST = 512  # networks: each keeps its run folder open while it is trained
 
-_STACKED = (MODELNET, LINEAR)  # those that `stack` takes
 _NEEDED = {"freeze": None, "head_lr": 1.0, "layer_decay": None, "norm_stats": None}
 _NEEDED |= {"amp": False}  # half precision gives other results in a stack
 _OF_HEADS = {"head_lr": 1.0, "layer_decay": None, "amp": False}  # of last layers that are trained alone
@@ -156,7 +155,7 @@ def passes(members: Sequence[TrainOptions]) -> list[list[int]]:
     """
     found: dict[tuple[Any, ...], list[int]] = {}
     for i, options in enumerate(members):
-        stacked = options.model in _STACKED and all(getattr(options, name) == value for name, value in _NEEDED.items())
+        stacked = options.model in SMALL and all(getattr(options, name) == value for name, value in _NEEDED.items())
         alone = not stacked and not (trains_head_alone(options) and _OF_HEADS.items() <= vars(options).items())
         found.setdefault((*(getattr(options, name) for name in SHARED), i if alone else -1), []).append(i)
     return list(found.values())

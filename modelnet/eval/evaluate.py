@@ -1,9 +1,7 @@
 """Evaluate a network on a set of images: loss, accuracy, and a prediction for each image."""
 
-from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +9,7 @@ from torch.nn.functional import cross_entropy, softmax
 
 from modelnet.data.batches import Batches
 from modelnet.data.relabel import RelabelledCache, key_class
+from modelnet.runs.tables import Prediction
 from modelnet.runtime.interrupt import Stop
 from pipeline import TensorCache
 from pipeline.format.classes import ClassId
@@ -78,26 +77,15 @@ def evaluate(
     return Outcome(logits_NC.float(), label_map[labels_N])
 
 
-PREDICTION_COLUMNS = ["class_id", "file", "sha256", "predicted", "correct", "p_predicted", "p_true", "loss"]
-
-
-def prediction_columns(cache: TensorCache) -> list[str]:
-    """Return the header of `prediction_rows`."""
-    return [*PREDICTION_COLUMNS, "label"] if isinstance(cache, RelabelledCache) else PREDICTION_COLUMNS
-
-
-def prediction_rows(
-    outcome: Outcome, cache: TensorCache, rows_N: Tensor, class_ids: list[ClassId]
-) -> Iterator[list[Any]]:
-    """Yield a line of predictions.csv for each image: class, file, prediction and probabilities.
-
-    Class and file are the key of an image in its cache. Of a relabelled cache, its label follows at the end.
+def predictions_of(outcome: Outcome, cache: TensorCache, rows_N: Tensor, class_ids: list[ClassId]) -> list[Prediction]:
+    """Return what the network says of each image. Class and file are its key in its cache.
 
     Args:
         outcome: over these images.
-        cache, rows_N: the images.
+        cache, rows_N: the images; of a relabelled cache, each prediction has the label too.
         class_ids: by the network's label.
     """
+    predictions = []
     has_label = isinstance(cache, RelabelledCache)
     probabilities_NC = softmax(outcome.logits_NC.double(), dim=1)
     predicted_N = outcome.logits_NC.argmax(1)
@@ -107,5 +95,7 @@ def prediction_rows(
         p_predicted, p_true = (probabilities_NC[i, k].item() for k in (said, label))
         sha256 = cache.source_sha256[row].tobytes().hex()
         file = cache.filenames[row]
-        told = [key_class(cache, row), file, sha256, class_ids[said], int(said == label)]
-        yield [*told, p_predicted, p_true, losses_N[i], *([class_ids[label]] if has_label else [])]
+        told = str(key_class(cache, row)), file, sha256, str(class_ids[said]), int(said == label)
+        own = str(class_ids[label]) if has_label else ""
+        predictions.append(Prediction(*told, p_predicted, p_true, losses_N[i], own))
+    return predictions

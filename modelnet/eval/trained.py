@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from modelnet.data.batches import Batches
 from modelnet.data.caches import has_rows_of, match_labels
 from modelnet.data.workers import worker_deaths
-from modelnet.eval.evaluate import Outcome, evaluate, prediction_columns, prediction_rows
+from modelnet.eval.evaluate import Outcome, evaluate, predictions_of
 from modelnet.eval.own_images import Images, count_tested, other_images, test_images, validation_images
 from modelnet.eval.scores import Scores, score
 from modelnet.nets.backbone import Backbone
@@ -228,8 +228,8 @@ class Trained:
             progress.note(f"note: {add_look(split, 'evaluate', [self.run])}")
         scores = score(outcome, self.class_ids, self.class_names)
         if keep and (test or not (cache is None and self.is_result)):
-            lines = prediction_rows(outcome, opened, batches.subset, self.class_ids)
-            self._keep(opened, scores, lines, progress, "test" if test else opened.path.stem)
+            predictions = predictions_of(outcome, opened, batches.subset, self.class_ids)
+            self._keep(opened, scores, predictions, progress, "test" if test else opened.path.stem)
         return scores
 
     def test(self, noted: bool = False) -> list[Prediction]:
@@ -258,11 +258,7 @@ class Trained:
 
     def _predictions(self, images: Images) -> list[Prediction]:
         batches, outcome = self._outcome(images)
-        lines = prediction_rows(outcome, batches.cache, batches.subset, self.class_ids)
-        return [
-            Prediction(str(id), file, sha256, str(said), *rest[:4], *map(str, rest[4:]))
-            for id, file, sha256, said, *rest in lines
-        ]
+        return predictions_of(outcome, batches.cache, batches.subset, self.class_ids)
 
     def _split_to_look_at(self) -> Path:
         split = RunFolder(self.run).split_path()
@@ -291,7 +287,7 @@ class Trained:
         return batches, outcome
 
     def _keep(
-        self, cache: TensorCache, scores: Scores, rows: Iterator[list[Any]], progress: Progress, name: str
+        self, cache: TensorCache, scores: Scores, predictions: list[Prediction], progress: Progress, name: str
     ) -> None:
         """Write an evaluation into the run folder; one that cannot be written, as on a read-only disk, is a warning."""
         checkpoint = "best" if self.picked is not None else "last"
@@ -305,7 +301,7 @@ class Trained:
         }
         name = name if self.is_result else f"{name}-{checkpoint}"
         try:
-            path = RunFolder(self.run).write_evaluation(name, description, prediction_columns(cache), rows)
+            path = RunFolder(self.run).write_evaluation(name, description, predictions)
         except (StorageError, AccessDenied) as error:
             progress.warn(f"the evaluation is not kept: {error.reason}")
         else:

@@ -23,7 +23,7 @@ No file holds the folder's own path, so the folder can be moved as a whole.
 
 import fcntl
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,7 @@ from modelnet.runs import checkpoint
 from modelnet.runs.config import json_text
 from modelnet.runs.publish import keep_previous, publish, storage_errors
 from modelnet.runs.reader import RunReader
-from modelnet.runs.tables import epochs_text
+from modelnet.runs.tables import Prediction, epochs_text, predictions_text
 from pipeline.errors import AccessDenied, OutputError, RunBusy, RunError
 from pipeline.system import files
 from pipeline.text import csv_text, shorten
@@ -204,22 +204,20 @@ class RunFolder(RunReader):
         """Publish split.csv."""
         self._publish("split.csv", data)
 
-    def write_predictions(self, header: list[str], rows: Iterable[list[Any]]) -> None:
+    def write_predictions(self, predictions: Sequence[Prediction]) -> None:
         """Publish predictions.csv."""
-        self._publish("predictions.csv", csv_text([header, *rows]).encode("utf-8", "surrogateescape"))
+        self._publish_predictions("predictions.csv", predictions)
 
-    def write_out_of_fold(self, header: list[str], rows: Iterable[list[Any]]) -> Path:
-        """Publish out_of_fold.csv; return its path."""
-        self._publish("out_of_fold.csv", csv_text([header, *rows]).encode("utf-8", "surrogateescape"))
+    def write_out_of_fold(self, predictions: Sequence[Prediction], folds: Sequence[int]) -> Path:
+        """Publish out_of_fold.csv, with the fold of each image; return its path."""
+        self._publish_predictions("out_of_fold.csv", predictions, folds)
         return self.path / "out_of_fold.csv"
 
     def write_scores(self, scores: dict[str, Any]) -> None:
         """Publish scores.json."""
         self._publish("scores.json", json_text(scores).encode())
 
-    def write_evaluation(
-        self, name: str, description: dict[str, Any], header: list[str], rows: Iterable[list[Any]]
-    ) -> Path:
+    def write_evaluation(self, name: str, description: dict[str, Any], predictions: Sequence[Prediction]) -> Path:
         """Publish evaluations/<name>.json and .csv, of images that the run was not validated on.
 
         An evaluation of another cache with the same name is kept: the new one has the fingerprint in its name.
@@ -227,7 +225,7 @@ class RunFolder(RunReader):
         Args:
             name: of the cache, and of the checkpoint where it is not the result of the run.
             description: plain JSON values, the fingerprint of the cache among them.
-            header, rows: as of predictions.csv.
+            predictions: of its images.
 
         Returns:
             The path of the JSON file.
@@ -237,7 +235,7 @@ class RunFolder(RunReader):
             folder.mkdir(exist_ok=True)
             if (older := folder / f"{name}.json").exists() and fingerprint not in older.read_text("utf-8", "replace"):
                 name = f"{name}-{fingerprint[:8]}"
-        self._publish(f"evaluations/{name}.csv", csv_text([header, *rows]).encode("utf-8", "surrogateescape"))
+        self._publish_predictions(f"evaluations/{name}.csv", predictions)
         self._publish(f"evaluations/{name}.json", json_text(description).encode())
         return folder / f"{name}.json"
 
@@ -288,6 +286,11 @@ class RunFolder(RunReader):
         """Let previous.pt be last.pt."""
         with storage_errors(self.checkpoints / "last.pt"):
             files.rename(self.checkpoints / "previous.pt", self.checkpoints / "last.pt")
+
+    def _publish_predictions(
+        self, name: str, predictions: Sequence[Prediction], folds: Sequence[int] | None = None
+    ) -> None:
+        self._publish(name, predictions_text(predictions, folds).encode("utf-8", "surrogateescape"))
 
     def _publish(self, name: str, data: bytes) -> None:
         publish(data, self.path / name)

@@ -41,6 +41,18 @@ class Prediction(NamedTuple):
     label: str = ""
 
 
+_TEXTS, _NUMBERS = Prediction._fields[:4], Prediction._fields[5:8]  # those that every table has, beside `correct`
+
+
+def predictions_text(predictions: Sequence[Prediction], folds: Sequence[int] | None = None) -> str:
+    """Return predictions.csv: with labels where a table gave them, and with folds where they are given."""
+    count = len(Prediction._fields) - (not any(prediction.label for prediction in predictions))
+    lines: list[tuple[Any, ...]] = [line[:count] for line in (Prediction._fields, *predictions)]
+    if folds is not None:
+        lines = [(*line, fold) for line, fold in zip(lines, ("fold", *folds), strict=True)]
+    return csv_text(lines)
+
+
 def epochs_text(rows: Iterable[EpochRow], with_header: bool = True) -> str:
     """Return lines of metrics.csv."""
     lines = [["" if value is None else value for value in astuple(row)] for row in rows]
@@ -147,11 +159,11 @@ def _prediction(line: dict[str, str], key: str) -> Prediction:
         raise ValueError("a line of it is cut short")
     if line["correct"] not in ("0", "1"):
         raise refused(f"{key}: correct", "0 or 1", line["correct"])
-    numbers = {name: _float(line[name]) for name in ("p_predicted", "p_true", "loss")}
+    numbers = {name: _float(line[name]) for name in _NUMBERS}
     for name, value in numbers.items():
         (_IS_LOSS if name == "loss" else _IS_PROBABILITY)(value, f"{key}: {name}")
-    texts = [line[name] for name in ("class_id", "file", "sha256", "predicted")]
-    return Prediction._make([*texts, line["correct"] == "1", *numbers.values(), line.get("label", "")])
+    texts: dict[str, Any] = {name: line[name] for name in _TEXTS}
+    return Prediction(correct=line["correct"] == "1", label=line.get("label", ""), **texts, **numbers)
 
 
 def parse_group(data: bytes) -> list[str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from modelnet.eval.evaluate import Outcome, prediction_columns, prediction_rows
+from modelnet.eval.evaluate import Outcome, predictions_of
 from modelnet.eval.own_images import validation_images
 from modelnet.eval.scores import accuracy_interval
 from modelnet.eval.trained import Trained
@@ -123,8 +123,7 @@ def write_out_of_fold(
     rows = torch.nonzero(folds_N >= 0).ravel()
     seeds = len(judged) // len(set(folds))
     outcome = Outcome((means_NC[rows] / seeds).log(), labels_N[rows])
-    lines = prediction_rows(outcome, cache, rows, trained.class_ids)
-    ended = [[*line, fold] for line, fold in zip(lines, folds_N[rows].tolist(), strict=True)]
-    table = folder.write_out_of_fold([*prediction_columns(cache), "fold"], ended)
+    predictions = predictions_of(outcome, cache, rows, trained.class_ids)
+    table = folder.write_out_of_fold(predictions, folds_N[rows].tolist())
     chosen = trained.options.patience is not None or trained.options.sched == "plateau"
     return OutOfFold(first, table, seeds, len(set(folds)), len(rows), outcome.accuracy, chosen)

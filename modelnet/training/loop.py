@@ -13,7 +13,7 @@ from modelnet.data.batches import Batches
 from modelnet.data.caches import class_counts
 from modelnet.data.workers import worker_deaths
 from modelnet.eval.diagnostics import GUESSING_AFTER, guess_of, guessing, unshuffled
-from modelnet.eval.evaluate import Outcome, evaluate, prediction_columns, prediction_rows
+from modelnet.eval.evaluate import Outcome, evaluate, predictions_of
 from modelnet.eval.metrics import Losses
 from modelnet.eval.scores import Scores, score
 from modelnet.plots.axes import MEASURES
@@ -246,8 +246,7 @@ class TrainingLoop:
         if outcome is None:  # resumed after its last epoch
             outcome = self.validation_outcome()
         cache, images = self.setup.cache, self.setup.val_batches
-        rows = prediction_rows(outcome, images.cache, images.subset, cache.class_ids)
-        self.run.write_predictions(prediction_columns(images.cache), rows)
+        self.run.write_predictions(predictions_of(outcome, images.cache, images.subset, cache.class_ids))
         scores = score(outcome, cache.class_ids, cache.class_names)
         self.run.write_scores(scores.to_dict())
         names = [one.name or str(one.id) for one in scores.classes]

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from modelnet.eval.evaluate import PREDICTION_COLUMNS
 from modelnet.eval.scores import Scores, class_scores
 from modelnet.options import TrainOptions
 from modelnet.progress import EpochRow
 from modelnet.runs.folder import RunFolder
+from modelnet.runs.tables import Prediction
 from pipeline.recipe import Recipe
 
 Answer = tuple[str, str, str, float]
@@ -80,10 +80,11 @@ def _write_answers(run: RunFolder, predictions: list[Answer], classes: list[dict
     right = sum(true == said for true, _, said, _ in predictions)
     scores = class_scores(confusion, [one["id"] for one in classes], [one["name"] for one in classes])
     run.write_scores(Scores(len(predictions), loss, right / len(predictions), None, scores, confusion).to_dict())
-    lines = (
-        [c, file, file, said, int(c == said), p, 1 - p if c != said else p, loss] for c, file, said, p in predictions
-    )
-    run.write_predictions(PREDICTION_COLUMNS, lines)
+    answers = [
+        Prediction(c, file, file, said, int(c == said), p, 1 - p if c != said else p, loss)
+        for c, file, said, p in predictions
+    ]
+    run.write_predictions(answers)
 
 
 def many_classes() -> Path:
@@ -107,15 +108,16 @@ def write_run(name: str, correct: Sequence[int], photos: Sequence[str] = (), epo
     run = RunFolder.create(name, "")
     config = config_of(wanted) | {"split": wanted.split and {"sha256": hashlib.sha256(bytes(wanted.split)).hexdigest()}}
     run.write_config(config | {"git_commit": None, "versions": {"torch": "2.9"}, "val": config["cache"]})
-    rows = []
+    answers = []
     for i, (right, photo) in enumerate(zip(correct, photos or map(str, range(len(correct))), strict=True)):
         true, sha256 = str(1 + i % 2), hashlib.sha256(os.fsencode(photo)).hexdigest()
         said = true if right else str(2 - i % 2)
-        rows.append([true, f"{photo}.jpg", sha256, said, right, 0.9, 0.9 if right else 0.1, 0.105 if right else 2.303])
-    run.write_predictions(PREDICTION_COLUMNS, rows)
+        p_true, of_image = (0.9, 0.105) if right else (0.1, 2.303)
+        answers.append(Prediction(true, f"{photo}.jpg", sha256, said, right, 0.9, p_true, of_image))
+    run.write_predictions(answers)
     run.write_scores({})  # a comparison asks only whether they are there
     for epoch in range(1, 3):
-        loss = float(np.mean([row[-1] for row in rows]))
+        loss = float(np.mean([answer.loss for answer in answers]))
         run.append_metrics(EpochRow(epoch, 0.5, 0.5, loss, float(np.mean(correct)), 0.1, 1.0, 0.0, 1.0))
     run.close()
     return run.path

@@ -260,7 +260,7 @@ def test_an_evaluation_of_another_cache_is_kept(cache_path: Path, uint8_cache_pa
 
 def test_an_evaluation_of_another_cache_of_the_same_name_is_not_lost(cache_path: Path, tmp_path: Path) -> None:
     run = RunFolder(trained_on(cache_path, val=cache_path))
-    paths = [run.write_evaluation("x", {"fingerprint": digit * 64}, ["a"], [[1]]) for digit in "112"]
+    paths = [run.write_evaluation("x", {"fingerprint": digit * 64}, []) for digit in "112"]
     assert [path.name for path in paths] == ["x.json", "x.json", "x-22222222.json"]
 
 

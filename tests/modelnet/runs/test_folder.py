@@ -9,17 +9,17 @@ from typing import Any
 import pytest
 import torch
 
-from modelnet.eval.evaluate import PREDICTION_COLUMNS
 from modelnet.options import TrainOptions
 from modelnet.progress import EpochRow
 from modelnet.runs.folder import RunFolder
-from modelnet.runs.tables import epochs_text
+from modelnet.runs.tables import Prediction, epochs_text, predictions_text
 from pipeline.errors import AccessDenied, OutputError, RunBusy, RunError, StorageError
 from pipeline.system import files
 from tests.support.listener import Listener
 from tests.support.made_runs import config_of
 
 ROW = EpochRow(1, 0.1 + 0.2, 0.5, None, None, 0.008, 1234.5, 0.01, 1.5)
+SAID = Prediction("1", "a.jpg", "00", "2", 0, 0.75, 0.25, 1.5)
 
 
 @pytest.fixture
@@ -103,7 +103,7 @@ def test_a_full_disk_is_a_loud_error_and_leaves_the_last_checkpoint(
         writes: list[Callable[[], None]] = [
             lambda: run.save_checkpoint(content(2)),
             lambda: run.write_config({}),
-            lambda: run.write_predictions(["a"], [[1]]),
+            lambda: run.write_predictions([SAID]),
         ]
         for write in writes:
             with pytest.raises(StorageError, match="No space left on device") as caught:
@@ -156,7 +156,7 @@ def test_what_a_kill_left_of_a_folder_that_was_made_is_removed(
         assert RunFolder.reopen("r") is None and not Path("runs/r").exists()
 
 
-TEXTS = {"metrics.csv": epochs_text([ROW]), "predictions.csv": f"{','.join(PREDICTION_COLUMNS)}\n"}
+TEXTS = {"metrics.csv": epochs_text([ROW]), "predictions.csv": predictions_text([])}
 
 
 @pytest.mark.parametrize("name", [*TEXTS, "scores.json", "checkpoints/best.pt", "checkpoints/previous.pt", "notes.txt"])
@@ -242,8 +242,15 @@ def test_a_config_that_is_none_is_named(run: RunFolder, text: str) -> None:
 
 
 def test_names_that_are_not_utf8_survive_in_predictions(run: RunFolder) -> None:
-    run.write_predictions(["file"], [[os.fsdecode(b"caf\xe9.jpg")], ["a\nb,c.jpg"]])
-    assert (run.path / "predictions.csv").read_bytes() == b'file\ncaf\xe9.jpg\n"a\nb,c.jpg"\n'
+    said = [SAID._replace(file=os.fsdecode(b"caf\xe9.jpg")), SAID._replace(file="a\nb,c.jpg")]
+    run.write_predictions(said)
+    assert (run.path / "predictions.csv").read_bytes().splitlines(keepends=True) == [
+        b"class_id,file,sha256,predicted,correct,p_predicted,p_true,loss\n",
+        b"1,caf\xe9.jpg,00,2,0,0.75,0.25,1.5\n",
+        b'1,"a\n',
+        b'b,c.jpg",00,2,0,0.75,0.25,1.5\n',
+    ]
+    assert run.read_predictions() == said
 
 
 @pytest.mark.parametrize("line", [b"2,,0.5,,,0.1,9,0,1\n", b"2,x,y,,,,,,\n", b"\xff\xfe\n", b"2,0.5\n"])
@@ -280,3 +287,11 @@ def test_a_process_that_a_run_has_forked_does_not_keep_its_folder_locked(
     RunFolder.open_for_writing(run.path).close()
     os.close(wake)
     assert os.waitpid(pid, 0)[1] == 0
+
+
+def test_labels_and_folds_of_predictions_are_columns_of_their_own(run: RunFolder) -> None:
+    run.write_predictions([SAID._replace(label="cat")])
+    assert (run.path / "predictions.csv").read_text().splitlines()[0].endswith(",loss,label")
+    assert run.read_predictions() == [SAID._replace(label="cat")]
+    lines = run.write_out_of_fold([SAID, SAID], [0, 2]).read_text().splitlines()
+    assert lines[0].endswith(",p_true,loss,fold") and [line[-2:] for line in lines[1:]] == [",0", ",2"]

@@ -61,11 +61,6 @@ class LabelTable:
         """The digest of the file, 64 hexadecimal digits."""
         return hashlib.sha256(self.content).hexdigest()
 
-    @property
-    def suffix(self) -> str:
-        """The suffix of the file, which tells its kind."""
-        return self.path.suffix.lower()
-
 
 class RelabelledCache(TensorCache):
     """A cache whose images have the labels of a table. An image in no row of it has the label -1.

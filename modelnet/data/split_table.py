@@ -58,15 +58,11 @@ class MatchedSplit:
 
     Attributes:
         folds: (M,) int64 by row of the cache: 0..K-1, `TEST`, or `UNLISTED`.
-        entries: (M,) int64, position of each row's entry in the table; -1 where it is not listed.
-        num_folds: K, the number of folds of the table.
         unlisted: "class/file" of images of the cache that the split does not list.
         absent: "class/file" of entries of the split that are not in the cache.
     """
 
     folds: NDArray[np.int64]
-    entries: NDArray[np.int64]
-    num_folds: int
     unlisted: list[str]
     absent: list[str]
 
@@ -185,7 +181,7 @@ def match_split(split: SplitTable, reader: Reader) -> MatchedSplit:
     folds = np.where(listed, split.folds[entries], UNLISTED)
     absent = np.flatnonzero(~np.isin(theirs, ours)).tolist()
     names = [show_path(f"{split.classes[row]}/{split.files[row]}") for row in absent]
-    return MatchedSplit(folds, entries, split.num_folds, image_names(reader, np.flatnonzero(~listed)), names)
+    return MatchedSplit(folds, image_names(reader, np.flatnonzero(~listed)), names)
 
 
 def image_names(reader: Reader, rows: NDArray[np.int64]) -> list[str]:

@@ -140,10 +140,6 @@ class TrainOptions(Output, Device, Augmentation, Optimization, Network, Data):  
         values = self.to_dict() | {"lr": float(f"{self.learning_rate:.12g}")}
         return values | {option.name: plain(option.default) for option in OPTIONS.values() if self._is_idle(option)}
 
-    def compared(self) -> dict[str, Any]:
-        """Return what runs of the same options share: the values that results depend on, without the seeds."""
-        return {name: value for name, value in self.resolved().items() if OPTIONS[name].compared}
-
     def resumed(self, changes: Mapping[str, Any]) -> "TrainOptions":
         """Return the options of a resumed run.
 

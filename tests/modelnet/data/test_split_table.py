@@ -111,8 +111,7 @@ def test_images_are_found_in_another_cache_by_their_content(cache_path: Path, ph
     matched = match_split(split, other.reader)
     fold_of = {digest.tobytes(): fold for digest, fold in zip(cache.source_sha256, folds, strict=True)}
     assert matched.folds.tolist() == [fold_of[digest.tobytes()] for digest in other.source_sha256]
-    assert np.array_equal(split.sha256[matched.entries], other.source_sha256)
-    assert (matched.num_folds, matched.warnings) == (2, [])
+    assert matched.warnings == []
 
 
 def test_images_on_one_side_only_are_counted_and_named(cache_path: Path, tmp_path: Path) -> None:
@@ -124,7 +123,6 @@ def test_images_on_one_side_only_are_counted_and_named(cache_path: Path, tmp_pat
     )
     matched = match_split(part, cache.reader)
     assert matched.folds.tolist() == [UNLISTED, UNLISTED, *folds[2:]]
-    assert matched.entries.tolist() == [-1, -1, *range(6)]
     names = [f"1/{name}" for name in cache.filenames[:2]]
     assert matched.warnings == [
         f"2 of 8 images of the cache are not in the split, and are left out: {names[0]}, {names[1]}"

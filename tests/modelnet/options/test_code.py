@@ -50,10 +50,8 @@ def test_the_command_that_repeats_a_run_names_code_and_every_argument() -> None:
 def test_arguments_change_nothing_of_other_networks() -> None:
     options = TrainOptions(Path("c.h5"), model_arg=("width=1",))
     assert options.idle == ["--model-arg width=1 changes nothing without --model net.py:Net"]
-    assert options.compared() == TrainOptions(Path("c.h5")).compared()
-    assert (
-        options.compared()["model_arg"] == TrainOptions(Path("c.h5"), model="net.py:Net").compared()["model_arg"] == []
-    )
+    assert options.resolved() == TrainOptions(Path("c.h5")).resolved()
+    assert options.resolved()["model_arg"] == []
 
 
 def test_a_run_of_ones_own_network_is_named_after_its_class() -> None:

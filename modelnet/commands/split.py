@@ -60,7 +60,7 @@ def command(
     The side of a group follows from its name or content, so nothing moves when images are added. With --stratify,
     added images may move others.
     """
-    from modelnet.data.folds import class_warnings, divide, fold_table, group_lines, near_warnings, size_notes
+    from modelnet.data.folds import class_warnings, divide, fold_table, group_lines, near_copies_torn, size_notes
     from modelnet.data.groups import group_images, groups_by_pattern, groups_by_table, near_copies, open_to_divide
     from modelnet.data.split_table import split_of, split_path, write_split
     from pipeline.errors import OutputError
@@ -93,7 +93,7 @@ def command(
     else:
         for note in size_notes(of_images):
             notes.note(note)
-    for warning in class_warnings(reader, groups, of_images) + near_warnings(reader, near, of_images):
+    for warning in class_warnings(reader, groups, of_images) + near_copies_torn(reader, near, of_images):
         notes.warn(warning)
     tell("\n".join([*fold_table(reader, of_images), *group_lines(groups), f"split: {show_path(path)}"]))
     paths = [shlex.quote(show_path(file)) for file in (cache, path)]

@@ -155,10 +155,10 @@ def pair_warnings(train: TensorCache, val: TensorCache) -> list[str]:
             f"{shared} of {len(sides[1])} validation images are in the training set too (the same content): "
             "validation will look better than it is"
         )
-    return warnings + near_warnings(train, val, *sides)
+    return warnings + near_copies_across(train, val, *sides)
 
 
-def near_warnings(
+def near_copies_across(
     train: TensorCache, val: TensorCache, trained: NDArray[np.int64], kept: NDArray[np.int64]
 ) -> list[str]:
     """Count the validation images that are near copies of a training image.

@@ -169,7 +169,7 @@ def class_warnings(reader: Reader, groups: Groups, folds: NDArray[np.int64]) -> 
     return texts
 
 
-def near_warnings(reader: Reader, near: NDArray[np.int64], folds: NDArray[np.int64]) -> list[str]:
+def near_copies_torn(reader: Reader, near: NDArray[np.int64], folds: NDArray[np.int64]) -> list[str]:
     """Count and name the near copies that are in different folds.
 
     Args:

@@ -1,4 +1,4 @@
-"""Which images of a cache are kept for validation: each image's side follows from its content alone."""
+"""Which images of a cache are trained on, and which are kept: its content decides, or a table of folds."""
 
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from modelnet.data.caches import near_warnings, present_classes
+from modelnet.data.caches import near_copies_across, present_classes
 from modelnet.data.relabel import key_class
 from modelnet.data.split_table import TEST, UNLISTED, SplitTable, match_split
 from modelnet.options import TrainOptions
@@ -42,7 +42,7 @@ def split_images(cache: TensorCache, options: TrainOptions, table: SplitTable | 
 
     Raises:
         OptionsError: nothing is left to train or to validate on, or there is no such fold.
-        TableError: the table is of other images.
+        TableDamaged: the table is of other images.
     """
     if table is None and options.fold is not None:
         raise OptionsError(f"--fold {options.fold} needs a split", None, "there is none", "Give --split FILE")
@@ -61,7 +61,7 @@ def split_by_folds(cache: TensorCache, table: SplitTable, fold: int | str | None
 
     Raises:
         OptionsError: no such fold, or fewer than two classes to train on.
-        TableError: the table is of other images.
+        TableDamaged: the table is of other images.
     """
     if fold == ALL:
         reason = f"each of the {table.num_folds} folds needs a network of its own"
@@ -139,7 +139,7 @@ def split_warnings(cache: TensorCache, split: Split, what: str = "--val-fraction
             warnings.append(f"{what} leaves no images of class {', '.join(missing)} to {purpose} on")
     if len(split.val) == 0:
         return warnings
-    return warnings + near_warnings(cache, cache, split.train.numpy(), split.val.numpy())
+    return warnings + near_copies_across(cache, cache, split.train.numpy(), split.val.numpy())
 
 
 def split_rows(cache: TensorCache, split: Split) -> Iterator[list[Any]]:

@@ -144,7 +144,7 @@ class RunReader:
 
         Raises:
             RunError: there is no copy, or another one than the run began with.
-            TableError: it is no table of folds.
+            TableDamaged: it is no table of folds.
         """
         path, kept = self.path / "split.csv", self.read_config().get("split") or {}
         digest = read(path, lambda data: sha256(data).hexdigest())

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from modelnet.data.folds import class_warnings, divide, fold_table, near_warnings, size_notes
+from modelnet.data.folds import class_warnings, divide, fold_table, near_copies_torn, size_notes
 from modelnet.data.groups import Groups
 from modelnet.data.split_table import TEST
 from pipeline.errors import OptionsError, SourceError
@@ -137,11 +137,11 @@ def test_classes_that_a_fold_lacks_and_that_one_group_has_are_named() -> None:
 
 def test_near_copies_in_different_folds_are_counted_and_named() -> None:
     near, folds = np.array([5, 5, 7, 5, 7, 8]), np.array([0, 0, 1, TEST, 1, 0])
-    assert near_warnings(reader_of([0] * 6), near, folds) == [
+    assert near_copies_torn(reader_of([0] * 6), near, folds) == [
         "3 images in 1 set of near copies are in different folds: 0/0.jpg (fold 0) and 0/3.jpg (test). "
         "--group-near keeps them together"
     ]
-    assert near_warnings(reader_of([0] * 6), np.arange(6), folds) == []
+    assert near_copies_torn(reader_of([0] * 6), np.arange(6), folds) == []
 
 
 def test_folds_of_very_different_sizes_are_noted() -> None:

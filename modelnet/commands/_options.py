@@ -87,7 +87,7 @@ ON = click.option(
     "side",
     type=click.Choice(["val", "test"]),
     default="val",
-    help="Images: those that RUN was validated on, or the test images of its split.  [default: val]",
+    help="Images: those that RUN was validated on, or the test images of its split.",
 )
 TRUST = click.option(
     "--trust-code", is_flag=True, help="Execute code that RUN brings and nobody here has trained with."

@@ -16,7 +16,13 @@ from modelnet.commands.shared.process import tell
 @click.argument("cache", type=PATH)
 @click.option("--model", required=True, help="The frozen network: a torchvision classifier, or timm:NAME.")
 @click.option("--weights", required=True, type=PATH, help="A local file with its weights.")
-@click.option("--layer", default="", metavar="NAME", help="Layer to extract.  [default: the input of the last layer]")
+@click.option(
+    "--layer",
+    default="",
+    metavar="NAME",
+    show_default=False,
+    help="Layer to extract.  [default: the input of the last layer]",
+)
 @click.option(
     "--out", type=PATH, help="The cache of features.  [default: data/features/<CACHE>-<MODEL>-<8 digits of SHA-256>.h5]"
 )

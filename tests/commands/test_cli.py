@@ -64,6 +64,14 @@ def test_no_help_needs_numpy(words: str) -> None:
     subprocess.run([sys.executable, "-c", script], cwd=REPOSITORY, check=True, stdout=subprocess.DEVNULL)
 
 
+@pytest.mark.parametrize("words", COMMANDS)
+def test_help_shows_the_default_of_an_option_once(words: str) -> None:
+    context = click.Context(COMMANDS[words], parent=click.Context(cli, **cli.context_settings) if words else None)
+    for parameter in COMMANDS[words].params:
+        _, text = parameter.get_help_record(context) or ("", "")
+        assert text.count("[default: ") <= 1, text
+
+
 def test_h_is_help_and_no_command_shows_the_help_too(run_cli: RunCli) -> None:
     asked = run_cli("-h")
     bare = run_cli()

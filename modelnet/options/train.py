@@ -53,15 +53,15 @@ class TrainOptions(Output, Device, Augmentation, Optimization, Network, Data):  
             except re.error as error:
                 raise ValueError(f"freeze is no regular expression: {self.freeze!r}: {error}") from error
         if self.scales_gradients and self.zero_grad != "batch":
-            raise ValueError(
-                "float16's gradients are scaled anew for every step: keep none, or give amp_dtype bfloat16"
-            )
+            how = "give --zero-grad batch, or --amp-dtype bfloat16"
+            raise ValueError(f"--amp-dtype float16 scales gradients anew for every step, so that none are kept: {how}")
         if self.preload and self.workers:
-            raise ValueError("preload leaves nothing to read for workers: give one of both")
+            raise ValueError("--preload leaves nothing to read for --workers: give one of the two")
         if self.val is not None and self.val_fraction is not None:
-            raise ValueError("val_fraction keeps images of the cache to validate on, and val names another cache")
+            raise ValueError("--val-fraction keeps images of the cache to validate on, and --val names another cache")
         if self.split is not None and (self.val is not None or self.val_fraction is not None):
-            raise ValueError("split says which images are validated on: give fold instead of val and val_fraction")
+            instead = "give --fold instead of --val and --val-fraction"
+            raise ValueError(f"--split says which images are validated on: {instead}")
 
     @property
     def augmentations(self) -> tuple[str, ...]:

@@ -177,7 +177,7 @@ def make_loader(
     dataset = CacheDataset(cache, stored, pinned, part_of_cache)
     if augment or crop_size is not None:
         if stored:
-            raise ValueError("stored gives images as they are stored, and augment changes them: give one of both")
+            raise ValueError("stored gives images as they are stored, and augment changes them: give one of the two")
         if not isinstance(augment, Augmentation):
             augment = _augmentation(cache, augment, seed, crop_size, crop_scale, color_jitter)
         dataset.augment = augment

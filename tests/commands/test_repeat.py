@@ -51,6 +51,12 @@ def test_an_option_of_the_file_is_left_out_by_name(config: Path) -> None:
     ("words", "message"),
     [
         (["--config", "o.toml", "--val", "v.h5"], "--val-fraction keeps .* --without OPTION leaves one of them out"),
+        (["--val", "v.h5", "--val-fraction", "0.5"], "^--val-fraction keeps .* and --val names another"),
+        (["--split", "s.csv", "--val", "v.h5"], "^--split says .*: give --fold instead of --val and --val-fraction"),
+        (["--preload", "--workers", "1"], "^--preload leaves nothing to read for --workers: give one of the two"),
+        (["--amp", "--amp-dtype", "float16", "--zero-grad", "never"], "^--amp-dtype float16 .*give --zero-grad"),
+        (["--momentum", "-1"], "^--momentum is 0 or greater, not -1.0"),
+        (["--device", "gpu"], "^--device is auto, cpu"),
         (["--config", "o.toml", "--from", "r"], "--config and --from exclude each other"),
         (["--without", "lr"], "--without leaves out an option of --config or --from"),
         (["--config", "o.toml", "--without", "learning-rate"], "--without: learning_rate is no option of training"),

@@ -105,7 +105,8 @@ def usage_errors(advice: str = "") -> Iterator[None]:
         raise
     except ValueError as error:
         options = {parameter.name for parameter in click.get_current_context().command.params}
-        text = re.sub(r"[a-z]+(?:_[a-z]+)+", lambda m: _flag(m[0]) if m[0] in options else m[0], str(error))
+        names = r"^[a-z]+(?:_[a-z]+)*|[a-z]+(?:_[a-z]+)+"  # as the first word, or like max_megapixels
+        text = re.sub(names, lambda m: _flag(m[0]) if m[0] in options else m[0], str(error))
         raise click.UsageError(text + advice) from error
 
 

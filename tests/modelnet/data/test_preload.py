@@ -78,7 +78,7 @@ def test_free_memory_is_what_the_system_says(tmp_path: Path, monkeypatch: pytest
 
 
 def test_workers_have_nothing_to_do_beside_it(cache_path: Path) -> None:
-    with pytest.raises(ValueError, match="preload leaves nothing to read for workers"):
+    with pytest.raises(ValueError, match="preload leaves nothing to read for --workers"):
         TrainOptions(cache_path, preload=True, workers=2)
     run = train(TrainOptions(cache_path, epochs=1, device="cpu", workers=1)).run
     with pytest.raises(OptionsError, match="preload leaves nothing to read"):

@@ -107,7 +107,7 @@ def test_seeds_may_be_a_list(cache_path: Path) -> None:
         ("lr = 0.01", "lr = -1.0", "slow: lr is greater than 0, not -1.0"),
         ("lr = 0.01", 'seeds = "3"', "slow: seeds is of the whole experiment. Write it at the top"),
         ("lr = 0.01", "seed = 3", "slow: the experiment gives each run its seed"),
-        ("val-fraction = 0.5", 'val = "v.h5"\nval-fraction = 0.5', "slow: val_fraction keeps images"),
+        ("val-fraction = 0.5", 'val = "v.h5"\nval-fraction = 0.5', "slow: --val-fraction keeps images"),
         ("[fast]", '["a/b"]', "'a/b' and 'e' make no name of a folder"),
         ("lr = 0.05\nmomentum = 0.9", "lr = 0.01", "slow and fast have the same options"),
     ],

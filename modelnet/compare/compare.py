@@ -30,7 +30,11 @@ def compare_runs(runs: Sequence[Path], answers: Answers | None = None, labels: L
         RunError: a run does not exist or has not ended, has no validation images, or has others than the first.
         OptionsError: there are fewer than two runs, or one is given twice.
     """
-    return _compare(_by_kind(with_all_folds([load_all(runs, answers)], answers)[0]), answers, labels)
+    loaded = load_all(runs, answers)
+    two_tested = answers is not None and len(loaded) == 2  # networks of two folds, perhaps
+    groups = with_all_folds([[run] for run in loaded] if two_tested else _by_kind(loaded), answers)
+    whole = [run for group in groups for run in group]
+    return _compare([[run] for run in whole] if len(whole) == 2 else groups, answers, labels)
 
 
 def compare_groups(groups: Sequence[Sequence[Path]], answers: Answers | None = None) -> Comparison:
@@ -50,11 +54,11 @@ def compare_groups(groups: Sequence[Sequence[Path]], answers: Answers | None = N
 
 
 def _by_kind(runs: list[Run]) -> list[list[Run]]:
-    """Put runs together that differ in their seeds alone, in the order of their first ones."""
+    """Put runs together that differ in their seeds and folds alone, in the order of their first ones."""
     kinds: dict[str, list[Run]] = {}
     for run in runs:
         kinds.setdefault(run.kind, []).append(run)
-    return [[run] for run in runs] if len(runs) == 2 else list(kinds.values())
+    return list(kinds.values())
 
 
 def _compare(groups: list[list[Run]], answers: Answers | None, labels: Labels | None = None) -> Comparison:
@@ -171,6 +175,8 @@ def _notes(sides: list[Side], groups: list[list[Run]], folds: int, kind: str) ->
         notes.append(
             f"a run is the networks of all folds of a seed; luck with the training images, which folds share, is {luck}"
         )
+    if kind == "test" and len({frozenset(run.facts.get("fold", "-") for run in group) for group in groups}) > 1:
+        notes.append("the sides were trained on other folds: luck with the training images is not in the interval")
     if len(sides) > 2:
         best = select([_correct(group) for group in groups])
         notes.append(f"{sides[best.best].label} has the highest accuracy, {best}")

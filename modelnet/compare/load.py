@@ -99,19 +99,23 @@ def check_ended(run: RunReader) -> RunState:
 def with_all_folds(groups: list[list[Run]], answers: Answers | None) -> list[list[Run]]:
     """Take the networks that a seed has for several folds as one run, over the images of all of these folds.
 
-    Where all have judged the same test images, its answer to an image is the mean of theirs.
+    Where all have judged the same test images, its answer to an image is the mean of theirs, and sides may have other
+    folds.
 
     Raises:
-        RunError: a seed lacks a fold that another has, or there is a single image.
+        RunError: a seed lacks a fold that another has, of its side or of all; or there is a single image.
     """
-    folds = {run.options["fold"] for group in groups for run in group} - {None}
-    if len(folds) > 1:
-        groups = [_by_seeds(group, folds, answers is not None) for group in groups]
+    tested = answers is not None
+    of_groups = [{run.options["fold"] for run in group} - {None} for group in groups]
+    if not tested:  # together all sides have judged the same images
+        of_groups = [set[int]().union(*of_groups)] * len(groups)
+    pairs = zip(groups, of_groups, strict=True)
+    groups = [_by_seeds(group, folds, tested) if len(folds) > 1 else group for group, folds in pairs]
     for run in (runs := [run for group in groups for run in group]):
         run.predictions.sort(key=lambda p: (p.class_id, p.sha256, p.file))
-        _check_same_images(runs[0], run)
+        _check_same_images(runs[0], run, tested)
     if len(runs[0].predictions) < 2:
-        kind, advice = ("validation", "Validate on more") if answers is None else ("test", "Keep more: split --test")
+        kind, advice = ("test", "Keep more: split --test") if tested else ("validation", "Validate on more")
         raise RunError(_WHAT, runs[0].path, f"one {kind} image is too few", advice)
     return groups
 
@@ -128,7 +132,8 @@ def _by_seeds(group: list[Run], folds: set[int], judge_the_same: bool) -> list[R
             continue
         parts.sort(key=lambda run: run.options["fold"])
         if missing := folds - {run.options["fold"] for run in parts}:
-            reason = f"its seed {parts[0].seeds[0]} lacks fold {show_seeds(list(missing))}, which another run has"
+            which = "another run of its side" if judge_the_same else "another run"
+            reason = f"its seed {parts[0].seeds[0]} lacks fold {show_seeds(list(missing))}, which {which} has"
             raise RunError("the runs cannot be compared", parts[0].path, reason, "Give the runs of all folds")
         facts = parts[0].facts | {"fold": show_seeds(list(folds))}
         predictions = [prediction for run in parts for prediction in run.predictions]
@@ -147,8 +152,8 @@ def _mean(answers: Sequence[Prediction]) -> Prediction:
     return answers[0]._replace(correct=correct, loss=loss)
 
 
-def _check_same_images(first: Run, other: Run) -> None:
-    """Refuse runs that were validated on other images: class and content tell an image.
+def _check_same_images(first: Run, other: Run, tested: bool) -> None:
+    """Refuse runs that were validated or tested on other images: class and content tell an image.
 
     Raises:
         RunError: says how many they share.
@@ -157,11 +162,13 @@ def _check_same_images(first: Run, other: Run) -> None:
     if ours == theirs:
         return
     shared = len(set(ours) & set(theirs))
-    reason = f"it was validated on other images than {show_path(first.path)}: {len(theirs)} and {len(ours)}, "
+    judged = "tested" if tested else "validated"
+    reason = f"it was {judged} on other images than {show_path(first.path)}: {len(theirs)} and {len(ours)}, "
     reason += f"{shared} of them the same"
     if shared < len({sha for _, sha in ours} & {sha for _, sha in theirs}):
         reason += "; some are the same photographs in other classes"
-    advice = "Train with the same --val, or the same cache and --val-fraction or --split"
+    same_split = "Compare runs with the same --split and --labels"
+    advice = same_split if tested else "Train with the same --val, or the same cache and --val-fraction or --split"
     raise RunError("the runs cannot be compared", other.path, reason, advice)
 
 

@@ -96,3 +96,36 @@ def test_what_used_the_validation_images_is_no_remark_on_test_images() -> None:
     note = "--patience and --sched plateau used these images: the accuracies are a little too high"
     assert note in compare_runs([a, b]).notes
     assert note not in compare_runs([a, b], answers_of(a, b)).notes
+
+
+def test_networks_of_different_folds_are_compared_on_test_images() -> None:
+    first, second, third = in_folds("a", bits(9, 5))
+    answers = {first: said(1, 1, 1, 0), second: said(0, 0, 1, 0), third: said(1, 0, 1, 0)}
+    found = compare_runs([first, second], answers)
+    assert found.differs == {"fold": ["0", "1"]} and found.pairs[0].alone == (2, 0)
+    other = "the sides were trained on other folds: luck with the training images is not in the interval"
+    assert other in found.notes
+    with pytest.raises(RunError, match="its seed 0 lacks fold 1, which another run has"):
+        compare_groups([[first], [second]])  # there they judge other images
+
+    seeds: dict[int, list[Path]] = {0: [], 1: []}
+    for seed in (1, 2, 3):
+        runs = in_folds(f"b{seed}", bits(9, 5), seed=seed)
+        for fold in seeds:
+            seeds[fold].append(runs[fold])
+            answers[runs[fold]] = said(1, fold, seed % 2, 0)
+    found = compare_groups([seeds[0], seeds[1]], answers)
+    assert [side.count for side in found.sides] == [3, 3] and other in found.notes
+    assert found.pairs[0].accuracy.value == pytest.approx(1 / 4)
+
+    found = compare_groups([[first, second, third], [seeds[0][0], seeds[1][0]]], answers)
+    assert found.differs["fold"] == ["0-2", "0-1"] and found.pairs[0].alone is None
+    with pytest.raises(RunError, match="b2-0: its seed 2 lacks fold 1, which another run of its side has"):
+        compare_groups([[first, second], [*seeds[0], seeds[1][0]]], answers)
+
+
+def test_runs_with_other_test_images_say_so() -> None:
+    a, b = write_run("a", bits(10, 5)), write_run("b", bits(10, 5), lr=0.1)
+    answers = answers_of(a) | {b: said(*bits(10, 5))}
+    with pytest.raises(RunError, match=r"b: it was tested on other images than runs/a: .* with the same --split"):
+        compare_runs([a, b], answers)

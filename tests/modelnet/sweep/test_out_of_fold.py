@@ -11,7 +11,7 @@ import torch
 
 from modelnet import Trained, TrainOptions, resume, train
 from modelnet.data.split import split_by_folds
-from modelnet.data.split_table import read_split
+from modelnet.data.split_table import TEST, read_split
 from modelnet.runtime.interrupt import Stop
 from modelnet.sweep.grid import passes
 from modelnet.sweep.train import resume_many, train_many
@@ -227,3 +227,30 @@ def test_a_split_beside_the_cache_needs_a_word(many_cache: Path, tmp_path: Path,
     assert ended.code == 0, ended.stderr
     assert "f-fold-0 ... f-fold-1" in ended.stdout and "runs/f-fold-0/out_of_fold.csv" in ended.stdout
     assert (tmp_path / "runs" / "f-fold-0-to-f-fold-1.html").exists()
+
+
+def test_images_are_judged_by_the_labels_of_a_table_and_only_those_in_it(many_cache: Path, split: Path) -> None:
+    cache, table = TensorCache(many_cache), read_split(split)
+    file_of = {name: f"{1 + int(Path(name).stem) % 2}/{name}" for name in cache.filenames}
+    label_of = {name: "cat" if int(Path(name).stem) % 3 else "dog" for name in cache.filenames}
+    unlisted = [cache.filenames[int((table.folds == fold).argmax())] for fold in (TEST, 0, 2)]
+    for name in unlisted:
+        del label_of[name]
+    with Path("labels.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([("file", "label"), *((file_of[name], label) for name, label in label_of.items())])
+    result = train_many(options_of(many_cache, split, labels=Path("labels.csv")), [0, 1])
+
+    (found,) = result.out_of_fold
+    lines = read_table(found.table)
+    assert list(lines[0])[-2:] == ["label", "fold"]
+    folds = dict(zip(cache.filenames, table.folds.tolist(), strict=True))
+    assert {line["file"] for line in lines} == {name for name in label_of if folds[name] != TEST}
+    assert found.images == len(lines) == 16
+    for line in lines:
+        assert (line["class_id"], line["label"]) == (file_of[line["file"]][0], label_of[line["file"]])
+        assert int(line["correct"]) == (line["predicted"] == line["label"]) == (float(line["p_true"]) > 0.5)
+        assert int(line["fold"]) == folds[line["file"]]
+    assert found.accuracy == sum(int(line["correct"]) for line in lines) / 16
+    tested = Trained.load(result.runs[0]).test(noted=True)
+    assert sorted(p.file for p in tested) == sorted(name for name in label_of if folds[name] == TEST)
+    assert {p.label for p in tested} <= {"cat", "dog"} and len(tested) == 5

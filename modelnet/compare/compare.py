@@ -161,6 +161,8 @@ def _differs(groups: list[list[Run]]) -> dict[str, list[str]]:
 
 def _notes(sides: list[Side], groups: list[list[Run]], folds: int, kind: str) -> list[str]:
     notes = [*_luck(sides)]
+    if len(sides) == 1:
+        notes.append("the runs differ in seeds and folds alone: one side, and nothing to compare it with")
     mixed = [side.label for side, group in zip(sides, groups, strict=True) if len({run.kind for run in group}) > 1]
     if mixed:
         notes.append(f"runs of {', '.join(mixed)} differ in more than their seeds; that counts as luck here")

@@ -134,7 +134,8 @@ def _by_seeds(group: list[Run], folds: set[int], judge_the_same: bool) -> list[R
         if missing := folds - {run.options["fold"] for run in parts}:
             which = "another run of its side" if judge_the_same else "another run"
             reason = f"its seed {parts[0].seeds[0]} lacks fold {show_seeds(list(missing))}, which {which} has"
-            raise RunError("the runs cannot be compared", parts[0].path, reason, "Give the runs of all folds")
+            advice = "Give the runs of all folds" + ("" if judge_the_same else ", or compare them by --on test")
+            raise RunError("the runs cannot be compared", parts[0].path, reason, advice)
         facts = parts[0].facts | {"fold": show_seeds(list(folds))}
         predictions = [prediction for run in parts for prediction in run.predictions]
         if judge_the_same:
@@ -167,6 +168,8 @@ def _check_same_images(first: Run, other: Run, tested: bool) -> None:
     reason += f"{shared} of them the same"
     if shared < len({sha for _, sha in ours} & {sha for _, sha in theirs}):
         reason += "; some are the same photographs in other classes"
+    if any(run.facts.get("labels", "-") != "-" for run in (first, other)):
+        reason += "; images in no row of --labels are left out"
     same_split = "Compare runs with the same --split and --labels"
     advice = same_split if tested else "Train with the same --val, or the same cache and --val-fraction or --split"
     raise RunError("the runs cannot be compared", other.path, reason, advice)

@@ -160,6 +160,7 @@ def test_runs_that_differ_only_in_seeds_form_a_side_on_any_machine() -> None:
 def test_equal_runs_show_the_spread_of_seeds_and_named_groups_are_compared() -> None:
     runs = [write_run(f"r{seed}", bits(40, 20 + seed, seed), seed=seed, data_seed=seed) for seed in range(4)]
     together = compare_runs(runs)
+    assert together.notes[-1] == "the runs differ in seeds and folds alone: one side, and nothing to compare it with"
     assert together.pairs == [] and together.sides[0].accuracies == [0.5, 0.525, 0.55, 0.575]
     assert "A  4     53.8%           51.9% to 55.6%  57.5%" in str(together)
     apart = compare_groups([runs[:2], runs[2:]])

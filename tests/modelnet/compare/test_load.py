@@ -105,7 +105,7 @@ def test_networks_of_different_folds_are_compared_on_test_images() -> None:
     assert found.differs == {"fold": ["0", "1"]} and found.pairs[0].alone == (2, 0)
     other = "the sides were trained on other folds: luck with the training images is not in the interval"
     assert other in found.notes
-    with pytest.raises(RunError, match="its seed 0 lacks fold 1, which another run has"):
+    with pytest.raises(RunError, match=r"lacks fold 1, which another run has\. Give .*, or compare them by --on test"):
         compare_groups([[first], [second]])  # there they judge other images
 
     seeds: dict[int, list[Path]] = {0: [], 1: []}
@@ -129,3 +129,9 @@ def test_runs_with_other_test_images_say_so() -> None:
     answers = answers_of(a) | {b: said(*bits(10, 5))}
     with pytest.raises(RunError, match=r"b: it was tested on other images than runs/a: .* with the same --split"):
         compare_runs([a, b], answers)
+
+
+def test_images_that_a_table_of_labels_leaves_out_are_explained() -> None:
+    a, b = write_run("a", bits(10, 5)), write_run("b", bits(9, 5), labels=Path("t.csv"))
+    with pytest.raises(RunError, match=r"9 and 10, 9 of them the same; images in no row of --labels are left out\."):
+        compare_runs([a, b])

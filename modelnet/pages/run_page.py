@@ -20,7 +20,7 @@ from modelnet.pages.document import Picture, data_url, jpeg_of, render_page
 from modelnet.pages.mistakes import ImageKey, Mistake, find_mistakes
 from modelnet.pages.run import Run
 from modelnet.plots.palette import color_of
-from modelnet.runs.tables import Prediction, are_of_the_end
+from modelnet.runs.tables import Prediction
 from pipeline import TensorCache
 from pipeline.errors import OptionsError
 from pipeline.load.normalize import pixels_of
@@ -84,8 +84,7 @@ def _answers(trained: Trained, run: Run) -> list[Prediction]:
     """Return what these weights say of the validation images: predictions.csv is of the result alone."""
     if not trained.options.validates:
         return []
-    is_kept = trained.is_result and are_of_the_end(run.predictions, run.rows, run.config.get("result", "last"))
-    return run.predictions if is_kept else trained.validation()
+    return run.predictions if trained.is_result and run.state.has_result else trained.validation()
 
 
 class Images:

@@ -38,9 +38,7 @@ def command(runs: tuple[Path, ...], side: str, trust_code: bool, as_json: bool) 
 
         for run in named:  # refused before a test image is judged
             check_ended(RunReader(run))
-            splits.setdefault(RunReader(run).split_path(), []).append(run)
-        for split in splits:
-            check_can_note(split)
+            splits.setdefault(check_can_note(run), []).append(run)
         answers = {run: Trained.load(run, trust_code=trust_code).test(noted=True) for run in named}
     compared = compare_groups(groups, answers) if Path("vs") in runs else compare_runs(named, answers)
     compared.notes.extend(add_look(split, "compare", of_split) for split, of_split in splits.items())

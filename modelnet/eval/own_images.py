@@ -52,8 +52,7 @@ def test_images(run: Path, options: TrainOptions) -> tuple[TensorCache, Tensor]:
         RunError: the split is gone, beside which looks at them are noted.
     """
     RunReader(run).split_path()
-    changed = "Build the cache as it was; the test images are found by their content"
-    cache = _own_cache(run, options, "cache", changed)
+    cache = _own_cache(run, options, "cache")
     split = split_images(cache, options, folds_of(options, run))
     if split is None or len(split.test) == 0:
         advice = "Train with the split of: split CACHE --test 0.15"

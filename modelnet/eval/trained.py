@@ -216,7 +216,7 @@ class Trained:
                 raise
         opened, rows = images
         looks = test or (cache is not None and count_tested(*of_run, opened) > 0)
-        split = self._split_to_look_at() if looks else None
+        split = check_can_note(self.run) if looks else None
         if cache is not None:
             if rows is not None:
                 progress.warn(f"{opened.num_images - len(rows)} images are in no row of the run's table of labels")
@@ -242,35 +242,22 @@ class Trained:
             As `evaluate`.
         """
         images = test_images(self.run, self.options)
-        split = None if noted else self._split_to_look_at()
+        split = None if noted else check_can_note(self.run)
         predictions = self._predictions(images)
         if split is not None:
             add_look(split, "test", [self.run])
         return predictions
 
     def validation(self) -> list[Prediction]:
-        """Return what the network says of the images that the run was validated on.
-
-        Raises:
-            As `evaluate`.
-        """
+        """Return what the network says of the images that the run was validated on; raises as `evaluate`."""
         return self._predictions(validation_images(self.run, self.options))
 
     def _predictions(self, images: Images) -> list[Prediction]:
         batches, outcome = self._outcome(images)
         return predictions_of(outcome, batches.cache, batches.subset, self.class_ids)
 
-    def _split_to_look_at(self) -> Path:
-        split = RunFolder(self.run).split_path()
-        check_can_note(split)
-        return split
-
     def validate(self) -> tuple[Batches, Outcome]:
-        """Run the network over the images that the run was validated on.
-
-        Raises:
-            As `evaluate`.
-        """
+        """Run the network over the images that the run was validated on; raises as `evaluate`."""
         return self._outcome(validation_images(self.run, self.options))
 
     def _outcome(self, images: Images, workers: int = 0) -> tuple[Batches, Outcome]:

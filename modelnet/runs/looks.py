@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from modelnet.runs.publish import storage_errors
+from modelnet.runs.reader import RunReader
 from pipeline.system import files
 from pipeline.text import csv_text, show_path
 
@@ -22,15 +23,18 @@ def looks_path(split: Path) -> Path:
     return split.with_name(f"{split.name.removesuffix('.csv')}.looks.csv")
 
 
-def check_can_note(split: Path) -> None:
-    """Refuse now what `add_look` would refuse after the test images were judged.
+def check_can_note(run: Path) -> Path:
+    """Return the split of a run, beside which looks are noted; refuse now what `add_look` would refuse afterwards.
 
     Raises:
-        As `add_look`.
+        OptionsError: the run has no split. RunError: it is gone, or was changed.
+        As `add_look` otherwise.
     """
+    split = RunReader(run).split_path()
     path = looks_path(split)
     with _noting(path):
         files.check_can_publish(path)
+    return split
 
 
 def add_look(split: Path, command: str, runs: Sequence[Path]) -> str:

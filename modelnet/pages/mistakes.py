@@ -76,6 +76,13 @@ def find_mistakes(runs: Iterable[Sequence[Prediction]]) -> list[Mistake]:
     return sorted(mistakes, key=lambda m: (-m.runs, -m.p_predicted, m.image))
 
 
+def sure(probability: float) -> str:
+    """Return how sure a prediction is: never 0 % or 100 %."""
+    if probability >= 0.995:
+        return "over 99% sure"
+    return f"{probability:.0%} sure" if probability >= 0.005 else "under 1% sure"
+
+
 @dataclass(frozen=True)
 class Pictures:
     """JPEG thumbnails of the images that the cache still holds unchanged.

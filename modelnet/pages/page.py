@@ -9,7 +9,7 @@ from markupsafe import Markup
 from modelnet.compare.result import Comparison, Flip, Pair
 from modelnet.pages.collect import Group, Report, flips_shown, gather
 from modelnet.pages.document import Curve, Picture, data_url, render_page
-from modelnet.pages.mistakes import ImageKey, Mistake
+from modelnet.pages.mistakes import ImageKey, Mistake, sure
 from modelnet.pages.results import facts_of, group_table, run_table
 from modelnet.pages.run import Run
 from modelnet.pages.story import story_of
@@ -152,7 +152,7 @@ def _picture(report: Report, mistake: Mistake) -> Picture:
     classes = report.runs[0].classes
     often = f"wrong in {mistake.runs} of {mistake.judges} runs, " if len(report.runs) > 1 else ""
     said = classes.get(mistake.predicted, show_path(mistake.predicted))
-    return _pictured(report, mistake.image, said, f"{often}{_sure(mistake.p_predicted)}")
+    return _pictured(report, mistake.image, said, f"{often}{sure(mistake.p_predicted)}")
 
 
 def _sides_have_several(comparison: Comparison | None) -> bool:
@@ -179,9 +179,3 @@ def _pictured(report: Report, image: ImageKey, said: str, detail: str) -> Pictur
     label = report.labels.get(image, image.class_id)
     true = report.runs[0].classes.get(label, show_path(label))
     return Picture(data_url(jpeg), show_path(image.file), true, said, detail)
-
-
-def _sure(probability: float) -> str:
-    if probability >= 0.995:
-        return "over 99% sure"
-    return f"{probability:.0%} sure" if probability >= 0.005 else "under 1% sure"

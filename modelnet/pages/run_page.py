@@ -17,7 +17,7 @@ from modelnet.eval.own_images import seen_images
 from modelnet.eval.trained import BATCH_SIZE, Trained
 from modelnet.nets.registry import LINEAR
 from modelnet.pages.document import Picture, data_url, jpeg_of, render_page
-from modelnet.pages.mistakes import ImageKey, Mistake, find_mistakes
+from modelnet.pages.mistakes import ImageKey, Mistake, find_mistakes, sure
 from modelnet.pages.run import Run
 from modelnet.plots.palette import color_of
 from modelnet.runs.tables import Prediction
@@ -146,7 +146,7 @@ def _pictured(images: Images, run: Run, mistakes: Sequence[Mistake]) -> tuple[li
     pictured = []
     for number, (mistake, _) in enumerate(found):
         file = show_path(mistake.image.file)
-        detail = f"{mistake.p_predicted:.1%} sure"
+        detail = sure(mistake.p_predicted)
         pair = names[true[number]], names[said[number]]
         group = [Picture(data_url(jpeg_of(pixels[number], SIDE)), file, *pair, detail)]
         for kind, name in zip(maps, reversed(pair), strict=False):

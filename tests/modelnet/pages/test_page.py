@@ -10,7 +10,8 @@ from click.testing import CliRunner
 
 from cli import cli
 from modelnet.pages.collect import gather
-from modelnet.pages.page import _sure, render
+from modelnet.pages.mistakes import sure
+from modelnet.pages.page import render
 from pipeline.errors import OutputError, RunError
 from tests.support.made_runs import ANSWERS, BAD_FILE, HOSTILE, Answer, make_run, many_classes
 from tests.support.parsed_page import ParsedPage
@@ -34,7 +35,7 @@ def test_a_run_whose_metrics_are_lost_has_a_page() -> None:
 
 
 def test_no_prediction_is_0_or_100_percent_sure() -> None:
-    assert [_sure(p) for p in (0.001, 0.006, 0.994, 0.999)] == ["under 1% sure", "1% sure", "99% sure", "over 99% sure"]
+    assert [sure(p) for p in (0.001, 0.006, 0.994, 0.999)] == ["under 1% sure", "1% sure", "99% sure", "over 99% sure"]
 
 
 def test_names_of_anybody_are_text() -> None:

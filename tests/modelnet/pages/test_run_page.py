@@ -166,6 +166,14 @@ def test_mistakes_are_those_of_the_weights_that_were_asked_for(cache_path: Path)
         assert mistakes_of(page) == [text for text in answers if "taken for" in text]
 
 
+def test_no_mistake_is_100_percent_sure(cache_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = train(TrainOptions(cache_path, val=cache_path, lr=1e-9, **OPTIONS)).run
+    certain = [answer._replace(p_predicted=0.9999) for answer in RunFolder(run).read_predictions()]
+    monkeypatch.setattr("modelnet.pages.run_page._answers", lambda *_: certain)
+    text = ParsedPage(show_run(run)).text
+    assert "over 99% sure" in text and "100" not in text.partition("Map of the last layer")[0]
+
+
 def test_names_of_classes_that_fill_a_page_are_cut(tmp_path: Path) -> None:
     names = ("a" * 200, "b" * 50)
     for seed, name in enumerate(names * 2):

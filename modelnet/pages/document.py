@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from modelnet.plots.palette import COLORS, FULL
+from pipeline.text import counted
 
 
 class Curve(NamedTuple):
@@ -66,7 +67,7 @@ def _environment() -> Environment:
     )
     environment.filters |= {"anchor": _anchor, "headings": _headings}
     style = environment.get_template("page.css.jinja").render(colors=COLORS, full=FULL)
-    environment.globals["style"] = Markup(style)
+    environment.globals |= {"style": Markup(style), "counted": counted}
     return environment
 
 

@@ -83,8 +83,11 @@ def _story_of_groups(report: Report) -> str:
     if report.comparison is None:
         sentences.append("Whether that is more than luck cannot be said of these runs.")
     elif len(report.comparison.pairs) == 1:
+        (pair,) = report.comparison.pairs
+        all_are_compared = len(report.groups) == 2  # others may be the best and the worst
+        asked = "Is it luck?" if all_are_compared else f"{pair.second} against {pair.first}:"
         sentences.append(
-            f"Is it luck? {report.comparison.pairs[0].verdict[0].upper()}{report.comparison.pairs[0].verdict[1:]}."
+            f"{asked} {pair.verdict[0].upper() if all_are_compared else pair.verdict[0]}{pair.verdict[1:]}."
         )
     else:
         beyond = [pair for pair in report.comparison.pairs if pair.better is not None]

@@ -13,12 +13,13 @@ from modelnet.pages.run import Run
 from modelnet.plots.confusion import confused_pairs
 from pipeline.format.features import Features
 from pipeline.recipe import Recipe
-from pipeline.text import counted, show_path
+from pipeline.text import counted, shorten, show_path
 
 MATRIX_UP_TO = 20  # classes; with more, the pairs that are most often confused are shown instead
 PAIRS, CONFUSED = 20, 12  # pairs, and classes in the matrix of many
 CLASSES_UP_TO = 30  # classes; with more, the extremes are shown, and all behind a click
 EXTREMES = 10
+VALUES = 8  # of an option
 
 
 class Bar(NamedTuple):
@@ -156,7 +157,7 @@ def _balance(counts: list[int], names: list[str]) -> str:
 def differing_options(groups: Sequence[Group]) -> dict[str, list[str]]:
     """Return the options in which the groups differ, with the value of each group."""
     compared = [option for option in OPTIONS.values() if option.compared]
-    differing = {option.flag: [_values(group.runs, option.name) for group in groups] for option in compared}
+    differing = {option.flag: [", ".join(_values(group.runs, option.name)) for group in groups] for option in compared}
     return {flag: values for flag, values in differing.items() if len(set(values)) > 1}
 
 
@@ -167,7 +168,7 @@ def option_tables(groups: Sequence[Group]) -> list[Table]:
     for option in OPTIONS.values():
         if option.name == "name":
             continue
-        shown = [option.flag, _values(runs, option.name)]
+        shown = [option.flag, shorten(_values(runs, option.name), VALUES)]
         if any(getattr(run.options, option.name) != option.default for run in runs):
             changed.append([*shown, option.default_text or show_value(option.default)])
         else:
@@ -178,14 +179,14 @@ def option_tables(groups: Sequence[Group]) -> list[Table]:
     ]
 
 
-def _values(runs: Iterable[Run], name: str) -> str:
+def _values(runs: Iterable[Run], name: str) -> list[str]:
     """Return the values that runs have, each once."""
     options = [run.options for run in runs]
     whole = list(dict.fromkeys(getattr(one, name) for one in options))
     if len(whole) > 2 and type(whole[0]) is int and whole == list(range(whole[0], whole[0] + len(whole))):
-        return f"{whole[0]} to {whole[-1]}"
+        return [f"{whole[0]} to {whole[-1]}"]
     texts = [_rate(one) if name == "lr" and one.lr is None else show_value(getattr(one, name)) for one in options]
-    return ", ".join(dict.fromkeys(texts))
+    return list(dict.fromkeys(texts))
 
 
 def _rate(options: TrainOptions) -> str:

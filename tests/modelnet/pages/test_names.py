@@ -59,6 +59,10 @@ def test_seeds_and_groups_have_their_story() -> None:
     assert "Mean validation accuracy is the same (50.0%)." in story
     third = [make_run(f"t{i}", [0.7], ANSWERS, seed=i, lr=0.7) for i in range(3)]
     assert "0 of 2 groups differ from " in story_of(gather([*runs, *others, *third]))
+    stopped = make_run("stopped", [0.7], epochs=9, lr=0.7)
+    story = story_of(gather([*runs, *others, stopped]))
+    assert "epochs=1, lr=0.5 against epochs=2, lr=0.008: not distinguishable with 3 images" in story
+    assert "Is it luck?" not in story
 
 
 def test_folds_are_luck_of_their_own_and_all_their_images_count() -> None:

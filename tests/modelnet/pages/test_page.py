@@ -162,6 +162,10 @@ def test_a_comparison_is_in_words_and_numbers_with_the_images_that_flip() -> Non
     assert "Differences on the 100 validation images" in text and "lr=0.1 against lr=0.008 -40.0 -" in text
     assert "40 images that one group alone gets right. " in text
     assert text.count("lr=0.008 is right, lr=0.1 is wrong") == 12
+    nearly: list[Answer] = [("1", f"{i:03}", "2" if i < 1 else "1", 0.9) for i in range(100)]
+    single = Page([Path("runs/a"), make_run("c", [1.0], nearly, lr=0.4)]).text
+    assert "1 image that one group alone gets right. " in single
+    assert "Only lr=0.008 is right about 1 image, only lr=0.4 about 0." in single
     unvalidated = [make_run(f"u{i}", [1.0], lr=0.3, seed=i) for i in range(2)]
     beside = Page([Path("runs/a"), Path("runs/b"), *unvalidated]).text
     assert (
@@ -179,7 +183,9 @@ def test_of_many_groups_the_tables_are_folded_away() -> None:
             Page([make_run(f"g{count}-{i}", [0.7], ANSWERS, lr=0.01 * (i + 1)) for i in range(count)]).all("details")
         )
 
-    assert folded(9) == folded(3) + 2
+    of_nine = folded(9)
+    assert of_nine == folded(3) + 2
+    assert folded(14) == of_nine + 1  # the sentences of 13 comparisons
 
 
 @pytest.mark.long

@@ -50,3 +50,11 @@ def test_values_are_shown_as_they_are_typed(tmp_path: Path, monkeypatch: pytest.
     assert values["--crop-size"] == ["192, 192x256", "that of the images"]
     assert values["--model-arg"] == ["width=8 depth=2, –", "–"]
     assert values["--shuffle"] == ["yes, no", "yes"]
+
+
+def test_of_many_values_of_an_option_the_first_are_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    runs = [Run.read(make_run(f"r{i}", [0.7], lr=(i + 1) / 8)) for i in range(12)]
+    changed, _ = option_tables([Group("", [run]) for run in runs])
+    (shown,) = (row[1] for row in changed.rows if row[0] == "--lr")
+    assert shown == "0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 1.0 and 4 more"

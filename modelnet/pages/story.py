@@ -85,10 +85,8 @@ def _story_of_groups(report: Report) -> str:
     elif len(report.comparison.pairs) == 1:
         (pair,) = report.comparison.pairs
         all_are_compared = len(report.groups) == 2  # others may be the best and the worst
-        asked = "Is it luck?" if all_are_compared else f"{pair.second} against {pair.first}:"
-        sentences.append(
-            f"{asked} {pair.verdict[0].upper() if all_are_compared else pair.verdict[0]}{pair.verdict[1:]}."
-        )
+        asked = "Beyond luck" if all_are_compared else f"{pair.second} against {pair.first}"
+        sentences.append(f"{asked}: {pair.verdict}.")
     else:
         beyond = [pair for pair in report.comparison.pairs if pair.better is not None]
         first = report.comparison.pairs[0].first

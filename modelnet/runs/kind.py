@@ -12,6 +12,8 @@ from pipeline.errors import RunError
 from pipeline.recipe import Recipe
 from pipeline.text import show_path
 
+NOT_GIVEN = "-"  # the text of a value that an option does not have
+
 
 def facts_of(config: dict[str, Any]) -> dict[str, str]:
     """Return what results depend on, as text: options as they were used, weights, images, recipe, program.
@@ -24,7 +26,7 @@ def facts_of(config: dict[str, Any]) -> dict[str, str]:
     """
     options = TrainOptions.from_dict(config["options"])
     values = {name: value for name, value in options.resolved().items() if not OPTIONS[name].recorded_only}
-    facts = {name: "-" if value in (None, "", []) else as_text(value) for name, value in values.items()}
+    facts = {name: NOT_GIVEN if value in (None, "", []) else as_text(value) for name, value in values.items()}
     facts["epochs"] = describe_epochs(config)
     if weights := config.get("weights"):
         facts["weights"] = f"SHA-256 {weights['sha256'][:12]}"
@@ -38,7 +40,7 @@ def facts_of(config: dict[str, Any]) -> dict[str, str]:
         facts["split"] = f"SHA-256 {split['sha256'][:12]}"
         facts["training images"] = f"{'all' if options.fold is None else 'other'} folds of {images_of(cache)[:8]}"
     facts |= {name: str(value) for name, value in Recipe.from_dict(cache["recipe"]).to_dict().items()}
-    torch = config.get("versions", {}).get("torch") or "-"
+    torch = config.get("versions", {}).get("torch") or NOT_GIVEN
     return facts | {"commit": str(config.get("git_commit"))[:12], "torch": torch}
 
 

@@ -24,6 +24,7 @@ def test_groups_are_named_by_what_differs_between_them() -> None:
     assert names([slow]) == [""]
     assert names([slow], [fast]) == ["opt=sgd, lr=0.008", "opt=adam, lr=0.1"]
     assert names([slow], [make_run("lr", [0.7], lr=0.1)]) == ["lr=0.008", "lr=0.1"]
+    assert names([slow], [make_run("flip", [0.7], augment="flip")]) == ["augment=none", "augment=flip"]
 
 
 def test_groups_with_long_names_have_those_of_their_folders_or_letters() -> None:
@@ -55,7 +56,7 @@ def test_seeds_and_groups_have_their_story() -> None:
     assert "50.0% on average" in story
     others = [make_run(f"o{i}", [0.7], ANSWERS, seed=i, lr=0.5) for i in range(3)]
     story = story_of(gather([*runs, *others]))
-    assert "6 runs in 2 groups are compared." in story and "Is it luck? Not distinguishable with 3 images" in story
+    assert "6 runs in 2 groups are compared." in story and "Beyond luck: not distinguishable with 3 images" in story
     assert "Mean validation accuracy is the same (50.0%)." in story
     third = [make_run(f"t{i}", [0.7], ANSWERS, seed=i, lr=0.7) for i in range(3)]
     assert "0 of 2 groups differ from " in story_of(gather([*runs, *others, *third]))

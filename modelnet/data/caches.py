@@ -1,5 +1,6 @@
 """Find the cache to train on, and check that the validation cache matches it."""
 
+import os
 import shlex
 from contextlib import suppress
 from dataclasses import replace
@@ -209,6 +210,18 @@ def _shown(class_ids: list[ClassId]) -> str:
     return ", ".join(show_path(str(class_id)) for class_id in class_ids)
 
 
+def home_of(run: Path) -> Path:
+    """Return the folder that holds runs/, where the paths that a run has were typed, most often."""
+    home = Path(os.path.abspath(run)).parent.parent  # noqa: PTH100 -- takes ".." away, and follows no link
+    return Path() if home == Path.cwd() else home
+
+
+def from_home(path: Path, run: Path) -> Path:
+    """Return where a path of a run is: as it was typed, or below the home of the run if something is only there."""
+    there = home_of(run) / path
+    return there if there.exists() and not path.exists() else path
+
+
 def find(cache: Path, run: Path | None, fingerprint: str | None = None) -> Path:
     """Return where a cache is: paths are stored as they were typed, most often below the folder that `runs` is in.
 
@@ -224,7 +237,7 @@ def find(cache: Path, run: Path | None, fingerprint: str | None = None) -> Path:
     """
     if run is None or cache_exists(cache) or cache.with_name(cache.name + ".building").exists():
         return cache
-    home = run.absolute().parent.parent
+    home = home_of(run)
     if cache_exists(home / cache):
         return home / cache
     for folder in dict.fromkeys((CACHES, home / CACHES)):

@@ -7,7 +7,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, TypeVar
 
-from modelnet.data.caches import find
+from modelnet.data.caches import find, home_of
 from modelnet.data.split_table import SplitTable, read_split
 from modelnet.options import TrainOptions
 from modelnet.progress import EpochRow
@@ -164,7 +164,7 @@ class RunReader:
         if (typed := config["options"].get("split")) is None:
             advice = f"Train with --split FILE, which {command_line()} split writes"
             raise OptionsError("no test images", self.path, "the run was trained without a split", advice)
-        for path in (Path(typed), self.path.absolute().parent.parent / typed):
+        for path in (Path(typed), home_of(self.path) / typed):
             if path.exists() and read(path, lambda data: sha256(data).hexdigest()) == config["split"]["sha256"]:
                 return path
         reason = f"{typed} is not there any more, or was changed; looks at its test images are counted beside it"

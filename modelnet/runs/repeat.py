@@ -4,7 +4,7 @@ from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import Any
 
-from modelnet.data.caches import has_rows_of
+from modelnet.data.caches import from_home, has_rows_of
 from modelnet.options import TrainOptions
 from modelnet.options.code import GIVEN
 from modelnet.runs.code import allow, kept_code, names_of
@@ -17,8 +17,8 @@ from pipeline.text import show_path
 def repeated_options(path: Path, typed: Container[str] = (), trust_code: bool = False) -> dict[str, Any]:
     """Return the options of a run, by name, without the name of its folder.
 
-    Its caches are found where they are now. Its split is the file that it named, or the copy in the run folder if that
-    file has changed. Its table of labels, and code of a person's own, are always copies.
+    Its caches and its weights are found where they are now. Its split is the file that it named, or the copy in the run
+    folder if that file has changed. Its table of labels, and code of a person's own, are always copies.
 
     Args:
         path: the run folder.
@@ -44,6 +44,8 @@ def repeated_options(path: Path, typed: Container[str] = (), trust_code: bool = 
             values["split"] = str(run.split_path())
         except RunError:  # it is gone, or another now
             values["split"] = str(run.path / "split.csv")
+    if values.get("weights") is not None:
+        values["weights"] = str(from_home(Path(values["weights"]), path))
     if values.get("labels") is not None:
         values["labels"] = str(run.labels_path(options))
     names = {option: name for option, name in names_of(options).items() if option in values}

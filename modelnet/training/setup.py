@@ -13,6 +13,7 @@ from modelnet.data.augmentation import training_batches
 from modelnet.data.batches import Batches
 from modelnet.data.caches import (
     class_counts,
+    home_of,
     match_labels,
     open_to_train,
     pair_warnings,
@@ -208,7 +209,7 @@ class Setup:
         if self._opened is not None and self._opened.body is not None:
             return self._opened.body
         network, sha256, images = self.state.network, self.state.weights_sha256, (self.cache, self.val)
-        return cached_body(network, self.options, images, sha256, self.autocast, progress, stop, run.parent.parent)
+        return cached_body(network, self.options, images, sha256, self.autocast, progress, stop, home_of(run))
 
     def train_head(self, body: CachedBody) -> None:
         """Train the last layer alone from now on, on cached features."""

@@ -40,6 +40,16 @@ def test_a_cache_is_taken_from_where_it_is_now(cache_path: Path) -> None:
     assert repeated_options(run)["cache"] == "data/cache/moved.h5"
 
 
+def test_a_file_of_weights_is_found_from_another_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = make_run("r", [0.5], weights=Path("w.pth")).absolute()
+    Path("w.pth").touch()
+    monkeypatch.chdir(run.parent)
+
+    assert repeated_options(Path("r"), typed=["cache"])["weights"] == str(run.parents[1] / "w.pth")
+    monkeypatch.chdir(run.parents[1])
+    assert repeated_options(run, typed=["cache"])["weights"] == "w.pth"
+
+
 def test_a_cache_that_is_nowhere_matters_only_if_no_other_is_typed() -> None:
     run = make_run("r", [0.5])
 

@@ -208,6 +208,24 @@ def test_a_stop_while_features_are_computed_is_resumed(
     assert losses(resume(cut.run).rows) == losses(whole.rows) and same(weights_of(cut.run), weights_of(whole.run))
 
 
+@pytest.mark.parametrize(("here", "there"), [("runs", ""), ("runs/photos-shufflenet_v2_x0_5-002", "../")])
+def test_a_run_goes_on_with_its_features_from_any_folder(
+    here: str, there: str, cache_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = train(options_of(cache_path, weights))
+    stop = Stop()
+    run, heard = train(options_of(cache_path, weights), Listener(stop, 1), stop).run.absolute(), Listener()
+    kept = sorted(Path("data/features").absolute().glob("*"))
+    for path in kept:
+        path.unlink()
+    monkeypatch.chdir(here)
+
+    resumed = resume(Path(f"{there}{run.name}"), progress=heard)
+
+    assert losses(resumed.rows) == losses(whole.rows) and same(weights_of(run), weights_of(run.parent / whole.run.name))
+    assert not heard.warnings and all(path.exists() for path in kept if path.suffix == ".h5")
+
+
 def test_where_features_cannot_be_written_the_whole_network_trains(cache_path: Path, weights: Path) -> None:
     Path("data").write_text("in the way")
     heard = Listener()

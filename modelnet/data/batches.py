@@ -13,10 +13,11 @@ from torch.utils.data import DataLoader
 
 from modelnet.data.mixup import Mixing, mix_images, mix_labels
 from modelnet.data.prefetch import Lane, read_ahead, read_beside
-from modelnet.data.preload import Preloaded
+from modelnet.data.preload import Preloaded, check_room
 from modelnet.data.relabel import key_class
 from modelnet.data.workers import check_room as check_worker_room
 from modelnet.data.workers import death_of_a_worker, new_note, wait_for_batches, worker_options
+from modelnet.runtime.device import memory_errors
 from modelnet.runtime.interrupt import Stop
 from modelnet.runtime.ranks import Ranks
 from pipeline import TensorCache, make_loader
@@ -26,7 +27,7 @@ from pipeline.load.normalize import normalize
 from pipeline.load.sampler import EpochSampler
 from pipeline.load.to_device import send
 from pipeline.system.processes import usable_cores
-from pipeline.text import show_path
+from pipeline.text import show_bytes, show_path
 
 
 class Batch(NamedTuple):
@@ -273,3 +274,19 @@ class Batches:
             worker.join()
         self.loader._iterator = None
         return signals
+
+
+def preload(parts: Sequence[Batches]) -> str:
+    """Copy all images of some batches to their device, and return a note of it.
+
+    Raises:
+        DeviceError: they do not fit into its memory.
+        OptionsError: as `Batches.preload`.
+    """
+    device, needed = parts[0].device, sum(part.stored_bytes for part in parts)
+    check_room(needed, device)
+    with memory_errors(device):
+        for part in parts:
+            part.preload()
+    images = sum(len(part.subset) for part in parts)
+    return f"{images} images, {show_bytes(needed)}, are in the memory of {device}"

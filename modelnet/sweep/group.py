@@ -31,8 +31,9 @@ from modelnet.sweep.result import NO_MEMORY, SweepResult
 from modelnet.sweep.units import go_back_together, own_units
 from modelnet.training.frozen_body import WORTH_SAYING, trains_head_alone
 from modelnet.training.loop import TrainingLoop
-from modelnet.training.setup import Opened, Setup
-from modelnet.training.train import begun, kept_rows, nothing_left, restored, use_features
+from modelnet.training.setup import Setup
+from modelnet.training.start import Opened
+from modelnet.training.train import begun, kept_rows, nothing_left, prepare, restored
 from pipeline import TensorCache
 from pipeline.errors import OutOfMemory, TrainingDiverged
 from pipeline.text import show_minutes
@@ -235,7 +236,7 @@ class Group:
         training = restored(self.runs[i], self._setup(i, self.options[i]), progress, self.stop)
         if training.resume_note:
             self.once.note(training.resume_note)
-        use_features(training, self.once, self.stop)
+        prepare(training, self.once)
         self.opened = training.setup.opened
         self.result.rows[i] = kept_rows(training, self.progress)
         self.guesses.add(training.guess())

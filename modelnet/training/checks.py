@@ -10,10 +10,23 @@ from modelnet.nets.modelnet import SMALLEST
 from modelnet.nets.registry import LINEAR, MODELNET
 from modelnet.options import OPTIONS, TrainOptions
 from modelnet.runtime.device import memory_errors
+from modelnet.runtime.ranks import Ranks
 from pipeline import TensorCache
 from pipeline.errors import OptionsError
 from pipeline.load.batch_plan import BatchPlan
 from pipeline.text import show_size
+
+
+def check_batch_size(size: int, ranks: Ranks) -> None:
+    """Refuse batches with fewer images than ranks.
+
+    Raises:
+        OptionsError: says what to give instead.
+    """
+    if size < ranks.size:
+        reason = f"a batch of {size} images cannot be divided among {ranks.size} ranks"
+        advice = f"Give --batch-size {ranks.size} or more: it is that of all"
+        raise OptionsError("too many ranks", None, reason, advice)
 
 
 def check_content(cache: TensorCache, options: TrainOptions) -> None:

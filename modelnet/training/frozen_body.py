@@ -1,7 +1,7 @@
 """Where the last layer alone is trained, run all others once for each image, and keep what they give as features."""
 
 import time
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,7 +19,8 @@ from modelnet.progress import Progress
 from modelnet.runtime.device import SMALL
 from modelnet.runtime.interrupt import Stop
 from pipeline import TensorCache
-from pipeline.errors import CacheStale, CheckpointError
+from pipeline.errors import CacheError, CacheStale, CheckpointError
+from pipeline.format.features import Features
 from pipeline.text import show_minutes, show_path
 
 PROBED = 2  # images
@@ -40,8 +41,8 @@ class CachedBody(NamedTuple):
     val: TensorCache | None
 
 
-class Stopped(Exception):
-    """A stop was asked for while features were computed."""
+class NotComputed(Exception):
+    """Features are not there: a stop was asked for before they were computed, or they were not to be."""
 
 
 def trains_head_alone(options: TrainOptions) -> bool:
@@ -64,6 +65,7 @@ def cached_body(
     progress: Progress,
     stop: Stop,
     home: Path = Path(),
+    computes: bool = True,
 ) -> CachedBody | None:
     """Extract the features of a frozen network, unless they are up to date; None where it is not its last layer alone.
 
@@ -74,11 +76,12 @@ def cached_body(
         weights_sha256: of the file that gave the network its weights.
         autocast: the context that it computes in.
         progress: hears where the features are, and how long they take.
-        stop: when it is set, `Stopped` is raised; the next run computes the features anew.
+        stop: when it is set, `NotComputed` is raised; the next run computes the features anew.
         home: the folder in which data/features is.
+        computes: False writes nothing, and raises `NotComputed` unless the features are there.
 
     Raises:
-        Stopped: as above.
+        NotComputed: as above.
         RunError, CheckpointError: the file of weights is not there any more, is another, or lacks frozen layers.
         As `extract` otherwise.
     """
@@ -99,6 +102,8 @@ def cached_body(
     opened: list[TensorCache] = []
     for cache in (train,) if val is None else (train, val):
         path = home / default_path(cache.path, options.model, weights)
+        if not computes and not _is_there(path, backbone.features_of(cache)):
+            raise NotComputed
         once = f"the frozen layers run once for each image: features in {show_path(path)}"
         report = extract(backbone, cache, path, wait=True, progress=_Poll(progress, stop, once))
         if report.up_to_date and path not in [features.path for features in opened]:
@@ -111,8 +116,14 @@ def cached_body(
     return CachedBody(head, opened[0], None if val is None else opened[-1])
 
 
+def _is_there(path: Path, features: Features) -> bool:
+    with suppress(CacheError):
+        return TensorCache(path).features == features
+    return False
+
+
 class _Poll:
-    """Hears how far features are: says once how long they take, and raises `Stopped` where a stop was asked for."""
+    """Hears how far features are: says once how long they take, and raises `NotComputed` if a stop was asked for."""
 
     def __init__(self, progress: Progress, stop: Stop, what: str) -> None:
         self.progress, self.stop, self.what, self.began = progress, stop, what, time.monotonic()
@@ -123,7 +134,7 @@ class _Poll:
             self.progress.note(f"{self.what}{f', in about {show_minutes(left)}' if left > WORTH_SAYING else ''}")
             self.what = ""
         if self.stop.signal is not None:
-            raise Stopped
+            raise NotComputed
 
 
 def _input_of_head(

@@ -26,7 +26,7 @@ from modelnet.runs.folder import RunFolder
 from modelnet.runs.tables import best_row, criterion
 from modelnet.runtime.device import memory_errors
 from modelnet.runtime.interrupt import Stop
-from modelnet.training.frozen_body import CachedBody
+from modelnet.training.frozen_body import NotComputed
 from modelnet.training.setup import Setup
 from modelnet.training.step import NetworkUpdate, TrainingStep
 from modelnet.training.tensorboard import TensorBoard
@@ -116,9 +116,12 @@ class TrainingLoop:
                     self.hint(guessing(rows, self.setup.class_counts.tolist(), self.setup.options))
             return self.finish(rows, outcome)
 
-    def train_head(self, body: CachedBody) -> None:
-        """Train the last layer alone from now on, on cached features."""
-        self.setup.train_head(body)
+    def prepare(self, progress: Progress, on_features: bool) -> None:
+        """Prepare for the first step, as `Setup.prepare`; after a stop meanwhile, no epoch is trained."""
+        try:
+            self.setup.prepare(progress, self.stop_asked, self.run.path, on_features=on_features)
+        except NotComputed:
+            self.lacks_features = True
         self.batches = self.setup.batches
         self.batches.stop = self.stop_asked
         self.train_step.forward = self.setup.forward

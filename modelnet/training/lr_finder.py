@@ -87,7 +87,9 @@ def find_learning_rate(
     progress: Progress | None = None,
     done: Callable[[int, int], None] | None = None,
 ) -> RateCurve:
-    """Try learning rates: train a network for a few epochs with each, and write nothing.
+    """Try learning rates: train a network for a few epochs with each, and write no run.
+
+    Where the run trains its last layer alone on cached features, so does this, and leaves them for the run.
 
     Args:
         options: the options of the planned run, with the few epochs for each rate. Schedule, moving average of the
@@ -105,10 +107,9 @@ def find_learning_rate(
         progress.warn(warning)
     with cpu_threads(options.threads, options.model, options.batch_size):
         setup = Setup(replace(options, lr=rates[-1]), progress)
-        if options.preload and setup.batches.preloaded is None:
-            setup.preload(progress)
+        setup.prepare(progress)
         start = copy.deepcopy(setup.state.network.state_dict())
-        with worker_deaths(setup.cache.path), memory_errors(setup.device):
+        with worker_deaths(setup.batches.cache.path), memory_errors(setup.device), setup.own_threads():
             for rate in rates:
                 setup.state.network.load_state_dict(start)
                 losses.append(_last_loss(setup, rate))
@@ -125,7 +126,8 @@ def _last_loss(setup: Setup, rate: float) -> float:
     optimizer.zero_grad()  # of the previous rate, where they are kept
     scaler = GradScaler(setup.device.type, enabled=setup.options.scales_gradients)
     update = NetworkUpdate(State(network, optimizer, scaler=scaler), setup.options.clip_grad, schedule=None)
-    train_step = TrainingStep(network, setup.loss_of, update, setup.accumulation, setup.autocast)
+    forward = setup.trained_part(network)
+    train_step = TrainingStep(forward, setup.loss_of, update, setup.accumulation, setup.autocast)
     torch.manual_seed(setup.options.seed)  # of dropout
     running = RunningMean()
     for epoch in range(setup.options.epochs):

@@ -4,13 +4,12 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from modelnet.data.augmentation import training_batches
-from modelnet.data.batches import Batches
+from modelnet.data.batches import Batches, preload
 from modelnet.data.caches import (
     class_counts,
     home_of,
@@ -20,9 +19,8 @@ from modelnet.data.caches import (
     same_caches,
     shard_warnings,
 )
-from modelnet.data.preload import Preloaded, check_room
 from modelnet.data.relabel import LabelTable, RelabelledCache, label_notes, labelled_rows, relabel
-from modelnet.data.split import Split, split_counts, split_images, split_note, split_warnings
+from modelnet.data.split import split_counts, split_images, split_note, split_warnings
 from modelnet.eval.loss import build_loss
 from modelnet.nets.freeze import is_frozen, thaw_layers
 from modelnet.nets.own import OwnCode
@@ -46,38 +44,29 @@ from modelnet.runtime.device import (
 from modelnet.runtime.interrupt import Stop
 from modelnet.runtime.ranks import Ranks
 from modelnet.training.accumulation import Accumulation
-from modelnet.training.checks import check_content, check_smallest_batch, frozen_note, idle_when_fine_tuning, unreached
+from modelnet.training.checks import (
+    check_batch_size,
+    check_content,
+    check_smallest_batch,
+    frozen_note,
+    idle_when_fine_tuning,
+    unreached,
+)
 from modelnet.training.frozen_body import CachedBody, cached_body, trains_head_alone
 from modelnet.training.optimizer import add_thawed
 from modelnet.training.schedule import Schedule
-from modelnet.training.start import Shared, initial_state, take_weights
+from modelnet.training.start import Opened, Shared, initial_state, take_weights
 from modelnet.training.state import shape_of_rows
 from modelnet.training.tensorboard import require_tensorboard
 from pipeline import TensorCache
-from pipeline.errors import OptionsError
-from pipeline.text import show_bytes, show_path
-
-
-class Opened(NamedTuple):
-    """What networks that train on the same images share: the open caches, as attributes of `Setup`.
-
-    Attributes:
-        preloaded: training and validation images in the memory of the device, or None.
-        shared: of another network with the same frozen layers, where the last alone is trained; or None.
-        body: what these layers give, where that is cached.
-    """
-
-    cache: TensorCache
-    split: Split | None
-    val: TensorCache | None
-    label_map: Tensor
-    preloaded: list[Preloaded | None]
-    shared: Shared | None = None
-    body: CachedBody | None = None
+from pipeline.errors import OptionsError, PipelineError
+from pipeline.text import show_path
 
 
 class Setup:
     """The objects that a run needs in this process. Making them writes nothing; impossible options fail here.
+
+    Before the first step, `prepare` is called once.
 
     Args:
         options: of the run; the attribute also has the memory format that was chosen.
@@ -118,7 +107,7 @@ class Setup:
         if options.tensorboard:
             require_tensorboard()
         self.ranks = ranks = ranks or Ranks()
-        self._check_batch_size()
+        check_batch_size(options.batch_size, ranks)
         self.code = self._read_code(run)
         self.labels = LabelTable.of(options, None if run is None else RunFolder(run).labels_path(options))
         self.cache = self._open_cache(run, progress) if opened is None else opened.cache
@@ -180,8 +169,8 @@ class Setup:
         if self.val is not None:
             self.val_batches = self._val_batches(self.val)
             same_caches(ranks, self.val)
-        if options.preload and not trains_head_alone(options):  # which may need features instead
-            self.preload(progress)
+        if options.preload and not self.may_cache_body:  # which has features instead, as a rule
+            self._preload(progress)
 
     def _batches(self, cache: TensorCache) -> Batches:
         rows = labelled_rows(cache) if self.split is None else self.split.train
@@ -199,19 +188,55 @@ class Setup:
             crop_size=options.crop,
         )
 
-    def cached_body(self, run: Path, progress: Progress, stop: Stop) -> CachedBody | None:
-        """Return the features of the frozen layers, as `frozen_body.cached_body`; those of another network, if shared.
+    @property
+    def may_cache_body(self) -> bool:
+        """Whether one process trains the last layer alone, on images that are the same in every epoch."""
+        return trains_head_alone(self.options) and self.ranks.size == 1
+
+    def prepare(
+        self,
+        progress: Progress,
+        stop: Stop | None = None,
+        run: Path | None = None,
+        *,
+        on_features: bool = True,
+        computes: bool = True,
+    ) -> None:
+        """Take what the first step needs: features in place of images if the last layer alone is trained, and preload.
+
+        The losses are those of the whole network on images, up to rounding.
 
         Args:
-            run: the folder of the run; data/features is beside the folder that it is in.
-            progress, stop: as there.
+            progress: hears where the features are, or why there are none.
+            stop: when it is set, no more features are computed.
+            run: the folder of the run, in whose home data/features is; None for the one here.
+            on_features: False for a run that has begun on images, and goes on so.
+            computes: False takes features only if they are there.
+
+        Raises:
+            NotComputed: features are not there, because `stop` was set or `computes` is False.
+            DeviceError: images or features do not fit into the memory of the device.
         """
+        if self.may_cache_body and on_features:
+            try:
+                body = self._cached_body(progress, stop or Stop(), Path() if run is None else home_of(run), computes)
+            except PipelineError as error:
+                error.advice = ""  # it is that of build-features, which has other options
+                rounding = "; the losses will differ by rounding" if self.state.epoch + self.state.step else ""
+                progress.warn(f"features are not cached, and the whole network runs in each epoch{rounding}: {error}")
+            else:
+                if body is not None:
+                    self._train_head(body)
+        if self.options.preload and self.batches.preloaded is None:
+            self._preload(progress)
+
+    def _cached_body(self, progress: Progress, stop: Stop, home: Path, computes: bool) -> CachedBody | None:
         if self._opened is not None and self._opened.body is not None:
             return self._opened.body
         network, sha256, images = self.state.network, self.state.weights_sha256, (self.cache, self.val)
-        return cached_body(network, self.options, images, sha256, self.autocast, progress, stop, home_of(run))
+        return cached_body(network, self.options, images, sha256, self.autocast, progress, stop, home, computes)
 
-    def train_head(self, body: CachedBody) -> None:
+    def _train_head(self, body: CachedBody) -> None:
         """Train the last layer alone from now on, on cached features."""
         self.body = body
         self.batches = self._batches(body.train)
@@ -257,13 +282,6 @@ class Setup:
             return named_code(names)
         return kept_code(RunFolder(run), names, RunFolder(run).read_config().get("code", {}))
 
-    def _check_batch_size(self) -> None:
-        """Refuse batches with fewer images than ranks."""
-        size, ranks = self.options.batch_size, self.ranks.size
-        if size < ranks:
-            reason = f"a batch of {size} images cannot be divided among {ranks} ranks"
-            raise OptionsError("too many ranks", None, reason, f"Give --batch-size {ranks} or more: it is that of all")
-
     def _build_forward(self) -> Callable[[Tensor], Tensor]:
         """Return the callable for training: the network, compiled with --compile, or wrapped for several ranks."""
         network, batches, options = self.state.network, self.batches, self.options
@@ -291,25 +309,19 @@ class Setup:
         add_thawed(self.state.optimizer, self.state.network, self.options)
         self.forward = self._build_forward()
 
-    def preload(self, progress: Progress) -> None:
+    def _preload(self, progress: Progress) -> None:
         """Copy all images, or their features, to the device.
 
         Raises:
-            OptionsError: they do not fit.
+            DeviceError: they do not fit.
+            OptionsError: images are changed one by one, which the device does not do.
         """
         if self._opened is not None and self._opened.body is self.body and self._opened.preloaded[0] is not None:
             for part, preloaded in zip((self.batches, self.val_batches), self._opened.preloaded, strict=True):
                 if part is not None:
                     part.preloaded = preloaded
             return
-        parts = [part for part in (self.batches, self.val_batches) if part is not None]
-        needed = sum(part.stored_bytes for part in parts)
-        check_room(needed, self.device)
-        with memory_errors(self.device):
-            for part in parts:
-                part.preload()
-        images = sum(len(part.subset) for part in parts)
-        progress.note(f"{images} images, {show_bytes(needed)}, are in the memory of {self.device}")
+        progress.note(preload([part for part in (self.batches, self.val_batches) if part is not None]))
 
     def _open_val(self, run: Path | None, progress: Progress) -> TensorCache | None:
         """Open the cache to validate on; warn where it does not match."""

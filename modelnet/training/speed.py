@@ -11,6 +11,7 @@ from modelnet.data.batches import Batch
 from modelnet.options import TrainOptions
 from modelnet.progress import Progress
 from modelnet.runtime.device import SMALL, cpu_threads, precision_warning
+from modelnet.training.frozen_body import NotComputed
 from modelnet.training.setup import Setup
 from modelnet.training.step import NetworkUpdate, TrainingStep
 from pipeline.system.processes import usable_cores
@@ -29,6 +30,7 @@ class Speed:
         reading, computing, training: images/s of reading alone, of the network alone, and of both together.
         epoch_s: seconds of an epoch, validation not counted.
         waits_for: "data" where reading is slower than computing, else "the network".
+        once: whether `train` runs the frozen layers, which are measured here, once for each image instead.
         advice: what would help.
     """
 
@@ -38,6 +40,7 @@ class Speed:
     training: float
     epoch_s: float
     waits_for: str
+    once: bool
     advice: list[str]
 
     def to_dict(self) -> dict[str, Any]:
@@ -51,11 +54,14 @@ class Speed:
             f"an epoch of {self.images:,} images takes about {self.epoch_s:.3g} s: {self.training:,.0f} images/s",
             f"it {rates}: it waits for {self.waits_for}",
         ]
+        lines += ["train runs the frozen layers once for each image: its epochs are shorter"] if self.once else []
         return "\n".join([*lines, *(f"would help: {advice}" for advice in self.advice)])
 
 
 def measure_speed(options: TrainOptions, seconds: float = SECONDS) -> Speed:
     """Train for some seconds without writing anything, and read and compute by themselves.
+
+    A last layer that is trained alone is measured on its cached features, if these are there.
 
     Args:
         options: of the run that is meant.
@@ -65,9 +71,12 @@ def measure_speed(options: TrainOptions, seconds: float = SECONDS) -> Speed:
         As `train`.
     """
     with cpu_threads(options.threads, options.model, options.batch_size):
-        setup = Setup(options, Progress())
-        if options.preload and setup.batches.preloaded is None:
-            setup.preload(Progress())
+        setup, once = Setup(options, Progress()), False
+        try:
+            setup.prepare(Progress(), computes=False)
+        except NotComputed:
+            once = True
+            setup.prepare(Progress(), on_features=False)
         update = NetworkUpdate(setup.state, options.clip_grad, schedule=None)
         step = TrainingStep(setup.forward, setup.loss_of, update, setup.accumulation, setup.autocast)
         setup.state.network.train()
@@ -80,15 +89,16 @@ def measure_speed(options: TrainOptions, seconds: float = SECONDS) -> Speed:
 
             return _rate(trained(), limit, setup.device)
 
-        first = next(iter(setup.batches.epoch(0)))
-        train([first], seconds)  # the first step is slower
-        training = train(_epochs(setup), seconds)
-        reading = _rate((batch.size for batch in _epochs(setup)), seconds, setup.device)
-        computing = train(iter(lambda: first, None), seconds)
+        with setup.own_threads():
+            first = next(iter(setup.batches.epoch(0)))
+            train([first], seconds)  # the first step is slower
+            training = train(_epochs(setup), seconds)
+            reading = _rate((batch.size for batch in _epochs(setup)), seconds, setup.device)
+            computing = train(iter(lambda: first, None), seconds)
     images = setup.batches.plan.images
     waits_for = "data" if reading < computing else "the network"
     advice = _for_reading(setup) if waits_for == "data" else _for_computing(setup)
-    return Speed(images, reading, computing, training, images / training, waits_for, advice)
+    return Speed(images, reading, computing, training, images / training, waits_for, once, advice)
 
 
 def _epochs(setup: Setup) -> Iterator[Batch]:
@@ -111,11 +121,10 @@ def _rate(sizes: Iterator[int], seconds: float, device: torch.device) -> float:
 
 
 def _for_reading(setup: Setup) -> list[str]:
-    options, cache, advice = setup.options, setup.cache, []
-    if setup.device.type == "cuda" and not options.preload:
-        size, memory = cache.num_images * cache.recipe.row_bytes, torch.cuda.get_device_properties(setup.device)
-        if size < _PRELOAD * memory.total_memory:
-            advice.append("--preload: all images fit into the memory of the GPU")
+    options, cache, advice = setup.options, setup.batches.cache, []
+    memory = torch.cuda.get_device_properties(setup.device).total_memory if setup.device.type == "cuda" else 0
+    if not options.preload and setup.batches.stored_bytes < _PRELOAD * memory:
+        advice.append("--preload: all images fit into the memory of the GPU")
     if cache.features is None and cache.recipe.dtype == "float32":
         advice.append("a cache of a quarter of the bytes: build-cache --dtype uint8")
     if not options.workers and not options.preload and usable_cores() > 2:
@@ -125,12 +134,11 @@ def _for_reading(setup: Setup) -> list[str]:
 
 def _for_computing(setup: Setup) -> list[str]:
     options, advice = setup.options, []
+    is_large = setup.body is None and options.model not in SMALL
     if setup.device.type == "cpu" and torch.cuda.is_available():
         advice.append("--device cuda: there is a GPU")
-    if options.model not in SMALL and not options.amp and not precision_warning("bfloat16", setup.device):
+    if is_large and not options.amp and not precision_warning("bfloat16", setup.device):
         advice.append("--amp: half precision is fast here")
-    if options.freeze == "all-but-head" and not options.augment:
-        advice.append("build-features: the frozen layers compute the same in every epoch")
     if options.batch_size < _LARGE:
         advice.append("a larger --batch-size, with the learning rate that suits it (lr-find)")
     return advice

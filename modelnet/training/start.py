@@ -1,13 +1,15 @@
-"""Make the network that a run begins with: drawn from the seed, or with the weights of a file."""
+"""Make the network that a run begins with: drawn from the seed, with the weights of a file, or shared with others."""
 
 import copy
 from itertools import chain
 from typing import NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 
+from modelnet.data.preload import Preloaded
+from modelnet.data.split import Split
 from modelnet.nets.freeze import freeze_layers
 from modelnet.nets.head import draw_head, head_of
 from modelnet.nets.init import initialize
@@ -20,6 +22,7 @@ from modelnet.options.code import parse_arguments
 from modelnet.progress import Progress
 from modelnet.runtime.device import CONTIGUOUS, place
 from modelnet.runtime.ranks import Ranks
+from modelnet.training.frozen_body import CachedBody
 from modelnet.training.optimizer import build_optimizer, running_mean_of_weights
 from modelnet.training.state import State, size_of_rows
 from pipeline import TensorCache
@@ -49,6 +52,24 @@ class Shared(NamedTuple):
         state = _state(network, options, device, Ranks())
         state.weights_sha256 = self.weights_sha256
         return state
+
+
+class Opened(NamedTuple):
+    """What networks that train on the same images share: the open caches, as attributes of `Setup`.
+
+    Attributes:
+        preloaded: training and validation images in the memory of the device, or None.
+        shared: of another network with the same frozen layers, where the last alone is trained; or None.
+        body: what these layers give, where that is cached.
+    """
+
+    cache: TensorCache
+    split: Split | None
+    val: TensorCache | None
+    label_map: Tensor
+    preloaded: list[Preloaded | None]
+    shared: Shared | None = None
+    body: CachedBody | None = None
 
 
 def initial_state(

@@ -22,12 +22,11 @@ from modelnet.runs.provenance import command, describe_run, result_of
 from modelnet.runtime.device import CONTIGUOUS, cpu_threads
 from modelnet.runtime.interrupt import Stop
 from modelnet.runtime.ranks import Ranks
-from modelnet.training.frozen_body import Stopped, trains_head_alone
 from modelnet.training.loop import TrainingLoop, TrainResult
 from modelnet.training.schedule import Schedule
 from modelnet.training.setup import Setup
 from modelnet.training.state import check_fits
-from pipeline.errors import CacheStale, CheckpointError, OptionsError, PipelineError
+from pipeline.errors import CacheStale, CheckpointError, OptionsError
 from pipeline.text import show_path
 
 
@@ -69,7 +68,7 @@ def train(
         run = stack.enter_context(_new_run(options.name, f"{setup.cache.path.stem}-{options.model_in_names}", ranks))
         stop = stop or Stop()
         training = begun(run, setup, progress, stop)
-        use_features(training, progress, stop)
+        prepare(training, progress)
         return training.run_epochs([])
 
 
@@ -98,38 +97,23 @@ def begun(run: RunFolder, setup: Setup, progress: Progress, stop: Stop) -> Train
     return training
 
 
-def use_features(training: TrainingLoop, progress: Progress, stop: Stop) -> None:
-    """Let a run train its last layer on cached features, if all others are frozen and images stay as they are.
+def prepare(training: TrainingLoop, progress: Progress) -> None:
+    """Prepare a run for its first step, and note whether it trains its last layer alone, on cached features.
 
-    The run then has the losses that it has without features, up to rounding. A run that has begun goes on as it began.
+    A run that has begun goes on as it began.
 
     Args:
         training: of the run, with the weights that it goes on with.
         progress: hears where the features are, or why there are none.
-        stop: when it is set, the run begins with the features when it is resumed.
     """
     setup, run = training.setup, training.run
-    if not trains_head_alone(setup.options) or setup.ranks.size > 1:
-        return
-    config, has_begun = run.read_config(), training.state.epoch + training.state.step > 0
-    if not has_begun or config.get("features") is not None:
-        try:
-            body = setup.cached_body(run.path, progress, stop)
-        except Stopped:
-            training.lacks_features = True
-            return
-        except PipelineError as error:
-            error.advice = ""  # it is that of build-features, which has other options
-            rounding = "; the losses will differ by rounding" if has_begun else ""
-            progress.warn(f"features are not cached, and the whole network runs in each epoch{rounding}: {error}")
-        else:
-            if body is not None:
-                training.train_head(body)
-                features = body.train.features
-                assert features is not None
-                run.write_config(config | {"features": features.to_dict()})
-    if setup.options.preload:
-        setup.preload(progress)
+    config = run.read_config() if setup.may_cache_body else {}
+    has_begun = training.state.epoch + training.state.step > 0
+    training.prepare(progress, on_features=not has_begun or config.get("features") is not None)
+    if setup.body is not None:
+        features = setup.body.train.features
+        assert features is not None
+        run.write_config(config | {"features": features.to_dict()})
 
 
 def _new_run(name: str | None, counted: str, ranks: Ranks) -> RunFolder:
@@ -177,7 +161,7 @@ def resume(
         options = replace(options, threads=threads)
         stop = stop or Stop()
         training = restored(run, Setup(options, progress, path, ranks, network=network), progress, stop)
-        use_features(training, progress, stop)
+        prepare(training, progress)
         if training.resume_note:
             progress.note(training.resume_note)
         if training.state.epoch == options.epochs:

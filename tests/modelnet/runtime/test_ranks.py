@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
+import timm
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -29,6 +30,7 @@ from modelnet.sweep.train import train_many
 from pipeline.build.build import build_cache
 from pipeline.errors import OptionsError, PipelineError
 from tests.support.command_line import REPOSITORY
+from tests.support.listener import Listener
 from tests.support.photos import make_photos, save_jpeg
 
 pytestmark = pytest.mark.usefixtures("in_a_folder_of_its_own", "no_pictures", "one_thread")
@@ -319,6 +321,19 @@ def test_frozen_batchnorm_stays_as_it_is_on_gpu_ranks_until_it_is_thawed(
     synchronize_batch_norm(network, torch.device("cuda"))
     layers = [layer for layer in network.modules() if isinstance(layer, _BatchNorm)]
     assert len(layers) == len(held) + len(others) and all(isinstance(layer, nn.SyncBatchNorm) for layer in layers)
+
+
+def test_ranks_that_train_a_last_layer_preload_their_images(cache_path: Path) -> None:
+    torch.save(timm.create_model("test_vit", img_size=64).state_dict(), "w.pth")
+    frozen: dict[str, Any] = {"model": "timm:test_vit", "weights": Path("w.pth"), "freeze": "all-but-head"}
+    options = TrainOptions(cache_path, **COMMON | frozen | {"epochs": 1}, batch_size=4, preload=True)
+
+    def work(ranks: Ranks) -> list[str]:
+        heard = Listener()
+        train(options, heard, ranks=ranks)
+        return [note for note in heard.notes if note.endswith("are in the memory of cpu")]
+
+    assert all(len(notes) == 1 for notes in in_ranks(work))
 
 
 class Backwards(nn.Module):

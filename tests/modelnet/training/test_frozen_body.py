@@ -59,7 +59,7 @@ def test_losses_are_those_of_the_whole_network_in_every_epoch(
     options = options_of(cache_path, weights, epochs=4, momentum=0.9)
     heard = Listener()
     with monkeypatch.context() as patched:
-        patched.setattr("modelnet.training.train.trains_head_alone", lambda _: False)
+        patched.setattr("modelnet.training.setup.trains_head_alone", lambda _: False)
         expected = train(options)
 
     found = train(options, heard)

@@ -1,17 +1,21 @@
 """Find a learning rate (lr_finder.py, commands/lr_find.py): each loss is that of a run with the rate."""
 
 import math
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from click.testing import CliRunner
+from torchvision.models.shufflenetv2 import ShuffleNetV2
 
 from cli import cli
 from modelnet import TrainOptions, train
 from modelnet.training.lr_finder import RATES, RateCurve, find_learning_rate
 from pipeline.errors import OutputError
+from tests.support.listener import Listener
 
 pytestmark = pytest.mark.usefixtures("in_a_folder_of_its_own", "no_pictures")
 
@@ -34,6 +38,35 @@ def test_each_loss_is_that_of_a_run_with_the_rate(wanted: dict[str, Any], cache_
     for rate, loss in zip(rates, curve.losses, strict=True):
         run = train(TrainOptions(cache_path, batch_size=3, epochs=3, seed=2, data_seed=3, threads=1, lr=rate, **wanted))
         assert run.rows[-1].train_loss == loss
+
+
+@pytest.mark.parametrize("preload", [False, True])
+def test_a_last_layer_alone_is_tried_on_the_features_of_its_run(
+    preload: bool, cache_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frozen: dict[str, Any] = {
+        "model": "shufflenet_v2_x0_5",
+        "weights": weights,
+        "freeze": "all-but-head",
+        "preload": preload,
+    }
+    options = TrainOptions(cache_path, batch_size=4, epochs=2, threads=1, device="cpu", **frozen)
+    rates, heard, passes, real = (0.01, 0.1), Listener(), list[int](), ShuffleNetV2.forward
+
+    def counted(self: ShuffleNetV2, images: torch.Tensor) -> torch.Tensor:
+        passes.append(len(images))
+        logits: torch.Tensor = real(self, images)
+        return logits
+
+    monkeypatch.setattr(ShuffleNetV2, "forward", counted)
+
+    curve = find_learning_rate(options, rates, heard)
+
+    assert not Path("runs").exists() and sum(passes) < 3 * 8 + 2  # each image once, and those that are tried
+    assert any(note.startswith("the frozen layers run once") for note in heard.notes)
+    assert any("are in the memory of cpu" in note for note in heard.notes) == preload
+    for rate, loss in zip(rates, curve.losses, strict=True):
+        assert train(replace(options, lr=rate)).rows[-1].train_loss == loss
 
 
 @pytest.mark.long

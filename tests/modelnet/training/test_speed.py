@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from modelnet import TrainOptions
+from modelnet import TrainOptions, train
 from modelnet.data.batches import Batches
 from modelnet.training.speed import measure_speed
 from modelnet.training.step import TrainingStep
 
-pytestmark = pytest.mark.usefixtures("in_a_folder_of_its_own", "one_thread")
+pytestmark = pytest.mark.usefixtures("in_a_folder_of_its_own", "one_thread", "no_pictures")
 
 
 def slowed(monkeypatch: pytest.MonkeyPatch, kind: type, name: str) -> None:
@@ -54,3 +54,21 @@ def test_nothing_is_written(uint8_cache_path: Path, tmp_path: Path) -> None:
     measure_speed(TrainOptions(uint8_cache_path), seconds=0.01)
 
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_last_layer_alone_is_measured_on_its_features_where_they_are(cache_path: Path, weights: Path) -> None:
+    options = TrainOptions(
+        cache_path, model="shufflenet_v2_x0_5", weights=weights, freeze="all-but-head", epochs=1, device="cpu"
+    )
+
+    without = measure_speed(options, seconds=0.05)
+
+    assert without.once and "train runs the frozen layers once for each image" in str(without)
+    assert not Path("data").exists()
+    train(options)
+    kept = {path: path.stat().st_mtime_ns for path in Path("data/features").iterdir()}
+    found = measure_speed(options, seconds=0.05)
+    assert not found.once and "once" not in str(found) and found.computing > 10 * without.computing
+    assert {path: path.stat().st_mtime_ns for path in Path("data/features").iterdir()} == kept
+    for speed in (without, found):
+        assert not any("build-features" in advice for advice in speed.advice)

@@ -24,7 +24,9 @@ from modelnet.commands.shared.process import tell
     help="Layer to extract.  [default: the input of the last layer]",
 )
 @click.option(
-    "--out", type=PATH, help="The cache of features.  [default: data/features/<CACHE>-<MODEL>-<8 digits of SHA-256>.h5]"
+    "--out",
+    type=PATH,
+    help="The cache of features.  [default: data/features/<CACHE>-<MODEL>[-<LAYER>]-<8 digits of SHA-256>.h5]",
 )
 @DEVICE
 @QUIET

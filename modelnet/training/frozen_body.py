@@ -19,6 +19,7 @@ from modelnet.progress import Progress
 from modelnet.runtime.device import SMALL
 from modelnet.runtime.interrupt import Stop
 from pipeline import TensorCache
+from pipeline.build.features import holds_others
 from pipeline.errors import CacheError, CacheStale, CheckpointError
 from pipeline.format.features import Features
 from pipeline.text import show_minutes, show_path
@@ -101,15 +102,19 @@ def cached_body(
         raise CheckpointError("the weights are others", weights, reason)
     opened: list[TensorCache] = []
     for cache in (train,) if val is None else (train, val):
-        path = home / default_path(cache.path, options.model, weights)
-        if not computes and not _is_there(path, backbone.features_of(cache)):
+        path, features = home / default_path(cache.path, options.model, weights), backbone.features_of(cache)
+        taken = any(one.path == path and one.features != features for one in opened)
+        if taken or holds_others(path, cache.reader):  # of another cache of that name
+            path = path.with_stem(f"{path.stem}-{cache.fingerprint[:8]}")
+        if computes:
+            once = f"the frozen layers run once for each image: features in {show_path(path)}"
+            report = extract(backbone, cache, path, wait=True, progress=_Poll(progress, stop, once))
+            if report.up_to_date and path not in [one.path for one in opened]:
+                progress.note(f"{once} are up to date")
+        elif not _is_there(path, features):
             raise NotComputed
-        once = f"the frozen layers run once for each image: features in {show_path(path)}"
-        report = extract(backbone, cache, path, wait=True, progress=_Poll(progress, stop, once))
-        if report.up_to_date and path not in [features.path for features in opened]:
-            progress.note(f"{once} are up to date")
         opened.append(with_labels_of(TensorCache(path), cache))
-        if opened[-1].features != backbone.features_of(cache):
+        if opened[-1].features != features:
             raise CacheStale("the features have changed", path, "another process replaced them")
     if not _close(opened[0].read(rows), expected_ND, CLOSE[options.precision]):
         return None

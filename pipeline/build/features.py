@@ -24,7 +24,7 @@ from pipeline.build.output import (
     storage_errors,
 )
 from pipeline.build.staleness import count_shared, damaged_rows
-from pipeline.errors import OutputError
+from pipeline.errors import CacheError, OutputError
 from pipeline.format import hdf5
 from pipeline.format.features import Features
 from pipeline.format.fingerprint import features_fingerprint
@@ -114,6 +114,23 @@ def write_features(
     return FeaturesReport(path, features, header.num_images, why, up_to_date, header.file_size, seconds)
 
 
+def holds_others(path: Path, images: Reader) -> bool:
+    """Say whether a cache is there that `write_features` does not replace by features of these images."""
+    try:
+        _refuse_others(CacheReader(path), images)
+    except OutputError:
+        return True
+    except CacheError:  # none is there, or a damaged one
+        return False
+    return False
+
+
+def _refuse_others(old: CacheReader, images: Reader) -> None:
+    refuse_other_content(old, "features")
+    shared = count_shared(old.table("source_sha256"), images.table("source_sha256"))
+    refuse_other_photographs(old.path, shared, old.num_images, "features of ")
+
+
 def _why_stale(old: CacheReader, images: Reader, features: Features, rebuild: bool) -> str:
     """Return why a cache of features is out of date; empty where it is up to date.
 
@@ -122,10 +139,8 @@ def _why_stale(old: CacheReader, images: Reader, features: Features, rebuild: bo
     """
     if rebuild:
         return "a rebuild was asked for"
-    refuse_other_content(old, "features")
+    _refuse_others(old, images)
     assert old.header.features is not None
-    shared = count_shared(old.table("source_sha256"), images.table("source_sha256"))
-    refuse_other_photographs(old.path, shared, old.num_images, "features of ")
     differences = old.header.features.differences(features)
     if old.earlier:
         differences.append("made by an earlier version")

@@ -15,6 +15,7 @@ from torchvision import models
 
 from modelnet import Trained, TrainOptions, build_features, resume, resume_many, train, train_many
 from modelnet.nets.freeze import freeze_layers
+from modelnet.nets.weights_file import digest_of
 from modelnet.progress import Progress
 from modelnet.runs.checkpoint import encode
 from modelnet.runs.folder import RunFolder
@@ -24,7 +25,9 @@ from modelnet.training.frozen_body import CLOSE, _input_of_head, trains_head_alo
 from modelnet.training.setup import Setup
 from modelnet.training.train import begun
 from pipeline import TensorCache
+from pipeline.build.build import build_cache
 from tests.support.listener import Listener
+from tests.support.photos import make_photos, save_jpeg
 
 SMALL = "shufflenet_v2_x0_5"
 
@@ -85,6 +88,27 @@ def test_the_next_run_and_build_features_share_the_file(cache_path: Path, weight
     report = build_features(cache_path, Path("f.h5"), SMALL, weights, "cpu")
     assert path.read_bytes() == report.path.read_bytes() and path.stat().st_ino == before.st_ino
     assert f"the frozen layers run once for each image: features in {path} are up to date" in heard.notes
+
+
+@pytest.mark.parametrize("others", [True, False])
+def test_caches_of_one_name_have_a_file_of_features_each(others: bool, cache_path: Path, weights: Path) -> None:
+    photos, val = make_photos(Path("photos")), Path("val") / cache_path.name
+    for number, photo in enumerate(sorted(photos.rglob("*.JPEG"))[: 8 if others else 1]):
+        save_jpeg(photo, 70, 90, 50 + number)
+    build_cache(photos, val, size=64, workers=1)
+    caches = [cache_path, val]
+    expected = [build_features(path, Path(f"{i}.h5"), SMALL, weights, "cpu").path for i, path in enumerate(caches)]
+
+    for _ in range(2):  # the second time, all are up to date
+        heard = Listener()
+        result = train(options_of(cache_path, weights, val=val, epochs=1), heard)
+        assert features_of(result.run) is not None and not heard.warnings
+
+    assert sum(note.endswith(" are up to date") for note in heard.notes) == 2
+    usual = f"{cache_path.stem}-{SMALL}-{digest_of(weights)[:8]}"
+    files = {path.name: path.read_bytes() for path in Path("data/features").glob("*.h5")}
+    names = [f"{usual}.h5", f"{usual}-{TensorCache(val).fingerprint[:8]}.h5"]
+    assert files == {name: path.read_bytes() for name, path in zip(names, expected, strict=True)}
 
 
 @pytest.mark.parametrize(

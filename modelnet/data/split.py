@@ -127,9 +127,11 @@ def split_note(cache: TensorCache, split: Split, options: TrainOptions) -> str:
     return used + (f"; {len(split.test):,} test images are not used" if len(split.test) else "")
 
 
-def split_warnings(cache: TensorCache, split: Split, what: str = "--val-fraction") -> list[str]:
+def split_warnings(cache: TensorCache, split: Split, options: TrainOptions) -> list[str]:
     """Name the classes that have images and none on one of the sides; count near copies across the sides."""
-    warnings = list(split.warnings)
+    warnings, what = list(split.warnings), "--val-fraction"
+    if options.split is not None:
+        what = f"--split {show_path(options.split)}" if options.fold is None else f"fold {options.fold}"
     for rows, purpose in ((split.train, "train"), (split.val, "validate")):
         if len(rows) == 0:
             continue

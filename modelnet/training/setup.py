@@ -337,8 +337,7 @@ class Setup:
             if val is not None:
                 self.label_map = self._match(val)
                 progress.note(f"kept of each class: {split_counts(val, self.split)}")
-            fold = "--val-fraction" if self.options.fold is None else f"fold {self.options.fold}"
-            warnings += split_warnings(self.cache, self.split, fold)
+            warnings += split_warnings(self.cache, self.split, self.options)
         for warning in label_notes(self.cache, None if val is self.cache else val) + warnings:
             progress.warn(warning)
         return val

@@ -20,6 +20,7 @@ from tests.support.listener import Listener
 from tests.support.photos import save_jpeg
 
 SIDES = [("train", "val"), ("val", "train")]
+OPTIONS = TrainOptions(Path("c.h5"), val_fraction=0.5)
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
 
@@ -75,9 +76,13 @@ def test_a_class_missing_on_a_side_is_named_and_an_empty_side_refused(cache_path
     cache = TensorCache(many_cache)
     every = torch.arange(24)
     split = split_by_content(cache, 0.5)
-    assert split_warnings(cache, split) == []
+    assert split_warnings(cache, split, OPTIONS) == []
     first = split._replace(val=every[:12], train=every)
-    assert split_warnings(cache, first) == ["--val-fraction leaves no images of class 2 to validate on"]
+    assert split_warnings(cache, first, OPTIONS) == ["--val-fraction leaves no images of class 2 to validate on"]
+    alone = split._replace(val=every[:0], train=every[:12])
+    for fold, what in ((None, "--split s.csv"), (2, "fold 2")):
+        options = TrainOptions(many_cache, split=Path("s.csv"), fold=fold)
+        assert split_warnings(cache, alone, options) == [f"{what} leaves no images of class 2 to train on"]
     with pytest.raises(OptionsError, match="none of its 8 images is kept for validation") as caught:
         split_by_content(TensorCache(cache_path), 1e-9)
     assert caught.value.exit_code == 2
@@ -148,7 +153,7 @@ def test_near_copies_on_both_sides_of_a_split_are_counted(tmp_path: Path) -> Non
     torn = sum(f"{seed}.jpg" in names[a] and f"{seed}-again.png" in names[b] for seed in range(12) for a, b in SIDES)
 
     assert 0 < torn < 12
-    assert split_warnings(cache, split) == [
+    assert split_warnings(cache, split, OPTIONS) == [
         f"{torn} of {len(split.val)} validation images are near copies of training images "
         "(scaled or compressed again): validation will look better than it is"
     ]

@@ -212,6 +212,7 @@ def environment_table(runs: Sequence[Run]) -> Table:
 def _environment(run: Run) -> dict[str, str]:
     config = run.config
     threads = f", threads: {config['threads']}" if "threads" in config else ""
+    threads += f", of the last layer: {config['head_threads']}" if "head_threads" in config else ""
     shown = {"device": f"{config.get('device', '–')} ({config.get('device_name', '–')}){threads}"}
     shown |= {name: str(version) for name, version in config.get("versions", {}).items() if version}
     if labels := config.get("labels"):

@@ -62,6 +62,7 @@ _config = record(
         "device": text,
         "device_name": text,
         "threads": whole(1),
+        "head_threads": whole(1),
         "memory_format": one_of("contiguous", "channels_last"),
         "result": one_of("last", "best"),
         "weights": optional(record({"sha256": text})),

@@ -33,7 +33,7 @@ from modelnet.training.frozen_body import WORTH_SAYING, trains_head_alone
 from modelnet.training.loop import TrainingLoop
 from modelnet.training.setup import Setup
 from modelnet.training.start import Opened
-from modelnet.training.train import begun, kept_rows, nothing_left, prepare, restored
+from modelnet.training.train import begun, kept_rows, nothing_left, prepare, restored, with_threads
 from pipeline import TensorCache
 from pipeline.errors import OutOfMemory, TrainingDiverged
 from pipeline.text import show_minutes
@@ -86,7 +86,7 @@ class Group:
             for i, options in enumerate(self.members):
                 if i in size_of and i not in self.runs:
                     with self._threads(options, size_of[i]) as threads:
-                        own = replace(options, threads=threads) if size_of[i] == 1 else options
+                        own = with_threads(options, threads) if size_of[i] == 1 else options
                         digest = _digest(self._begin(i, own, stack).state.network)
                     seed = starts.setdefault((replace(options, seed=0, name=None), digest), options.seed)
                     if seed != options.seed:
@@ -218,7 +218,7 @@ class Group:
         """Train the networks of a unit to their end, from wherever they are."""
         try:
             with self._threads(self.options[unit[0]], len(unit)):
-                trainings = {i: self._restored(i, Progress()) for i in unit} if len(unit) > 1 else {}
+                trainings = {i: self._restored(i, Progress(), len(unit)) for i in unit} if len(unit) > 1 else {}
                 if self._are_stacked(list(trainings.values())):
                     self._train_together(unit, trainings)
                 else:
@@ -232,11 +232,11 @@ class Group:
         if torch.cuda.is_initialized():
             torch.cuda.empty_cache()  # the next network needs blocks of other sizes
 
-    def _restored(self, i: int, progress: Progress) -> TrainingLoop:
+    def _restored(self, i: int, progress: Progress, networks: int = 1) -> TrainingLoop:
         training = restored(self.runs[i], self._setup(i, self.options[i]), progress, self.stop)
         if training.resume_note:
             self.once.note(training.resume_note)
-        prepare(training, self.once)
+        prepare(training, self.once, networks)
         self.opened = training.setup.opened
         self.result.rows[i] = kept_rows(training, self.progress)
         self.guesses.add(training.guess())

@@ -92,6 +92,7 @@ class Setup:
         accumulation: which batches begin and end a step.
         schedule: the learning rate of every step.
         body: the cached features that the last layer is trained on alone; None where the whole network is trained.
+        head_threads: PyTorch's threads for that layer alone; None for the choice of a rule.
     """
 
     def __init__(
@@ -120,6 +121,7 @@ class Setup:
         if warning := precision_warning(options.precision, self.device):
             progress.warn(warning)
         self.body: CachedBody | None = None
+        self.head_threads = options.threads
         self._opened = opened
         self._drawn: tuple[str, ...] = ()
         shared = None if opened is None else opened.shared
@@ -256,7 +258,7 @@ class Setup:
         """Set as many threads as a last layer alone gets; of a whole network they are set already."""
         if self.body is None:
             return nullcontext()
-        return cpu_threads(None, LINEAR, self.options.batch_size, networks=networks)
+        return cpu_threads(self.head_threads, LINEAR, self.options.batch_size, networks=networks)
 
     def _open_cache(self, run: Path | None, progress: Progress) -> TensorCache:
         path = self.options.cache

@@ -22,6 +22,7 @@ from modelnet.runs.provenance import command, describe_run, result_of
 from modelnet.runtime.device import CONTIGUOUS, cpu_threads
 from modelnet.runtime.interrupt import Stop
 from modelnet.runtime.ranks import Ranks
+from modelnet.training.frozen_body import trains_head_alone
 from modelnet.training.loop import TrainingLoop, TrainResult
 from modelnet.training.schedule import Schedule
 from modelnet.training.setup import Setup
@@ -64,12 +65,21 @@ def train(
         progress.warn(warning)
     with ExitStack() as stack:
         threads = stack.enter_context(cpu_threads(options.threads, options.model, options.batch_size, ranks))
-        setup = Setup(replace(options, threads=threads), progress, ranks=ranks, network=network)
+        setup = Setup(with_threads(options, threads, ranks), progress, ranks=ranks, network=network)
         run = stack.enter_context(_new_run(options.name, f"{setup.cache.path.stem}-{options.model_in_names}", ranks))
         stop = stop or Stop()
         training = begun(run, setup, progress, stop)
         prepare(training, progress)
         return training.run_epochs([])
+
+
+def with_threads(options: TrainOptions, threads: int, ranks: Ranks | None = None) -> TrainOptions:
+    """Return options with the number of threads that a rule chose, for the command that repeats the run.
+
+    Where the last layer may be trained alone, its body and it have a number each, which no one command could say.
+    """
+    alone = trains_head_alone(options) and (ranks is None or ranks.size == 1)
+    return options if alone else replace(options, threads=threads)
 
 
 def begun(run: RunFolder, setup: Setup, progress: Progress, stop: Stop) -> TrainingLoop:
@@ -97,7 +107,7 @@ def begun(run: RunFolder, setup: Setup, progress: Progress, stop: Stop) -> Train
     return training
 
 
-def prepare(training: TrainingLoop, progress: Progress) -> None:
+def prepare(training: TrainingLoop, progress: Progress, networks: int = 1) -> None:
     """Prepare a run for its first step, and note whether it trains its last layer alone, on cached features.
 
     A run that has begun goes on as it began.
@@ -105,15 +115,19 @@ def prepare(training: TrainingLoop, progress: Progress) -> None:
     Args:
         training: of the run, with the weights that it goes on with.
         progress: hears where the features are, or why there are none.
+        networks: that are trained as one.
     """
     setup, run = training.setup, training.run
     config = run.read_config() if setup.may_cache_body else {}
-    has_begun = training.state.epoch + training.state.step > 0
-    training.prepare(progress, on_features=not has_begun or config.get("features") is not None)
+    has_begun, has_features = training.state.epoch + training.state.step > 0, config.get("features") is not None
+    if has_features:
+        setup.head_threads = config.get("head_threads")
+    training.prepare(progress, on_features=has_features or not has_begun)
     if setup.body is not None:
         features = setup.body.train.features
         assert features is not None
-        run.write_config(config | {"features": features.to_dict()})
+        with setup.own_threads(networks) as setup.head_threads:
+            run.write_config(config | {"features": features.to_dict(), "head_threads": setup.head_threads})
 
 
 def _new_run(name: str | None, counted: str, ranks: Ranks) -> RunFolder:
@@ -203,6 +217,8 @@ def restored(run: RunFolder, setup: Setup, progress: Progress, stop: Stop) -> Tr
             reason = f"it is not the one that run {path.name} began with"
             raise CacheStale("the cache has changed", cache.path, reason, "Start a new run")
     check_labels(config, setup.labels)
+    if setup.may_cache_body:  # as `with_threads` left it
+        setup.options = options = replace(options, threads=config["options"].get("threads"))
     if content.get("code", {}) != setup.state.code:
         reason = "it was saved with other code than config.json names"
         raise CheckpointError("the checkpoint does not fit", run.checkpoints / "last.pt", reason)

@@ -3,7 +3,9 @@
 The network that a run begins with (`start.py`) is tested here and in `test_freeze.py`.
 """
 
+from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ from modelnet.runtime.interrupt import Stop
 from modelnet.training import frozen_body
 from modelnet.training.frozen_body import CLOSE, _input_of_head, trains_head_alone
 from modelnet.training.setup import Setup
+from modelnet.training.step import TrainingStep
 from modelnet.training.train import begun
 from pipeline import TensorCache
 from pipeline.build.build import build_cache
@@ -90,6 +93,45 @@ def test_the_next_run_and_build_features_share_the_file(cache_path: Path, weight
     assert f"the frozen layers run once for each image: features in {path} are up to date" in heard.notes
 
 
+def threads_in_steps(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Return the numbers of threads of all steps that follow."""
+    found: list[int] = []
+    real = TrainingStep.__call__
+
+    def counted(self: TrainingStep, *given: Any) -> Any:
+        found.append(torch.get_num_threads())
+        return real(self, *given)
+
+    monkeypatch.setattr(TrainingStep, "__call__", counted)
+    return found
+
+
+@pytest.mark.parametrize(("typed", "chosen"), [(None, 2), (3, 3), (1, 1)])
+def test_a_last_layer_has_the_threads_that_were_typed_or_recorded(
+    typed: int | None,
+    chosen: int,
+    cache_path: Path,
+    weights: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    set_threads: Callable[[int], None],
+) -> None:
+    set_threads(4)
+    monkeypatch.setattr("modelnet.runtime.device.usable_cores", lambda: 3)
+    steps, stop = threads_in_steps(monkeypatch), Stop()
+    options = replace(options_of(cache_path, weights, epochs=4), threads=typed, batch_size=32)
+
+    run = train(options, Listener(stop, 2), stop).run
+
+    config = RunFolder(run).read_config()
+    assert (config["head_threads"], config["threads"]) == (chosen, typed or 4)
+    assert config["options"]["threads"] == typed and ("--threads" in config["command"]) == (typed is not None)
+    set_threads(1)
+    monkeypatch.setattr("modelnet.runtime.device.usable_cores", lambda: 2)
+    resume(run)
+    assert steps == [chosen] * 4
+    assert "parts" not in RunFolder(run).read_config()
+
+
 @pytest.mark.parametrize("others", [True, False])
 def test_caches_of_one_name_have_a_file_of_features_each(others: bool, cache_path: Path, weights: Path) -> None:
     photos, val = make_photos(Path("photos")), Path("val") / cache_path.name
@@ -101,8 +143,9 @@ def test_caches_of_one_name_have_a_file_of_features_each(others: bool, cache_pat
 
     for _ in range(2):  # the second time, all are up to date
         heard = Listener()
-        result = train(options_of(cache_path, weights, val=val, epochs=1), heard)
-        assert features_of(result.run) is not None and not heard.warnings
+        result = train(replace(options_of(cache_path, weights, epochs=1), val=val), heard)
+        assert features_of(result.run) is not None
+        assert not any(text.startswith("features are not cached") for text in heard.warnings)
 
     assert sum(note.endswith(" are up to date") for note in heard.notes) == 2
     usual = f"{cache_path.stem}-{SMALL}-{digest_of(weights)[:8]}"
@@ -247,7 +290,8 @@ def test_a_run_goes_on_with_its_features_from_any_folder(
     resumed = resume(Path(f"{there}{run.name}"), progress=heard)
 
     assert losses(resumed.rows) == losses(whole.rows) and same(weights_of(run), weights_of(run.parent / whole.run.name))
-    assert not heard.warnings and all(path.exists() for path in kept if path.suffix == ".h5")
+    assert not any(text.startswith("features are not cached") for text in heard.warnings)
+    assert all(path.exists() for path in kept if path.suffix == ".h5")
 
 
 def test_where_features_cannot_be_written_the_whole_network_trains(cache_path: Path, weights: Path) -> None:

@@ -72,8 +72,10 @@ def precision_warning(precision: str, device: torch.device) -> str:
     """Warn of a half precision that the processor has no instructions for; empty elsewhere."""
     if precision == "float32" or device.type != "cpu":
         return ""
-    ops = torch.ops.mkldnn
-    fast = ops._is_mkldnn_bf16_supported() if precision == "bfloat16" else ops._is_mkldnn_fp16_supported()
+    fast = False
+    if torch.backends.mkldnn.is_available():  # without oneDNN, torch has neither of these functions
+        ops = torch.ops.mkldnn
+        fast = ops._is_mkldnn_bf16_supported() if precision == "bfloat16" else ops._is_mkldnn_fp16_supported()
     return "" if fast else f"this processor has no instructions for {precision}: --amp is many times slower here"
 
 

@@ -152,6 +152,13 @@ def test_a_processor_without_half_precision_is_named(precision: str, op: str, mo
     assert not precision_warning(precision, torch.device("cuda"))
 
 
+def test_a_build_without_onednn_has_no_fast_half_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    monkeypatch.setattr(torch.ops, "mkldnn", None)
+
+    assert "no instructions for bfloat16" in precision_warning("bfloat16", torch.device("cpu"))
+
+
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
 def test_a_gpu_computes_as_the_processor_does_but_for_rounding() -> None:

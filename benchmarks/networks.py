@@ -22,7 +22,7 @@ from benchmarks.timing import Measured, busy_process, seconds
 from modelnet import TrainOptions, train
 from modelnet.nets.registry import MODELNET, build_network
 from modelnet.progress import EpochRow, Progress
-from modelnet.runtime.device import choose_memory_format, cpu_threads, place
+from modelnet.runtime.device import choose_memory_format, cpu_threads, move_network
 from pipeline import TensorCache
 
 IMAGES = 48  # of an epoch
@@ -88,7 +88,7 @@ def plain_step(name: str, memory_format: str, precision: str) -> Callable[[Tenso
     """Return the step of a plain loop with fused SGD, on the CPU."""
     torch.manual_seed(0)
     network = build_network(name, 2, 224)
-    place(network, CPU, memory_format)
+    move_network(network, CPU, memory_format)
     optimizer = torch.optim.SGD(network.parameters(), lr=1e-6, momentum=0.5, weight_decay=1e-4, fused=True)
 
     def step(images_NCHW: Tensor, labels: Tensor) -> None:

@@ -13,10 +13,15 @@ from torch.utils.data import DataLoader
 
 from modelnet.data.mixup import Mixing, mix_images, mix_labels
 from modelnet.data.prefetch import Lane, read_ahead, read_beside
-from modelnet.data.preload import Preloaded, check_room
+from modelnet.data.preload import Preloaded, check_memory
 from modelnet.data.relabel import key_class
-from modelnet.data.workers import check_room as check_worker_room
-from modelnet.data.workers import death_of_a_worker, new_note, wait_for_batches, worker_options
+from modelnet.data.workers import (
+    check_shared_memory,
+    death_of_a_worker,
+    new_note,
+    wait_for_batches,
+    worker_options,
+)
 from modelnet.runtime.device import memory_errors
 from modelnet.runtime.interrupt import Stop
 from modelnet.runtime.ranks import Ranks
@@ -109,7 +114,7 @@ class Batches:
             dtype = cache.stored_dtype if self.reads_stored else torch.float32
             shape = (3, *self._on_the_way.size) if self._on_the_way is not None else cache.row_shape
             row_bytes = math.prod(shape) * dtype.itemsize
-            check_worker_room(workers, row_bytes * -(-self.plan.size(0) // self.plan.ranks))
+            check_shared_memory(workers, row_bytes * -(-self.plan.size(0) // self.plan.ranks))
 
     @property
     def subset(self) -> Tensor:
@@ -284,7 +289,7 @@ def preload(parts: Sequence[Batches]) -> str:
         OptionsError: as `Batches.preload`.
     """
     device, needed = parts[0].device, sum(part.stored_bytes for part in parts)
-    check_room(needed, device)
+    check_memory(needed, device)
     with memory_errors(device):
         for part in parts:
             part.preload()

@@ -66,7 +66,7 @@ class Preloaded:
             yield self.images.index_select(0, batch), self.labels.index_select(0, batch)
 
 
-def check_room(needed: int, device: torch.device) -> None:
+def check_memory(needed: int, device: torch.device) -> None:
     """Refuse to load more bytes than a device has free.
 
     Raises:

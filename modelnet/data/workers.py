@@ -58,7 +58,7 @@ def _begin(parent: int, note: Any, worker: int) -> None:
     queues.Queue._on_queue_feeder_error = staticmethod(end)  # type: ignore[attr-defined]
 
 
-def check_room(workers: int, batch_bytes: int) -> None:
+def check_shared_memory(workers: int, batch_bytes: int) -> None:
     """Refuse workers whose batches do not fit into shared memory.
 
     Containers often have 64 MB of shared memory. A batch that does not fit would never come.

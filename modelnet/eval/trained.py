@@ -35,7 +35,7 @@ from modelnet.runtime.device import (
     cpu_threads,
     images_at_once,
     memory_errors,
-    place,
+    move_network,
 )
 from pipeline import TensorCache
 from pipeline.decode.decode import decode
@@ -150,7 +150,7 @@ class Trained:
             features = features_of(content)
         except (RuntimeError, ValueError, KeyError, TypeError) as error:
             raise CheckpointError("the checkpoint cannot be used", path, str(error)) from error
-        place(network.eval(), chosen, options.memory_format or CONTIGUOUS)
+        move_network(network.eval(), chosen, options.memory_format or CONTIGUOUS)
         picked = content["epoch"] if checkpoint == "best" else None
         ids, names = content["class_ids"], content["class_names"]
         return cls(run, network, ids, names, recipe, options, chosen, features, picked, is_result)

@@ -9,7 +9,14 @@ from modelnet.nets.body import Body
 from modelnet.nets.head import head_of
 from modelnet.nets.registry import LINEAR, TIMM, build_network
 from modelnet.nets.weights import load_weights
-from modelnet.runtime.device import autocast, choose_device, choose_memory_format, images_at_once, memory_errors, place
+from modelnet.runtime.device import (
+    autocast,
+    choose_device,
+    choose_memory_format,
+    images_at_once,
+    memory_errors,
+    move_network,
+)
 from pipeline import TensorCache
 from pipeline.build.features import ROWS_AT_ONCE
 from pipeline.errors import CheckpointError, OptionsError
@@ -68,7 +75,7 @@ class Backbone:
         for head in () if name.startswith(TIMM) else head_of(network):
             network.set_submodule(head, nn.Identity())
         self.network = Body(network, name, layer).eval()
-        place(self.network, self.device, self.memory_format)
+        move_network(self.network, self.device, self.memory_format)
         self.length = self(torch.zeros(1, 3, *size)).shape[1]
 
     def __call__(self, images_NCHW: Tensor) -> Tensor:

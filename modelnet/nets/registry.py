@@ -1,4 +1,4 @@
-"""Networks by name: ModelNet, torchvision's classifiers, timm's; weights to start from, out of a local file."""
+"""Make networks by name: ModelNet, torchvision's classifiers, timm's, a linear layer, and a person's own."""
 
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches

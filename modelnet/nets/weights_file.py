@@ -104,7 +104,7 @@ def digest_of(file: Path) -> str:
         return _digest_of(file, found.st_size, found.st_mtime_ns)
 
 
-@lru_cache(maxsize=1)  # many networks begin with the same weights
+@lru_cache(maxsize=8)  # many networks begin with the same weights, and share a table of folds
 def _digest_of(file: Path, _size: int, _mtime: int) -> str:
     with file.open("rb") as data:
         return hashlib.file_digest(data, "sha256").hexdigest()

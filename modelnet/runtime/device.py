@@ -97,7 +97,7 @@ def images_at_once(model: str, device: torch.device) -> int | None:
     return AT_ONCE if device.type == "cpu" and model not in SMALL else None
 
 
-def place(network: nn.Module, device: torch.device, memory_format: str) -> None:
+def move_network(network: nn.Module, device: torch.device, memory_format: str) -> None:
     """Move a network to a device, its kernels in a memory format: convolutions convert their images to it.
 
     Raises:

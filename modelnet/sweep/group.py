@@ -33,7 +33,7 @@ from modelnet.training.frozen_body import WORTH_SAYING, trains_head_alone
 from modelnet.training.loop import TrainingLoop
 from modelnet.training.setup import Setup
 from modelnet.training.start import Opened
-from modelnet.training.train import begun, kept_rows, nothing_left, prepare, restored, with_threads
+from modelnet.training.train import kept_rows, load_run, nothing_left, prepare, start_run, with_threads
 from pipeline import TensorCache
 from pipeline.errors import OutOfMemory, TrainingDiverged
 from pipeline.text import show_minutes
@@ -105,7 +105,7 @@ class Group:
         self.options[i] = options = setup.options
         counted = f"{setup.cache.path.stem}-{options.model_in_names}"
         self.runs[i] = run = stack.enter_context(RunFolder.create(options.name, counted))
-        return begun(run, setup, Progress(), self.stop)
+        return start_run(run, setup, Progress(), self.stop)
 
     def reopen(self, paths: Sequence[Path], stack: ExitStack) -> None:
         """Take the run folders of this rank."""
@@ -233,7 +233,7 @@ class Group:
             torch.cuda.empty_cache()  # the next network needs blocks of other sizes
 
     def _restored(self, i: int, progress: Progress, networks: int = 1) -> TrainingLoop:
-        training = restored(self.runs[i], self._setup(i, self.options[i]), progress, self.stop)
+        training = load_run(self.runs[i], self._setup(i, self.options[i]), progress, self.stop)
         if training.resume_note:
             self.once.note(training.resume_note)
         prepare(training, self.once, networks)

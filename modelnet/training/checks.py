@@ -29,7 +29,7 @@ def check_batch_size(size: int, ranks: Ranks) -> None:
         raise OptionsError("too many ranks", None, reason, advice)
 
 
-def check_content(cache: TensorCache, options: TrainOptions) -> None:
+def check_input(cache: TensorCache, options: TrainOptions) -> None:
     """Refuse a network that takes images where a cache holds features, or the other way round.
 
     Raises:

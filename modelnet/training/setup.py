@@ -46,7 +46,7 @@ from modelnet.runtime.ranks import Ranks
 from modelnet.training.accumulation import Accumulation
 from modelnet.training.checks import (
     check_batch_size,
-    check_content,
+    check_input,
     check_smallest_batch,
     frozen_note,
     idle_when_fine_tuning,
@@ -113,7 +113,7 @@ class Setup:
         self.labels = LabelTable.of(options, None if run is None else RunFolder(run).labels_path(options))
         self.cache = self._open_cache(run, progress) if opened is None else opened.cache
         same_caches(ranks, self.cache)  # before a network is made for its classes
-        check_content(self.cache, options)
+        check_input(self.cache, options)
         self.device = choose_device(options.device, ranks)
         memory_format = options.memory_format or choose_memory_format(options.model, self.device, options.precision)
         self.options = options = replace(options, memory_format=memory_format)

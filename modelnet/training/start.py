@@ -20,7 +20,7 @@ from modelnet.nets.weights import load_weights
 from modelnet.options import OPTIONS, TrainOptions
 from modelnet.options.code import parse_arguments
 from modelnet.progress import Progress
-from modelnet.runtime.device import CONTIGUOUS, place
+from modelnet.runtime.device import CONTIGUOUS, move_network
 from modelnet.runtime.ranks import Ranks
 from modelnet.training.frozen_body import CachedBody
 from modelnet.training.optimizer import build_optimizer, running_mean_of_weights
@@ -95,7 +95,7 @@ def initial_state(
         check_network(network, classes, (size, size) if isinstance(size, int) else size)
     initialize(network, options.init)
     freeze_layers(network, options.freeze, options.norm_stats)
-    place(network, device, options.memory_format or CONTIGUOUS)
+    move_network(network, device, options.memory_format or CONTIGUOUS)
     return _state(network, options, device, ranks or Ranks())
 
 

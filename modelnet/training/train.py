@@ -68,7 +68,7 @@ def train(
         setup = Setup(with_threads(options, threads, ranks), progress, ranks=ranks, network=network)
         run = stack.enter_context(_new_run(options.name, f"{setup.cache.path.stem}-{options.model_in_names}", ranks))
         stop = stop or Stop()
-        training = begun(run, setup, progress, stop)
+        training = start_run(run, setup, progress, stop)
         prepare(training, progress)
         return training.run_epochs([])
 
@@ -82,7 +82,7 @@ def with_threads(options: TrainOptions, threads: int, ranks: Ranks | None = None
     return options if alone else replace(options, threads=threads)
 
 
-def begun(run: RunFolder, setup: Setup, progress: Progress, stop: Stop) -> TrainingLoop:
+def start_run(run: RunFolder, setup: Setup, progress: Progress, stop: Stop) -> TrainingLoop:
     """Return the training of a new run, saved as it is before the first step.
 
     Args:
@@ -174,7 +174,7 @@ def resume(
         threads = stack.enter_context(cpu_threads(options.threads, options.model, options.batch_size, ranks))
         options = replace(options, threads=threads)
         stop = stop or Stop()
-        training = restored(run, Setup(options, progress, path, ranks, network=network), progress, stop)
+        training = load_run(run, Setup(options, progress, path, ranks, network=network), progress, stop)
         prepare(training, progress)
         if training.resume_note:
             progress.note(training.resume_note)
@@ -198,7 +198,7 @@ def nothing_left(epochs: int) -> str:
     return f"nothing is left to train: all {epochs} epochs are done. Give more --epochs to continue"
 
 
-def restored(run: RunFolder, setup: Setup, progress: Progress, stop: Stop) -> TrainingLoop:
+def load_run(run: RunFolder, setup: Setup, progress: Progress, stop: Stop) -> TrainingLoop:
     """Return the training of a run as its last checkpoint left it.
 
     Args:
@@ -222,7 +222,7 @@ def restored(run: RunFolder, setup: Setup, progress: Progress, stop: Stop) -> Tr
     if content.get("code", {}) != setup.state.code:
         reason = "it was saved with other code than config.json names"
         raise CheckpointError("the checkpoint does not fit", run.checkpoints / "last.pt", reason)
-    restore(setup, content, run.checkpoints / "last.pt")
+    load_state(setup, content, run.checkpoints / "last.pt")
     if setup.state.epoch > options.epochs:
         reason = f"it has {setup.state.epoch} epochs already, and {options.epochs} were asked for"
         raise OptionsError("nothing to resume", path, reason, "Give more --epochs")
@@ -258,7 +258,7 @@ def note_on_rates(before: TrainOptions, setup: Setup) -> str:
     )
 
 
-def restore(setup: Setup, content: dict[str, Any], path: Path) -> None:
+def load_state(setup: Setup, content: dict[str, Any], path: Path) -> None:
     """Give a set-up the state that a checkpoint holds.
 
     Raises:

@@ -7,7 +7,7 @@ import torch
 
 from modelnet import TrainOptions, resume, train
 from modelnet.data.batches import Batches
-from modelnet.data.preload import check_room, free_bytes
+from modelnet.data.preload import check_memory, free_bytes
 from pipeline import TensorCache
 from pipeline.errors import CacheDamaged, DeviceError, OptionsError
 
@@ -65,7 +65,7 @@ def test_what_does_not_fit_is_refused_with_both_sizes(cache_path: Path, monkeypa
     ):
         train(TrainOptions(cache_path, val=cache_path, preload=True, device="cpu"))
     assert not Path("runs").exists()
-    check_room(500_000, CPU)
+    check_memory(500_000, CPU)
 
 
 def test_free_memory_is_what_the_system_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -74,7 +74,7 @@ def test_free_memory_is_what_the_system_says(tmp_path: Path, monkeypatch: pytest
     assert free_bytes(CPU) == 600 * 1024
     monkeypatch.setattr("modelnet.data.preload._MEMORY", tmp_path / "nowhere")
     assert free_bytes(CPU) is None
-    check_room(2**62, CPU)
+    check_memory(2**62, CPU)
 
 
 def test_workers_have_nothing_to_do_beside_it(cache_path: Path) -> None:
@@ -95,4 +95,4 @@ def test_on_a_gpu_batches_are_those_of_the_cpu(uint8_cache_path: Path) -> None:
     for (images, labels, *_), (expected, their_labels, *_) in zip(far.epoch(1), near.epoch(1), strict=True):
         assert images.is_cuda and torch.equal(images.cpu(), expected) and torch.equal(labels.cpu(), their_labels)
     with pytest.raises(DeviceError, match="--preload does not fit"):
-        check_room(2**50, torch.device("cuda"))
+        check_memory(2**50, torch.device("cuda"))

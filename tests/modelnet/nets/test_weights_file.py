@@ -215,6 +215,26 @@ def test_without_safetensors_the_message_says_how_to_install(tmp_path: Path, mon
         read_weights(tmp_path / "w.safetensors")
 
 
+def test_digests_of_weights_and_of_a_split_are_computed_once_each(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+    real = hashlib.file_digest
+
+    def counted(file: Any, kind: str) -> Any:
+        read.append(file.name)
+        return real(file, kind)
+
+    monkeypatch.setattr(hashlib, "file_digest", counted)
+    files = [tmp_path / "w.pt", tmp_path / "split.csv"]
+    for file in files:
+        file.write_text(file.name)
+
+    digests = [digest_of(file) for file in files * 3]
+
+    assert read == list(map(str, files)) and digests == digests[:2] * 3
+
+
 def test_the_digest_is_that_of_the_file_and_follows_its_changes(tmp_path: Path) -> None:
     file = tmp_path / "w.pt"
     for content in (b"one", b"two"):

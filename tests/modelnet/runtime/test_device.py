@@ -11,7 +11,7 @@ from modelnet.runtime.device import (
     choose_memory_format,
     cpu_threads,
     memory_errors,
-    place,
+    move_network,
     precision_warning,
 )
 from pipeline.errors import DeviceError
@@ -135,7 +135,7 @@ def test_a_network_that_is_placed_channels_last_computes_so() -> None:
     network, images_NCHW = torch.nn.Conv2d(3, 16, 3), torch.rand(2, 3, 8, 8)
     expected = network(images_NCHW)
 
-    place(network, torch.device("cpu"), "channels_last")
+    move_network(network, torch.device("cpu"), "channels_last")
 
     found = network(images_NCHW)
     assert expected.is_contiguous() and found.is_contiguous(memory_format=torch.channels_last)

@@ -23,7 +23,7 @@ from modelnet.sweep.network import StackedLoss, StackedModelNet
 from modelnet.sweep.result import SweepResult
 from modelnet.sweep.train import resume_many, train_many
 from modelnet.training.setup import Setup
-from modelnet.training.train import begun
+from modelnet.training.train import start_run
 from pipeline.errors import OptionsError, RunError
 from tests.support.command_line import RunCli, start_training, wait_for_epochs
 from tests.support.listener import Listener
@@ -110,7 +110,7 @@ def test_each_network_follows_the_run_alone(wanted: dict[str, Any], cache_path: 
 @pytest.mark.parametrize("cut", [0, 1, 13, 26])
 def test_the_losses_of_an_epoch_are_added_one_by_one_wherever_it_is_cut(cut: int, cache_path: Path) -> None:
     made = [Setup(TrainOptions(cache_path, seed=seed, threads=1), Progress()) for seed in (0, 1)]
-    trainings = [begun(RunFolder.create(None, "r"), setup, Progress(), Stop()) for setup in made]
+    trainings = [start_run(RunFolder.create(None, "r"), setup, Progress(), Stop()) for setup in made]
     loop = SweepLoop(trainings, [[], []], Progress(), Stop())
     random = torch.Generator().manual_seed(0)
     sizes = [10.0 ** -(i % 12) for i in range(40)]  # some so small that their sum is rounded

@@ -26,7 +26,7 @@ from modelnet.training import frozen_body
 from modelnet.training.frozen_body import CLOSE, _input_of_head, trains_head_alone
 from modelnet.training.setup import Setup
 from modelnet.training.step import TrainingStep
-from modelnet.training.train import begun
+from modelnet.training.train import start_run
 from pipeline import TensorCache
 from pipeline.build.build import build_cache
 from tests.support.listener import Listener
@@ -178,7 +178,7 @@ def test_the_best_epoch_is_kept_as_it_was_without_copies_of_frozen_layers(
     more: dict[str, Any], cache_path: Path, weights: Path
 ) -> None:
     setup = Setup(options_of(cache_path, weights, momentum=0.9, **more), Progress())
-    training = begun(RunFolder.create("r", ""), setup, Progress(), Stop())
+    training = start_run(RunFolder.create("r", ""), setup, Progress(), Stop())
     state, own = training.state, (setup.options, setup.cache)
     training.train_epoch()
 

@@ -126,7 +126,7 @@ def blamed(code: OwnCode) -> Iterator[None]:
         yield
     except PipelineError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a script that ends by sys.exit(), or reads our command line
         raise _blame(error, code) from error
 
 

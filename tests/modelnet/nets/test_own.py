@@ -86,6 +86,7 @@ def test_a_function_and_lazy_layers_make_networks_too() -> None:
         ("Net = 3", "defines no Net"),
         ("def Net(c) return", "line 3: def Net"),
         ("1 / 0", "line 3 in <module>: 1 / 0; ZeroDivisionError"),
+        ("import sys\nsys.exit(0)", r"line 4 in <module>: sys\.exit\(0\); SystemExit: 0"),
     ],
 )
 def test_what_is_no_network_is_refused_by_file_and_reason(body: str, said: str) -> None:

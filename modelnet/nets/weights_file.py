@@ -22,23 +22,26 @@ import torch
 from torch import Tensor
 
 from pipeline.errors import AccessDenied, CheckpointError, CheckpointUnsafe, OptionsError, RunError
-from pipeline.text import how_to_install, show_path
+from pipeline.text import how_to_install, shorten, show_path
 
 # Where trainers keep a state dict in a checkpoint; moving averages of the weights come first. `average` is ours.
 MEANS = ("model_ema", "state_dict_ema", "ema_state_dict", "ema", "average")
 KEYS = (*MEANS, "state_dict", "model_state_dict", "model", "weights")
 
 _LONGEST_HEADER = 100_000_000  # bytes; the library's own limit
+_SHOWN = 2  # names
 _ZIP = b"PK\x03\x04"
 _OF_TORCH = "Load it where it was made, and save its state_dict() with torch.save or safetensors"
+_UNPACK = "Unpack it, and give the file of weights that is in it"
 _OTHERS = {
     rb"GGUF": ("GGUF, of a language model", "Give weights of an image network as safetensors or by torch.save"),
     rb"\x89HDF\r\n\x1a\n": ("HDF5, as Keras writes it", _OF_TORCH),
     rb"\x93MNCACHE": ("a cache", "Give the file of a network's weights"),
     rb"version https://git-lfs": ("a pointer of Git LFS, not the file itself", "Fetch the file: git lfs pull"),
-    rb"\s*<(!doctype|html|\?xml)": ("a web page, not the file itself", "Download the file again"),
+    rb"(\xef\xbb\xbf)?\s*<(!doctype|!--|html|head|\?xml)": ("a web page, not the file", "Download the file again"),
     rb"\x93NUMPY": ("an array of NumPy", _OF_TORCH),
     rb"\x08.[\x12\x1a:B]": ("ONNX", _OF_TORCH),
+    rb"\x1f\x8b|\xfd7zXZ|BZh|7z\xbc\xaf|Rar!|\x28\xb5\x2f\xfd|.{257}ustar": ("an archive", _UNPACK),
 }
 _PARTS_OF_ZIPS = {  # the end of a member's name: what such an archive is
     ".npy": ("an archive of NumPy arrays (.npz)", _OF_TORCH),
@@ -73,7 +76,8 @@ def read_weights(path: Path) -> Weights:
         with path.open("rb") as file:
             head = file.read(1024)
         refuse_others(path, head)
-        content = _of_torch(path) if re.match(rb"PK|\x80[\x02-\x05]", head) else _of_safetensors(path, head)
+        is_of_torch = re.match(rb"PK|\x80[\x02-\x05]", head) and not _begins_as_safetensors(head)
+        content = _of_torch(path) if is_of_torch else _of_safetensors(path, head)
     return _state_dict(content, path)
 
 
@@ -134,11 +138,14 @@ def refuse_others(path: Path, head: bytes) -> None:
     """
     if not head:
         raise _unreadable(path, "it is empty", "Copy or download it again")
+    if _begins_as_safetensors(head):
+        return
     found = next((what for start, what in _OTHERS.items() if re.match(start, head, re.DOTALL | re.IGNORECASE)), None)
     if head.startswith(_ZIP):
-        found = next(
-            (what for name in _names_in_zip(path) for end, what in _PARTS_OF_ZIPS.items() if name.endswith(end)), None
-        )
+        names = _names_in_zip(path)
+        found = next((what for name in names for end, what in _PARTS_OF_ZIPS.items() if name.endswith(end)), None)
+        if found is None and names and not any(name.endswith("data.pkl") for name in names):
+            found = f"an archive with {shorten(list(map(show_path, names)), _SHOWN)} in it", _UNPACK
     if found is None and head.lstrip().startswith(b"{"):
         shards = sorted(set(_shards(path)))
         advice = (
@@ -148,6 +155,11 @@ def refuse_others(path: Path, head: bytes) -> None:
         found = (f"the index of weights in {len(shards)} files{files}", advice) if shards else ("JSON", _OF_TORCH)
     if found is not None:
         raise _unreadable(path, f"it is {found[0]}", found[1])
+
+
+def _begins_as_safetensors(head: bytes) -> bool:
+    """Say whether a length and an object of JSON come first; the bytes of a length may be those of any other format."""
+    return head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= _LONGEST_HEADER
 
 
 def _names_in_zip(path: Path) -> list[str]:
@@ -210,7 +222,7 @@ def _of_safetensors(path: Path, head: bytes) -> dict[str, Tensor]:
 def _check_header(path: Path, head: bytes) -> None:
     """Refuse what is no file of safetensors, and names that occur twice, of which the library takes any one."""
     length, size = int.from_bytes(head[:8], "little"), path.stat().st_size
-    if len(head) < 10 or head[8:9] != b"{" or length > _LONGEST_HEADER:
+    if len(head) < 10 or not _begins_as_safetensors(head):
         raise _unreadable(path, "it is no file of torch.save or safetensors", _OF_TORCH)
     if length > size - 8:
         raise _unreadable(path, f"it ends after {size} bytes, within its header", "Copy or download it again")

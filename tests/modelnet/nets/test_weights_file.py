@@ -1,10 +1,14 @@
 """Files of weights: what is read, and what is refused by its kind."""
 
+import gzip
 import hashlib
 import json
+import lzma
 import os
 import pickle
 import sys
+import tarfile
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -88,6 +92,18 @@ def _npz(path: Path) -> None:
         np.savez(file, a=np.ones(2))
 
 
+def _zip(path: Path) -> None:
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("resnet/model.pth", b"weights")
+        archive.writestr("resnet/README.md", b"text")
+
+
+def _tar(path: Path) -> None:
+    path.with_name("model.pth").touch()
+    with tarfile.open(path, "w") as archive:
+        archive.add(path.with_name("model.pth"), "model.pth")
+
+
 def _bytes(data: bytes) -> Callable[[Path], object]:
     return lambda path: path.write_bytes(data)
 
@@ -105,6 +121,11 @@ def _bytes(data: bytes) -> Callable[[Path], object]:
         (_bytes(b"\x89HDF\r\n\x1a\n" + bytes(50)), r"it is HDF5, as Keras writes it"),
         (_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:00"), r"pointer of Git LFS.*git lfs pull"),
         (_bytes(b"<!DOCTYPE html><html>"), r"it is a web page"),
+        (_bytes(b"\xef\xbb\xbf\n<!-- saved from url --><html>"), r"it is a web page"),
+        (_zip, r"it is an archive with resnet/model\.pth, resnet/README\.md in it\. Unpack it, and give the file"),
+        (_tar, r"it is an archive\. Unpack it"),
+        (_bytes(gzip.compress(b"weights", mtime=0)), r"it is an archive\. Unpack it"),
+        (_bytes(lzma.compress(b"weights")), r"it is an archive\. Unpack it"),
         (_bytes(b'{"a": 1}'), r"it is JSON"),
         (_bytes(b"no weights, but a text"), r"it is no file of torch\.save or safetensors"),
         (_bytes(b""), r"it is empty"),
@@ -115,6 +136,15 @@ def test_other_kinds_of_files_are_named(make: Callable[[Path], object], what: st
         make(tmp_path / name)
         with pytest.raises(CheckpointError, match=what):
             read_weights(tmp_path / name)
+
+
+# of ONNX, gzip, a pickle in four protocols, a zip, JSON, and JSON behind a space
+@pytest.mark.parametrize("length", [0x120808, 0x88B1F, 0x280, 0x380, 0x480, 0x580, 0x4B50, 0x7B, 0x7B20])
+def test_a_header_may_have_a_length_that_begins_as_another_format(length: int, tmp_path: Path) -> None:
+    header = _file('{"a":ONE}')[8:-8].ljust(length)
+    (tmp_path / "w.safetensors").write_bytes(length.to_bytes(8, "little") + header + torch.ones(2).numpy().tobytes())
+
+    assert torch.equal(read_weights(tmp_path / "w.safetensors").tensors["a"], torch.ones(2))
 
 
 def _file(header: str | bytes, data: bytes = bytes(8)) -> bytes:

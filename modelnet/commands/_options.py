@@ -1,6 +1,7 @@
 """The options and arguments that several commands share."""
 
 import os
+import shlex
 from collections.abc import Callable
 from dataclasses import MISSING
 from functools import partial
@@ -121,7 +122,8 @@ def check_split(cache: Path, split: Path | None, no_split: bool) -> None:
     if split is not None and no_split:
         raise click.UsageError("--split and --no-split contradict each other; leave one of them out")
     if split is None and not no_split and beside.exists():
-        raise click.UsageError(f"a split of this cache is there: give --split {show_path(beside)}, or --no-split")
+        advice = f"give --split {shlex.quote(show_path(beside))}, or --no-split"
+        raise click.UsageError(f"a split of this cache is there: {advice}")
 
 
 def choice_options(command: Any) -> Any:

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 from collections import defaultdict
 from collections.abc import Collection, Iterable
 
@@ -76,7 +77,7 @@ def _advice(contents: Contents, prefix: bytes, outer: bytes, paths: list[bytes])
     """Say what to build, and how to name the classes if these folders are classes."""
     tops = {folder[len(prefix) :].partition(b"/")[0] for folder in contents.image_folders if folder.startswith(prefix)}
     tops.discard(b"")
-    first = show_path(os.path.join(os.fsencode(contents.where), paths[0]))
+    first = shlex.quote(show_path(os.path.join(os.fsencode(contents.where), paths[0])))
     if outer == prefix[:-1]:
         return f"Build each: build-cache {first}. If they are classes, name them: {typed_classes(tops)}"
     if len(tops) == 1:

@@ -1,6 +1,7 @@
 """Archives that are classes or parts of a source: a folder or tar of class tars, zips that were split in parts."""
 
 import os
+import shlex
 from collections.abc import Collection, Iterator
 
 from pipeline.errors import SourceError
@@ -42,7 +43,7 @@ def _collect_archives(contents: Contents, collected: Collected) -> Iterator[Cont
         shown = shorten([show_path(folder) or "." for folder in folders], 3)
         within = show_path(os.path.join(os.fsencode(contents.where), folders[-1]))
         why = f"it holds archives in several folders: {shown}"
-        raise SourceError("no classes to read", contents.where, why, f"Build each: build-cache {within}")
+        raise SourceError("no classes to read", contents.where, why, f"Build each: build-cache {shlex.quote(within)}")
     refuse_split_archives(archives, contents.where, collected.wanted)
     collected.take_tables(contents, folders[0] + b"/" if folders[0] else b"")
     collected.take_left_out(contents)

@@ -1,6 +1,7 @@
 """Parquet files that hold images beside their labels, as Hugging Face distributes sets."""
 
 import os
+import shlex
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
@@ -44,7 +45,8 @@ def collect_files(paths: Sequence[bytes], collected: Collected, labels: Labels) 
     """
     if labels.table is not None:
         why = f"its images have their labels beside them, and {show_path(labels.table)} is another table"
-        advice = f"Build it without --table, and then give other labels: train --labels {show_path(labels.table)}"
+        typed = f"train --labels {shlex.quote(show_path(labels.table))}"
+        advice = f"Build it without --table, and then give other labels: {typed}"
         raise SourceError("two tables of labels", Path(os.fsdecode(paths[0])), why, advice)
     collected.uses_labels = True
     columns = [_read(Path(os.fsdecode(path)), labels) for path in paths]
@@ -112,7 +114,7 @@ def _collect(contents: Contents, collected: Collected) -> Iterator[Contents]:
         shown = [show_path(os.path.join(folder, os.fsencode(name))) for folder, name in sets]
         best = next((path for path in shown if path.endswith("train")), shown[0])
         why = f"it holds Parquet files of several sets: {shorten([name for _, name in sets], 5)}"
-        raise SourceError("no images to read", contents.where, why, f"Build each: build-cache {best}")
+        raise SourceError("no images to read", contents.where, why, f"Build each: build-cache {shlex.quote(best)}")
     collect_files(paths, collected, contents.labels)
     collected.take_left_out(contents)
     return iter(())

@@ -1,5 +1,6 @@
 """Which cache is found, and which go together."""
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,17 @@ def test_the_one_cache_that_is_not_for_validation_is_found(tmp_path: Path) -> No
     (tmp_path / "example.h5").touch()
     with pytest.raises(OptionsError, match=r"bees-train.h5, example.h5. Type: python cli.py train --cache"):
         find_cache(tmp_path)
+
+
+def test_the_advice_to_type_quotes_the_path_of_a_cache(tmp_path: Path) -> None:
+    folder = tmp_path / "my caches"
+    folder.mkdir()
+    for name in ("a.h5", "b.h5"):
+        (folder / name).touch()
+    with pytest.raises(OptionsError) as refused:
+        find_cache(folder)
+    assert str(refused.value).endswith(f"Type: python cli.py train --cache {shlex.quote(str(folder / 'a.h5'))}")
+    assert shlex.quote(str(folder / "a.h5")).startswith("'")
 
 
 def test_labels_are_matched_by_class_id_not_by_position(tmp_path: Path) -> None:

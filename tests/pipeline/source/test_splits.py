@@ -1,5 +1,6 @@
 """Training and validation sets that lie together, as folders or as archives, are refused; classes are not."""
 
+import shlex
 from pathlib import Path
 
 import pytest
@@ -89,11 +90,11 @@ def test_folders_named_as_splits_are_refused_with_what_to_build(kind: str, tmp_p
 @pytest.mark.parametrize("kind", SPLITS)
 def test_the_source_that_the_advice_names_is_there(kind: str, tmp_path: Path) -> None:
     paths, _, built = SPLITS[kind]
-    for source in packed(tree(tmp_path / "tvt", *paths)):
+    for source in packed(tree(tmp_path / "my tvt", *paths)):
         with pytest.raises(SourceError, match="Build each: build-cache ") as refused:
             scan_source(source)
-        named = Path(refused.value.advice.split()[3].rstrip("."))
-        assert str(named) == f"{source}{'' if source.is_dir() else '/tvt'}{built}"
+        named = Path(shlex.split(refused.value.advice)[3].rstrip("."))
+        assert str(named) == f"{source}{'' if source.is_dir() else '/my tvt'}{built}"
         if "cats" in paths[0]:  # otherwise its images lie in no class folder
             assert scan_source(named).class_folders == [b"cats"]
 

@@ -9,6 +9,7 @@ from modelnet.compare.load import SEEDS, Answers, Run, check_seeds, load_all, wi
 from modelnet.compare.result import Comparison, Flip, Pair, Side, show_seeds, verdict
 from modelnet.compare.selection import select
 from modelnet.compare.statistics import Values, compare_accuracies, compare_losses, holm, too_few
+from modelnet.runs.kind import NOT_GIVEN
 from modelnet.runs.tables import Prediction
 from pipeline.errors import OptionsError
 
@@ -152,7 +153,7 @@ def _differs(groups: list[list[Run]]) -> dict[str, list[str]]:
     names = dict.fromkeys(name for group in groups for run in group for name in run.facts)
     differs = {}
     for name in sorted(names, key=SEEDS.__contains__):  # the seeds last
-        values = [list(dict.fromkeys(run.facts.get(name, "-") for run in group)) for group in groups]
+        values = [list(dict.fromkeys(run.facts.get(name, NOT_GIVEN) for run in group)) for group in groups]
         if len({value for side in values for value in side}) > 1:
             seeds = name in SEEDS
             differs[name] = [show_seeds(list(map(int, side))) if seeds else ", ".join(side) for side in values]
@@ -177,7 +178,7 @@ def _notes(sides: list[Side], groups: list[list[Run]], folds: int, kind: str) ->
         notes.append(
             f"a run is the networks of all folds of a seed; luck with the training images, which folds share, is {luck}"
         )
-    if kind == "test" and len({frozenset(run.facts.get("fold", "-") for run in group) for group in groups}) > 1:
+    if kind == "test" and len({frozenset(run.facts.get("fold", NOT_GIVEN) for run in group) for group in groups}) > 1:
         notes.append("the sides were trained on other folds: luck with the training images is not in the interval")
     if len(sides) > 2:
         best = select([_correct(group) for group in groups])

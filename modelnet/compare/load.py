@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from modelnet.compare.result import show_seeds
-from modelnet.runs.kind import facts_of, kind_of, refuse_repeats
+from modelnet.runs.kind import NOT_GIVEN, facts_of, kind_of, refuse_repeats
 from modelnet.runs.reader import RunReader, RunState
 from modelnet.runs.tables import Prediction
 from pipeline.errors import OptionsError, RunError
@@ -168,7 +168,7 @@ def _check_same_images(first: Run, other: Run, tested: bool) -> None:
     reason += f"{shared} of them the same"
     if shared < len({sha for _, sha in ours} & {sha for _, sha in theirs}):
         reason += "; some are the same photographs in other classes"
-    if any(run.facts.get("labels", "-") != "-" for run in (first, other)):
+    if any(run.facts.get("labels", NOT_GIVEN) != NOT_GIVEN for run in (first, other)):
         reason += "; images in no row of --labels are left out"
     same_split = "Compare runs with the same --split and --labels"
     advice = same_split if tested else "Train with the same --val, or the same cache and --val-fraction or --split"

@@ -1,6 +1,6 @@
 """Name groups of runs by what differs between them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from modelnet.compare.compare import label_of
 from modelnet.options import OPTIONS
@@ -22,17 +22,14 @@ def group_names(groups: Sequence[Sequence[Run]]) -> list[str]:
     facts = [facts_of(runs[0].config) for runs in groups]
     keys = dict.fromkeys(key for one in facts for key in one)
     differing = [key for key in keys if _names(key) and len({one.get(key, NOT_GIVEN) for one in facts}) > 1]
-    by_options = [", ".join(f"{key.replace('_', '-')}={_shown(one, key)}" for key in differing) for one in facts]
+    by_options = [
+        ", ".join(f"{key.replace('_', '-')}={show_path(one.get(key, NOT_GIVEN))}" for key in differing) for one in facts
+    ]
     by_folder = [show_path(runs[0].path.name) for runs in groups] if all(len(runs) == 1 for runs in groups) else []
     for names in (by_options, by_folder):
         if len(set(names)) == len(groups) and all(0 < len(name) <= LONGEST for name in names):
             return names
     return [label_of(number) for number in range(len(groups))]
-
-
-def _shown(facts: Mapping[str, str], key: str) -> str:
-    value = facts.get(key, NOT_GIVEN)
-    return "none" if value == NOT_GIVEN else show_path(value)
 
 
 def _names(key: str) -> bool:

@@ -12,7 +12,7 @@ from pipeline.errors import RunError
 from pipeline.recipe import Recipe
 from pipeline.text import show_path
 
-NOT_GIVEN = "-"  # the text of a value that an option does not have
+NOT_GIVEN = "none"  # the text of a value that an option does not have
 
 
 def facts_of(config: dict[str, Any]) -> dict[str, str]:

@@ -63,7 +63,7 @@ def test_seeds_and_groups_have_their_story() -> None:
     stopped = make_run("stopped", [0.7], epochs=9, lr=0.7)
     story = story_of(gather([*runs, *others, stopped]))
     assert "epochs=1, lr=0.5 against epochs=2, lr=0.008: not distinguishable with 3 images" in story
-    assert "Is it luck?" not in story
+    assert "Beyond luck" not in story
 
 
 def test_folds_are_luck_of_their_own_and_all_their_images_count() -> None:

@@ -28,7 +28,11 @@ PipelineError
 └── RankFailed                   another process of the same training failed, with that one's exit code
 """
 
+import errno
 import os
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import ClassVar
 
@@ -207,3 +211,35 @@ class TrainingDiverged(PipelineError):
 
 class RankFailed(PipelineError):
     """Another process of the same training failed, and has reported its error."""
+
+
+_NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EINVAL, errno.EFBIG)
+
+
+@contextmanager
+def source_errors(what: str, path: "str | os.PathLike[str]") -> Iterator[None]:
+    """Turn an error of the system, while a source is listed, into the one that the command ends with.
+
+    Args:
+        what: cannot be done.
+        path: of the file or folder, for the message.
+
+    Raises:
+        AccessDenied: the system refuses it.
+        WorkerDied: the system has no memory or no file handles left.
+        SourceError: there is no such file, or it is none that can be read.
+        StorageError: the disk failed.
+    """
+    try:
+        yield
+    except PermissionError as error:
+        raise AccessDenied(what, path, "permission denied") from error
+    except MemoryError as error:
+        raise WorkerDied(what, path, "out of memory", "Give it more, or raise the limit (ulimit -v)") from error
+    except OSError as error:
+        why = error.strerror or str(error)
+        if error.errno in (errno.EMFILE, errno.ENFILE):
+            why += f" (the limit is {resource.getrlimit(resource.RLIMIT_NOFILE)[0]})"
+            raise WorkerDied(what, path, why, "Raise the limit (ulimit -n)") from error
+        kind = SourceError if error.errno in _NOT_THERE else StorageError
+        raise kind(what, path, why) from error

@@ -125,14 +125,14 @@ def read_split(path: Path) -> SplitTable:
         SourceError: there is no such file, a column is missing, or it lists no image.
         TableDamaged: a line is damaged, a fold has no image, or a group or the same content has two folds. Names file
             and line.
-        AccessDenied: the system refuses it.
+        AccessDenied, WorkerDied, StorageError: as `open_table`.
     """
     table = open_table(path)
     classes, names, groups = list[str](), list[str](), list[str]()
     known: dict[str, str] = {}  # classes and groups repeat: one text for all
     digests, folds, lines = bytearray(), list[int](), list[int]()
     fold_of: dict[str, tuple[int, int]] = {}  # of a group: its fold, and the line that says so
-    for number, cells in table.read([table.position(column) for column in COLUMNS]):
+    for number, cells in table.cells(COLUMNS):
         class_id, file, sha256, group, fold = cells
         if not _is_digest(sha256):
             table.refuse(number, f"sha256 is 64 hexadecimal digits, not {sha256[:80]!r}", _ADVICE)

@@ -1,7 +1,10 @@
 """Watch and run builds within the test process."""
 
 import os
+import resource
+from collections.abc import Iterator
 from concurrent.futures import Executor, Future
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -56,3 +59,22 @@ def appending_read(times: int) -> Any:
         return data
 
     return read
+
+
+@contextmanager
+def files_left(count: int) -> Iterator[None]:
+    """Let this process open so many more files at a time."""
+
+    def is_free(number: int) -> bool:
+        try:
+            os.fstat(number)
+        except OSError:
+            return True
+        return False
+
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (list(filter(is_free, range(1000)))[count], before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import xxhash
 
-from pipeline.errors import SourceError
+from pipeline.errors import SourceError, source_errors
 from pipeline.source.collected import Collected, Kind
 from pipeline.source.contents import Contents
 from pipeline.source.kinds.label_table import image_name
@@ -18,7 +18,7 @@ from pipeline.source.tables.labels import Labels, check_labels
 from pipeline.source.tables.open import open_table
 from pipeline.source.tables.parquet import class_labels, parquet_file
 from pipeline.source.tables.parquet_images import image_column, image_paths, image_rows, set_name
-from pipeline.source.tables.table import named_column
+from pipeline.source.tables.table import WHAT, named_column
 from pipeline.text import shorten, show_path
 
 SUFFIX = b".parquet"
@@ -52,11 +52,7 @@ def collect_files(paths: Sequence[bytes], collected: Collected, labels: Labels) 
     columns = [_read(Path(os.fsdecode(path)), labels) for path in paths]
     used: Counter[int] = Counter(_identity(*key) for column in columns for key in _names(column))
     for path, column in zip(paths, columns, strict=True):
-        contents = Contents(os.fsdecode(path), path, stat_of(os.stat(path)))
-        stem = os.path.splitext(os.path.basename(path))[0]
-        names = [name if name and used[_identity(label, name)] == 1 else b"" for label, name in _names(column)]
-        for row, place in enumerate(image_rows(column.table.path)):
-            contents.images.add(names[row] or b"%b-%d" % (stem, row + 1), (row, place.group, 0, PARQUET, place.row))
+        contents = _listed(path, column, used)
         first = collected.take(contents)
         for row, (label, _) in enumerate(_names(column)):
             collected.add(label, contents.images.paths[row], first + row)
@@ -65,21 +61,33 @@ def collect_files(paths: Sequence[bytes], collected: Collected, labels: Labels) 
 
 def _read(path: Path, labels: Labels) -> Column:
     """Read the label and the path of each image of a file."""
-    images = image_column(path)
-    if not images:
-        why = "no column of it holds images"
-        raise SourceError("no images to read", path, why, "For a table of labels beside images: --table FILE")
-    table, classes = open_table(path), list(class_labels(parquet_file(path)))
-    usual = (*(classes if len(classes) == 1 else ()), *LABEL_COLUMNS)
-    name = named_column(table, usual, labels.label_column, "--label-column", "the label", images)
-    column, code_of = Column(table, images, name), dict[str, int]()
-    for (number, (text,)), file in zip(table.rows([name]), image_paths(path, images), strict=True):
-        column.keys.append(_safe(file))
-        column.codes.append(code_of.setdefault(text, len(code_of)))
-        column.numbers.append(number)
-    column.texts = list(code_of)
-    check_labels(column)
+    with source_errors(WHAT, path):
+        images = image_column(path)
+        if not images:
+            why = "no column of it holds images"
+            raise SourceError("no images to read", path, why, "For a table of labels beside images: --table FILE")
+        table, classes = open_table(path), list(class_labels(parquet_file(path)))
+        usual = (*(classes if len(classes) == 1 else ()), *LABEL_COLUMNS)
+        name = named_column(table, usual, labels.label_column, "--label-column", "the label", images)
+        column, code_of = Column(table, images, name), dict[str, int]()
+        for (number, (text,)), file in zip(table.rows([name]), image_paths(path, images), strict=True):
+            column.keys.append(_safe(file))
+            column.codes.append(code_of.setdefault(text, len(code_of)))
+            column.numbers.append(number)
+        column.texts = list(code_of)
+        check_labels(column)
     return column
+
+
+def _listed(path: bytes, column: Column, used: Counter[int]) -> Contents:
+    """List the images of a file, each by its name where no other of its class has it."""
+    stem = os.path.splitext(os.path.basename(path))[0]
+    names = [name if name and used[_identity(label, name)] == 1 else b"" for label, name in _names(column)]
+    with source_errors(WHAT, column.table.path):
+        contents = Contents(os.fsdecode(path), path, stat_of(os.stat(path)))
+        for row, place in enumerate(image_rows(column.table.path)):
+            contents.images.add(names[row] or b"%b-%d" % (stem, row + 1), (row, place.group, 0, PARQUET, place.row))
+    return contents
 
 
 def _safe(path: str) -> bytes:

@@ -89,7 +89,7 @@ def read_column(
     Raises:
         SourceError: there is no such table or column, or it has no rows.
         TableDamaged: a row cannot be read, names no image, or names one outside the source; names file and row.
-        AccessDenied: the system refuses it.
+        AccessDenied, WorkerDied, StorageError: as `open_table`.
     """
     table = open_table(path, content)
     file_column = named_column(table, FILE_COLUMNS, file_column, "--file-column", "the file of each image")

@@ -9,7 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, TextIO
 
-from pipeline.errors import AccessDenied, SourceError, TableDamaged
+from pipeline.errors import SourceError, TableDamaged, source_errors
 from pipeline.source.tables.parquet import open_parquet
 from pipeline.source.tables.table import WHAT, Cells, Table
 from pipeline.text import counted
@@ -27,24 +27,21 @@ def open_table(path: Path, content: bytes | None = None) -> Table:
     Raises:
         SourceError: there is no such file, it has no header, or is of another kind.
         TableDamaged: its header cannot be read.
-        AccessDenied: the system refuses it.
+        AccessDenied, WorkerDied, StorageError: the system refuses it, has no resources, or the disk failed.
     """
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
         raise SourceError(
             WHAT, path, f"a table ends in {', '.join(SUFFIXES)}", "Rename it, or write it as one of these"
         )
-    try:
+    with source_errors(WHAT, path):
         if content is None and not path.is_file():
             raise SourceError(WHAT, path, "it is no regular file" if path.exists() else "there is no such file")
         if suffix == ".parquet":
-            return open_parquet(path, content)
-        text = _Text(path, content)
-        table = _open_lines(text) if suffix in (".jsonl", ".ndjson") else _open_csv(text, suffix)
-    except PermissionError as error:
-        raise AccessDenied(WHAT, path, "permission denied") from error
-    except OSError as error:
-        raise SourceError(WHAT, path, error.strerror or str(error)) from error
+            table = open_parquet(path, content)
+        else:
+            text = _Text(path, content)
+            table = _open_lines(text) if suffix in (".jsonl", ".ndjson") else _open_csv(text, suffix)
     return table
 
 

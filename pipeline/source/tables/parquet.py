@@ -1,6 +1,8 @@
 """Read Parquet tables, as Hugging Face distributes sets: cells, the names of classes, and images within the table."""
 
+import errno
 import json
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from io import BytesIO
@@ -60,18 +62,22 @@ def parquet_file(path: Path, content: bytes | None = None, **options: Any) -> "P
 
 @contextmanager
 def damage(path: Path, what: str = "damaged") -> Iterator[None]:
-    """Turn the exceptions of pyarrow into an error that names the file.
+    """Turn the exceptions of pyarrow about the bytes of a file into an error that names it.
 
     Raises:
         TableDamaged: says what it is.
+        OSError, MemoryError: the system failed, and perhaps not the next time.
     """
     from pyarrow import ArrowException
 
     try:
         yield
+    except MemoryError:
+        raise
     except (ArrowException, OSError) as error:
-        if isinstance(error, FileNotFoundError | PermissionError):
-            raise
+        number = getattr(error, "errno", None)
+        if number not in (None, errno.EINVAL):  # pyarrow numbers errors of the system, and not what it finds in a file
+            raise OSError(number, os.strerror(number)) from error
         raise TableDamaged(WHAT, path, f"it is {what} ({str(error).partition(chr(10))[0]})") from error
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from pipeline.errors import SourceError, TableDamaged
+from pipeline.errors import SourceError, TableDamaged, source_errors
 from pipeline.text import printable, shorten
 
 WHAT = "the table cannot be read"
@@ -48,14 +48,24 @@ class Table:
         why = f"it has no column {printable(column)}{nearest}"
         raise SourceError(WHAT, self.path, why, f"Its columns are {shorten(list(map(printable, self.columns)))}")
 
-    def rows(self, columns: Sequence[str]) -> Iterator[tuple[int, tuple[str, ...]]]:
-        """Yield the number of each row and the text of these columns; a missing value (empty, NaN, null) is "".
+    def cells(self, columns: Sequence[str]) -> Cells:
+        """Yield the number of each row and the cells of these columns, as the file has them.
 
         Raises:
             SourceError: a column is not there.
             TableDamaged: a row cannot be read; names file and row.
+            AccessDenied, WorkerDied, StorageError: as `open_table`.
         """
-        for number, cells in self.read([self.position(column) for column in columns]):
+        with source_errors(WHAT, self.path):
+            yield from self.read([self.position(column) for column in columns])
+
+    def rows(self, columns: Sequence[str]) -> Iterator[tuple[int, tuple[str, ...]]]:
+        """Yield the number of each row and the text of these columns; a missing value (empty, NaN, null) is "".
+
+        Raises:
+            SourceError, TableDamaged, AccessDenied, WorkerDied, StorageError: as `cells`.
+        """
+        for number, cells in self.cells(columns):
             yield number, tuple([self._text(cell, number) for cell in cells])
 
     def _text(self, cell: Any, number: int) -> str:

@@ -3,7 +3,6 @@
 import multiprocessing
 import os
 import pickle
-import resource
 import shutil
 import subprocess
 import sys
@@ -26,6 +25,7 @@ from pipeline.load.cache import TensorCache
 from pipeline.load.loader import make_loader
 from pipeline.recipe import Recipe
 from pipeline.shards.build import build_shards
+from tests.support.builds import files_left
 from tests.support.command_line import REPOSITORY
 from tests.support.photos import SIZE, make_photos, save_jpeg
 
@@ -321,14 +321,12 @@ def test_a_set_is_in_memory_where_all_its_shards_are(copied: Path, monkeypatch: 
 
 
 def test_more_shards_than_open_files_are_allowed_are_an_error(shards_path: Path) -> None:
-    before = resource.getrlimit(resource.RLIMIT_NOFILE)
     for files in range(3, 8):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (limit_that_leaves(files), before[1]))
-        try:
-            with pytest.raises(WorkerDied, match=r"photos-0000.-of-00004.h5: Too many .*Raise the limit \(ulimit -n\)"):
-                open_reader(shards_path)
-        finally:
-            resource.setrlimit(resource.RLIMIT_NOFILE, before)
+        with (
+            files_left(files),
+            pytest.raises(WorkerDied, match=r"photos-0000.-of-00004.h5: Too many .*Raise the limit \(ulimit -n\)"),
+        ):
+            open_reader(shards_path)
 
 
 def test_a_command_raises_the_limit_of_open_files_as_far_as_it_may(shards_path: Path) -> None:
@@ -337,14 +335,3 @@ def test_a_command_raises_the_limit_of_open_files_as_far_as_it_may(shards_path: 
 
     assert ended.returncode == 0, ended.stderr
     assert "8 images in 4 shards" in ended.stdout
-
-
-def limit_that_leaves(files: int) -> int:
-    def is_free(number: int) -> bool:
-        try:
-            os.fstat(number)
-        except OSError:
-            return True
-        return False
-
-    return list(filter(is_free, range(1000)))[files]

@@ -1,5 +1,6 @@
 """Caches of Parquet files that hold images (`tables/parquet_images`) are those of folders."""
 
+import errno
 import json
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.build.build import build_cache
-from pipeline.errors import SourceError, StorageError, TableDamaged
+from pipeline.errors import SourceError, StorageError, TableDamaged, WorkerDied
 from pipeline.format.reader import CacheReader
 from pipeline.inspect.info import check_source
 from pipeline.load.cache import TensorCache
@@ -21,8 +22,10 @@ from pipeline.source.reader import Damaged, Member, read_image, show_location
 from pipeline.source.scan import scan_source
 from pipeline.source.selection import Choice
 from pipeline.source.tables.labels import Labels
+from pipeline.source.tables.parquet_images import ImageRow, _Images
 from tests.support.archives import built, jpeg, tree
-from tests.support.builds import InThisProcess
+from tests.support.builds import InThisProcess, files_left
+from tests.support.photos import settle
 
 LABELS = ["cat", "dog", "cat", "dog", "cat"]
 
@@ -152,6 +155,40 @@ def test_a_damaged_file_is_refused_or_fails_its_images(tmp_path: Path) -> None:
             read_image(again)
     table.write_bytes(data[:500])
     with pytest.raises(TableDamaged, match="it is no whole Parquet file"):
+        scan_source(table)
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (OSError(errno.EIO, "Failed to read.\nDetail: [errno 5]"), "Input/output error"),
+        (pa.ArrowMemoryError("malloc failed"), "no memory to read it"),
+    ],
+)
+def test_images_that_the_system_fails_to_read_are_tried_again(
+    error: Exception, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table, unpack = write_set(tmp_path / "t.parquet", LABELS), _Images._unpack
+    settle(tmp_path)
+
+    def failing(images: _Images, place: ImageRow) -> None:
+        if place.group == 1:
+            raise error
+        unpack(images, place)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_Images, "_unpack", failing)
+        report = build_cache(table, tmp_path / "c.h5", size=16, executor=InThisProcess())
+    assert [(f.name, f.reason, f.transient) for f in report.failed] == [(f"{i}.jpg", reason, True) for i in (2, 3)]
+
+    report = build_cache(table, tmp_path / "c.h5", size=16, executor=InThisProcess())
+    assert (report.decoded, report.cached, report.failed) == (2, 5, [])
+
+
+def test_a_source_without_file_handles_is_no_damaged_file(tmp_path: Path) -> None:
+    table = write_set(tmp_path / "t.parquet", LABELS)
+
+    with files_left(0), pytest.raises(WorkerDied, match=r"t\.parquet: Too many open files \(the limit is"):
         scan_source(table)
 
 

@@ -1,5 +1,6 @@
 """Rows of tables in every form, and what is refused. Also of `table` and `parquet`."""
 
+import errno
 import json
 from pathlib import Path
 
@@ -7,9 +8,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.errors import SourceError, TableDamaged
+from pipeline.errors import SourceError, StorageError, TableDamaged, WorkerDied
 from pipeline.source.tables.open import open_table
-from pipeline.source.tables.table import named_column
+from pipeline.source.tables.table import Cells, Table, named_column
+from tests.support.builds import files_left
 
 
 def written(path: Path, content: str | bytes) -> Path:
@@ -109,6 +111,23 @@ def test_a_missing_table_is_refused(tmp_path: Path) -> None:
     (tmp_path / "t.csv").mkdir()
     with pytest.raises(SourceError, match="it is no regular file"):
         open_table(tmp_path / "t.csv")
+
+
+def test_a_table_that_the_system_fails_to_read_is_not_called_damaged(tmp_path: Path) -> None:
+    for name in ("t.csv", "t.jsonl", "t.parquet"):
+        table = written(tmp_path / name, "file\n")
+        with (
+            files_left(0),
+            pytest.raises(WorkerDied, match=rf"{name}: Too many open files \(the limit is \d+\)\. Raise the limit"),
+        ):
+            open_table(table)
+
+    def read(_: object) -> Cells:
+        yield 2, ["a"]
+        raise OSError(errno.EIO, "Input/output error")
+
+    with pytest.raises(StorageError, match=r"t\.csv: Input/output error"):
+        list(Table(tmp_path / "t.csv", ("file",), "line", read).rows(["file"]))
 
 
 def test_a_column_is_found_by_a_usual_name_or_because_it_is_the_only_other(tmp_path: Path) -> None:

@@ -104,7 +104,8 @@ class Augmentation:
         """
         if images_BCHW.device.type == "cpu":
             out_BCHW = torch.empty((len(rows_B), 3, *self.size), dtype=torch.float32, device="cpu")
-            self.read(images_BCHW, torch.arange(len(rows_B), device="cpu"), epoch, rows_B, out_BCHW)
+            images_BCHW, places_B = images_BCHW.contiguous(), torch.arange(len(rows_B), device="cpu")
+            self.read(images_BCHW, places_B, epoch, rows_B, out_BCHW)
             return out_BCHW
         return self.on_device(images_BCHW, epoch, rows_B)
 

@@ -48,7 +48,7 @@ def augment_rows(
     address, threads = team_for(out_BCHW.nbytes)
     memory = np.empty((threads, 2 * (out_width + _LANES) + width + 2 * _LANES + 2), np.float32)
     arrays: list[NDArray[np.generic] | None] = [
-        rows_B.numpy(),
+        rows_B.contiguous().numpy(),
         np.array(recipe.mean, np.float32),
         np.array(recipe.std, np.float32),
         np.ascontiguousarray(places.y, np.int32),

@@ -164,6 +164,20 @@ def test_parts_and_flips_have_the_very_bits_of_the_image(dtype: str) -> None:
     torch.testing.assert_close(augmented(images, recipe, full), whole, atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+def test_images_and_rows_with_strides_are_read_as_they_are_seen(dtype: str) -> None:
+    images, recipe = stored((20, 31), dtype)
+    augment = Augmentation(("flip", "crop", "color"), 0, recipe)
+    expected = augment(images, 1, torch.arange(9))
+
+    every_other, out = torch.arange(9)[::2], torch.empty((5, 3, 20, 31))
+    augment.read(images, every_other, 1, every_other, out)
+    assert torch.equal(out, expected[::2])
+    assert torch.equal(augment(images[::2], 1, every_other), expected[::2])
+    channels_last = images.to(memory_format=torch.channels_last)
+    assert torch.equal(augment(channels_last, 1, torch.arange(9)), expected)
+
+
 @pytest.mark.parametrize("batch_size", [0, 1, 7, 64])
 def test_any_number_of_threads_gives_the_same_bits(batch_size: int, set_threads: Callable[[int], None]) -> None:
     images, recipe = stored((96, 96), "uint8")

@@ -121,7 +121,8 @@ class Augmentation:
         """
         changes = self.draw(epoch, rows_B)
         if self.changes_pixels:
-            images_NCHW, places_B = self._changed(images_NCHW, places_B, epoch, rows_B), torch.arange(len(rows_B))
+            images_NCHW = self._changed(images_NCHW, places_B, epoch, rows_B)
+            places_B = torch.arange(len(rows_B), device="cpu")
         augment_rows(images_NCHW, places_B, self.recipe, changes.places, changes.factors_B3, out_BCHW)
         if changes.erased_B4 is not None:
             out = out_BCHW.numpy()  # which never starts threads
@@ -243,5 +244,5 @@ def erased_boxes(random_BK: Tensor, size: tuple[int, int]) -> Tensor:
     ratio = torch.exp(math.log(3.3) * (2 * random_BK[:, _ERASE_RATIO] - 1)) * (size[0] / size[1])
     width, height = (area * ratio).sqrt().clamp(max=1), (area / ratio).sqrt().clamp(max=1)
     left, top = random_BK[:, _ERASE_LEFT] * (1 - width), random_BK[:, _ERASE_TOP] * (1 - height)
-    sides = torch.tensor([size[1], size[1], size[0], size[0]])
+    sides = torch.tensor([size[1], size[1], size[0], size[0]], device="cpu")
     return (torch.stack([left, left + width, top, top + height], dim=1) * sides).round().long()

@@ -15,6 +15,7 @@ from torch.utils.data import BatchSampler, DataLoader, Subset, TensorDataset
 from pipeline.errors import CacheDamaged
 from pipeline.format.paths import cache_files
 from pipeline.format.reader import CacheReader
+from pipeline.load.augment import KINDS
 from pipeline.load.batch_plan import BatchPlan
 from pipeline.load.cache import TensorCache
 from pipeline.load.dataset import CacheDataset, Samples, collate
@@ -356,12 +357,15 @@ def test_the_dataset_of_a_part_is_that_part(cache: TensorCache) -> None:
     assert [cache.labels[row] for row in sampler.plan.order(1)] == [label for _, labels in loader for label in labels]
 
 
-def test_another_default_device_changes_nothing(cache_path: Path, uint8_cache_path: Path) -> None:
+@pytest.mark.parametrize("augment", ["", ",".join(KINDS)])
+def test_another_default_device_changes_nothing(augment: str, cache_path: Path, uint8_cache_path: Path) -> None:
     for path in (cache_path, uint8_cache_path):
-        expected = list(make_loader(TensorCache(path), batch_size=3, rows=torch.tensor([5, 1, 2, 7]), seed=2))
+        rows = torch.tensor([5, 1, 2, 7])
+        expected = list(make_loader(TensorCache(path), batch_size=3, rows=rows, seed=2, augment=augment))
         with torch.device("meta"):
             cache = TensorCache(path)
-            batches = list(make_loader(cache, batch_size=3, rows=[5, 1, 2, 7], seed=2))  # type: ignore[arg-type]
+            loader = make_loader(cache, batch_size=3, rows=[5, 1, 2, 7], seed=2, augment=augment)  # type: ignore[arg-type]
+            batches = list(loader)
             assert cache["n01740131_300.JPEG"][2].device == torch.device("cpu")
             assert len(list(make_loader(cache))) == 1
         assert all(

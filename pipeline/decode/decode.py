@@ -36,6 +36,7 @@ _ORIENTATIONS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_ON_ITS_SIDE = range(5, 9)  # orientations whose turn swaps height and width
 
 
 class Decoded(NamedTuple):
@@ -109,7 +110,7 @@ def _decode(data: bytes, form: Format, recipe: Recipe) -> Decoded:
     if note := note_on_frames(image, form, data):
         notes.append(note)
     orientation = _orientation(image, form, data) if recipe.exif_rotate else 1
-    scaled = recipe.scaled_decode and form == JPEG and _scale(image, recipe)
+    scaled = recipe.scaled_decode and form == JPEG and _scale(image, recipe, orientation)
     if recipe.background is not None and image.has_transparency_data:
         image = _over(recipe.background, image, data)
     decoded_HWC = None if scaled or orientation in _ORIENTATIONS else decode_jpeg(data, image)
@@ -178,10 +179,13 @@ def _orientation(image: Image.Image, form: Format, data: bytes) -> int:
         return 1
 
 
-def _scale(image: Image.Image, recipe: Recipe) -> bool:
-    """Tell the decoder of a JPEG that it may reduce the image; return whether it will."""
+def _scale(image: Image.Image, recipe: Recipe, orientation: int) -> bool:
+    """Tell the decoder of a JPEG that it may reduce the image, before it is turned; return whether it will."""
     before = image.size
-    height, width = resized_size(image.height, image.width, recipe)
+    if orientation in _ON_ITS_SIDE:
+        width, height = resized_size(image.width, image.height, recipe)
+    else:
+        height, width = resized_size(image.height, image.width, recipe)
     image.draft(None, (_SCALED * width, _SCALED * height))
     return image.size != before
 

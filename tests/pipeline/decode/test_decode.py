@@ -21,7 +21,9 @@ from pipeline.decode import decode as decode_module
 from pipeline.decode import jpeg
 from pipeline.decode.decode import decode, decoder_identity, earlier_decoder_identity
 from pipeline.decode.faults import Undecodable
-from pipeline.recipe import Recipe, pixels_to_row
+from pipeline.decode.geometry import fit as fit_image
+from pipeline.decode.geometry import resized_size
+from pipeline.recipe import Fit, Recipe, pixels_to_row
 from tests.support.command_line import REPOSITORY
 from tests.support.photos import textured
 
@@ -224,6 +226,30 @@ def test_a_scaled_decode_is_that_of_pillows_draft(side: int, divisor: int) -> No
     whole = decode(data, Recipe(size=32)).pixels_HWC
     assert np.array_equal(whole, scaled) == (divisor == 1)
     assert np.abs(whole.astype(int) - scaled).mean() < 2  # levels
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6, 7])
+@pytest.mark.parametrize(
+    ("size", "fit"), [((32, 8), "squash"), ((8, 32), "squash"), ((8, 32), "pad"), ((32, 32), "pad"), ((32, 8), "crop")]
+)
+def test_a_scaled_decode_keeps_twice_the_size_of_the_upright_image(
+    size: tuple[int, int], fit: Fit, orientation: int
+) -> None:
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    data = encoded(textured(512, 150, 1), exif=exif)
+    recipe = Recipe(size=size, fit=fit, exif_rotate=True, scaled_decode=True)
+    upright = ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
+    sizes = []
+    for divisor in (1, 2, 4, 8):
+        image = Image.open(io.BytesIO(data))
+        image.draft(None, (512 // divisor, 150 // divisor))
+        sizes.append(ImageOps.exif_transpose(image).convert("RGB"))
+    needed = resized_size(upright.height, upright.width, recipe)
+    enough = [image for image in sizes if all(np.array(image.size[::-1]) >= 2 * np.array(needed))]
+
+    expected = fit_image((enough or sizes[:1])[-1], recipe)
+    assert np.array_equal(decode(data, recipe).pixels_HWC, expected)
 
 
 def test_a_scaled_decode_leaves_pngs_and_tiny_images_alone() -> None:

@@ -3,14 +3,13 @@
 An archive stands for the folder that it would be unpacked into.
 """
 
-import errno
 import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 
-from pipeline.errors import AccessDenied, ArchiveDamaged, SourceError, StorageError
+from pipeline.errors import ArchiveDamaged, SourceError, StorageError, source_errors
 from pipeline.source.contents import Contents
 from pipeline.source.file_names import (
     ARCHIVE_SUFFIXES,
@@ -42,20 +41,20 @@ def open_archive(path: bytes, inside: bytes = b"", name: bytes = b"", part: bool
     Raises:
         SourceError: no archive that can be read in place, or it has no such folder.
         ArchiveDamaged: it ends early: what is whole of it is not taken for all.
-        StorageError, AccessDenied: the system failed, or the archive was changed meanwhile.
+        StorageError, WorkerDied, AccessDenied: the system failed, or the archive was changed meanwhile.
     """
     where = os.fsdecode(path)
-    with _storage_errors(where):
+    with source_errors(_UNREADABLE, where):
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
-        with _storage_errors(where):
+        with source_errors(_UNREADABLE, where):
             before = os.fstat(fd)
             if not stat.S_ISREG(before.st_mode):
                 raise SourceError(_NO_IMAGES, where, "not a regular file", "Give a folder or an archive")
             contents = Contents(where, path, stat_of(before), b"" if inside else name, part, depth=0)
             _list(contents, fd, 0, before.st_size, inside)
         yield contents
-        with _storage_errors(where):
+        with source_errors(_UNREADABLE, where):
             changed = stat_of(os.fstat(fd)) != contents.archive_stat
     finally:
         os.close(fd)
@@ -79,7 +78,7 @@ def open_inner_archive(outer: Contents, row: int, name: bytes) -> Iterator[Conte
     contents = Contents(f"{outer.where}/{os.fsdecode(outer.archives.paths[row])}", outer.root, outer.archive_stat)
     contents.name, contents.part, contents.depth = name, True, outer.depth + 1
     assert outer.archive_stat is not None  # a member lies in an archive
-    with _storage_errors(outer.where):
+    with source_errors(_UNREADABLE, outer.where):
         fd = reopen_archive(outer.root, outer.archive_stat)
         try:
             start = location.offset if location.method == TAR else zip_data_start(fd, location.offset)
@@ -90,18 +89,6 @@ def open_inner_archive(outer: Contents, row: int, name: bytes) -> Iterator[Conte
         finally:
             os.close(fd)
     yield contents
-
-
-@contextmanager
-def _storage_errors(where: str) -> Iterator[None]:
-    try:
-        yield
-    except PermissionError as error:
-        raise AccessDenied(_UNREADABLE, where, "permission denied") from error
-    except OSError as error:
-        if error.errno in (errno.EMFILE, errno.ENFILE):
-            raise
-        raise StorageError(_UNREADABLE, where, error.strerror or str(error)) from error
 
 
 def _list(contents: Contents, fd: int, start: int, end: int, inside: bytes) -> None:

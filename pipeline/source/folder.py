@@ -1,13 +1,12 @@
 """Walk a folder: every file is an image, left out for a reason, or failed."""
 
-import errno
 import os
 import stat
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from pipeline.errors import AccessDenied, StorageError
+from pipeline.errors import AccessDenied, PipelineError, SourceError, WorkerDied, source_errors
 from pipeline.format.header import MAGIC, SIDE_FILES
 from pipeline.format.paths import is_shard_of
 from pipeline.source.contents import Contents
@@ -15,6 +14,7 @@ from pipeline.source.file_names import TABLES, hidden_folder, not_an_image_name,
 from pipeline.source.reader import stat_of
 from pipeline.text import show_path
 
+_UNREADABLE = "a folder cannot be read"
 NOT_REGULAR = "not a regular file"
 NOWHERE = "a link that leads nowhere"
 
@@ -29,10 +29,11 @@ def walk_folder(root: bytes, output: Path | None = None, wanted: Collection[byte
 
     Raises:
         AccessDenied: a folder that may not be read: a class lost in silence would be worse.
-        StorageError: the disk failed.
+        WorkerDied, StorageError: the system has no file handles left, or the disk failed.
     """
     walk = _Walk(root, output)
-    walk.walk(wanted)
+    with source_errors(_UNREADABLE, os.fsdecode(root)):
+        walk.walk(wanted)
     return walk.contents
 
 
@@ -70,7 +71,8 @@ class _Walk:
         """Read a folder, unless it was read under another name."""
         contents = self.contents
         try:
-            identity = _identity(os.stat(folder.real_path))
+            with source_errors(_UNREADABLE, os.fsdecode(folder.real_path)):
+                identity = _identity(os.stat(folder.real_path))
             if identity not in self.visited:
                 self.visited.add(identity)
                 return self._read(folder.path + b"/", folder.real_path)
@@ -78,10 +80,8 @@ class _Walk:
             if b"/" not in folder.path:
                 why = "leads to a folder that is read already, in another class or as the source"
                 contents.warnings.append(f"class {show_path(folder.path)} {why}")
-        except PermissionError as error:
-            raise _closed(folder.real_path) from error
-        except OSError as error:
-            contents.failed.append((folder.path + b"/", error.strerror or str(error)))
+        except SourceError as error:  # of this path, as one that is gone or too long
+            contents.failed.append((folder.path + b"/", error.reason))
         return [], []
 
     def _read(self, below: bytes, real_path: bytes) -> tuple[list[_Folder], list[_Folder]]:
@@ -140,28 +140,25 @@ class _Walk:
             return os.path.realpath(os.path.dirname(entry.path)) == os.path.dirname(self.output)
         if not entry.name.endswith((b".h5", b".hdf5")) or not _is_file(entry):
             return False
+        where = Path(os.fsdecode(entry.path))
         try:
-            with Path(os.fsdecode(entry.path)).open("rb") as file:
-                return file.read(len(MAGIC)) == MAGIC
-        except OSError:
+            with source_errors(_UNREADABLE, where), where.open("rb") as file:
+                is_cache = file.read(len(MAGIC)) == MAGIC
+        except WorkerDied:
+            raise
+        except PipelineError:
             return False
+        return is_cache
 
 
 def _entries(path: bytes) -> Iterator["os.DirEntry[bytes]"]:
     """List a folder, in any order."""
-    try:
-        with os.scandir(path) as entries:
-            yield from entries
-    except PermissionError as error:
-        raise _closed(path) from error
-    except OSError as error:
-        if error.errno == errno.EIO:
-            raise StorageError("a folder cannot be read", os.fsdecode(path), error.strerror or str(error)) from error
-        raise
+    with source_errors(_UNREADABLE, os.fsdecode(path)), os.scandir(path) as entries:
+        yield from entries
 
 
 def _closed(path: bytes) -> AccessDenied:
-    return AccessDenied("a folder cannot be read", os.fsdecode(path), "permission denied")
+    return AccessDenied(_UNREADABLE, os.fsdecode(path), "permission denied")
 
 
 def _identity(result: os.stat_result) -> tuple[int, int]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.decode.formats import NAMES
-from pipeline.errors import AccessDenied, SourceError
+from pipeline.errors import SourceError, source_errors
 from pipeline.format.classes import class_ids_of, class_order
 from pipeline.source.archive import open_archive
 from pipeline.source.class_names import class_names
@@ -57,7 +57,7 @@ def scan_source(source: Path, output: Path | None = None, choice: Choice | None 
         SourceError: no such source, no images, not the classes asked for, or nothing tells what the classes are.
         ArchiveDamaged: an archive that is not whole.
         AccessDenied: a folder that may not be read: a class lost in silence would be worse.
-        StorageError: the disk failed.
+        WorkerDied, StorageError: the system has no file handles left, or the disk failed.
     """
     choice = choice or Choice()
     collected = Collected(choice.folders)
@@ -94,15 +94,12 @@ def _find(source: Path) -> tuple[Path, bytes]:
     advice = "Give a folder of class folders, or a tar or zip of them"
     inside: list[str] = []
     for path in (source, *source.parents):
-        try:
-            mode = path.stat().st_mode
-        except (FileNotFoundError, NotADirectoryError):
-            inside.insert(0, path.name)
-            continue
-        except PermissionError as error:
-            raise AccessDenied(_NO_IMAGES, source, "permission denied") from error
-        except OSError as error:
-            raise SourceError(_NO_IMAGES, source, error.strerror or str(error)) from error
+        with source_errors(_NO_IMAGES, source):
+            try:
+                mode = path.stat().st_mode
+            except (FileNotFoundError, NotADirectoryError):
+                inside.insert(0, path.name)
+                continue
         if stat.S_ISDIR(mode) and inside:
             break
         if not stat.S_ISDIR(mode) and not stat.S_ISREG(mode):

@@ -1,5 +1,6 @@
 """Scanning folders with every trap: scan, folder, collected, manifest, file_names."""
 
+import errno
 import os
 import socket
 import unicodedata
@@ -11,12 +12,13 @@ import pytest
 from pipeline.build import worker
 from pipeline.build.build import build_cache
 from pipeline.decode.decode import decode
-from pipeline.errors import AccessDenied, SourceError
+from pipeline.errors import AccessDenied, PipelineError, SourceError, StorageError, WorkerDied
 from pipeline.load.cache import TensorCache
 from pipeline.recipe import Recipe, pixels_to_row
 from pipeline.source.reader import read_image
 from pipeline.source.scan import scan_source
-from tests.support.builds import appending_read
+from tests.support.archives import tar_of
+from tests.support.builds import appending_read, files_left
 from tests.support.photos import picture
 
 _real_read_image = read_image
@@ -209,6 +211,35 @@ def test_a_class_that_is_a_link_to_where_one_may_not_look_ends_the_build(
     with pytest.raises(AccessDenied, match=r"a folder cannot be read: .*/photos/3: permission denied"):
         scan_source(photos)
     closed.chmod(0o755)
+
+
+def test_a_source_is_not_listed_without_file_handles(photos: Path, tmp_path: Path) -> None:
+    for source in (photos, tar_of(photos, tmp_path / "a.tar")):
+        wanted = rf"{source.name}: Too many open files \(the limit is \d+\)\. Raise the limit"
+        with files_left(0), pytest.raises(WorkerDied, match=wanted) as died:
+            scan_source(source)
+        assert died.value.exit_code == 71
+
+
+@pytest.mark.parametrize(
+    ("number", "kind"), [(errno.EMFILE, WorkerDied), (errno.EIO, StorageError), (errno.ENOENT, None)]
+)
+def test_a_class_folder_that_the_system_fails_to_list_ends_the_build(
+    number: int, kind: type[PipelineError] | None, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.scandir
+
+    def scandir(path: bytes) -> Any:
+        if path.endswith(b"/2"):
+            raise OSError(number, os.strerror(number))
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    if kind is None:  # it is gone
+        assert [(f.class_id, f.reason) for f in scan_source(photos).failed] == [(2, "No such file or directory")]
+        return
+    with pytest.raises(kind, match=rf"a folder cannot be read: .*/photos/2: {os.strerror(number)}"):
+        scan_source(photos)
 
 
 def test_links_that_lead_nowhere_are_named(photos: Path) -> None:

@@ -4,15 +4,16 @@ import csv
 import io
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
-from pipeline.errors import AccessDenied, SourceError
+from pipeline.errors import SourceError
 from pipeline.source.collected import Collected
 from pipeline.source.file_names import NAME_FILES
-from pipeline.source.reader import Damaged, Location, read_image
+from pipeline.source.reader import Location, read_side_file
 from pipeline.source.selection import LONGEST_NAME
 from pipeline.text import printable, shorten
 
+_WHAT = "class names cannot be read"
 _SHOWN = 5
 
 
@@ -22,13 +23,14 @@ def class_names(collected: Collected, folders: Sequence[bytes]) -> list[str]:
     A table that names no class folder, or gives two classes one name, is warned of.
 
     Raises:
-        SourceError, AccessDenied: a table that is there and cannot be read, or says two things of a class.
+        SourceError: a table that says two things of a class.
+        Whatever `read_rows` raises.
     """
     table = collected.table(NAME_FILES)
     if table is None:
         return [""] * len(folders)
     file, location = table
-    names = _read_table(location) if file == NAME_FILES[0] else _read_synsets(location)
+    names = _read_table(file, location) if file == NAME_FILES[0] else _read_synsets(file, location)
     ids = [os.fsdecode(folder) for folder in folders]
     if collected.wanted is None and file == NAME_FILES[0] and (unknown := sorted(names.keys() - set(ids))):
         word = "no class folder" if len(unknown) == 1 else "no class folders"
@@ -41,46 +43,49 @@ def class_names(collected: Collected, folders: Sequence[bytes]) -> list[str]:
     return named
 
 
-def _read_table(location: Location) -> dict[str, str]:
-    text = table_text(location, "utf-8-sig")
+def _read_table(file: bytes, location: Location) -> dict[str, str]:
     names: dict[str, str] = {}
-    try:
-        rows = csv.DictReader(io.StringIO(text, newline=""))
-        if not {"id", "name"} <= set(rows.fieldnames or ()):
-            raise SourceError("class names cannot be read", _where(location), "its first line is not id,name")
-        for row in rows:
-            class_id, name = (row["id"] or "").strip(), (row["name"] or "").strip()
-            if class_id and names.setdefault(class_id, name) != name:
-                why = f"class {printable(class_id)} is called {printable(names[class_id])} and {printable(name)}"
-                raise SourceError("class names cannot be read", _where(location), why, "Leave one line for each class")
-    except csv.Error as error:
-        raise SourceError("class names cannot be read", _where(location), f"not a table: {error}") from error
+    for class_id, name in read_rows(file, location, _WHAT, ("id", "name")):
+        if class_id and names.setdefault(class_id, name) != name:
+            why = f"class {printable(class_id)} is called {printable(names[class_id])} and {printable(name)}"
+            raise SourceError(_WHAT, _where(file, location), why, "Leave one line for each class")
     return names
 
 
-def _read_synsets(location: Location) -> dict[str, str]:
-    lines = (line.partition(" ") for line in table_text(location, "utf-8").splitlines())
+def _read_synsets(file: bytes, location: Location) -> dict[str, str]:
+    lines = (line.partition(" ") for line in _text(file, location, _WHAT).splitlines())
     return {synset: words.split(",")[0].strip() for synset, _, words in lines}
 
 
-def table_text(location: Location, encoding: str) -> str:
-    """Read the text of a table of classes.
+def read_rows(file: bytes, location: Location, what: str, columns: Sequence[str]) -> Iterator[list[str]]:
+    """Yield the text of these columns of each row of a CSV table of classes; empty where it is missing.
+
+    Args:
+        file, location: the name of the table, and where it lies.
+        what: cannot be done without it, for errors.
+        columns: their names.
 
     Raises:
-        SourceError, AccessDenied: it cannot be read.
+        SourceError: it is no table with these columns.
+        Whatever `read_side_file` raises.
     """
-    where = _where(location)
+    rows = csv.DictReader(io.StringIO(_text(file, location, what), newline=""))
     try:
-        return read_image(location)[0].decode(encoding)
-    except PermissionError as error:
-        raise AccessDenied("class names cannot be read", where, "permission denied") from error
-    except OSError as error:
-        raise SourceError("class names cannot be read", where, error.strerror or str(error)) from error
-    except Damaged as damaged:
-        raise SourceError("class names cannot be read", where, damaged.reason) from damaged
+        if not set(columns) <= set(rows.fieldnames or ()):
+            raise SourceError(what, _where(file, location), f"its first line is not {','.join(columns)}")
+        for row in rows:
+            yield [(row[column] or "").strip() for column in columns]
+    except csv.Error as error:
+        raise SourceError(what, _where(file, location), f"not a table: {error}") from error
+
+
+def _text(file: bytes, location: Location, what: str) -> str:
+    where = _where(file, location)
+    try:
+        return read_side_file(location, what, where).decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise SourceError("class names cannot be read", where, f"not a table in UTF-8: {error}") from error
+        raise SourceError(what, where, f"not a table in UTF-8: {error}") from error
 
 
-def _where(location: Location) -> str:
-    return os.fsdecode(location if isinstance(location, bytes) else location.archive)
+def _where(file: bytes, location: Location) -> str:
+    return os.fsdecode(location if isinstance(location, bytes) else os.path.join(location.archive, file))

@@ -7,7 +7,7 @@ import stat
 import time
 from typing import NamedTuple
 
-from pipeline.errors import StorageError, TableDamaged
+from pipeline.errors import ArchiveDamaged, StorageError, TableDamaged, source_errors
 from pipeline.source.tables.parquet_images import ImageRow, image_bytes
 from pipeline.source.zip import unpack, zip_data_start
 from pipeline.system import files
@@ -93,7 +93,27 @@ def read_image(location: Location) -> tuple[bytes, Stat]:
         Damaged: it cannot be unpacked, now or later.
         StorageError: the archive is not what it was when its members were listed.
     """
-    return _read_member(location) if isinstance(location, Member) else _read_file(location)
+    return _read_location(location)
+
+
+def read_side_file(location: Location, what: str, where: "str | os.PathLike[str]") -> bytes:
+    """Read a file that says something about images: a table, a label.
+
+    Args:
+        location: of the file.
+        what: cannot be done without it, for errors.
+        where: its path, for errors; of one in an archive, that within it too.
+
+    Raises:
+        ArchiveDamaged: it cannot be unpacked.
+        SourceError, AccessDenied, WorkerDied, StorageError: as `source_errors`.
+    """
+    try:
+        with source_errors(what, where):
+            data, _ = _read_location(location)
+    except Damaged as damaged:
+        raise ArchiveDamaged(what, where, damaged.reason, "Unpack the archive, and give the folder") from damaged
+    return data
 
 
 def show_location(location: Location) -> str:
@@ -102,6 +122,10 @@ def show_location(location: Location) -> str:
         unit, number = ("row", location.offset + 1) if location.method == PARQUET else ("byte", location.offset)
         return f"{show_path(location.archive)}, {unit} {number}"
     return show_path(location)
+
+
+def _read_location(location: Location) -> tuple[bytes, Stat]:
+    return _read_member(location) if isinstance(location, Member) else _read_file(location)
 
 
 def _read_file(path: bytes) -> tuple[bytes, Stat]:

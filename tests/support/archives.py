@@ -67,3 +67,19 @@ def packed(root: Path) -> list[Path]:
         tar_of(root, root.parent / f"{root.name}.tar", root.name),
         Path(shutil.make_archive(str(root), "zip", root.parent, root.name)),
     ]
+
+
+def spoiled_zip(path: Path, members: dict[str, bytes], name: str, how: str) -> Path:
+    """Write a zip of which one member is "encrypted", packed by "lzma", or has another "checksum"."""
+    with zipfile.ZipFile(path, "w") as archive:
+        for member, content in members.items():
+            lzma = member == name and how == "lzma"
+            archive.writestr(member, content, zipfile.ZIP_LZMA if lzma else zipfile.ZIP_STORED)
+    data = bytearray(path.read_bytes())
+    entry = data.rindex(name.encode()) - 46  # in the table of contents
+    if how == "encrypted":
+        data[entry + 8] |= 1
+    elif how == "checksum":
+        data[entry + 16] ^= 1
+    path.write_bytes(data)
+    return path

@@ -3,15 +3,13 @@
 With the table they are as if each lay in the folder of its synset.
 """
 
-import csv
-import io
 import os
 import re
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from pipeline.errors import SourceError
-from pipeline.source.class_names import table_text
+from pipeline.source.class_names import read_rows
 from pipeline.source.collected import OUTSIDE, Collected, Kind
 from pipeline.source.contents import Contents
 from pipeline.source.file_names import SOLUTION
@@ -20,7 +18,7 @@ from pipeline.source.reader import Location
 
 _CLASSES = b"ILSVRC/Data/CLS-LOC/train"  # the folder of the class folders
 _VALIDATION = re.compile(rb"ILSVRC20\d\d_val_\d{8}\.JPE?G", re.IGNORECASE)
-_COLUMNS = ["ImageId", "PredictionString"]
+_COLUMNS = "ImageId", "PredictionString"
 
 
 def class_folders_in(root: Path) -> tuple[Path, list[bytes]]:
@@ -79,7 +77,8 @@ def _read_solution(location: Location | None, where: str) -> dict[bytes, bytes]:
     """Return the synset of each image by its name without suffix: the first word of a solution's prediction.
 
     Raises:
-        SourceError: there is no such table, or it cannot be read.
+        SourceError: there is no such table.
+        Whatever `read_rows` raises.
     """
     if location is None:
         raise SourceError(
@@ -88,13 +87,8 @@ def _read_solution(location: Location | None, where: str) -> dict[bytes, bytes]:
             f"ImageNet's validation images lie in no class folders; {os.fsdecode(SOLUTION)} says what they are",
             "Put that table, of Kaggle's ImageNet, beside it, or each image into the folder of its synset",
         )
-    text = table_text(location, "utf-8-sig")
-    rows = csv.DictReader(io.StringIO(text, newline=""))
-    if (rows.fieldnames or [])[:2] != _COLUMNS:
-        name = os.fsdecode(location if isinstance(location, bytes) else location.archive)
-        why = f"the first line of {SOLUTION.decode()} is not {','.join(_COLUMNS)}"
-        raise SourceError("classes cannot be read", name, why)
-    words = ((row["ImageId"], (row["PredictionString"] or "").split()) for row in rows)
+    rows = read_rows(SOLUTION, location, "classes cannot be read", _COLUMNS)
+    words = ((image, prediction.split()) for image, prediction in rows)
     return {os.fsencode(image): os.fsencode(predicted[0]) for image, predicted in words if predicted}
 
 

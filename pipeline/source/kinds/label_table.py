@@ -14,18 +14,18 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.errors import PipelineError, SourceError
+from pipeline.errors import SourceError
 from pipeline.source.collected import Collected, Kind
 from pipeline.source.contents import Contents
 from pipeline.source.kinds.class_folders import class_root
-from pipeline.source.reader import read_image
+from pipeline.source.reader import read_side_file
 from pipeline.source.selection import typed_classes
 from pipeline.source.splits import is_test_folder, refuse_split_folders
 from pipeline.source.tables.column import FILE_COLUMNS, LABEL_COLUMNS, Column
 from pipeline.source.tables.labels import read_labels
 from pipeline.source.tables.match import Matched, images_of_source, match
 from pipeline.source.tables.open import open_table
-from pipeline.source.tables.table import named_column
+from pipeline.source.tables.table import WHAT, named_column
 from pipeline.text import counted, printable, shorten, show_path
 
 _NO_CLASSES = "no classes to read"
@@ -57,9 +57,14 @@ def _label_table(contents: Contents) -> bytes | None:
 
 
 def _has_labels(contents: Contents, path: bytes, files: Collection[str]) -> bool:
-    """Tell whether the header of a table names a column of files and one of labels."""
-    with suppress(PipelineError):
-        table, asked = open_table(*_opened(contents, path)), contents.labels
+    """Tell whether the header of a table names a column of files and one of labels.
+
+    Raises:
+        ArchiveDamaged, AccessDenied, WorkerDied, StorageError: nobody knows, as it cannot be read.
+    """
+    opened, asked = _opened(contents, path), contents.labels
+    with suppress(SourceError):
+        table = open_table(*opened)
         file = named_column(table, tuple(files), asked.file_column, "", "")
         return bool(named_column(table, LABEL_COLUMNS, asked.label_column, "", "", file))
     return False
@@ -69,7 +74,7 @@ def _opened(contents: Contents, path: bytes) -> tuple[Path, bytes | None]:
     """Return the path of a table; its content, where it lies in an archive."""
     shown = Path(contents.where, os.fsdecode(path))
     location = contents.other_tables[path]
-    return shown, None if isinstance(location, bytes) else read_image(location)[0]
+    return shown, None if isinstance(location, bytes) else read_side_file(location, WHAT, shown)
 
 
 def _collect(contents: Contents, collected: Collected) -> Iterator[Contents]:

@@ -1,15 +1,16 @@
 """WebDataset shards: the class of an image is in a file beside it, `key.cls` or the "label" of `key.json`."""
 
 import json
+import os
 import re
 from collections.abc import Collection, Iterator
 from contextlib import suppress
 
-from pipeline.errors import AccessDenied, SourceError, StorageError
+from pipeline.errors import ArchiveDamaged, SourceError
 from pipeline.source.collected import Collected, Kind
 from pipeline.source.contents import Contents
 from pipeline.source.file_names import hidden_folder
-from pipeline.source.reader import Damaged, read_image
+from pipeline.source.reader import read_side_file
 from pipeline.text import show_path
 
 _LONGEST_LABEL = 1 << 16  # bytes of a file with a label
@@ -73,15 +74,11 @@ def _label_files(contents: Contents) -> bytes:
 
 def _read_label(contents: Contents, suffix: bytes, row: int) -> bytes:
     """Return the class that a file names; empty where it names none."""
-    where = f"{contents.where}/{show_path(contents.sidecars[suffix].paths[row])}"
+    where = f"{contents.where}/{os.fsdecode(contents.sidecars[suffix].paths[row])}"
     try:
-        data, _ = read_image(contents.location(contents.sidecars[suffix], row))
-    except Damaged:
+        data = read_side_file(contents.location(contents.sidecars[suffix], row), "a label cannot be read", where)
+    except ArchiveDamaged:  # of one image
         return b""
-    except PermissionError as error:
-        raise AccessDenied("a label cannot be read", where, "permission denied") from error
-    except OSError as error:
-        raise StorageError("a label cannot be read", where, error.strerror or str(error)) from error
     if suffix == b".json":
         value = None
         with suppress(ValueError):

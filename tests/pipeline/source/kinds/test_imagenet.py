@@ -128,9 +128,10 @@ def test_validation_images_without_their_table_are_refused(in_folders: Path, tmp
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("id,name\n1,a\n", "the first line of LOC_val_solution.csv is not ImageId,PredictionString"),
+        ("id,name\n1,a\n", r"LOC_val_solution\.csv: its first line is not ImageId,PredictionString"),
         ("ImageId,PredictionString\nILSVRC2012_val_00009999,n03874293 1 2 3 4\n", "lists none of its 8 images"),
-        ("", "the first line"),
+        ("", "its first line"),
+        pytest.param("ImageId,PredictionString\n" + "x" * 140_000, "not a table: field larger", id="a long cell"),
     ],
 )
 def test_a_table_that_says_nothing_of_the_images_is_refused(

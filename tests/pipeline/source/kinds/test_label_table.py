@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 
 from pipeline.build.build import build_cache
-from pipeline.errors import SourceError, TableDamaged
+from pipeline.errors import AccessDenied, ArchiveDamaged, SourceError, TableDamaged
 from pipeline.inspect.info import check_source
 from pipeline.load.cache import TensorCache
 from pipeline.shards.build import build_shards
 from pipeline.source.scan import scan_source
 from pipeline.source.selection import Choice
 from pipeline.source.tables.labels import Labels
-from tests.support.archives import built, packed, tree, zip_of
+from tests.support.archives import JPEG, built, packed, spoiled_zip, tree, zip_of
 from tests.support.builds import InThisProcess
 from tests.support.photos import save_jpeg
 
@@ -274,6 +274,28 @@ def test_other_files_beside_classes_are_no_tables_of_labels(paths: list[str], tm
         (source / "classes.csv").write_text("id,name\ncat,a cat\n")
 
     assert scan_source(source).class_ids[0] == "cat"
+
+
+@pytest.mark.parametrize("table", ["metadata.csv", "train.csv", "classes.csv"])
+@pytest.mark.parametrize(
+    ("how", "why"),
+    [("encrypted", "encrypted"), ("lzma", "packed by a zip's method 14"), ("checksum", "damaged: its size")],
+)
+def test_a_table_that_cannot_be_unpacked_is_named(table: str, how: str, why: str, tmp_path: Path) -> None:
+    members = {"images/a.jpg": JPEG, "images/b.jpg": JPEG, table: b"file_name,label\na.jpg,cat\n"}
+    source = spoiled_zip(tmp_path / "x.zip", members, table, how)
+
+    with pytest.raises(ArchiveDamaged, match=rf"x\.zip/{table}: {why}.*\. Unpack the archive") as refused:
+        scan_source(source)
+    assert refused.value.exit_code == 65
+
+
+def test_a_table_that_may_not_be_read_is_not_passed_over(tmp_path: Path, unprivileged: None) -> None:
+    source = tree(tmp_path / "x", "cat/a.jpg", "dog/b.jpg", "metadata.csv")
+    (source / "metadata.csv").chmod(0)
+
+    with pytest.raises(AccessDenied, match=r"metadata\.csv: permission denied"):
+        scan_source(source)
 
 
 def test_images_beside_a_folder_of_tests_are_refused_in_an_archive_too(tmp_path: Path) -> None:

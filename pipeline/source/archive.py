@@ -151,6 +151,8 @@ class _Listing:
         path, folder = path[len(self.inside) :], folder[len(self.inside) :]
         if b".." in path and b".." in path.split(b"/"):
             contents.leave_out("a name with ..", path)
+        elif b"\0" in path:  # which no cache can store, nor any folder hold
+            contents.leave_out("a name with NUL", path)
         elif folder and (hidden := _hidden(folder)):
             if unlike != "folder":
                 contents.left_out[f"in a {hidden}"] += 1

@@ -52,8 +52,8 @@ class Choice:
             for value in values:
                 if values.count(value) > 1:
                     raise ValueError(f"the {kind} {value} is asked for twice")
-                if "/" in value or value in (".", ".."):
-                    raise ValueError(f"the {kind} {value} is no name of a folder")
+                if set(value) & set("/\0") or value in (".", ".."):
+                    raise ValueError(f"the {kind} {show_path(value)} is no name of a folder")
 
     @property
     def folders(self) -> frozenset[bytes] | None:

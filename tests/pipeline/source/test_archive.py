@@ -17,7 +17,7 @@ from pipeline.inspect.info import check_source
 from pipeline.source.reader import Member, read_image
 from pipeline.source.scan import scan_source
 from pipeline.source.selection import Choice
-from tests.support.archives import built, jpeg, tar_of, write_tar, zip_of
+from tests.support.archives import JPEG, built, jpeg, tar_of, write_tar, zip_of
 from tests.support.builds import InThisProcess, note_reads
 from tests.support.command_line import RunCli
 from tests.support.photos import make_photos, save_jpeg, settle
@@ -273,6 +273,20 @@ def test_odd_names_are_only_names_and_nothing_is_written(tmp_path: Path) -> None
         "outside a class folder": 1,
     }
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_names_with_nul_are_left_out(tmp_path: Path) -> None:
+    names = ["é/a.jpg", "é\0N/b.jpg", "é/c\0N.jpg"]
+    tar = write_tar(tmp_path / "a.tar", dict.fromkeys(names, JPEG))
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        for name in names:
+            archive.writestr(name.replace("\0", "@"), JPEG)  # zipfile cuts names
+    (tmp_path / "a.zip").write_bytes((tmp_path / "a.zip").read_bytes().replace(b"@N", b"\0N"))
+
+    for source in (tar, tmp_path / "a.zip"):
+        manifest = scan_source(source)
+        assert (manifest.class_folders, list(manifest.names)) == (["é".encode()], [b"a.jpg"])
+        assert manifest.left_out == {"a name with NUL": 2}
 
 
 def test_if_a_name_comes_twice_the_last_member_counts(tmp_path: Path) -> None:

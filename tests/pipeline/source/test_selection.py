@@ -157,6 +157,7 @@ def test_a_missing_class_says_how_a_name_with_a_comma_is_typed(tmp_path: Path) -
         (None, ["snake"], None, "--class takes NAME=FOLDER"),
         (None, ["=a"], None, "without a name"),
         ("../a", [], None, "is no name of a folder"),
+        ("a\0", [], None, r"the class 'a\\x00' is no name of a folder"),
         (None, [], 0, "from 1, not 0"),
     ],
 )

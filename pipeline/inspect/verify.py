@@ -1,6 +1,7 @@
 """Verify a finished cache: its rows, its tables, and the view of the HDF5 library."""
 
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -11,6 +12,7 @@ from typing import Any, NamedTuple
 import xxhash
 
 from pipeline.build import stat_cache
+from pipeline.errors import WorkerDied
 from pipeline.format import hdf5
 from pipeline.format.checks import reading_errors
 from pipeline.format.header import advice_for_rows
@@ -19,18 +21,18 @@ from pipeline.format.sharded import Paths, open_reader
 from pipeline.system import files
 from pipeline.text import show_path
 
-_VIEW_SECONDS = 60
-_VIEW_BYTES = 4 * 10**9
-_LIMITS = f"""
-import resource
-resource.setrlimit(resource.RLIMIT_DATA, ({_VIEW_BYTES}, {_VIEW_BYTES}))
-resource.setrlimit(resource.RLIMIT_CPU, ({_VIEW_SECONDS}, {_VIEW_SECONDS}))
-"""
-_VIEW = """
-import json, sys
+_CPU_SECONDS, _BYTES = 60, 4 * 10**9  # a library that needs more runs wild in a damaged file
+_WALL_SECONDS = 600  # and one that waits longer has a slow disk
+_START = """
+import json, resource, sys
+sys.path.insert(0, sys.argv[2])
+import h5py
 from pipeline.format.hdf5 import describe
-print(json.dumps(describe(sys.argv[1])))
+print("started", flush=True)
+resource.setrlimit(resource.RLIMIT_CPU, (int(sys.argv[3]), int(sys.argv[3]) + 1))
+resource.setrlimit(resource.RLIMIT_DATA, (int(sys.argv[4]), int(sys.argv[4])))
 """
+_ASK = "print(json.dumps(describe(sys.argv[1])))"
 
 
 class Damage(NamedTuple):
@@ -57,6 +59,7 @@ def verify_cache(path: Paths, progress: Callable[[int, int], None] | None = None
     Raises:
         CacheMissing, CacheUnsafe, CacheDamaged, CacheError: header or tables cannot be believed.
         StorageError: the disk failed.
+        WorkerDied: the HDF5 library could not be asked for its view of the file.
     """
     reader = open_reader(path)
     if isinstance(reader, CacheReader):
@@ -94,20 +97,15 @@ def _verify_file(
 
 
 def _hdf5_view_differs(reader: CacheReader) -> list[str]:
-    """Compare the HDF5 library's view of the file with the header, in a process that may hang or crash."""
-    try:
-        found = subprocess.run(
-            [sys.executable, "-c", _LIMITS + _VIEW, f"/dev/fd/{reader.fd}"],
-            pass_fds=[reader.fd],
-            cwd=Path(__file__).parents[2],
-            capture_output=True,
-            timeout=_VIEW_SECONDS,
-            check=True,
-        )
-        view = json.loads(found.stdout)
-    except (subprocess.SubprocessError, ValueError) as error:
-        return [f"the HDF5 library cannot read it: {type(error).__name__}"]
-    header = reader.header
+    """Compare the HDF5 library's view of the file with the header.
+
+    Raises:
+        WorkerDied: the library could not be asked.
+    """
+    asked = _ask_hdf5(reader)
+    if asked.returncode:
+        return [f"the HDF5 library cannot read it: {_last_words(asked)}"]
+    view, header = json.loads(asked.stdout), reader.header
     expected: dict[str, dict[str, Any]] = {
         name: {"dtype": extent.dtype, "shape": list(extent.stored_shape), "offset": extent.offset, "attributes": {}}
         for name, extent in header.extents.items()
@@ -120,3 +118,41 @@ def _hdf5_view_differs(reader: CacheReader) -> list[str]:
         for name in sorted(view.keys() | expected.keys())
         if view.get(name) != expected.get(name)
     ]
+
+
+def _ask_hdf5(reader: CacheReader) -> "subprocess.CompletedProcess[str]":
+    """Ask the HDF5 library for its view of the file, in a process that may hang or crash.
+
+    Returns:
+        The process that has ended; with 0, its output is the view in JSON.
+
+    Raises:
+        WorkerDied: it could not be started, did not get as far as asking, or has waited too long for the disk.
+    """
+    what, root = "the cache cannot be checked by the HDF5 library", str(Path(__file__).parents[2])
+    arguments = [f"/dev/fd/{reader.fd}", root, str(_CPU_SECONDS), str(_BYTES)]
+    try:
+        asked = subprocess.run(
+            [sys.executable, "-c", _START + _ASK, *arguments],
+            pass_fds=[reader.fd],
+            cwd=root,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=_WALL_SECONDS,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise WorkerDied(what, reader.path, f"it has not answered within {_WALL_SECONDS} s") from error
+    except OSError as error:
+        raise WorkerDied(what, reader.path, error.strerror or str(error)) from error
+    started, _, asked.stdout = asked.stdout.partition("\n")
+    if started != "started":
+        raise WorkerDied(what, reader.path, _last_words(asked))
+    return asked
+
+
+def _last_words(ended: "subprocess.CompletedProcess[str]") -> str:
+    """Return why a process failed: the last line that it wrote, or the signal that ended it."""
+    if ended.returncode < 0:
+        return f"it was ended by {signal.Signals(-ended.returncode).name}"
+    return (ended.stderr.strip().splitlines() or [f"it ended with {ended.returncode}"])[-1]

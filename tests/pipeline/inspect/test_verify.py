@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from pipeline.build.build import build_cache
-from pipeline.errors import CacheDamaged, CacheMissing, StorageError
+from pipeline.errors import CacheDamaged, CacheMissing, StorageError, WorkerDied
 from pipeline.format.checks import read_header
 from pipeline.format.reader import outside_digest
 from pipeline.inspect import verify
@@ -128,10 +128,10 @@ def forge_view(monkeypatch: pytest.MonkeyPatch, program: str, seconds: int = 60)
     real = verify.subprocess.run  # type: ignore[attr-defined]
 
     def run(command: list[str], **options: object) -> object:
-        return real([command[0], "-c", verify._LIMITS + program, *command[3:]], **options)
+        return real([command[0], "-c", verify._START + program, *command[3:]], **options)
 
     monkeypatch.setattr("subprocess.run", run)
-    monkeypatch.setattr(verify, "_VIEW_SECONDS", seconds)
+    monkeypatch.setattr(verify, "_CPU_SECONDS", seconds)
 
 
 def test_another_view_of_the_hdf5_library_is_told_by_dataset(cache_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -166,18 +166,38 @@ def test_attributes_that_contradict_the_header_are_told(copy: Path) -> None:
 @pytest.mark.parametrize(
     ("program", "why"),
     [
-        ("import time; time.sleep(60)", "TimeoutExpired"),
-        ("import os; os.kill(os.getpid(), 9)", "CalledProcessError"),
-        ("bytearray(10**10)", "CalledProcessError"),
-        ("print('{')", "JSONDecodeError"),
+        ("while True: pass", "it was ended by SIGXCPU"),
+        ("import os; os.kill(os.getpid(), 9)", "it was ended by SIGKILL"),
+        ("bytearray(10**10)", "MemoryError"),
+        ("raise OSError('no file signature')", "OSError: no file signature"),
     ],
 )
 def test_a_library_that_hangs_crashes_or_devours_memory_is_told(
     program: str, why: str, copy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    forge_view(monkeypatch, program, seconds=1 if "sleep" in program else 10)
+    forge_view(monkeypatch, program, seconds=1 if "while" in program else 10)
 
     assert [str(damage) for damage in verify_cache(copy)] == [f"the HDF5 library cannot read it: {why}"]
+
+
+@pytest.mark.parametrize(
+    ("start", "why"),
+    [
+        ("raise ModuleNotFoundError(\"No module named 'h5py'\")", "ModuleNotFoundError: No module named 'h5py'"),
+        ("import os; os.kill(os.getpid(), 9)", "it was ended by SIGKILL"),
+        ("import time; time.sleep(60)", "it has not answered within 1 s"),
+        ("print('started', flush=True); import time; time.sleep(60)", "it has not answered within 1 s"),
+    ],
+)
+def test_a_library_that_cannot_be_asked_is_no_damage(
+    start: str, why: str, cache_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(verify, "_START", start + "\n")
+    monkeypatch.setattr(verify, "_WALL_SECONDS", 1 if "sleep" in start else 60)
+
+    with pytest.raises(WorkerDied, match=f"cannot be checked by the HDF5 library: .*: {why}") as died:
+        list(verify_cache(cache_path))
+    assert died.value.exit_code == 71 and cache_path.with_name(cache_path.name + ".stat").exists()
 
 
 def test_damage_on_a_medium_that_cannot_be_written_is_told_all_the_same(

@@ -100,10 +100,13 @@ def named_column(table: Table, known: Sequence[str], asked: str | None, flag: st
         but: a column that is taken already; if just one other is left, it is the column.
 
     Raises:
-        SourceError: there is no such column, or none with a known name.
+        SourceError: there is no such column, none with a known name, or the one that is taken already.
     """
     if asked is not None:
         table.position(asked)
+        if asked == but:
+            why = f"its column {printable(asked)} names the images already"
+            raise SourceError(WHAT, table.path, why, f"Give another {flag}, or another --file-column")
         return asked
     lower = {name.lower(): name for name in reversed(table.columns) if name != but}
     for name in known:

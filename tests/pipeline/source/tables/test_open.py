@@ -136,6 +136,8 @@ def test_a_column_is_found_by_a_usual_name_or_because_it_is_the_only_other(tmp_p
 
     assert named_column(table, known, None, "--file-column", "the file") == "Image"
     assert named_column(table, ("id",), None, "--label-column", "the label", "Image") == "Id"
+    with pytest.raises(SourceError, match=r"column Image names the images already\. Give another --label-column"):
+        named_column(table, ("label",), "Image", "--label-column", "the label", "Image")
     two = open_table(written(tmp_path / "u.csv", "id,has_cactus\n"))
     assert named_column(two, ("label",), None, "--label-column", "the label", "id") == "has_cactus"
     with pytest.raises(SourceError, match=r"known to have the label: Id, Image, has_cactus\. Give --label-column NAME"):

@@ -96,8 +96,11 @@ def _csv_rows(path: Path, file: TextIO, delimiter: str) -> Iterator[tuple[int, l
                 yield number, row
             number = rows.line_num + 1
     except csv.Error as error:
-        why = f"the row that begins in line {number} is no row of a table ({error})"
-        raise TableDamaged(WHAT, path, why, "Look for a quote that is not closed") from error
+        why, advice = f"the row that begins in line {number} is no row of a table ({error})", ""
+        if "field limit" in str(error):
+            why = f"the row that begins in line {number} has a cell of more than {csv.field_size_limit():,} characters"
+            advice = ", or leave that column out"
+        raise TableDamaged(WHAT, path, why, f"Look for a quote that is not closed{advice}") from error
 
 
 def _open_lines(text: _Text) -> Table:

@@ -75,6 +75,12 @@ def test_rows_of_parquet_are_counted_over_all_its_batches(tmp_path: Path) -> Non
         ("t.csv", "file,label\na.jpg,cat\na,b,c\n", "line 3: it has 3 cells, and the header 2"),
         ("t.csv", 'file,label\nb.jpg,dog\na.jpg,"cat\n', "the row that begins in line 3 is no row of a table"),
         ("t.csv", "file,label\na.jpg\n", "line 2: it has 1 cell, and the header 2"),
+        pytest.param(
+            "t.csv",
+            f"file,label\nb.jpg,dog\na.jpg,{'x' * 131_073}\n",
+            r"line 3 has a cell of more than 131,072 characters\. .* not closed, or leave that column out",
+            id="a long cell",
+        ),
         ("t.csv", "file,label\n".encode("utf-16-le"), "it holds NUL bytes, so it is no text. Save it as UTF-8"),
         ("t.csv", b"\xff\xfef\0i\0", "it is UTF-16. Save it as UTF-8"),
         ("t.jsonl", '{"file": "a"}\n{"file": \n', "line 2: it is no JSON"),

@@ -31,7 +31,8 @@ class Column:
     Attributes:
         table: that it is of.
         file_column, name: names of the column that names the images, and of this one.
-        keys: (M,) how each row names its image, bytes: a path, a file name or a SHA-256.
+        keys: (M,) how each row names its image, bytes: a path, a file name or a SHA-256; without spaces around.
+        spaced: by position, keys that have spaces around them in the table.
         texts: the different texts of the cells, in the order in which they first occur; "" is a missing value.
         codes: (M,) the position in `texts` of each row's cell.
         numbers: (M,) each row's number, as `Table.rows` counts.
@@ -41,6 +42,7 @@ class Column:
     file_column: str
     name: str
     keys: PackedNames = field(default_factory=PackedNames)
+    spaced: dict[int, bytes] = field(default_factory=dict)
     texts: list[str] = field(default_factory=list)
     codes: "array[int]" = field(default_factory=lambda: array("i"))
     numbers: "array[int]" = field(default_factory=lambda: array("q"))
@@ -96,10 +98,13 @@ def read_column(
     name = named_column(table, LABEL_COLUMNS, column, flag, "the label", file_column)
     found = Column(table, file_column, name)
     code_of: dict[str, int] = {}
-    for number, (key, text) in table.rows([file_column, name]):
+    for number, (file, cell) in table.cells([file_column, name]):
+        key, text = table.text(file, number), table.text(cell, number).strip()
         if (code := code_of.get(text)) is None:
             code = code_of[text] = len(code_of)
-        found.keys.append(_key(table, number, key))
+        if key != key.strip():
+            found.spaced[len(found.keys)] = _key(table, number, key)
+        found.keys.append(_key(table, number, key.strip()))
         found.codes.append(code)
         found.numbers.append(number)
     found.texts = list(code_of)

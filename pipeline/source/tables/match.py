@@ -250,18 +250,25 @@ _Pairs = tuple[NDArray[np.int64], NDArray[np.int64]]
 def _by_name(column: Column, images: Images) -> _Pairs:
     """Return pairs of a row and its image: the first kind of name that any image has decides."""
     image_of = np.full(len(column.keys), -1, np.int64)
-    _find(column, images, image_of, iter)
+    if column.spaced:  # a file may really have them
+        exact = (column.spaced.get(row, key) for row, key in enumerate(column.keys))
+        _find(column, images, image_of, exact, iter)
+    _find(column, images, image_of, column.keys, iter)
     if not all(column.keys[row].isascii() for row in np.flatnonzero(image_of < 0).tolist()):
-        _find(column, images, image_of, partial(map, _composed))  # macOS writes an e and an accent
+        _find(column, images, image_of, column.keys, partial(map, _composed))  # macOS writes an e and an accent
     rows = np.flatnonzero(image_of >= 0)
     return rows, image_of[rows]
 
 
 def _find(
-    column: Column, images: Images, image_of: NDArray[np.int64], spell: Callable[[Iterable[bytes]], Iterator[bytes]]
+    column: Column,
+    images: Images,
+    image_of: NDArray[np.int64],
+    keys: Iterable[bytes],
+    spell: Callable[[Iterable[bytes]], Iterator[bytes]],
 ) -> None:
-    """Fill in the image of each row that has none yet, with the names of both as `spell` writes them."""
-    wanted = _hashes(spell(column.keys))
+    """Fill in the image of each row that has none yet, with its key and the names of images as `spell` writes them."""
+    wanted = _hashes(spell(keys))
     for names in images.names:
         todo = np.flatnonzero(image_of < 0)
         if not len(todo):

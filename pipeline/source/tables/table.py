@@ -60,18 +60,25 @@ class Table:
             yield from self.read([self.position(column) for column in columns])
 
     def rows(self, columns: Sequence[str]) -> Iterator[tuple[int, tuple[str, ...]]]:
-        """Yield the number of each row and the text of these columns; a missing value (empty, NaN, null) is "".
+        """Yield the number of each row and the text of these columns, without the spaces around it.
+
+        A missing value (empty, NaN, null) is "".
 
         Raises:
             SourceError, TableDamaged, AccessDenied, WorkerDied, StorageError: as `cells`.
         """
         for number, cells in self.cells(columns):
-            yield number, tuple([self._text(cell, number) for cell in cells])
+            yield number, tuple([self.text(cell, number).strip() for cell in cells])
 
-    def _text(self, cell: Any, number: int) -> str:
+    def text(self, cell: Any, number: int) -> str:
+        """Return the text of a cell of a row, with the spaces around it; "" for a missing value.
+
+        Raises:
+            TableDamaged: the cell has no text; names file and row.
+        """
         if isinstance(cell, str):
-            text = cell.strip()
-            return "" if len(text) < 5 and text.lower() in _MISSING else text
+            bare = cell.strip()
+            return "" if len(bare) < 5 and bare.lower() in _MISSING else cell
         if cell is None or (isinstance(cell, float) and math.isnan(cell)):
             return ""
         if isinstance(cell, list | dict | bytes):

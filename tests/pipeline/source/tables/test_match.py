@@ -59,6 +59,19 @@ def test_letters_may_be_composed_in_one_place_and_not_in_the_other(tmp_path: Pat
     assert list(found.notes()) == [f"1 row of {path} without image: \u00e9.jpg (line 4)"]
 
 
+def test_spaces_around_a_name_are_ignored_unless_a_file_has_them(tmp_path: Path) -> None:
+    names = [" a.jpg", " x.jpg", "b.jpg", "x.jpg"]
+    for seed, name in enumerate(names):
+        save_jpeg(tmp_path / "photos" / "1" / name, 20, 20, seed)
+    build_cache(tmp_path / "photos", tmp_path / "c.h5", size=8, executor=InThisProcess())
+    path = table(tmp_path, ["p, a.jpg", "q,x.jpg", "r, x.jpg", "s, b.jpg "], "patient,file")
+
+    found = values_of_cache(open_reader(tmp_path / "c.h5"), path, "patient")
+
+    assert found.values() == ["p", "r", "s", "q"]
+    assert list(found.notes()) == []
+
+
 def test_images_are_named_by_the_sha256_of_their_content(photos: Path, tmp_path: Path) -> None:
     digests = [hashlib.sha256((photos / name).read_bytes()).hexdigest() for name in FILES]
     path = table(tmp_path, [f"{digests[3].upper()},p", f"{digests[0]},q", f"{'0' * 64},r"])

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from pipeline.source.file_names import ARCHIVE_SUFFIXES, SIDECAR_SUFFIXES, TABLE_SUFFIXES
+from pipeline.source.file_names import ARCHIVE_SUFFIXES, SIDECAR_SUFFIXES, TABLE_SUFFIXES, not_an_image_name
 from pipeline.source.packed import PackedNames
 from pipeline.source.reader import Location, Member, Stat
 from pipeline.source.tables.labels import Labels
@@ -107,6 +107,11 @@ class Contents:
             self.sidecars[suffix].add(path, numbers)
         else:
             self.left_out[reason] += 1
+
+    def use_table(self, path: bytes) -> None:
+        """Do not count a table as left out: it is read."""
+        if path in self.other_tables:
+            self.left_out -= Counter([not_an_image_name(path.rpartition(b"/")[2])])
 
     def leave_out(self, reason: str, path: bytes) -> None:
         """Count a file that may have been meant as an image, and name it."""

@@ -8,7 +8,7 @@ from pipeline.text import show_path
 SUFFIXES = tuple(os.fsencode(suffix) for form in FORMATS for suffix in form.suffixes)
 ARCHIVE_SUFFIXES = (b".tar", b".zip")
 SIDECAR_SUFFIXES = (b".cls", b".json", b".txt")  # files beside an image that may hold its label or caption
-TABLE_SUFFIXES = (b".csv", b".tsv", b".json", b".jsonl", b".parquet")
+TABLE_SUFFIXES = (b".csv", b".tsv", b".json", b".jsonl", b".ndjson", b".parquet")
 NAME_FILES = (b"classes.csv", b"LOC_synset_mapping.txt")
 SOLUTION = b"LOC_val_solution.csv"  # the classes of ImageNet's validation images
 TABLES = (*NAME_FILES, SOLUTION)

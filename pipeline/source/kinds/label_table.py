@@ -32,7 +32,7 @@ _NO_CLASSES = "no classes to read"
 _METADATA = (b"metadata.csv", b"metadata.jsonl")  # Hugging Face's; they name images in a column file_name
 _OF_TRAINING = re.compile(rb"(metadata|labels?|train([-_ ]?(labels?|set|data))?)\.[a-z]+", re.IGNORECASE)
 _OF_OTHERS = re.compile(rb"test|submission|sample", re.IGNORECASE)
-_ROWS = (b".csv", b".tsv", b".jsonl")
+_ROWS = (b".csv", b".tsv", b".jsonl", b".ndjson")
 
 
 def _fits(contents: Contents, wanted: Collection[bytes] | None) -> bool:
@@ -83,24 +83,27 @@ def _collect(contents: Contents, collected: Collected) -> Iterator[Contents]:
     column = read_labels(contents.labels, *_opened(contents, path))
     how = f"the column {printable(column.name)} of {show_path(path)}"
     collected.warn(f"the classes are {how}, which names images in {printable(column.file_column)}")
-    _collect_rows(contents, collected, column, path.rpartition(b"/")[0])
+    _collect_rows(contents, collected, column, path)
     return iter(())
 
 
 def _collect_named(contents: Contents, collected: Collected) -> Iterator[Contents]:
     labels = contents.labels
     assert labels.table is not None  # `kind_of` asks
-    folder = os.path.relpath(os.path.realpath(os.path.dirname(labels.table)), os.path.realpath(contents.where))
+    folder, name = os.path.split(labels.table)
+    path = os.path.relpath(os.path.join(os.path.realpath(folder), name), os.path.realpath(contents.where))
     column = read_labels(labels, labels.table)
-    _collect_rows(contents, collected, column, b"" if folder.startswith(".") else os.fsencode(folder))
+    _collect_rows(contents, collected, column, b"" if path.startswith("../") else os.fsencode(path))
     return iter(())
 
 
-def _collect_rows(contents: Contents, collected: Collected, column: Column, folder: bytes) -> None:
-    """Add each image to the class that a row gives it; `folder` is that of the table, below the source."""
+def _collect_rows(contents: Contents, collected: Collected, column: Column, table: bytes) -> None:
+    """Add each image to the class that a row gives it; `table` is its path below the source, empty if elsewhere."""
     collected.uses_labels = True
+    contents.use_table(table)
     prefix, file = class_root(contents, None), show_path(os.path.basename(column.table.path))
-    images = images_of_source(contents, [prefix, b"", *_within(folder), *_within(_image_folder(contents))])
+    folders = [folder for folder in (table.rpartition(b"/")[0], _image_folder(contents)) if folder]
+    images = images_of_source(contents, [prefix, b"", *(folder + b"/" for folder in folders)])
     matched = match(column, images)
     collected.take_tables(contents, prefix)
     first = collected.take(contents)
@@ -123,10 +126,6 @@ def _collect_rows(contents: Contents, collected: Collected, column: Column, fold
         collected.warn(note)
     _warn_of_absent(matched, collected)
     collected.refuse_same_names(contents.where)
-
-
-def _within(folder: bytes | None) -> list[bytes]:
-    return [folder + b"/"] if folder else []
 
 
 def image_name(path: bytes, label: bytes) -> bytes:

@@ -124,6 +124,9 @@ def _collect(contents: Contents, collected: Collected) -> Iterator[Contents]:
         why = f"it holds Parquet files of several sets: {shorten([name for _, name in sets], 5)}"
         raise SourceError("no images to read", contents.where, why, f"Build each: build-cache {shlex.quote(best)}")
     collect_files(paths, collected, contents.labels)
+    for path in contents.other_tables:
+        if path.endswith(SUFFIX):
+            contents.use_table(path)
     collected.take_left_out(contents)
     return iter(())
 

@@ -102,7 +102,7 @@ def test_usual_tables_are_known_without_options(folder: str, table: str, flat: P
     assert {
         label: names_of(manifest.labels.tolist(), names, i) for i, label in enumerate(manifest.class_ids)
     } == expected
-    assert manifest.left_out.total() == (6 if ids else 1)
+    assert manifest.left_out.total() == (5 if ids else 0)
     assert sum(count for why, count in manifest.left_out.items() if why.startswith("in a folder of test")) == 4 * ids
 
 
@@ -158,6 +158,15 @@ def test_a_changed_label_decodes_nothing(flat: Path, tmp_path: Path) -> None:
     report = build_cache(flat, tmp_path / "c.h5", executor=InThisProcess(), choice=named(table))
 
     assert (report.decoded, report.copied, report.counts) == (0, 4, [1, 1, 2])
+
+
+def test_a_named_table_in_the_source_is_not_left_out(flat: Path, tmp_path: Path) -> None:
+    shutil.copytree(flat, tmp_path / "x")
+    write_csv(tmp_path / "x/other.csv", ("a.jpg", "cat"))
+    (tmp_path / "x/tables").mkdir()
+    table = write_csv(tmp_path / "x/tables/t.csv", *SPECIES.items())
+
+    assert scan_source(tmp_path / "x", None, named(table)).left_out == {"suffix .csv": 1}
 
 
 def test_images_in_no_row_and_rows_without_image_are_named(flat: Path, tmp_path: Path) -> None:

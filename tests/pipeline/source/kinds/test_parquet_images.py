@@ -79,6 +79,7 @@ def test_a_set_of_several_files_is_named_by_what_they_share(tmp_path: Path) -> N
 
     assert names_of(data / "train") == [b"0-0.jpg", b"1-0.jpg", b"0-1.jpg", b"1-1.jpg"]
     assert names_of(tmp_path / "set") == names_of(data) == names_of(data / "train")
+    assert scan_source(tmp_path / "set").left_out == {}
     write_set(data / "test-00000-of-00001.parquet", LABELS)
     with pytest.raises(SourceError, match=r"of several sets: test, train\. Build each: build-cache .*/data/train"):
         scan_source(tmp_path / "set")

@@ -143,6 +143,12 @@ def near_copies(reader: Reader) -> NDArray[np.int64]:
     return np.where(alone, len(used) + np.arange(len(alone)), number[inverse])
 
 
+def equal_pixels(reader: Reader) -> NDArray[np.int64]:
+    """Return (N,) int64, the number of each image's set of images with the same decoded pixels."""
+    pixels = np.stack([reader.table("row_hash"), reader.table("image_hash")], axis=1)
+    return np.unique(pixels, axis=0, return_inverse=True)[1].ravel()
+
+
 def group_images(reader: Reader, named: Sequence[NamedGroups] = (), near: NDArray[np.int64] | None = None) -> Groups:
     """Join images that share a content, decoded pixels, a named group or, where `near` is given, a look.
 
@@ -155,9 +161,8 @@ def group_images(reader: Reader, named: Sequence[NamedGroups] = (), near: NDArra
     order = np.argsort(digests, kind="stable")
     rank = np.empty(len(order), np.int64)
     rank[order] = np.arange(len(order))
-    pixels = np.stack([reader.table("row_hash"), reader.table("image_hash")], axis=1)
-    same = [np.unique(what, axis=0, return_inverse=True)[1].ravel() for what in (digests, pixels)]
-    codes = [*same, *(groups.codes for groups in named), *([] if near is None else [near])]
+    codes = [np.unique(digests, return_inverse=True)[1], equal_pixels(reader)]
+    codes += [groups.codes for groups in named] + ([] if near is None else [near])
     of = connected(reader.num_images, map(_sharing, codes))
     sizes = np.bincount(of)
     first = [digests[row].tobytes().hex() for row in order[_least(of, rank, len(sizes))].tolist()]

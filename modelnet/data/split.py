@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from modelnet.data.caches import near_copies_across, present_classes
+from modelnet.data.groups import equal_pixels
 from modelnet.data.relabel import key_class
 from modelnet.data.split_table import TEST, UNLISTED, SplitTable, match_split
 from modelnet.options import TrainOptions
@@ -86,9 +87,10 @@ def split_by_folds(cache: TensorCache, table: SplitTable, fold: int | str | None
 def split_by_content(cache: TensorCache, fraction: float) -> Split:
     """Keep a fraction of the images for validation: those whose SHA-256, read as a number in 0..1, is below it.
 
-    So a set that grows moves no old image to the other side, copies of an image are on one side, whatever their names
-    and classes, and a larger fraction keeps all that a smaller one did. Every class gives the fraction of its images
-    that chance gives: to make it exact, old images would have to move.
+    Images with the same decoded pixels are on one side: the smallest number of them counts. So copies are on one side,
+    whatever their names and classes, a set that grows moves an old image only together with a new copy, and a larger
+    fraction keeps all that a smaller one did. Every class gives the fraction of its images that chance gives: to make
+    it exact, old images would have to move.
 
     Args:
         cache: of which images are kept.
@@ -97,8 +99,12 @@ def split_by_content(cache: TensorCache, fraction: float) -> Split:
     Raises:
         OptionsError: nothing is left to validate on, or fewer than two classes to train on.
     """
-    heads = np.ascontiguousarray(cache.source_sha256[:, :8]).view(">u8").ravel()
-    is_val, has_label = torch.from_numpy(heads.astype(np.float64) / 2.0**64 < fraction), cache.labels >= 0
+    heads = np.ascontiguousarray(cache.source_sha256[:, :8]).view(">u8").ravel().astype(np.uint64)
+    copies = equal_pixels(cache.reader)
+    least = np.full(len(heads), np.iinfo(np.uint64).max, np.uint64)
+    np.minimum.at(least, copies, heads)
+    is_val = torch.from_numpy(least[copies].astype(np.float64) / 2.0**64 < fraction)
+    has_label = cache.labels >= 0
     split = Split(torch.nonzero(~is_val & has_label).ravel(), torch.nonzero(is_val & has_label).ravel())
     what, advice = f"--val-fraction {fraction:g} divides no set", "Try another fraction, or --val with a second cache"
     if len(split.val) == 0:

@@ -137,12 +137,25 @@ def test_a_run_on_a_part_resumes_to_the_same_bits(
     assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
 
 
-def test_near_copies_on_both_sides_of_a_split_are_counted(tmp_path: Path) -> None:
-    """Case 53, with --val-fraction: exact copies stay together, near copies need not."""
+def test_images_of_the_same_pixels_are_on_one_side(tmp_path: Path) -> None:
     for seed in range(12):
         folder = tmp_path / "photos" / str(seed % 2)
         save_jpeg(folder / f"{seed}.jpg", 70, 60, seed)
-        Image.open(folder / f"{seed}.jpg").save(folder / f"{seed}-again.png")
+        Image.open(folder / f"{seed}.jpg").save(folder / f"{seed}.png")
+    build_cache(tmp_path / "photos", tmp_path / "c.h5", size=64, workers=1)
+    cache = TensorCache(tmp_path / "c.h5")
+    for fraction in (0.2, 0.4):
+        split = split_by_content(cache, fraction)
+        train, val = ({Path(cache.filenames[row]).stem for row in rows.tolist()} for rows in (split.train, split.val))
+        assert train and val and not train & val
+
+
+def test_near_copies_on_both_sides_of_a_split_are_counted(tmp_path: Path) -> None:
+    """Case 53, with --val-fraction: copies stay together, near copies need not."""
+    for seed in range(12):
+        folder = tmp_path / "photos" / str(seed % 2)
+        save_jpeg(folder / f"{seed}.jpg", 70, 60, seed)
+        Image.open(folder / f"{seed}.jpg").save(folder / f"{seed}-again.jpg", quality=80)
     build_cache(tmp_path / "photos", tmp_path / "c.h5", size=64, workers=1)
     cache = TensorCache(tmp_path / "c.h5")
     split = split_by_content(cache, 0.5)
@@ -150,7 +163,7 @@ def test_near_copies_on_both_sides_of_a_split_are_counted(tmp_path: Path) -> Non
         side: {cache.filenames[row] for row in rows.tolist()}
         for side, rows in (("train", split.train), ("val", split.val))
     }
-    torn = sum(f"{seed}.jpg" in names[a] and f"{seed}-again.png" in names[b] for seed in range(12) for a, b in SIDES)
+    torn = sum(f"{seed}.jpg" in names[a] and f"{seed}-again.jpg" in names[b] for seed in range(12) for a, b in SIDES)
 
     assert 0 < torn < 12
     assert split_warnings(cache, split, OPTIONS) == [

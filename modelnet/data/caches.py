@@ -17,7 +17,7 @@ from modelnet.runtime.ranks import Ranks
 from pipeline import TensorCache
 from pipeline.errors import CacheError, CacheMissing, CacheStale, OptionsError, SourceError
 from pipeline.format.classes import ClassId
-from pipeline.format.duplicates import near_rows_across
+from pipeline.format.duplicates import digest_items, near_rows_across
 from pipeline.format.features import Features
 from pipeline.format.header import describe_shard
 from pipeline.format.paths import base_path, cache_exists
@@ -183,11 +183,7 @@ def _shared(
     train: TensorCache, val: TensorCache, trained: NDArray[np.int64], kept: NDArray[np.int64]
 ) -> NDArray[np.bool_]:
     """Tell which validation images have the file content of a training image: (len(kept),) bool."""
-    row = np.dtype((np.void, 32))
-    ours, theirs = (
-        np.ascontiguousarray(cache.source_sha256[rows]).view(row).ravel()
-        for cache, rows in ((train, trained), (val, kept))
-    )
+    ours, theirs = digest_items(train.source_sha256[trained]), digest_items(val.source_sha256[kept])
     return np.isin(theirs, ours)
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from modelnet.data.split_table import image_names
 from pipeline.errors import OptionsError, SourceError
-from pipeline.format.duplicates import near_edges
+from pipeline.format.duplicates import digest_items, near_edges
 from pipeline.format.header import describe_shard
 from pipeline.format.paths import base_path
 from pipeline.format.sharded import Reader, ShardedReader, open_reader
@@ -157,7 +157,7 @@ def group_images(reader: Reader, named: Sequence[NamedGroups] = (), near: NDArra
         named: groups that a person names; an image may be in one of each.
         near: (N,) int64, from `near_copies`.
     """
-    digests = np.ascontiguousarray(reader.table("source_sha256")).view(np.dtype((np.void, 32))).ravel()
+    digests = digest_items(reader.table("source_sha256"))
     order = np.argsort(digests, kind="stable")
     rank = np.empty(len(order), np.int64)
     rank[order] = np.arange(len(order))

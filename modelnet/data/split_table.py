@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import SourceError, TableDamaged
+from pipeline.format.duplicates import digest_items
 from pipeline.format.paths import cache_name
 from pipeline.format.sharded import Reader
 from pipeline.source.tables.open import open_table
@@ -22,7 +23,6 @@ COLUMNS = ("class", "file", "sha256", "group", "fold")
 TEST = -1  # fold of an image that only the test set has
 UNLISTED = -2  # fold of an image that the split does not list
 _TEST_TEXT = "test"
-_DIGEST = np.dtype((np.void, 32))
 _ADVICE = f"Write it again: {command_line()} split CACHE --force"
 
 
@@ -167,8 +167,7 @@ def match_split(split: SplitTable, reader: Reader) -> MatchedSplit:
     Raises:
         TableDamaged: the split lists no image of the cache.
     """
-    ours = np.ascontiguousarray(reader.table("source_sha256")).view(_DIGEST).ravel()
-    theirs = np.ascontiguousarray(split.sha256).view(_DIGEST).ravel()
+    ours, theirs = digest_items(reader.table("source_sha256")), digest_items(split.sha256)
     order = np.argsort(theirs, kind="stable")
     at = np.minimum(np.searchsorted(theirs[order], ours), len(theirs) - 1)
     entries = np.where(theirs[order[at]] == ours, order[at], -1)
@@ -201,7 +200,7 @@ def _is_digest(text: str) -> bool:
 
 def _check_folds(split: SplitTable, table: Table, lines: list[int]) -> None:
     """Refuse content with two folds, folds without an image, and fewer folds than two."""
-    _, inverse = np.unique(split.sha256.view(_DIGEST).ravel(), return_inverse=True)
+    _, inverse = np.unique(digest_items(split.sha256), return_inverse=True)
     first = np.full(inverse.max() + 1, -1)
     first[inverse[::-1]] = np.arange(len(inverse))[::-1]
     for row in np.flatnonzero(split.folds != split.folds[first[inverse]])[:1].tolist():

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from pipeline.build.image_table import ImageTable
 from pipeline.decode.decode import decoder_identity
+from pipeline.format.duplicates import digest_items
 from pipeline.format.reader import CacheReader
 from pipeline.format.tables import Failed
 from pipeline.recipe import Recipe
@@ -308,9 +309,7 @@ def count_shared(digests: NDArray[np.uint8], others: NDArray[np.uint8]) -> int:
     """Count the digests, (n, 32), that are among others, (m, 32)."""
     if not len(digests):
         return 0
-    digest = np.dtype((np.void, 32))
-    ours, theirs = (np.ascontiguousarray(table).view(digest).ravel() for table in (digests, others))
-    return int(np.isin(ours, theirs).sum())
+    return int(np.isin(digest_items(digests), digest_items(others)).sum())
 
 
 def damaged_rows(cache: CacheReader) -> list[int]:

@@ -12,6 +12,11 @@ _MOST_COMPARED = 10**8  # pairs: a few seconds
 NEAR_BITS = 3  # hashes that differ in at most so many of 64 bits are near duplicates
 
 
+def digest_items(digests: NDArray[np.uint8]) -> NDArray[np.void]:
+    """View digests, (n, 32), as (n,) items that can be compared, sorted and looked up."""
+    return np.ascontiguousarray(digests).view(np.dtype((np.void, 32))).ravel()
+
+
 def exact_groups(source_sha256: NDArray[np.uint8]) -> list[NDArray[np.int64]]:
     """Group the rows whose files have the same content.
 

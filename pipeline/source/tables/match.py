@@ -14,6 +14,7 @@ import xxhash
 from numpy.typing import NDArray
 
 from pipeline.errors import SourceError
+from pipeline.format.duplicates import digest_items
 from pipeline.format.sharded import Reader
 from pipeline.source.contents import Contents
 from pipeline.source.reader import hash_image
@@ -131,7 +132,7 @@ def labels_of_cache(reader: Reader, labels: Labels, content: bytes | None = None
 def _with_copies(matched: Matched, digests: NDArray[np.uint8]) -> Matched:
     """Let a row hold for all images with the content of the one that it names."""
     named = np.flatnonzero(matched.rows >= 0)
-    groups = np.unique(_as_items(digests), return_inverse=True)[1]
+    groups = np.unique(digest_items(digests), return_inverse=True)[1]
     row_of = np.full(int(groups.max(initial=-1)) + 1, -1, np.int64)
     row_of[groups[named[::-1]]] = matched.rows[named[::-1]]
     rows, column = row_of[groups], matched.column
@@ -298,7 +299,7 @@ def _hashes(names: Iterable[bytes]) -> NDArray[np.uint64]:
 
 def _by_content(column: Column, images: Images) -> _Pairs:
     """Return pairs of a row and each image that has its content."""
-    ours, theirs = map(_as_items, (images.digests(), column.digests()))
+    ours, theirs = map(digest_items, (images.digests(), column.digests()))
     different, row_of = np.unique(ours, return_inverse=True)
     place = np.minimum(np.searchsorted(different, theirs), max(0, len(different) - 1))
     rows = np.flatnonzero(different[place] == theirs) if len(different) else np.empty(0, np.int64)
@@ -307,8 +308,3 @@ def _by_content(column: Column, images: Images) -> _Pairs:
     counts = starts[place[rows] + 1] - starts[place[rows]]
     within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
     return np.repeat(rows, counts), order[np.repeat(starts[place[rows]], counts) + within]
-
-
-def _as_items(digests: NDArray[np.uint8]) -> NDArray[np.void]:
-    """View (n, 32) bytes as (n,) items that can be sorted."""
-    return np.ascontiguousarray(digests).view(np.dtype((np.void, 32))).ravel()

@@ -3,7 +3,6 @@
 import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,12 +16,10 @@ from pipeline.format.reader import CacheReader
 from pipeline.format.tables import Failed
 from pipeline.recipe import Recipe
 from pipeline.source.manifest import Manifest
-from pipeline.source.reader import Damaged, Location, hash_image, read_image
-from pipeline.system.processes import usable_cores
+from pipeline.source.reader import Damaged, Location, hash_images, read_image
 from pipeline.text import shorten, show_path
 
 _CLASSES_SHOWN = 5
-_AT_ONCE = 1024  # files in work at a time; a thread pool keeps more than a name for each
 
 
 @dataclass
@@ -207,12 +204,10 @@ def _know_contents(
 
 def _hash_files(images: ImageTable, candidates: NDArray[np.int64]) -> None:
     candidates = images.manifest.in_reading_order(candidates)
-    with ThreadPoolExecutor(min(8, usable_cores())) as pool:  # hashing releases the interpreter's lock
-        for first in range(0, len(candidates), _AT_ONCE):
-            some = candidates[first : first + _AT_ONCE].tolist()
-            for candidate, found in zip(some, pool.map(hash_image, map(images.manifest.location, some)), strict=True):
-                if found:
-                    images.know(candidate, *found)
+    hashed = hash_images(map(images.manifest.location, candidates.tolist()))
+    for candidate, found in zip(candidates.tolist(), hashed, strict=True):
+        if found:
+            images.know(candidate, *found)
 
 
 def _compare_failed(

@@ -5,15 +5,20 @@ import hashlib
 import os
 import stat
 import time
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from typing import NamedTuple
 
 from pipeline.errors import ArchiveDamaged, StorageError, TableDamaged, source_errors
 from pipeline.source.tables.parquet_images import ImageRow, image_bytes
 from pipeline.source.zip import unpack, zip_data_start
 from pipeline.system import files
+from pipeline.system.processes import usable_cores
 from pipeline.text import show_path
 
 MAX_FILE_BYTES = 2**29
+_AT_ONCE = 1024  # files in work at a time; a thread pool keeps more than a name for each
 
 
 class ChangedWhileReading(OSError):
@@ -227,6 +232,14 @@ def hash_image(location: Location) -> tuple[bytes, Stat] | None:
     except (OSError, MemoryError):
         return None
     return hashlib.sha256(data).digest(), found
+
+
+def hash_images(locations: Iterable[Location]) -> Iterator[tuple[bytes, Stat] | None]:
+    """Yield what `hash_image` returns for each image, in order; threads read, which release the interpreter's lock."""
+    remaining = iter(locations)
+    with ThreadPoolExecutor(min(8, usable_cores())) as pool:
+        while some := list(islice(remaining, _AT_ONCE)):
+            yield from pool.map(hash_image, some)
 
 
 def _settled(found: Stat) -> Stat:

@@ -3,7 +3,6 @@
 import os
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
@@ -17,11 +16,10 @@ from pipeline.errors import SourceError
 from pipeline.format.duplicates import digest_items
 from pipeline.format.sharded import Reader
 from pipeline.source.contents import Contents
-from pipeline.source.reader import hash_image
+from pipeline.source.reader import hash_images
 from pipeline.source.tables.column import Column, read_column
 from pipeline.source.tables.labels import Labels, read_labels
 from pipeline.source.tables.table import WHAT
-from pipeline.system.processes import usable_cores
 from pipeline.text import counted, printable, shorten, show_path
 
 _SHOWN = 5
@@ -184,9 +182,8 @@ def images_of_source(contents: Contents, starts: Iterable[bytes]) -> Images:
         return (root + b"/" + path for path in paths())
 
     def digests() -> NDArray[np.uint8]:
-        with ThreadPoolExecutor(min(8, usable_cores())) as pool:
-            locations = map(partial(contents.location, contents.images), range(len(listed)))
-            found = [hashed[0] if hashed else bytes(32) for hashed in pool.map(hash_image, locations)]
+        hashed = hash_images(contents.location(contents.images, row) for row in range(len(listed)))
+        found = [image[0] if image else bytes(32) for image in hashed]
         return np.frombuffer(b"".join(found) + bytes(32 * len(failed)), np.uint8).reshape(-1, 32)
 
     whole = list(map(below, dict.fromkeys(starts)))

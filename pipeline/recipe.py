@@ -136,21 +136,22 @@ class Recipe:
             if self.pad_color is not None:
                 raise ValueError(f"pad_color belongs to fit pad, not to {self.fit}")
         elif self.pad_color is None:
-            object.__setattr__(self, "pad_color", self._mean_color)
+            object.__setattr__(self, "pad_color", self.mean_color)
         elif self.pad_color != "edge":
             object.__setattr__(self, "pad_color", _checked_color("pad_color", self.pad_color))
         if self.background is not None:
             object.__setattr__(self, "background", _checked_color("background", self.background))
 
     @property
-    def _mean_color(self) -> Color:
-        red, green, blue = (min(255, max(0, round(255 * value))) for value in self.mean)
-        return red, green, blue
-
-    @property
     def row_shape(self) -> tuple[int, int, int]:
         """(3, H, W)."""
         return (3, *self.size)
+
+    @property
+    def mean_color(self) -> Color:
+        """The mean as the nearest color (R, G, B), 0..255 each."""
+        red, green, blue = (min(255, max(0, round(255 * value))) for value in self.mean)
+        return red, green, blue
 
     @property
     def row_bytes(self) -> int:
@@ -197,7 +198,7 @@ class Recipe:
         values: dict[str, Any] = {}
         if fit != self.fit or "size" in options:
             values["resize_to"] = None
-        if fit != self.fit or ("mean" in options and self.pad_color == self._mean_color):
+        if fit != self.fit or ("mean" in options and self.pad_color == self.mean_color):
             values["pad_color"] = None
         return replace(self, **values | options)
 
@@ -261,6 +262,18 @@ def pixels_to_row(pixels_HWC: "NDArray[np.uint8]", recipe: Recipe) -> "NDArray[A
     return _normalize(pixels_CHW, recipe)
 
 
+def denormalize(images: "NDArray[np.float32]", recipe: Recipe) -> "NDArray[np.uint8]":
+    """Return the 8-bit pixels, (..., 3, H, W), that normalized images of this shape were made of."""
+    import numpy as np
+
+    mean_C11, std_C11 = (np.array(v, np.float32)[:, None, None] for v in (recipe.mean, recipe.std))
+    pixels = images * std_C11
+    pixels += mean_C11
+    pixels *= np.float32(255)
+    np.rint(pixels, out=pixels)
+    return np.clip(pixels, 0, 255, out=pixels).astype(np.uint8)
+
+
 def row_to_pixels(row_CHW: "NDArray[Any]", recipe: Recipe) -> "NDArray[np.uint8] | None":
     """Invert `pixels_to_row`: (H, W, 3) uint8, or None where the row does not tell (float32 ran out of digits)."""
     import numpy as np
@@ -270,8 +283,7 @@ def row_to_pixels(row_CHW: "NDArray[Any]", recipe: Recipe) -> "NDArray[np.uint8]
     table = normalization_table(recipe)
     if not (np.diff(table, axis=1) > 0).all():
         return None
-    mean_C11, std_C11 = (np.array(v, np.float32)[:, None, None] for v in (recipe.mean, recipe.std))
-    pixels_CHW = np.rint((row_CHW * std_C11 + mean_C11) * 255).clip(0, 255).astype(np.uint8)
+    pixels_CHW = denormalize(row_CHW, recipe)
     if not all(np.array_equal(table[c][pixels_CHW[c]], row_CHW[c]) for c in range(3)):
         return None
     return np.ascontiguousarray(pixels_CHW.transpose(1, 2, 0))

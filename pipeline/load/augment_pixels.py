@@ -42,7 +42,7 @@ def change_pixels(
         seed, epoch: of the random numbers.
         rows_B: (B,) int64, the images' rows in the cache.
     """
-    fill = [min(255, max(0, round(255 * mean))) for mean in recipe.mean]
+    fill = list(recipe.mean_color)
     with _one_thread(), torch.device("cpu"):  # torchvision makes tensors on the default device
         for image_CHW, row in zip(images_BCHW, rows_B.tolist(), strict=True):
             changed_CHW = image_CHW if own is None else own(image_CHW, seeded_generator(seed, epoch, row, 0))

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from pipeline.load.threads import team_for
-from pipeline.recipe import Recipe, normalization_table
+from pipeline.recipe import Recipe, denormalize, normalization_table
 from pipeline.system.native import compiled
 
 _BLOCK_BYTES = 600_000  # float32 numbers that stay in a core's cache during all steps
@@ -45,8 +45,7 @@ def normalize(pixels_NCHW: Tensor, recipe: Recipe) -> Tensor:
 
 def pixels_of(images_NCHW: Tensor, recipe: Recipe) -> Tensor:
     """Return the (N, 3, H, W) uint8 pixels that normalized images, (N, 3, H, W) float32 on the CPU, were made of."""
-    mean_C11, std_C11 = (torch.tensor(values, device="cpu").view(3, 1, 1) for values in (recipe.mean, recipe.std))
-    return (images_NCHW * std_C11).add_(mean_C11).mul_(255).round_().clamp_(0, 255).to(torch.uint8)
+    return torch.from_numpy(denormalize(images_NCHW.detach().numpy(), recipe))
 
 
 @lru_cache(maxsize=8)

@@ -4,14 +4,13 @@ import re
 import struct
 import zlib
 
-PNG = b"\x89PNG\r\n\x1a\n"
-JPEG = b"\xff\xd8\xff"
-TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+from pipeline.decode.formats import AVIF, HEIC, JPEG, PNG, TIFF, WEBP, recognize
 
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # markers of a JPEG's frame header
 _TIFF_BYTES = {3: 2, 4: 4, 5: 8, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}  # by type, else 1
 _TIFF_NUMBERS = {3: "H", 4: "I", 16: "Q"}  # unsigned types
 _TIFF_PIXELS = ((273, 279), (324, 325))  # tags of strips and of tiles: offset, bytes
+_PNG_CHUNKS = 8  # byte of the first one
 _READ = (0xC0, 0xC1, 0xC2, 0xC9, 0xCA)  # those that libjpeg decodes
 
 
@@ -58,15 +57,16 @@ def fault_of_header(data: bytes) -> str:
     Args:
         data: a whole file.
     """
-    if data.startswith(PNG):
+    form = recognize(data)
+    if form == PNG:
         return _fault_of_png(data)
-    if data.startswith(JPEG):
+    if form == JPEG:
         return _fault_of_jpeg(data)
-    if data.startswith(b"RIFF"):
-        return "truncated" if int.from_bytes(data[4:8], "little") + 8 > len(data) else ""
-    if data.startswith(TIFF):
+    if form == TIFF:
         return _fault_of_tiff(data)
-    return _fault_of_boxes(data) if data[4:8] == b"ftyp" else ""
+    if form == WEBP:
+        return "truncated" if int.from_bytes(data[4:8], "little") + 8 > len(data) else ""
+    return _fault_of_boxes(data) if form in (AVIF, HEIC) else ""
 
 
 def _fault_of_boxes(data: bytes) -> str:
@@ -110,7 +110,7 @@ def _fault_of_tiff(data: bytes) -> str:
 
 
 def _fault_of_png(data: bytes) -> str:
-    place = len(PNG)
+    place = _PNG_CHUNKS
     while len(head := data[place : place + 8]) == 8:
         length, kind = struct.unpack(">I4s", head)
         chunk, check = data[place + 4 : place + 8 + length], data[place + 8 + length : place + 12 + length]

@@ -16,7 +16,7 @@ class Format(NamedTuple):
     suffixes: tuple[str, ...]
 
     @property
-    def a(self) -> str:
+    def with_article(self) -> str:
         """The name with its article: "a TIFF", "an AVIF"."""
         return f"{'an' if self.name == 'AVIF' else 'a'} {self.name}"
 

@@ -81,7 +81,7 @@ def open_image(data: bytes, form: Format, max_megapixels: int) -> Image.Image:
         raise
     except Exception as error:  # a header may make it raise nearly any type
         if "unknown pixel mode" in str(error):
-            why = f"{form.a} of channels that are not read; convert it to RGB first"
+            why = f"{form.with_article} of channels that are not read; convert it to RGB first"
             raise Undecodable(fault_of_header(data) or why) from error
         if form in (JPEG, PNG):
             raise Undecodable(fault_of_header(data) or "not an image") from error
@@ -114,9 +114,9 @@ def _opened(data: bytes, form: Format) -> Image.Image:
     try:
         module = import_module(reader.module)
     except ImportError as error:
-        raise Undecodable(f"{form.a}; pip install pillow-heif (extra heic) reads it") from error
+        raise Undecodable(f"{form.with_article}; pip install pillow-heif (extra heic) reads it") from error
     if not getattr(module, "SUPPORTED", True):
-        raise Undecodable(f"{form.a}; this Pillow is built without it, those of pip read it")
+        raise Undecodable(f"{form.with_article}; this Pillow is built without it, those of pip read it")
     if form == TIFF:
         _silence_libtiff()
     with _set(*reader.settings):

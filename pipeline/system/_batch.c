@@ -16,7 +16,7 @@ typedef struct {
     const float *mean, *std;
 } batch;
 
-static void together(void (*work)(void *), void *job, team_start *start, unsigned threads)
+static void run_in_team(void (*work)(void *), void *job, team_start *start, unsigned threads)
 {
     if (start && threads > 1)
         start(work, job, threads, 0);
@@ -42,7 +42,7 @@ void copy_rows(const uint8_t *images, const int64_t *rows, int64_t count, int64_
                team_start *start, unsigned threads)
 {
     batch job = {.images = images, .rows = rows, .count = count, .row_bytes = row_bytes, .out = out};
-    together(copy, &job, start, threads);
+    run_in_team(copy, &job, start, threads);
 }
 
 #ifdef __SSE2__
@@ -79,7 +79,7 @@ void stream_rows(const uint8_t *images, const int64_t *rows, int64_t count, int6
                  team_start *start, unsigned threads)
 {
     batch job = {.images = images, .rows = rows, .count = count, .row_bytes = row_bytes, .out = out};
-    together(stream, &job, start, threads);
+    run_in_team(stream, &job, start, threads);
 }
 
 /* 1/255 as a sum of two floats, the first of 17 bits. An 8-bit number times the first is exact (at most 0xffffff), so the
@@ -116,7 +116,7 @@ void normalize_rows(const uint8_t *images, const int64_t *rows, int64_t count, i
 {
     batch job = {.images = images, .rows = rows, .count = count, .row_bytes = row_bytes, .out = out,
                  .mean = mean, .std = std};
-    together(normalize, &job, start, threads);
+    run_in_team(normalize, &job, start, threads);
 }
 
 /* Lines of an image are normalized and resampled across; two at a time are blended into a line of the batch. The struct is that
@@ -247,4 +247,4 @@ static void augment(void *given)
     }
 }
 
-void augment_rows(augmented *job, team_start *start, unsigned threads) { together(augment, job, start, threads); }
+void augment_rows(augmented *job, team_start *start, unsigned threads) { run_in_team(augment, job, start, threads); }

@@ -17,10 +17,11 @@ from PIL import Image
 from modelnet.eval.trained import Trained
 from pipeline import build_cache
 from pipeline.decode.decode import decode
-from pipeline.decode.faults import PNG, Undecodable
+from pipeline.decode.faults import Undecodable
 from pipeline.recipe import Recipe
 from tests.support.photos import textured
 
+PNG = b"\x89PNG\r\n\x1a\n"
 PROBES = {entry.name: entry.read_bytes() for entry in files("pipeline.decode").joinpath("probes").iterdir()}
 RECIPES: list[dict[str, Any]] = [
     {},

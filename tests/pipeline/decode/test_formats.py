@@ -58,7 +58,7 @@ def test_every_suffix_is_of_one_format_and_counts_in_any_case() -> None:
 
 def test_sentences_name_all_formats() -> None:
     assert NAMES == "JPEG, PNG, GIF, BMP, TIFF, WebP, AVIF and HEIC"
-    assert [form.a for form in FORMATS if form.a.startswith("an ")] == ["an AVIF"]
+    assert [form.with_article for form in FORMATS if form.with_article.startswith("an ")] == ["an AVIF"]
 
 
 @pytest.mark.parametrize("kind", SAME)

@@ -30,11 +30,14 @@ def fit(image: "Image.Image | NDArray[np.uint8]", recipe: Recipe) -> NDArray[np.
         top, left = (round((whole - kept) / 2) for whole, kept in zip(resized, recipe.size, strict=True))
         return resize(image, resized, recipe.interpolation, Box(top, left, *recipe.size))
     pixels_HWC = resize(image, resized, recipe.interpolation)
-    return _pad(pixels_HWC, recipe) if recipe.fit == "pad" else pixels_HWC
+    return _pad(pixels_HWC, image_box(height, width, recipe), recipe) if recipe.fit == "pad" else pixels_HWC
 
 
 def image_box(height: int, width: int, recipe: Recipe) -> Box:
-    """Return the part of a row that `fit` fills with an image of this size: all of it but the pads."""
+    """Return the part of a row that `fit` fills with an image of this size: all of it but the pads.
+
+    It lies in the center, rounded as `PIL.ImageOps.pad` does.
+    """
     if recipe.fit != "pad":
         return Box(0, 0, *recipe.size)
     height, width = resized_size(height, width, recipe)
@@ -65,12 +68,11 @@ def _inside(height: int, width: int, size: tuple[int, int]) -> tuple[int, int]:
     return size
 
 
-def _pad(pixels_HWC: NDArray[np.uint8], recipe: Recipe) -> NDArray[np.uint8]:
-    """Center an image in the recipe's size, rounded as `PIL.ImageOps.pad` does."""
-    height, width, _ = pixels_HWC.shape
+def _pad(pixels_HWC: NDArray[np.uint8], box: Box, recipe: Recipe) -> NDArray[np.uint8]:
+    """Put an image into a box of the recipe's size, and fill the rest."""
+    top, left, height, width = box
     if (height, width) == recipe.size:
         return pixels_HWC
-    top, left = round((recipe.size[0] - height) * 0.5), round((recipe.size[1] - width) * 0.5)
     if recipe.pad_color == "edge":
         below, right = recipe.size[0] - height - top, recipe.size[1] - width - left
         return np.pad(pixels_HWC, ((top, below), (left, right), (0, 0)), "edge")

@@ -4,17 +4,16 @@ import json
 import os
 import re
 from collections.abc import Collection, Iterator
-from contextlib import suppress
 
 from pipeline.errors import ArchiveDamaged, SourceError
 from pipeline.source.collected import Collected, Kind
 from pipeline.source.contents import Contents
 from pipeline.source.file_names import hidden_folder
 from pipeline.source.reader import read_side_file
+from pipeline.source.tables.labels import LONGEST_LABEL
 from pipeline.text import show_path
 
-_LONGEST_LABEL = 1 << 16  # bytes of a file with a label
-_LONGEST_CLASS = 255  # bytes, as of a folder
+_LONGEST_FILE = 1 << 16  # bytes that are read of a file with a label
 _CAPTIONS = (b".json", b".txt")
 _SHARD_FOLDER = re.compile(rb"|(.*/)?\d{5,}", re.DOTALL)
 
@@ -80,14 +79,19 @@ def _read_label(contents: Contents, suffix: bytes, row: int) -> bytes:
     except ArchiveDamaged:  # of one image
         return b""
     if suffix == b".json":
-        value = None
-        with suppress(ValueError):
-            value = json.loads(data[:_LONGEST_LABEL])
-        label = value.get("label") if isinstance(value, dict) else None
-        data = str(label).encode() if isinstance(label, int | str) and not isinstance(label, bool) else b""
-    label_text = data[:_LONGEST_LABEL].strip()
-    fits = 0 < len(label_text) <= _LONGEST_CLASS and not set(label_text) & set(b"/\0\n")
+        data = _label_in_json(data)
+    label_text = data[:_LONGEST_FILE].strip()
+    fits = 0 < len(label_text) <= LONGEST_LABEL and not set(label_text) & set(b"/\0\n")
     return label_text if fits and not hidden_folder(label_text) else b""
+
+
+def _label_in_json(data: bytes) -> bytes:
+    try:
+        value = json.loads(data[:_LONGEST_FILE])
+        label = value.get("label") if isinstance(value, dict) else None
+        return str(label).encode() if isinstance(label, int | str) and not isinstance(label, bool) else b""
+    except (ValueError, RecursionError):  # no JSON, or half of a surrogate pair
+        return b""
 
 
 def _fits(contents: Contents, wanted: Collection[bytes] | None) -> bool:

@@ -75,7 +75,8 @@ def test_the_class_may_be_the_label_of_a_json_and_other_json_says_nothing(tmp_pa
 
     assert scan_source(write_tar(tmp_path / "a.tar", labelled)).class_ids == ["cat"]
     assert scan_source(write_tar(tmp_path / "b.tar", other)).class_ids == [1]
-    assert scan_source(write_tar(tmp_path / "c.tar", {"a.jpg": b"a", "a.json": b"[1]"})).class_ids == ["c"]
+    for text in (b"[1]", b'{"label": "\\ud800"}', b"[" * 60_000, b'{"label": 1' + b"0" * 5000 + b"}"):
+        assert scan_source(write_tar(tmp_path / "c.tar", {"a.jpg": b"a", "a.json": text})).class_ids == ["c"]
 
 
 # --- pairing -----------------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from pipeline.format.header import VERSION
 from pipeline.format.tables import Failed, byte_table, earlier_failed_table
 from pipeline.recipe import Recipe
 
-TABLES = ("classes", "class_names", "filenames", "labels", "source_sha256", "failed")  # that the fingerprint covers
+COVERED_TABLES = ("classes", "class_names", "filenames", "labels", "source_sha256", "failed")  # by the fingerprint
 
 
 def fingerprint(recipe: Recipe, decoder: dict[str, str], tables: Mapping[str, NDArray[Any]]) -> str:
@@ -50,7 +50,7 @@ def earlier_fingerprint(
     earlier_decoder = decoder.get("") or _earlier_decoder(decoder)
     if not earlier_decoder:
         return ""
-    tables = {name: tables[name] for name in TABLES[:-1]} | {"failed": earlier_failed_table(failed)}
+    tables = {name: tables[name] for name in COVERED_TABLES[:-1]} | {"failed": earlier_failed_table(failed)}
     images = _digest([VERSION, earlier_decoder, recipe.to_earlier_dict()], tables)
     return images if features is None else features_fingerprint(replace(features, images=images))
 
@@ -65,7 +65,7 @@ def _earlier_decoder(decoder: dict[str, str]) -> str:
 
 def _digest(values: list[Any], tables: Mapping[str, NDArray[Any]]) -> str:
     digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode())
-    for name in TABLES:
+    for name in COVERED_TABLES:
         table = np.ascontiguousarray(tables[name])
         digest.update(struct.pack("<QQ", len(table), table.itemsize))
         digest.update(table.view(np.uint8).data)

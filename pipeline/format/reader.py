@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from pipeline.errors import CacheDamaged, CacheStale, CacheUnsafe
 from pipeline.format.checks import open_cache, read_header, reading_errors
 from pipeline.format.classes import ClassId, class_ids_of, class_order
-from pipeline.format.fingerprint import TABLES, earlier_fingerprint
+from pipeline.format.fingerprint import COVERED_TABLES, earlier_fingerprint
 from pipeline.format.header import LATER_TABLES, OPEN_FLAG, SUPERBLOCK_VERSION, Extent, Header
 from pipeline.format.tables import Failed, read_failure
 from pipeline.system import files
@@ -123,7 +123,7 @@ class CacheReader:
         """The fingerprint that an earlier version gave to the same rows; see `fingerprint.earlier_fingerprint`."""
         if self.earlier:
             return self.fingerprint
-        tables = {name: self.table(name) for name in TABLES}
+        tables = {name: self.table(name) for name in COVERED_TABLES}
         return earlier_fingerprint(self.recipe, self.decoder, tables, self.failed, self.features)
 
     @cached_property

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import CacheMissing, CacheStale
 from pipeline.format.checks import reading_errors
-from pipeline.format.fingerprint import TABLES, earlier_fingerprint, fingerprint
+from pipeline.format.fingerprint import COVERED_TABLES, earlier_fingerprint, fingerprint
 from pipeline.format.header import Shard
 from pipeline.format.mapping import map_together
 from pipeline.format.paths import base_path, cache_files, shard_path, shards_pattern
@@ -129,7 +129,7 @@ class ShardedReader:
         """Return the fingerprint of a single cache of the same images."""
         if self.earlier:
             return self.earlier_fingerprint
-        return fingerprint(self.recipe, self.decoder, {name: self.table(name) for name in TABLES})
+        return fingerprint(self.recipe, self.decoder, {name: self.table(name) for name in COVERED_TABLES})
 
     @property
     def earlier(self) -> bool:
@@ -139,7 +139,7 @@ class ShardedReader:
     @cached_property
     def earlier_fingerprint(self) -> str:
         """The fingerprint that an earlier version gave to the same rows; see `CacheReader`."""
-        tables = {name: self.table(name) for name in TABLES}
+        tables = {name: self.table(name) for name in COVERED_TABLES}
         return earlier_fingerprint(self.recipe, self.decoder, tables, self.failed, self.features)
 
     @cached_property

@@ -13,7 +13,7 @@ from pipeline.errors import ArchiveDamaged, SourceError, StorageError, source_er
 from pipeline.source.contents import Contents
 from pipeline.source.file_names import (
     ARCHIVE_SUFFIXES,
-    TABLES,
+    KNOWN_TABLES,
     hidden_folder,
     not_an_image_name,
     suffix_of,
@@ -144,7 +144,7 @@ class _Listing:
         folder, _, base = path.rpartition(b"/")
         if self.inside and not path.startswith(self.inside):
             self.there = self.there or path + b"/" == self.inside
-            if not unlike and base in TABLES and (not folder or self.inside.startswith(folder + b"/")):
+            if not unlike and base in KNOWN_TABLES and (not folder or self.inside.startswith(folder + b"/")):
                 self.tables.append((path, self._location(numbers)))
             return
         self.there = True
@@ -173,7 +173,7 @@ class _Listing:
             contents.leave_out(unlike, path)
         elif not reason:
             contents.images.add(path, numbers)
-        elif base in TABLES:
+        elif base in KNOWN_TABLES:
             self.tables.append((self.inside + path, self._location(numbers)))
         elif base.startswith(b"."):
             contents.left_out[reason] += 1

@@ -11,7 +11,7 @@ SIDECAR_SUFFIXES = (b".cls", b".json", b".txt")  # files beside an image that ma
 TABLE_SUFFIXES = (b".csv", b".tsv", b".json", b".jsonl", b".ndjson", b".parquet")
 NAME_FILES = (b"classes.csv", b"LOC_synset_mapping.txt")
 SOLUTION = b"LOC_val_solution.csv"  # the classes of ImageNet's validation images
-TABLES = (*NAME_FILES, SOLUTION)
+KNOWN_TABLES = (*NAME_FILES, SOLUTION)
 
 _SYSTEM_FOLDERS = {
     b"@eadir",

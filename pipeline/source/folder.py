@@ -10,7 +10,7 @@ from pipeline.errors import AccessDenied, PipelineError, SourceError, WorkerDied
 from pipeline.format.header import MAGIC, SIDE_FILES
 from pipeline.format.paths import is_shard_of
 from pipeline.source.contents import Contents
-from pipeline.source.file_names import TABLES, hidden_folder, not_an_image_name, suffix_of
+from pipeline.source.file_names import KNOWN_TABLES, hidden_folder, not_an_image_name, suffix_of
 from pipeline.source.reader import stat_of
 from pipeline.text import show_path
 
@@ -104,7 +104,7 @@ class _Walk:
     def _take_file(self, entry: "os.DirEntry[bytes]", path: bytes) -> None:
         contents = self.contents
         reason = not_an_image_name(entry.name)
-        if entry.name in TABLES and not _leads_nowhere(entry):
+        if entry.name in KNOWN_TABLES and not _leads_nowhere(entry):
             contents.tables.append((path.rpartition(b"/")[0], entry.name, entry.path))
         elif reason and _leads_nowhere(entry):
             contents.leave_out(NOWHERE, path)

@@ -196,11 +196,9 @@ class Kind(NamedTuple):
     """A kind of source: how images say what their classes are.
 
     Attributes:
-        name: for people.
         fits: tells whether a folder or an archive is of this kind, given the class folders asked for.
         collect: adds the images to their classes; yields the contents of archives that belong to the source too.
     """
 
-    name: str
     fits: Callable[[Contents, Collection[bytes] | None], bool]
     collect: Callable[[Contents, Collected], Iterator[Contents]]

@@ -68,5 +68,5 @@ def _unread(stems: Collection[bytes], wanted: Collection[bytes] | None) -> set[b
     return set(stems) - set(wanted) if wanted is not None and set(stems) >= set(wanted) else set()
 
 
-ONE_CLASS = Kind("an archive of the images of one class", _is_one_class, _collect_one_class)
-CLASS_ARCHIVES = Kind("an archive for each class, or in parts", _holds_archives, _collect_archives)
+ONE_CLASS = Kind(_is_one_class, _collect_one_class)
+CLASS_ARCHIVES = Kind(_holds_archives, _collect_archives)

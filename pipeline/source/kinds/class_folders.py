@@ -92,4 +92,4 @@ def _add_empty_classes(contents: Contents, collected: Collected, prefix: bytes) 
         collected.class_images(folder)
 
 
-CLASS_FOLDERS = Kind("a folder for each class", _fits, _collect)
+CLASS_FOLDERS = Kind(_fits, _collect)

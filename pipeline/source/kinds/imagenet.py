@@ -92,5 +92,5 @@ def _read_solution(location: Location | None, where: str) -> dict[bytes, bytes]:
     return {os.fsencode(image): os.fsencode(predicted[0]) for image, predicted in words if predicted}
 
 
-KAGGLE = Kind("ImageNet as Kaggle distributes it", _is_kaggles, _collect_kaggles)
-VALIDATION = Kind("ImageNet's validation images", _is_validation, _collect_validation)
+KAGGLE = Kind(_is_kaggles, _collect_kaggles)
+VALIDATION = Kind(_is_validation, _collect_validation)

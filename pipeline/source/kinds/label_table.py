@@ -209,6 +209,6 @@ def _refuse(contents: Contents, collected: Collected) -> Iterator[Contents]:
     )
 
 
-NAMED_TABLE = Kind("a table that was named", lambda contents, wanted: contents.labels.table is not None, _collect_named)
-LABELLED_IMAGES = Kind("images with a table of labels", _fits, _collect)
-LABEL_TABLE = Kind("images with a table of labels that is not understood", _may_be_labels, _refuse)
+NAMED_TABLE = Kind(lambda contents, wanted: contents.labels.table is not None, _collect_named)
+LABELLED_IMAGES = Kind(_fits, _collect)
+LABEL_TABLE = Kind(_may_be_labels, _refuse)

@@ -135,4 +135,4 @@ def _shown(paths: Sequence[bytes]) -> str:
     return shorten([show_path(os.path.basename(path)) for path in paths], 2)
 
 
-PARQUET_IMAGES = Kind("Parquet files that hold images", _fits, _collect)
+PARQUET_IMAGES = Kind(_fits, _collect)

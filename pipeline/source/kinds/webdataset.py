@@ -156,5 +156,5 @@ def _refuse_captions(contents: Contents, collected: Collected) -> Iterator[Conte
     )
 
 
-LABELLED_SAMPLES = Kind("WebDataset shards", _fits, _collect)
-CAPTIONED_SAMPLES = Kind("shards of images with captions", _has_captions, _refuse_captions)
+LABELLED_SAMPLES = Kind(_fits, _collect)
+CAPTIONED_SAMPLES = Kind(_has_captions, _refuse_captions)

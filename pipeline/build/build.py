@@ -212,21 +212,21 @@ class _Build:
         return report
 
     def _take_over_failures(self) -> None:
-        for candidate, failure in self.found.staleness.failures.items():
-            self.images.take_over(candidate, failure)
+        for image, failure in self.found.staleness.failures.items():
+            self.images.take_over(image, failure)
 
     def _fill(self, job: Job, executor: Executor | None, progress: Progress | None) -> None:
         """Fill every missing row, and note each in image table and journal."""
         images, workers = self.images, self.task.workers or usable_cores()
         todo = np.flatnonzero(images.state == TODO)
-        candidates = {}
+        image_of_row = {}
         total, finished = len(images.state), len(images.state) - len(todo)
 
         def items() -> Iterator[Item]:
-            for candidate in map(int, self.manifest.in_reading_order(todo)):  # one at a time, not a list of a million
-                row = int(self.partial.rows[candidate])
-                candidates[row] = candidate
-                yield Item(row, self.manifest.location(candidate), images.known_sha256(candidate))
+            for image in map(int, self.manifest.in_reading_order(todo)):  # one at a time, not a list of a million
+                row = int(self.partial.rows[image])
+                image_of_row[row] = image
+                yield Item(row, self.manifest.location(image), images.known_sha256(image))
 
         if progress:
             progress(finished, total)
@@ -238,11 +238,11 @@ class _Build:
             for results in finished_chunks:
                 entries = []
                 for result in results:
-                    candidate = candidates.pop(result.row)
-                    images.record(candidate, result)
+                    image = image_of_row.pop(result.row)
+                    images.record(image, result)
                     self.counts[result.how] += 1
                     if result.how != "transient":
-                        entries.append(images.entry(candidate))
+                        entries.append(images.entry(image))
                 self.partial.record(entries)
                 finished += len(results)
                 if progress:
@@ -260,9 +260,9 @@ class _Build:
         """Return stat data: (N, 4) of each row's file, and (F, 4) of each failed file in the order of the table."""
         images = self.images
         failed = {(f.class_id, f.name): UNSETTLED for f in images.failed()}
-        for candidate in np.flatnonzero(images.state == FAILED).tolist():
-            key = self.manifest.class_ids[self.manifest.labels[candidate]], os.fsdecode(self.manifest.names[candidate])
-            failed[key] = Stat(*images.stats[candidate].tolist())
+        for image in np.flatnonzero(images.state == FAILED).tolist():
+            key = self.manifest.class_ids[self.manifest.labels[image]], os.fsdecode(self.manifest.names[image])
+            failed[key] = Stat(*images.stats[image].tolist())
         done = images.state == DONE
         rows = images.stats if done.all() else images.stats[done]
         return rows, np.array(list(failed.values()), np.int64).reshape(-1, len(Stat._fields))

@@ -22,7 +22,7 @@ _FORMAT_BYTES = max(len(form.name) for form in FORMATS)
 
 
 class ImageTable:
-    """Columns over the M images of a manifest.
+    """Columns over the M images of a manifest. An image is given as its position in the manifest, 0..M-1.
 
     Attributes:
         state: (M,) uint8, TODO, DONE, FAILED (follows from the bytes) or TRANSIENT (may not come again).
@@ -49,93 +49,93 @@ class ImageTable:
         self.reasons: dict[int, str] = {}
         self.boxes: dict[int, tuple[int, ...]] = {}
 
-    def know(self, candidate: int, sha256: bytes, found: Stat | None = None) -> None:
+    def know(self, image: int, sha256: bytes, found: Stat | None = None) -> None:
         """Note the content of a file."""
-        if sha256 != self.source_sha256[candidate].tobytes():  # unwritten memory stays shared with workers
-            self.source_sha256[candidate] = np.frombuffer(sha256, np.uint8)
-        if found and found != tuple(self.stats[candidate].tolist()):
-            self.stats[candidate] = found
+        if sha256 != self.source_sha256[image].tobytes():  # unwritten memory stays shared with workers
+            self.source_sha256[image] = np.frombuffer(sha256, np.uint8)
+        if found and found != tuple(self.stats[image].tolist()):
+            self.stats[image] = found
 
-    def know_source(self, candidate: int, form: str, size: tuple[int, int]) -> None:
+    def know_source(self, image: int, form: str, size: tuple[int, int]) -> None:
         """Note format and size of a file."""
-        self.source_format[candidate] = form.encode()
-        self.source_size[candidate] = size
+        self.source_format[image] = form.encode()
+        self.source_size[image] = size
 
-    def read_source(self, candidate: int, recipe: Recipe) -> None:
+    def read_source(self, image: int, recipe: Recipe) -> None:
         """Note format and size of a file whose row an earlier version decoded; where it cannot, have it decoded."""
         try:
-            data, _ = read_image(self.manifest.location(candidate))
-            if hashlib.sha256(data).digest() == self.known_sha256(candidate):
-                self.know_source(candidate, *read_kind(data, recipe))
+            data, _ = read_image(self.manifest.location(image))
+            if hashlib.sha256(data).digest() == self.known_sha256(image):
+                self.know_source(image, *read_kind(data, recipe))
                 return
         except (Undecodable, Damaged, OSError, MemoryError):  # the worker that decodes it will say why
             pass
-        self.state[candidate] = TODO
+        self.state[image] = TODO
 
-    def take_over(self, candidate: int, failure: Failed) -> None:
+    def take_over(self, image: int, failure: Failed) -> None:
         """Note a failure that an old cache has stored."""
-        self.state[candidate] = TRANSIENT if failure.transient else FAILED
-        self.reasons[candidate] = failure.reason
-        self.know_source(candidate, failure.format, (0, 0))
+        self.state[image] = TRANSIENT if failure.transient else FAILED
+        self.reasons[image] = failure.reason
+        self.know_source(image, failure.format, (0, 0))
 
-    def known_sha256(self, candidate: int) -> bytes:
+    def known_sha256(self, image: int) -> bytes:
         """Return a file's SHA-256, empty where it is not known."""
-        digest = self.source_sha256[candidate]
+        digest = self.source_sha256[image]
         return digest.tobytes() if digest.any() else b""
 
-    def record(self, candidate: int, result: Result) -> None:
+    def record(self, image: int, result: Result) -> None:
         """Note a worker's result for an image."""
         if result.source_sha256:
-            self.know(candidate, result.source_sha256, result.stat)
-        self.state[candidate] = {"failed": FAILED, "transient": TRANSIENT}.get(result.how, DONE)
-        self.row_hash[candidate] = result.row_hash
-        self.image_hash[candidate] = result.image_hash
-        self.know_source(candidate, result.format, result.source_size)
-        self._set(self.notes, candidate, result.notes)
-        self._set(self.reasons, candidate, result.reason)
-        self._set(self.boxes, candidate, result.box)
+            self.know(image, result.source_sha256, result.stat)
+        self.state[image] = {"failed": FAILED, "transient": TRANSIENT}.get(result.how, DONE)
+        self.row_hash[image] = result.row_hash
+        self.image_hash[image] = result.image_hash
+        self.know_source(image, result.format, result.source_size)
+        self._set(self.notes, image, result.notes)
+        self._set(self.reasons, image, result.reason)
+        self._set(self.boxes, image, result.box)
 
-    def restore(self, candidate: int, entry: Entry) -> None:
+    def restore(self, image: int, entry: Entry) -> None:
         """Note a journal's entry for an image; the caller sets `state`."""
-        self.know(candidate, entry.source_sha256)
-        self.row_hash[candidate] = entry.row_hash
-        self.image_hash[candidate] = entry.image_hash
-        self.know_source(candidate, entry.format, entry.source_size)
-        self._set(self.notes, candidate, entry.notes)
-        self._set(self.reasons, candidate, entry.reason)
-        self._set(self.boxes, candidate, entry.box)
+        self.know(image, entry.source_sha256)
+        self.row_hash[image] = entry.row_hash
+        self.image_hash[image] = entry.image_hash
+        self.know_source(image, entry.format, entry.source_size)
+        self._set(self.notes, image, entry.notes)
+        self._set(self.reasons, image, entry.reason)
+        self._set(self.boxes, image, entry.box)
 
-    def entry(self, candidate: int) -> Entry:
+    def entry(self, image: int) -> Entry:
         """Return the journal's entry for an image."""
-        height, width = self.source_size[candidate].tolist()
-        form = self.source_format[candidate].decode()
+        height, width = self.source_size[image].tolist()
+        form = self.source_format[image].decode()
         return Entry(
-            folder=self.manifest.class_folders[self.manifest.labels[candidate]],
-            name=self.manifest.names[candidate],
-            source_sha256=self.source_sha256[candidate].tobytes(),
-            stat=Stat(*self.stats[candidate].tolist()),
-            row_hash=int(self.row_hash[candidate]),
-            image_hash=int(self.image_hash[candidate]),
-            notes=self.notes.get(candidate, ()),
-            reason=self.reasons.get(candidate, ""),
+            folder=self.manifest.class_folders[self.manifest.labels[image]],
+            name=self.manifest.names[image],
+            source_sha256=self.source_sha256[image].tobytes(),
+            stat=Stat(*self.stats[image].tolist()),
+            row_hash=int(self.row_hash[image]),
+            image_hash=int(self.image_hash[image]),
+            notes=self.notes.get(image, ()),
+            reason=self.reasons.get(image, ""),
             format=form,
             source_size=(height, width),
             decoder=decoder_identity(form) if form else "",
-            box=self.boxes.get(candidate, ()),
+            box=self.boxes.get(image, ()),
         )
 
     def failed(self) -> list[Failed]:
         """List every file that gives no image, by class and name, as manifest and workers found it."""
         found = [
             Failed(
-                self.manifest.class_ids[self.manifest.labels[candidate]],
-                os.fsdecode(self.manifest.names[candidate]),
-                self.reasons[candidate],
-                bool(self.state[candidate] == TRANSIENT),
-                self.known_sha256(candidate).hex(),
-                self.source_format[candidate].decode(),
+                self.manifest.class_ids[self.manifest.labels[image]],
+                os.fsdecode(self.manifest.names[image]),
+                self.reasons[image],
+                bool(self.state[image] == TRANSIENT),
+                self.known_sha256(image).hex(),
+                self.source_format[image].decode(),
             )
-            for candidate in np.flatnonzero(self.state >= FAILED).tolist()
+            for image in np.flatnonzero(self.state >= FAILED).tolist()
         ]
         return sort_failures(self.manifest.failed + found, self.manifest.class_ids)
 
@@ -150,10 +150,10 @@ class ImageTable:
         rows: Any = slice(None) if done.all() else np.flatnonzero(done)  # a slice copies no column
         places = np.cumsum(done) - 1
         notes = [
-            (int(places[candidate]), note)
-            for candidate in sorted(self.notes)
-            if self.state[candidate] == DONE
-            for note in self.notes[candidate]
+            (int(places[image]), note)
+            for image in sorted(self.notes)
+            if self.state[image] == DONE
+            for note in self.notes[image]
         ]
         blank = np.zeros(len(done), bool)
         blank[[c for c, found in self.notes.items() if any(r.startswith("blank") for r in found)]] = True
@@ -174,8 +174,8 @@ class ImageTable:
         return tables
 
     @staticmethod
-    def _set(column: dict[int, Any], candidate: int, value: Any) -> None:
+    def _set(column: dict[int, Any], image: int, value: Any) -> None:
         if value:
-            column[candidate] = value
+            column[image] = value
         else:
-            column.pop(candidate, None)
+            column.pop(image, None)

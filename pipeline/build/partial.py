@@ -100,8 +100,8 @@ class PartialBuild:
                 raise OutputError("the cache cannot be created", self.cache, why, _ELSEWHERE) from error
             raise
         if resumed:
-            kept_candidates = images.state == DONE
-            self._move(self.places[kept_candidates], self.rows[kept_candidates])
+            done = images.state == DONE
+            self._move(self.places[done], self.rows[done])
         self.journal = Journal(self.journal_path)
         return kept
 
@@ -167,9 +167,9 @@ class PartialBuild:
     def _with_mean_std(self, images: ImageTable, done: NDArray[np.int64]) -> Recipe:
         """Return the recipe with mean and std of all pixels of the rows but pads."""
         sums = PixelSums()
-        for row, candidate in enumerate(done.tolist()):
+        for row, image in enumerate(done.tolist()):
             pixels_CHW = np.frombuffer(self._read_row(row), np.uint8).reshape(self.recipe.row_shape)
-            sums.add(pixels_CHW, images.boxes.get(candidate, (0, 0, *self.recipe.size)))
+            sums.add(pixels_CHW, images.boxes.get(image, (0, 0, *self.recipe.size)))
         mean, std = sums.mean_std(255)
         if not all(std):
             why = "in a channel all pixels have the same value"
@@ -211,24 +211,24 @@ class PartialBuild:
         for entry in read_journal(self.journal_path):
             if not is_of_this_decoder(entry, begun):
                 continue
-            candidate = _find(images, places, entry)
-            if candidate is not None and _same_content(images, candidate, entry):
-                images.restore(candidate, entry)
-                images.state[candidate] = FAILED if entry.reason else DONE
+            image = _find(images, places, entry)
+            if image is not None and _same_content(images, image, entry):
+                images.restore(image, entry)
+                images.state[image] = FAILED if entry.reason else DONE
             elif not entry.reason:
                 moved[entry.source_sha256] = entry
         found = _Rows(self._row_hashes())
         self.places = np.full(len(images.state), -1, np.int64)
-        for candidate in np.flatnonzero(images.state == DONE).tolist():
-            self._take_place(images, candidate, found)
+        for image in np.flatnonzero(images.state == DONE).tolist():
+            self._take_place(images, image, found)
         sizes = [entry.stat.size for entry in moved.values()]
         may_be_moved = images.state == TODO
         if -1 not in sizes:  # otherwise a file was too new for its size to be known
             may_be_moved &= np.isin(images.stats[:, 0], [*sizes, -1])
-        for candidate in np.flatnonzero(may_be_moved).tolist() if moved else ():
-            self._take_moved(images, candidate, moved, found)
-        for candidate in np.flatnonzero((images.state == DONE) & (images.source_format == b"")).tolist():
-            images.read_source(candidate, self.recipe)
+        for image in np.flatnonzero(may_be_moved).tolist() if moved else ():
+            self._take_moved(images, image, moved, found)
+        for image in np.flatnonzero((images.state == DONE) & (images.source_format == b"")).tolist():
+            images.read_source(image, self.recipe)
         return True
 
     def _earlier_build(self) -> dict[str, Any]:
@@ -236,22 +236,22 @@ class PartialBuild:
         earlier = {"recipe": self.recipe.to_earlier_dict(), "decoder": earlier_decoder_identity()}
         return self.build | earlier
 
-    def _take_place(self, images: ImageTable, candidate: int, found: "_Rows") -> None:
-        place = found.take(images.row_hash[candidate])
+    def _take_place(self, images: ImageTable, image: int, found: "_Rows") -> None:
+        place = found.take(images.row_hash[image])
         if place is not None:
-            self.places[candidate] = place
-            images.state[candidate] = DONE
+            self.places[image] = place
+            images.state[image] = DONE
         else:  # the journal reached the disk and the row did not
-            images.state[candidate] = TODO
+            images.state[image] = TODO
 
-    def _take_moved(self, images: ImageTable, candidate: int, moved: dict[bytes, Entry], found: "_Rows") -> None:
+    def _take_moved(self, images: ImageTable, image: int, moved: dict[bytes, Entry], found: "_Rows") -> None:
         """Keep the row of a file that was renamed, or moved to another class, since it was decoded."""
-        content = hash_image(images.manifest.location(candidate))
+        content = hash_image(images.manifest.location(image))
         entry = moved.get(content[0]) if content else None
         if content and entry:
-            images.restore(candidate, entry)
-            images.know(candidate, *content)
-            self._take_place(images, candidate, found)
+            images.restore(image, entry)
+            images.know(image, *content)
+            self._take_place(images, image, found)
 
     def _row_hashes(self) -> NDArray[np.uint64]:
         """Hash every row in the file, wherever a killed build left it."""
@@ -329,14 +329,14 @@ def _find(images: ImageTable, places: dict[bytes, tuple[int, int]], entry: Entry
     return place if place < end and names[place] == entry.name else None
 
 
-def _same_content(images: ImageTable, candidate: int, entry: Entry) -> bool:
-    known = images.known_sha256(candidate)
+def _same_content(images: ImageTable, image: int, entry: Entry) -> bool:
+    known = images.known_sha256(image)
     if not known:
-        if entry.stat == Stat(*images.manifest.stats[candidate].tolist()):
+        if entry.stat == Stat(*images.manifest.stats[image].tolist()):
             return True
-        found = hash_image(images.manifest.location(candidate))
+        found = hash_image(images.manifest.location(image))
         if found is None:
             return False
-        images.know(candidate, *found)
+        images.know(image, *found)
         known = found[0]
     return known == entry.source_sha256

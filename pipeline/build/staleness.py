@@ -102,8 +102,8 @@ def compare(
     matched = np.flatnonzero(old_rows >= 0)
     same = _same(_numbers(images.source_sha256), matched, _numbers(cache.table("source_sha256")), old_rows[matched])
     names = [show_path(folder) for folder in manifest.class_folders]
-    for candidate in matched[~same].tolist():
-        staleness.changes["changed", names[manifest.labels[candidate]]] += 1
+    for image in matched[~same].tolist():
+        staleness.changes["changed", names[manifest.labels[image]]] += 1
     _compare_failed(staleness, images, cache, old_failed, names)
     _compare_sets(staleness, images, cache, old_rows, old_failed, names)
     _count_common(staleness, images, cache, matched[same])
@@ -162,10 +162,10 @@ def _match(manifest: Manifest, cache: CacheReader) -> tuple[NDArray[np.int64], d
             rows[first:end] = _find(cache.table("filenames")[start:stop], manifest.names.table(first, end), start)
         if failures:
             text = os.fsdecode(folder)
-            for candidate in range(first, end):
-                place = failures.get((text, os.fsdecode(manifest.names[candidate])))
+            for image in range(first, end):
+                place = failures.get((text, os.fsdecode(manifest.names[image])))
                 if place is not None:
-                    failed[candidate] = place
+                    failed[image] = place
     return rows, failed
 
 
@@ -186,8 +186,8 @@ def _know_contents(
 ) -> None:
     """Note the SHA-256 of every image in the cache: from its table where stat data agree, else by reading the file."""
     places = rows.copy()
-    for candidate, place in failed.items():
-        places[candidate] = cache.num_images + place
+    for image, place in failed.items():
+        places[image] = cache.num_images + place
     known = np.flatnonzero(places >= 0)
     trusted = np.zeros(len(rows), bool)
     if stats is not None:
@@ -196,9 +196,9 @@ def _know_contents(
     ours, stored = _numbers(images.source_sha256), _numbers(cache.table("source_sha256"))
     for column in range(ours.shape[1]):
         ours[unchanged, column] = stored[rows[unchanged], column]
-    for candidate, place in failed.items():
-        if trusted[candidate] and (digest := cache.failed[place].source_sha256):
-            images.source_sha256[candidate] = np.frombuffer(bytes.fromhex(digest), np.uint8)
+    for image, place in failed.items():
+        if trusted[image] and (digest := cache.failed[place].source_sha256):
+            images.source_sha256[image] = np.frombuffer(bytes.fromhex(digest), np.uint8)
     _hash_files(images, known[~trusted[known]])
 
 
@@ -215,21 +215,21 @@ def _compare_failed(
 ) -> None:
     """Keep a failure while its bytes are unchanged; try a transient one again."""
     old = cache.failed
-    for candidate, place in failed.items():
-        name = names[images.manifest.labels[candidate]]
+    for image, place in failed.items():
+        name = names[images.manifest.labels[image]]
         if cache.earlier:  # it read fewer formats: any file may give an image now
             continue
         if not old[place].transient:
             if old[place].format in staleness.other_formats:
                 staleness.changes["to be tried again", name] += 1
                 continue
-            if images.known_sha256(candidate).hex() != old[place].source_sha256:
+            if images.known_sha256(image).hex() != old[place].source_sha256:
                 staleness.changes["changed", name] += 1
                 continue
-        elif old[place].source_sha256 or _can_be_read(images.manifest.location(candidate)):
+        elif old[place].source_sha256 or _can_be_read(images.manifest.location(image)):
             staleness.changes["to be tried again", name] += 1
             continue
-        staleness.failures[candidate] = old[place]
+        staleness.failures[image] = old[place]
 
 
 def _can_be_read(place: Location) -> bool:
@@ -252,7 +252,7 @@ def _compare_sets(
 ) -> None:
     """Count the images that were added, removed, or moved (removed here, and added there with the same content)."""
     manifest = images.manifest
-    added = [candidate for candidate in np.flatnonzero(rows < 0).tolist() if candidate not in failed]
+    added = [image for image in np.flatnonzero(rows < 0).tolist() if image not in failed]
     gone = np.ones(cache.num_images, bool)
     gone[rows[rows >= 0]] = False
     removed = np.flatnonzero(gone).tolist()
@@ -261,14 +261,14 @@ def _compare_sets(
     by_content: dict[bytes, list[int]] = defaultdict(list)
     for row in removed:
         by_content[cache.table("source_sha256")[row].tobytes()].append(row)
-    for candidate in added:
-        old = by_content.get(images.known_sha256(candidate))
+    for image in added:
+        old = by_content.get(images.known_sha256(image))
         if not old:
-            staleness.changes["added", names[manifest.labels[candidate]]] += 1
+            staleness.changes["added", names[manifest.labels[image]]] += 1
             continue
         folder = cache.class_folders[int(cache.table("labels")[old.pop()])]
-        renamed = folder == manifest.class_folders[manifest.labels[candidate]]
-        staleness.changes["renamed" if renamed else "moved here", names[manifest.labels[candidate]]] += 1
+        renamed = folder == manifest.class_folders[manifest.labels[image]]
+        staleness.changes["renamed" if renamed else "moved here", names[manifest.labels[image]]] += 1
     for rest in by_content.values():
         for row in rest:
             staleness.changes["removed", show_path(cache.class_folders[int(cache.table("labels")[row])])] += 1

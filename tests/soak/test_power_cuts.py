@@ -152,9 +152,9 @@ def test_without_the_sync_before_the_rename_the_suite_sees_it(workspace: Path) -
 def test_with_a_journal_that_is_believed_unchecked_the_suite_sees_it(
     workspace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def believe(self: PartialBuild, images: ImageTable, candidate: int, found: object) -> None:
-        self.places[candidate] = candidate
-        images.state[candidate] = DONE
+    def believe(self: PartialBuild, images: ImageTable, image: int, found: object) -> None:
+        self.places[image] = image
+        images.state[image] = DONE
 
     recordings = record(workspace)
     monkeypatch.setattr(PartialBuild, "_take_place", believe)

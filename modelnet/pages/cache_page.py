@@ -51,20 +51,20 @@ class Rows:
     """Pictures of the rows of a cache. A damaged row has none, and is counted.
 
     Attributes:
-        damage: a message of a row that is not as it was written; "" while there is none.
+        damaged: a message by the number of each row that is not as it was written.
     """
 
     def __init__(self, cache: TensorCache) -> None:
         self.cache = cache
-        self.damage = ""
+        self.damaged: dict[int, str] = {}
 
     def pixels(self, rows: Sequence[int]) -> tuple[NDArray[np.uint8], list[int]]:
         """Return (B, 3, H, W) uint8, and the rows that they are of: those that are not damaged."""
         try:
             stored = self.cache.read_stored(torch.tensor(rows, dtype=torch.int64))
         except CacheDamaged as error:
-            self.damage = str(error)
             if len(rows) == 1:
+                self.damaged[rows[0]] = str(error)
                 return np.empty((0, *self.cache.row_shape), np.uint8), []
             parts = [self.pixels([row]) for row in rows]
             return np.concatenate([pixels for pixels, _ in parts]), [row for _, good in parts for row in good]
@@ -165,8 +165,9 @@ def _warnings(cache: TensorCache, info: CacheInfo, rows: Rows) -> list[str]:
         warnings.append(
             f"{share:.0%} of the images are smaller than the cache's size on both sides: they are enlarged."
         )
-    if rows.damage:
-        warnings.append(f"Damaged rows are left out: {rows.damage}.")
+    if rows.damaged:
+        found = f"{counted(len(rows.damaged), 'damaged row is', 'damaged rows are')} left out; verify lists all"
+        warnings.append(f"{found}. The first: {rows.damaged[min(rows.damaged)]}.")
     return warnings + _tested(cache)
 
 

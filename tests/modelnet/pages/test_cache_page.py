@@ -110,9 +110,18 @@ def test_a_damaged_row_is_left_out_and_said(copy: Path) -> None:
         file.seek(IMAGES_OFFSET + 100)
         file.write(b"damage")
     page = ParsedPage(show_cache(copy))
-    assert "Damaged rows are left out: the cache is damaged" in page.text and "no picture" in page.text
-    assert "The average of 7 of 8 images, evenly spread" in page.text
+    assert "1 damaged row is left out; verify lists all. The first: the cache is damaged: " in page.text
+    assert "no picture" in page.text and "The average of 7 of 8 images, evenly spread" in page.text
     assert Rows(TensorCache(copy)).picture(0) == Picture("", "n03874293_1030.JPEG", "1")
+    with copy.open("r+b") as file:
+        for row in (2, 7):
+            file.seek(IMAGES_OFFSET + row * 3 * 64 * 64 * 4 + 100)
+            file.write(b"damage")
+    text = ParsedPage(show_cache(copy)).text
+    assert (
+        "3 damaged rows are left out; verify lists all. The first: the cache is damaged: " in text
+        and ": row 0 " in text
+    )
 
 
 def test_features_have_no_pictures(cache_path: Path, out: Path) -> None:

@@ -25,7 +25,8 @@ def validation_images(run: Path, options: TrainOptions) -> Images:
     """
     if not options.validates:
         reason = "the run had no validation images"
-        raise OptionsError("nothing to evaluate on", run, reason, "Give a --cache")
+        advice = "Give a --cache" if options.split is None else "Give a --cache, or --on test"
+        raise OptionsError("nothing to evaluate on", run, reason, advice)
     return seen_images(run, options)
 
 

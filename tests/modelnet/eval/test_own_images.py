@@ -35,6 +35,8 @@ def test_test_images_are_those_of_the_split(cache_path: Path, split: Path) -> No
     run = train(options_of(cache_path, split, None)).run
     trained, cache = Trained.load(run), TensorCache(cache_path)
     rows = split_by_folds(cache, read_split(split), None).test.tolist()
+    with pytest.raises(OptionsError, match=r"the run had no validation images\. Give a --cache, or --on test"):
+        trained.evaluate()
     scores = trained.evaluate(test=True, keep=True)
     assert scores.images == len(rows) == count_tested(run, trained.options, cache) == 4
     whole = trained.evaluate(cache_path, keep=True).images

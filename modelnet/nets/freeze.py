@@ -34,9 +34,11 @@ def frozen_paths(network: nn.Module, freeze: str) -> set[str]:
         frozen = {path for path in paths if f"{path}.".startswith(matched)}
     count = len(frozen.intersection(parameters))
     if count in (0, len(parameters)):
-        what = "no layer" if count == 0 else "every layer"
+        what, way = "no layer", f"or give {ALL_BUT_HEAD}"
+        if count:
+            what, way = "every layer", "leave some to train"
         layers = ", ".join(name for name, _ in network.named_children())
-        advice = f"There is {layers}; leave some to train" if layers else "It is one layer: leave out --freeze"
+        advice = f"There is {layers}; {way}" if layers else "It is one layer: leave out --freeze"
         raise OptionsError(f"--freeze matches {what}", None, repr(freeze), advice)
     return frozen
 

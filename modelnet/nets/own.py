@@ -26,6 +26,7 @@ from modelnet.options.code import CodeName
 from pipeline.errors import AccessDenied, CodeError, PipelineError, RunError
 
 _CODE = "__own_code__"  # of a module that was made of such a file
+_SHOWN = 3  # first and last lines of a person's own that an error came through
 _WITH_US = {"pipeline", "modelnet", *sys.stdlib_module_names}
 
 
@@ -145,8 +146,10 @@ def _blame(error: BaseException, code: OwnCode) -> CodeError:
         for frame, number in traceback.walk_tb(error.__traceback__)
         if frame.f_code.co_filename == os.fspath(code.path)
     ]
-    if isinstance(error, SyntaxError) and not steps:
+    if isinstance(error, SyntaxError) and not steps and error.lineno is not None:
         steps = [f"line {error.lineno}: {(error.text or '').strip()}"]
+    if len(steps) > 2 * _SHOWN:  # it calls itself
+        steps[_SHOWN:-_SHOWN] = [f"{len(steps) - 2 * _SHOWN} more"]
     said = " ".join(f"{type(error).__name__}: {error.msg if isinstance(error, SyntaxError) else error}".split())
     return CodeError("your code raised an error", code.path, "; ".join([*steps, said]), "Correct it")
 

@@ -86,6 +86,11 @@ def test_a_function_and_lazy_layers_make_networks_too() -> None:
         ("Net = 3", "defines no Net"),
         ("def Net(c) return", "line 3: def Net"),
         ("1 / 0", "line 3 in <module>: 1 / 0; ZeroDivisionError"),
+        ("x = '\0'", r"net\.py: \w+Error: source code string cannot contain null bytes"),
+        (
+            "def Net(c): return Net(c)",
+            r"^your code raised .*?: net\.py: (line 3 in Net: [^;]*; ){3}\d+ more; (line 3 in [^;]*; ){3}Recursion",
+        ),
         ("import sys\nsys.exit(0)", r"line 4 in <module>: sys\.exit\(0\); SystemExit: 0"),
     ],
 )

@@ -202,12 +202,12 @@ def _know_contents(
     _hash_files(images, known[~trusted[known]])
 
 
-def _hash_files(images: ImageTable, candidates: NDArray[np.int64]) -> None:
-    candidates = images.manifest.in_reading_order(candidates)
-    hashed = hash_images(map(images.manifest.location, candidates.tolist()))
-    for candidate, found in zip(candidates.tolist(), hashed, strict=True):
+def _hash_files(images: ImageTable, chosen: NDArray[np.int64]) -> None:
+    chosen = images.manifest.in_reading_order(chosen)
+    hashed = hash_images(map(images.manifest.location, chosen.tolist()))
+    for image, found in zip(chosen.tolist(), hashed, strict=True):
         if found:
-            images.know(candidate, *found)
+            images.know(image, *found)
 
 
 def _compare_failed(

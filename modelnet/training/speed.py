@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -58,7 +59,7 @@ class Speed:
         return "\n".join([*lines, *(f"would help: {advice}" for advice in self.advice)])
 
 
-def measure_speed(options: TrainOptions, seconds: float = SECONDS) -> Speed:
+def measure_speed(options: TrainOptions, seconds: float = SECONDS, run: Path | None = None) -> Speed:
     """Train for some seconds without writing anything, and read and compute by themselves.
 
     A last layer that is trained alone is measured on its cached features, if these are there.
@@ -66,6 +67,7 @@ def measure_speed(options: TrainOptions, seconds: float = SECONDS) -> Speed:
     Args:
         options: of the run that is meant.
         seconds: for each measurement.
+        run: an earlier run with these options, whose features are looked for too.
 
     Raises:
         As `train`.
@@ -73,7 +75,7 @@ def measure_speed(options: TrainOptions, seconds: float = SECONDS) -> Speed:
     with cpu_threads(options.threads, options.model, options.batch_size):
         setup, once = Setup(options, Progress()), False
         try:
-            setup.prepare(Progress(), computes=False)
+            setup.prepare(Progress(), run=run, computes=False)
         except NotComputed:
             once = True
             setup.prepare(Progress(), on_features=False)

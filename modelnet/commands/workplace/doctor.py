@@ -34,7 +34,7 @@ def command(path: Path | None, trust_code: bool, as_json: bool) -> None:
         else:
             check_there(path)
             options = {"cache": path}
-        speed = measure_speed(TrainOptions(**options))
+        speed = measure_speed(TrainOptions(**options), run=path if path.is_dir() else None)
     if as_json:
         machine = {fact.name: {"value": fact.value, "advice": fact.advice} for fact in facts}
         tell(json.dumps({"machine": machine, "speed": None if speed is None else speed.to_dict()}, indent=2))

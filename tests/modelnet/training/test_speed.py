@@ -1,6 +1,7 @@
 """What an epoch waits for (modelnet/training/speed.py): measured, not guessed."""
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,9 @@ def test_nothing_is_written(uint8_cache_path: Path, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_last_layer_alone_is_measured_on_its_features_where_they_are(cache_path: Path, weights: Path) -> None:
+def test_a_last_layer_alone_is_measured_on_its_features_where_they_are(
+    cache_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     options = TrainOptions(
         cache_path, model="shufflenet_v2_x0_5", weights=weights, freeze="all-but-head", epochs=1, device="cpu"
     )
@@ -65,10 +68,13 @@ def test_a_last_layer_alone_is_measured_on_its_features_where_they_are(cache_pat
 
     assert without.once and "train runs the frozen layers once for each image" in str(without)
     assert not Path("data").exists()
-    train(options)
+    run = train(options).run
     kept = {path: path.stat().st_mtime_ns for path in Path("data/features").iterdir()}
     found = measure_speed(options, seconds=0.05)
     assert not found.once and "once" not in str(found) and found.computing > 10 * without.computing
     assert {path: path.stat().st_mtime_ns for path in Path("data/features").iterdir()} == kept
+    monkeypatch.chdir(run.parent)
+    elsewhere = replace(options, weights=Path("..") / weights)
+    assert not measure_speed(elsewhere, seconds=0.01, run=Path(run.name)).once
     for speed in (without, found):
         assert not any("build-features" in advice for advice in speed.advice)

@@ -144,7 +144,12 @@ def test_a_split_on_a_disk_that_is_read_only_gets_no_look(cache_path: Path, tmp_
             trained.evaluate(test=True, keep=True)
     finally:
         split.parent.chmod(0o700)
-    assert not (trained.run / "evaluations").exists() and [*split.parent.iterdir()] == [split]
+    assert [*split.parent.iterdir()] == [split]
+    looks = split.with_name("split.looks.csv")
+    looks.touch(0o400)  # the folder may be written, and this table not: that shows only when the look is noted
+    with pytest.raises(AccessDenied, match=r"the look at the test images cannot be noted: .*make the folder"):
+        trained.evaluate(test=True, keep=True)
+    assert not (trained.run / "evaluations").exists() and looks.read_bytes() == b""
 
 
 def test_advice_on_the_cache_of_test_images_can_be_followed(

@@ -170,7 +170,7 @@ def test_many_networks_share_the_labels_and_compare_says_so(cache_path: Path) ->
     assert many.rows[1][0].train_loss == pytest.approx(alone.rows[0].train_loss, rel=1e-5)
     comparison = compare_runs([*many.runs, *plain.runs])
     digest = LabelTable.of(options(cache_path, labels=table(flipped)))
-    assert digest is not None and comparison.differs["labels"] == [f"SHA-256 {digest.sha256[:12]}", "-"]
+    assert digest is not None and comparison.differs["labels"] == [f"SHA-256 {digest.sha256[:12]}", "none"]
     count = comparison.images
     assert any(f"--labels gives {count} images other labels" in note for note in comparison.notes)
 

@@ -86,8 +86,8 @@ def command(
         publish_page(page, out, shown[0].absolute() / "show.html", "Give --out", "page")
         return
     else:
-        _refuse_others(ctx)
         check_there(shown[0])
+        _refuse_others(ctx)
         page, suffix, cache = show_cache(one_or_all(shown)), ".html", shown[0]
     whole = base_path(cache_files(cache)[0])
     publish_page(page, out, whole.with_name(f"{whole.stem}{suffix}"), "Give --out", "page")

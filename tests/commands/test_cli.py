@@ -113,6 +113,7 @@ def test_a_name_of_nothing_is_neither_cache_nor_run(command: str, run_cli: RunCl
     advice = "List them: python cli.py caches, python cli.py runs"
     expected = f"error: no cache and no run: nothere: there is no such file or folder. {advice}\n"
     assert (missing.code, missing.stderr) == (66, expected)
+    assert command == "doctor" or run_cli(command, "nothere", "--device", "cpu").stderr == expected
     assert run_cli(command, "nothere.h5").stderr.startswith("error: no cache: nothere.h5: there is no such file. Build")
 
 

@@ -99,17 +99,23 @@ def _title(report: Report) -> str:
 
 def _about(report: Report) -> str:
     run = report.runs[0]
-    images = f"{sum(run.counts):,} images of {len(run.classes):,} classes"
+    images = f"{_span([sum(run.counts) for run in report.runs])} images of {len(run.classes):,} classes"
     many = f"{len(report.runs)} runs" if len(report.runs) > 1 else "One run"
     if len(report.runs) == len(report.groups) > 1:
         return f"{many}, side by side."
     if len(report.groups) > 1:
         return f"{many} in {len(report.groups)} groups; the runs of a group differ only in their seeds."
-    val = sum(run.val_counts or [])
-    validated = f", validated on {val:,}" if val else ""
+    val = [sum(run.val_counts or []) for run in report.runs]
+    validated = f", validated on {_span(val)}" if val[0] else ""
     folds = len({run.options.fold for run in report.runs}) > 1
     seeds = f", which differ only in their seeds{' and folds' * folds}" if len(report.runs) > 1 else ""
     return f"{many} of {show_path(run.options.model)}{seeds}, trained on {images}{validated}."
+
+
+def _span(numbers: Sequence[int]) -> str:
+    """Return a number, or the least and the largest: each fold has others."""
+    low, high = min(numbers), max(numbers)
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
 
 
 def _curves(report: Report) -> list[Curve]:

@@ -12,6 +12,7 @@ from cli import cli
 from modelnet.pages.collect import gather
 from modelnet.pages.mistakes import sure
 from modelnet.pages.page import render
+from modelnet.runs.folder import RunFolder
 from pipeline.errors import OutputError, RunError
 from tests.support.made_runs import ANSWERS, BAD_FILE, HOSTILE, Answer, make_run, many_classes
 from tests.support.parsed_page import ParsedPage
@@ -36,6 +37,16 @@ def test_a_run_whose_metrics_are_lost_has_a_page() -> None:
 
 def test_no_prediction_is_0_or_100_percent_sure() -> None:
     assert [sure(p) for p in (0.001, 0.006, 0.994, 0.999)] == ["under 1% sure", "1% sure", "99% sure", "over 99% sure"]
+
+
+def test_runs_of_folds_say_between_which_numbers_of_images_they_have() -> None:
+    runs = []
+    for fold, images, answers in ((0, 6, ANSWERS), (1, 1006, ANSWERS[:2])):
+        classes = ((1, "paddle", images), (2, "snake", 2))
+        runs.append(make_run(f"r{fold}", [0.7], answers, classes, split=Path("s.csv"), fold=fold))
+        RunFolder(runs[-1]).write_config(RunFolder(runs[-1]).read_config() | {"split": {"sha256": "a" * 64}})
+    about = "differ only in their seeds and folds, trained on 8 to 1,008 images of 2 classes, validated on 2 to 3."
+    assert about in Page(runs).text and "trained on 8 images of 2 classes, validated on 3." in Page(runs[:1]).text
 
 
 def test_names_of_anybody_are_text() -> None:

@@ -41,6 +41,12 @@ class Group:
         return len({run.options.fold for run in self.runs})
 
     @property
+    def differs_in(self) -> list[str]:
+        """What tells its runs apart, of which there are several: "seeds", "folds" or both."""
+        seeds = len({(run.options.seed, run.options.data_seed) for run in self.runs})
+        return [name for name, count in (("seeds", seeds), ("folds", self.folds)) if count > 1] or ["seeds"]
+
+    @property
     def counts(self) -> list[int]:
         """Training images of each class; with several folds, those of all: each trains on the images of the others."""
         first = self.runs[0]

@@ -103,13 +103,14 @@ def _about(report: Report) -> str:
     many = f"{len(report.runs)} runs" if len(report.runs) > 1 else "One run"
     if len(report.runs) == len(report.groups) > 1:
         return f"{many}, side by side."
+    names = {name for group in report.groups if len(group.runs) > 1 for name in group.differs_in}
+    alike = f"differ only in their {' and '.join(sorted(names, reverse=True))}"
     if len(report.groups) > 1:
-        return f"{many} in {len(report.groups)} groups; the runs of a group differ only in their seeds."
+        return f"{many} in {len(report.groups)} groups; the runs of a group {alike}."
     val = [sum(run.val_counts or []) for run in report.runs]
     validated = f", validated on {_span(val)}" if val[0] else ""
-    folds = len({run.options.fold for run in report.runs}) > 1
-    seeds = f", which differ only in their seeds{' and folds' * folds}" if len(report.runs) > 1 else ""
-    return f"{many} of {show_path(run.options.model)}{seeds}, trained on {images}{validated}."
+    which = f", which {alike}" if len(report.runs) > 1 else ""
+    return f"{many} of {show_path(run.options.model)}{which}, trained on {images}{validated}."
 
 
 def _span(numbers: Sequence[int]) -> str:

@@ -52,15 +52,13 @@ def _story_of_seeds(group: Group) -> str:
     converged = sum(run.converged for run in started)
     ends = [one.result for one in started]
     accuracies = [row.val_acc for row in ends if row.val_acc is not None]
-    seeds = len({(run.options.seed, run.options.data_seed) for run in group.runs})
-    names = [name for name, count in (("seeds", seeds), ("folds", group.folds)) if count > 1] or ["seeds"]
     sentences = [
         f"{counted(len(group.runs), 'run')} of {show_path(started[0].options.model)} on "
-        f"{counted(sum(group.counts), 'image')} differ in their {' and '.join(names)} alone.",
+        f"{counted(sum(group.counts), 'image')} differ in their {' and '.join(group.differs_in)} alone.",
         f"{converged} of them converged; the median training loss is {median(row.train_loss for row in ends):.3g}.",
     ]
     if accuracies:
-        luck = " and ".join("the images of each fold" if name == "folds" else "the seeds" for name in names)
+        luck = " and ".join("the images of each fold" if name == "folds" else "the seeds" for name in group.differs_in)
         sentences.append(
             f"Their validation accuracy is {mean(accuracies):.1%} on average, from {min(accuracies):.1%} to "
             f"{max(accuracies):.1%}: that is the luck of {luck}."

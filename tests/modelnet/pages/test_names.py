@@ -71,6 +71,11 @@ def test_folds_are_luck_of_their_own_and_all_their_images_count() -> None:
     story = story_of(gather(runs))
     assert story.startswith("4 runs of modelnet on 11 images differ in their seeds and folds alone. ")
     assert story.endswith("from 50.0% to 50.0%: that is the luck of the seeds and the images of each fold.")
+    about = "4 runs of modelnet, which differ only in their seeds and folds, trained on 8 images"
+    assert about in ParsedPage(render(gather(runs))).text
+    others = [make_run(f"o{i}", [0.7], ANSWERS, fold=i, lr=0.5) for i in (0, 1)]
+    said = ParsedPage(render(gather([*runs[::2], *others]))).text
+    assert "4 runs in 2 groups; the runs of a group differ only in their folds." in said
     story = story_of(gather(runs[::2]))
     assert "2 runs of modelnet on 11 images differ in their folds alone. " in story
     assert story.endswith(": that is the luck of the images of each fold.")

@@ -45,7 +45,7 @@ def test_runs_of_folds_say_between_which_numbers_of_images_they_have() -> None:
         classes = ((1, "paddle", images), (2, "snake", 2))
         runs.append(make_run(f"r{fold}", [0.7], answers, classes, split=Path("s.csv"), fold=fold))
         RunFolder(runs[-1]).write_config(RunFolder(runs[-1]).read_config() | {"split": {"sha256": "a" * 64}})
-    about = "differ only in their seeds and folds, trained on 8 to 1,008 images of 2 classes, validated on 2 to 3."
+    about = "differ only in their folds, trained on 8 to 1,008 images of 2 classes, validated on 2 to 3."
     assert about in Page(runs).text and "trained on 8 images of 2 classes, validated on 3." in Page(runs[:1]).text
 
 

@@ -7,16 +7,17 @@ import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
 from contextlib import contextmanager, suppress
-from itertools import islice
+from itertools import groupby, islice
 from typing import Any
 
 from pipeline.build.worker import Item, Job, Result, fill_rows
 from pipeline.errors import WorkerDied
-from pipeline.source.reader import show_location
+from pipeline.source.reader import read_together, show_location
 from pipeline.system.processes import SECONDS_AN_IMAGE, LocalPool, local_pool
 from pipeline.system.signals import held_signals
 
 LARGEST_CHUNK = 8  # images; if a worker is killed, its whole chunk is done again
+_LARGEST_GROUP = 128  # images that are read together: all before the one that is wanted are unpacked, by each worker
 CRASHES_IN_A_ROW = 3
 _AHEAD = 3  # chunks per worker, so that no worker waits for the parent
 _SIGNALS_WAIT = 0.2  # seconds until Ctrl-C is answered, at most
@@ -43,10 +44,8 @@ def run_items(
         WorkerDied: the executor broke, or more than `CRASHES_IN_A_ROW` images crashed their worker one after another.
         OSError: rows could not be written.
     """
-    remaining = iter(items)
     workers = min(workers, total)
-    chunk = max(1, min(LARGEST_CHUNK, math.ceil(total / (4 * workers))))
-    chunks = iter(lambda: tuple(islice(remaining, chunk)), ())
+    chunks = chunks_of(items, max(1, math.ceil(total / (4 * workers))))
     suspects: list[Item] = []
     with held_signals() as answer_signals:
         if executor is not None:
@@ -61,6 +60,19 @@ def run_items(
                 return
             yield from _one_by_one(job, suspects, answer_signals)
             suspects.clear()
+
+
+def chunks_of(items: Iterable[Item], most: int) -> Iterator[Sequence[Item]]:
+    """Divide items into chunks, each for one worker; images of a row group lie in one, as far as it is not too large.
+
+    Args:
+        items: in the order in which they are read.
+        most: largest number of items in a chunk, so that all workers get some.
+    """
+    for group, some in groupby(items, lambda item: read_together(item.location)):
+        size = min(most, LARGEST_CHUNK if group is None else _LARGEST_GROUP)
+        while chunk := tuple(islice(some, size)):
+            yield chunk
 
 
 _GO_ON = "Run build-cache again; it continues where it stopped"

@@ -129,6 +129,13 @@ def show_location(location: Location) -> str:
     return show_path(location)
 
 
+def read_together(location: Location) -> tuple[bytes, int] | None:
+    """Return what images share that one process should read, one after another: their row group; None for others."""
+    if isinstance(location, Member) and location.method == PARQUET:
+        return location.archive, location.packed
+    return None
+
+
 def _read_location(location: Location) -> tuple[bytes, Stat]:
     return _read_member(location) if isinstance(location, Member) else _read_file(location)
 

@@ -13,7 +13,9 @@ import pytest
 from pipeline import build_cache
 from pipeline.build import pool, worker
 from pipeline.build.lock import build_lock
+from pipeline.build.worker import Item
 from pipeline.decode.decode import decode
+from pipeline.source.reader import PARQUET, Member, Stat
 from tests.support.command_line import REPOSITORY
 
 STOPPED = """
@@ -28,6 +30,19 @@ worker.decode = stop
 pool._GRACE_SECONDS = 1
 build_cache(sys.argv[1], sys.argv[2], size=16, workers=2, progress=lambda *_: print("begun", flush=True))
 """
+
+
+def test_images_of_a_row_group_are_read_by_one_worker() -> None:
+    stat = Stat(1, 1, 1, 1)
+    rows = [Item(i, Member(b"t.parquet", stat, i, i // 100, 0, PARQUET, i % 100)) for i in range(250)]
+    files = [Item(i, b"%d.jpg" % i) for i in range(250, 270)]
+
+    chunks = list(pool.chunks_of(iter(rows + files), 1000))
+
+    assert [len(chunk) for chunk in chunks] == [100, 100, 50, 8, 8, 4]
+    assert [item for chunk in chunks for item in chunk] == rows + files
+    assert [len(chunk) for chunk in pool.chunks_of(iter(rows), 60)] == [60, 40, 60, 40, 50]
+    assert [len(chunk) for chunk in pool.chunks_of(iter(files), 3)] == [3, 3, 3, 3, 3, 3, 2]
 
 
 def test_a_worker_that_never_answers_fails_its_image_alone(

@@ -4,9 +4,7 @@ SOURCE is the folder that holds their `train/` and `val/`. Takes about half an h
 """
 
 import contextlib
-import hashlib
 import statistics
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +16,6 @@ from modelnet import Trained, TrainOptions, train, train_many
 from pipeline import build_cache
 
 PLACEHOLDER = "imageNotFound.gif"  # of hymenoptera_data/train/ants
-FOLDS = 4
 SEEDS = range(24)
 TUTORIAL_SEEDS = range(8)
 TUTORIAL: dict[str, dict[str, Any]] = {
@@ -64,7 +61,7 @@ def measure(work: Workplace) -> list[Table]:
     whole = build(train_folder, work.folder / "train.h5"), build(val_folder, work.folder / "val.h5")
     small = build(train_folder, work.folder / "train-128.h5", 128), build(val_folder, work.folder / "val-128.h5", 128)
     with contextlib.chdir(work.folder):  # runs/ is made there
-        return [unshuffled(work, *whole), settings(work, whole, folds(train_folder, work.folder), small)]
+        return [unshuffled(work, *whole), settings(work, whole, small)]
 
 
 def link_photographs(source: Path, target: Path) -> Path:
@@ -99,8 +96,8 @@ def unshuffled(work: Workplace, cache: Path, val: Path) -> Table:
     return table
 
 
-def settings(work: Workplace, whole: Caches, folds_of_train: Sequence[Caches], small: Caches) -> Table:
-    """Measure validation accuracies after the last epoch of better settings, on `val` and on folds of `train`."""
+def settings(work: Workplace, whole: Caches, small: Caches) -> Table:
+    """Measure validation accuracies after the last epoch of better settings."""
     table = Table("Validation accuracy after the last epoch", ("networks", "median", "quartiles", "lowest–highest"))
 
     def add(name: str, accuracies: list[float]) -> None:
@@ -111,8 +108,6 @@ def settings(work: Workplace, whole: Caches, folds_of_train: Sequence[Caches], s
     work.say("photographs: 24 seeds")
     add("ModelNet, lr 0.02 and nothing else", final(whole, lr=0.02))
     add("ModelNet, best settings", final(whole, **BEST))
-    of_folds = [final(fold, **BEST) for fold in folds_of_train]
-    add(f"ModelNet, best settings, {FOLDS} folds of train", [accuracy for fold in of_folds for accuracy in fold])
     work.say("photographs: resnet18")
     rows = train(TrainOptions(small[0], val=small[1], **RESNET)).rows
     add("resnet18 from scratch, 128 × 128", [rows[-1].val_acc or 0.0])
@@ -124,27 +119,6 @@ def final(caches: Caches, **options: Any) -> list[float]:
     """Return the validation accuracy of each seed after the last epoch."""
     result = train_many(TrainOptions(caches[0], val=caches[1], **options), SEEDS)
     return [rows[-1].val_acc or 0.0 for rows in result.rows]
-
-
-def folds(source: Path, folder: Path) -> list[Caches]:
-    """Divide the images of each class by the order of their SHA-256; return caches (three parts, the fourth)."""
-    pairs = []
-    for fold in range(FOLDS):
-        for image, number in numbered(source):
-            part = "val" if number % FOLDS == fold else "train"
-            link = folder / f"fold-{fold}" / part / image.parent.name / image.name
-            link.parent.mkdir(parents=True, exist_ok=True)
-            link.symlink_to(image.resolve())
-        train_part, val_part = (folder / f"fold-{fold}" / part for part in ("train", "val"))
-        pairs.append((build(train_part, folder / f"fold-{fold}.h5"), build(val_part, folder / f"fold-{fold}-val.h5")))
-    return pairs
-
-
-def numbered(source: Path) -> Iterator[tuple[Path, int]]:
-    """Yield each image with its number within its class, in the order of their contents' digests."""
-    for class_folder in sorted(path for path in source.iterdir() if path.is_dir()):
-        images = sorted(class_folder.iterdir(), key=lambda image: hashlib.sha256(image.read_bytes()).digest())
-        yield from ((image, number) for number, image in enumerate(images))
 
 
 def spread(accuracies: list[float]) -> str:

@@ -238,8 +238,12 @@ def source_errors(what: str, path: "str | os.PathLike[str]") -> Iterator[None]:
         raise WorkerDied(what, path, "out of memory", "Give it more, or raise the limit (ulimit -v)") from error
     except OSError as error:
         why = error.strerror or str(error)
-        if error.errno in (errno.EMFILE, errno.ENFILE):
+        if error.errno == errno.ENOMEM:
+            raise WorkerDied(what, path, why, "Give it more, or raise the limit (ulimit -v)") from error
+        if error.errno == errno.EMFILE:
             why += f" (the limit is {resource.getrlimit(resource.RLIMIT_NOFILE)[0]})"
             raise WorkerDied(what, path, why, "Raise the limit (ulimit -n)") from error
+        if error.errno == errno.ENFILE:  # of all processes of the system
+            raise WorkerDied(what, path, why, "End other programs that hold files open") from error
         kind = SourceError if error.errno in _NOT_THERE else StorageError
         raise kind(what, path, why) from error

@@ -4,7 +4,7 @@ import math
 import os
 import signal
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
 from contextlib import contextmanager, suppress
 from itertools import groupby, islice
@@ -17,11 +17,10 @@ from pipeline.system.processes import SECONDS_AN_IMAGE, LocalPool, local_pool
 from pipeline.system.signals import held_signals
 
 LARGEST_CHUNK = 8  # images; if a worker is killed, its whole chunk is done again
-_LARGEST_GROUP = 128  # images that are read together: all before the one that is wanted are unpacked, by each worker
+LARGEST_GROUP = 128  # images that are read together: each worker unpacks all before the one that it wants
 CRASHES_IN_A_ROW = 3
-_AHEAD = 3  # chunks per worker, so that no worker waits for the parent
+_AHEAD = 3  # small chunks per worker, so that no worker waits for the parent
 _SIGNALS_WAIT = 0.2  # seconds until Ctrl-C is answered, at most
-_SILENT_SECONDS = SECONDS_AN_IMAGE * LARGEST_CHUNK + 20  # without a finished chunk: a worker hangs
 _GRACE_SECONDS = 10  # for workers to end after a stop
 
 
@@ -70,7 +69,7 @@ def chunks_of(items: Iterable[Item], most: int) -> Iterator[Sequence[Item]]:
         most: largest number of items in a chunk, so that all workers get some.
     """
     for group, some in groupby(items, lambda item: read_together(item.location)):
-        size = min(most, LARGEST_CHUNK if group is None else _LARGEST_GROUP)
+        size = min(most, LARGEST_CHUNK if group is None else LARGEST_GROUP)
         while chunk := tuple(islice(some, size)):
             yield chunk
 
@@ -86,16 +85,17 @@ def _run(
     suspects: list[Item],
     answer_signals: Callable[[], None],
 ) -> Iterator[list[Result]]:
-    """Keep `ahead` chunks in work. If the executor breaks, add the items without a result to `suspects`.
+    """Keep `ahead` small chunks in work. If the executor breaks, add the items without a result to `suspects`.
 
-    However it ends, the results of running chunks are yielded first, so that no work is done twice.
+    However it ends, the results of running chunks are yielded first, so that no work is done twice. Workers that need
+    more than `_GRACE_SECONDS` for that are killed.
     """
     in_work: dict[Future[list[Result]], Sequence[Item]] = {}
     chunk: Sequence[Item] = ()
     answered = time.monotonic()
     try:
         while True:
-            while len(in_work) < ahead and (chunk := next(chunks, ())):
+            while _has_room(in_work.values(), ahead) and (chunk := next(chunks, ())):
                 in_work[executor.submit(fill_rows, job, chunk)] = chunk
                 chunk = ()
             if not in_work:
@@ -104,7 +104,7 @@ def _run(
             answer_signals()
             if done:
                 answered = time.monotonic()
-            elif isinstance(executor, LocalPool) and time.monotonic() - answered > _SILENT_SECONDS:
+            elif isinstance(executor, LocalPool) and time.monotonic() - answered > _patience(in_work.values()):
                 kill_workers(executor)  # stopped, or waiting for a dead disk: its own limits cannot end it
                 answered = time.monotonic()
             for future in done:
@@ -130,13 +130,27 @@ def _run(
         _finish(executor, in_work)
 
 
-def _finish(executor: Executor, in_work: Iterable[Future[list[Result]]]) -> None:
+def _has_room(in_work: Collection[Sequence[Item]], ahead: int) -> bool:
+    """Say whether one more chunk may be begun. Of large ones each worker gets one, and one waits for the first of them.
+
+    A crash makes all that are in work suspects, which are then done one by one.
+    """
+    workers = math.ceil(ahead / _AHEAD)
+    return len(in_work) < ahead and (len(in_work) <= workers or sum(map(len, in_work)) < ahead * LARGEST_CHUNK)
+
+
+def _patience(in_work: Iterable[Sequence[Item]]) -> float:
+    """Return how many seconds may pass without a finished chunk; after more, a worker hangs."""
+    return SECONDS_AN_IMAGE * max([LARGEST_CHUNK, *(len(chunk) / 4 for chunk in in_work)]) + 20
+
+
+def _finish(executor: Executor, in_work: Mapping[Future[list[Result]], Sequence[Item]]) -> None:
     """Wait for the running chunks, and let no other begin."""
     if isinstance(executor, LocalPool):
         shut_down(executor)
     for future in in_work:
         future.cancel()
-    deadline = time.monotonic() + SECONDS_AN_IMAGE * LARGEST_CHUNK
+    deadline = time.monotonic() + _patience(in_work.values())
     while not all(future.done() for future in in_work):  # not `wait`: a second signal may end this
         if time.monotonic() > deadline:
             raise WorkerDied("the build stopped", None, "its executor does not end", _GO_ON)

@@ -28,9 +28,10 @@ import json, resource, sys
 sys.path.insert(0, sys.argv[2])
 import h5py
 from pipeline.format.hdf5 import describe
+for kind, most in ((resource.RLIMIT_CPU, int(sys.argv[3])), (resource.RLIMIT_DATA, int(sys.argv[4]))):
+    hard = resource.getrlimit(kind)[1]  # nobody but root may raise it
+    resource.setrlimit(kind, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
 print("started", flush=True)
-resource.setrlimit(resource.RLIMIT_CPU, (int(sys.argv[3]), int(sys.argv[3]) + 1))
-resource.setrlimit(resource.RLIMIT_DATA, (int(sys.argv[4]), int(sys.argv[4])))
 """
 _ASK = "print(json.dumps(describe(sys.argv[1])))"
 

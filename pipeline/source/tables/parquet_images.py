@@ -13,7 +13,7 @@ from pipeline.source.tables.parquet import damage, parquet_file
 if TYPE_CHECKING:
     from pyarrow import DataType
 
-_IMAGES_AT_ONCE = 8  # unpacked together: as many as a worker does
+_IMAGES_AT_ONCE = 8  # unpacked together
 _BUFFER = 1 << 20  # bytes read ahead: without it, the images of a whole row group lie in memory
 _NUMBER = re.compile(r"[-_.]?\d+([-_]of[-_]\d+)?$")
 

@@ -113,7 +113,8 @@ def named_column(table: Table, known: Sequence[str], asked: str | None, flag: st
         table.position(asked)
         if asked == but:
             why = f"its column {printable(asked)} names the images already"
-            raise SourceError(WHAT, table.path, why, f"Give another {flag}, or another --file-column")
+            advice = f"Give another {flag}" + (", or another --file-column" if flag == "--label-column" else "")
+            raise SourceError(WHAT, table.path, why, advice)
         return asked
     lower = {name.lower(): name for name in reversed(table.columns) if name != but}
     for name in known:

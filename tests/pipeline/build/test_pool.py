@@ -45,6 +45,15 @@ def test_images_of_a_row_group_are_read_by_one_worker() -> None:
     assert [len(chunk) for chunk in pool.chunks_of(iter(files), 3)] == [3, 3, 3, 3, 3, 3, 2]
 
 
+def test_few_large_chunks_are_in_work_at_once() -> None:
+    """A crash makes all of them suspects, which are done one by one."""
+    large, small = [range(128)], [range(8)]
+
+    assert [pool._has_room(large * count, ahead=12) for count in (3, 4, 5)] == [True, True, False]
+    assert [pool._has_room(small * count, ahead=12) for count in (5, 11, 12)] == [True, True, False]
+    assert pool._has_room([], ahead=1) and not pool._has_room([range(1)], ahead=1)
+
+
 def test_a_worker_that_never_answers_fails_its_image_alone(
     photos: Path, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -58,7 +67,7 @@ def test_a_worker_that_never_answers_fails_its_image_alone(
         return decode(content, recipe)
 
     monkeypatch.setattr(worker, "decode", stop_at_one)
-    monkeypatch.setattr(pool, "_SILENT_SECONDS", 1.5)  # in place of minutes
+    monkeypatch.setattr(pool, "_patience", lambda chunks: 1.5)  # in place of minutes
 
     report = build_cache(photos, out, size=16, workers=2)
 

@@ -1,6 +1,10 @@
 """Damage of any kind is found, and named (`verify`)."""
 
 import os
+import shlex
+import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +20,7 @@ from pipeline.inspect import verify
 from pipeline.inspect.verify import verify_cache
 from pipeline.system import files
 from tests.support.builds import InThisProcess
+from tests.support.command_line import REPOSITORY
 from tests.support.photos import SIZE, make_photos
 
 ROW_BYTES = 3 * SIZE * SIZE * 4
@@ -178,6 +183,17 @@ def test_a_library_that_hangs_crashes_or_devours_memory_is_told(
     forge_view(monkeypatch, program, seconds=1 if "while" in program else 10)
 
     assert [str(damage) for damage in verify_cache(copy)] == [f"the HDF5 library cannot read it: {why}"]
+
+
+def test_lower_limits_of_the_system_are_no_damage(cache_path: Path) -> None:
+    command = f"ulimit -t 50; ulimit -d 3000000; exec {shlex.quote(sys.executable)} cli.py verify {cache_path}"
+    as_anyone = ["setpriv", "--bounding-set=-sys_resource"] if os.geteuid() == 0 and shutil.which("setpriv") else []
+
+    ended = subprocess.run(
+        [*as_anyone, "bash", "-c", command], cwd=REPOSITORY, capture_output=True, text=True, check=False
+    )
+
+    assert ended.returncode == 0, ended.stderr
 
 
 @pytest.mark.parametrize(

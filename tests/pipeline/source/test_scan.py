@@ -222,7 +222,14 @@ def test_a_source_is_not_listed_without_file_handles(photos: Path, tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    ("number", "kind"), [(errno.EMFILE, WorkerDied), (errno.EIO, StorageError), (errno.ENOENT, None)]
+    ("number", "kind"),
+    [
+        (errno.EMFILE, WorkerDied),
+        (errno.ENFILE, WorkerDied),
+        (errno.ENOMEM, WorkerDied),
+        (errno.EIO, StorageError),
+        (errno.ENOENT, None),
+    ],
 )
 def test_a_class_folder_that_the_system_fails_to_list_ends_the_build(
     number: int, kind: type[PipelineError] | None, photos: Path, monkeypatch: pytest.MonkeyPatch

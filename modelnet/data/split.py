@@ -1,5 +1,6 @@
 """Which images of a cache are trained on, and which are kept: its content decides, or a table of folds."""
 
+import hashlib
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -87,9 +88,10 @@ def split_by_folds(cache: TensorCache, table: SplitTable, fold: int | str | None
 def split_by_content(cache: TensorCache, fraction: float) -> Split:
     """Keep a fraction of the images for validation: those whose SHA-256, read as a number in 0..1, is below it.
 
-    Images with the same decoded pixels are on one side: the smallest number of them counts. So copies are on one side,
-    whatever their names and classes, a set that grows moves an old image only together with a new copy, and a larger
-    fraction keeps all that a smaller one did. Every class gives the fraction of its images that chance gives: to make
+    Images with the same decoded pixels are on one side. If their files differ, a hash of the smallest number counts:
+    that number itself would be below the fraction too often. So copies are on one side, whatever their names and
+    classes, a set that grows moves an old image only together with a new copy, and a larger fraction keeps all that a
+    smaller one did. Every class gives the fraction of its images that chance gives: to make
     it exact, old images would have to move.
 
     Args:
@@ -101,8 +103,11 @@ def split_by_content(cache: TensorCache, fraction: float) -> Split:
     """
     heads = np.ascontiguousarray(cache.source_sha256[:, :8]).view(">u8").ravel().astype(np.uint64)
     copies = equal_pixels(cache.reader)
-    least = np.full(len(heads), np.iinfo(np.uint64).max, np.uint64)
+    least, most = np.full(len(heads), np.iinfo(np.uint64).max, np.uint64), np.zeros(len(heads), np.uint64)
     np.minimum.at(least, copies, heads)
+    np.maximum.at(most, copies, heads)
+    for number in np.flatnonzero(least < most):
+        least[number] = int.from_bytes(hashlib.sha256(least[number].tobytes()).digest()[:8])
     is_val = torch.from_numpy(least[copies].astype(np.float64) / 2.0**64 < fraction)
     has_label = cache.labels >= 0
     split = Split(torch.nonzero(~is_val & has_label).ravel(), torch.nonzero(is_val & has_label).ravel())

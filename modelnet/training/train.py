@@ -217,8 +217,13 @@ def load_run(run: RunFolder, setup: Setup, progress: Progress, stop: Stop) -> Tr
             reason = f"it is not the one that run {path.name} began with"
             raise CacheStale("the cache has changed", cache.path, reason, "Start a new run")
     check_labels(config, setup.labels)
+    if len(setup.batches.subset) != config["cache"]["images"]:  # it began with another rule of --val-fraction
+        before, now = config["cache"]["images"], len(setup.batches.subset)
+        reason = f"it began with {before} training images, and there are {now} now"
+        raise CacheStale("the split has changed", path, reason, "Start a new run")
     if setup.may_cache_body:  # as `with_threads` left it
         setup.options = options = replace(options, threads=config["options"].get("threads"))
+        setup.head_threads = options.threads
     if content.get("code", {}) != setup.state.code:
         reason = "it was saved with other code than config.json names"
         raise CheckpointError("the checkpoint does not fit", run.checkpoints / "last.pt", reason)

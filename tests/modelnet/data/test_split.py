@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -148,6 +149,21 @@ def test_images_of_the_same_pixels_are_on_one_side(tmp_path: Path) -> None:
         split = split_by_content(cache, fraction)
         train, val = ({Path(cache.filenames[row]).stem for row in rows.tolist()} for rows in (split.train, split.val))
         assert train and val and not train & val
+
+
+def test_the_fraction_holds_where_files_of_the_same_pixels_differ(monkeypatch: pytest.MonkeyPatch) -> None:
+    digests = [hashlib.sha256(str(number).encode()).digest() for number in range(2000)]
+    cache: Any = SimpleNamespace(
+        source_sha256=np.frombuffer(b"".join(digests), np.uint8).reshape(-1, 32),
+        reader=None,
+        labels=torch.arange(2000) % 2,
+        class_ids=[1, 2],
+    )
+    monkeypatch.setattr("modelnet.data.split.equal_pixels", lambda reader: np.arange(2000) % 500)
+
+    smaller, larger = (set(split_by_content(cache, fraction).val.tolist()) for fraction in (0.2, 0.4))
+
+    assert 320 < len(smaller) < 480 and 680 < len(larger) < 920 and smaller < larger
 
 
 def test_near_copies_on_both_sides_of_a_split_are_counted(tmp_path: Path) -> None:

@@ -255,9 +255,11 @@ def test_a_run_that_is_cut_anywhere_ends_with_the_same_bits(
 
 
 def test_a_stop_while_features_are_computed_is_resumed(
-    cache_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
+    cache_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch, set_threads: Callable[[int], None]
 ) -> None:
-    options, stop = options_of(cache_path, weights), Stop()
+    set_threads(4)  # of the body; the last layer gets fewer
+    monkeypatch.setattr("modelnet.runtime.device.usable_cores", lambda: 3)
+    options, stop = replace(options_of(cache_path, weights), threads=None, batch_size=32), Stop()
     whole = train(options)
     for path in Path("data/features").glob("*"):
         path.unlink()
@@ -273,6 +275,7 @@ def test_a_stop_while_features_are_computed_is_resumed(
     assert cut.interrupted and cut.rows == [] and list(Path("data/features").glob("*.h5*")) == []
 
     assert losses(resume(cut.run).rows) == losses(whole.rows) and same(weights_of(cut.run), weights_of(whole.run))
+    assert [RunFolder(result.run).read_config()["head_threads"] for result in (cut, whole)] == [2, 2]
 
 
 @pytest.mark.parametrize(("here", "there"), [("runs", ""), ("runs/photos-shufflenet_v2_x0_5-002", "../")])

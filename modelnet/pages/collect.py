@@ -170,7 +170,7 @@ def flips_shown(comparison: Comparison | None) -> list[Flip]:
 
 
 def group_runs(runs: Sequence[Run]) -> list[Group]:
-    """Put runs together that differ in their seeds alone: where they cannot be compared, which does so as well."""
+    """Put runs together that differ in seeds and folds alone: where they cannot be compared, which does so as well."""
     grouped: dict[str, list[Run]] = {}
     for run in runs:
         grouped.setdefault(run.group_key, []).append(run)

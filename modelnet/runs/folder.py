@@ -121,12 +121,24 @@ class RunFolder(RunReader):
             return True
         results = [*self.results(), *(["checkpoints/last.pt"] if self.saved_step() > (0, 0) else [])]
         if results:
-            reason = f"it has {shorten(results)}, and no {'checkpoints/last.pt' if has_config else 'config.json'}"
-            advice = "Put it back, or move the folder away: then it is trained anew"
-            if has_config and (self.checkpoints / "previous.pt").exists():
-                advice = "Rename previous.pt to last.pt: it is the checkpoint before"
-            raise RunError("the run cannot go on", self.path, reason, advice)
+            raise self._cannot_go_on(f"it has {shorten(results)}, and no", has_config)
         return False
+
+    def refuse_without_checkpoint(self) -> None:
+        """Refuse a run that has a config.json, is to go on, and has lost its checkpoint.
+
+        Raises:
+            RunError: as above.
+        """
+        if not (self.checkpoints / "last.pt").exists():
+            raise self._cannot_go_on("it has no", has_config=True)
+
+    def _cannot_go_on(self, reason: str, has_config: bool) -> RunError:
+        advice = "Put it back, or move the folder away: then it is trained anew"
+        if has_config and (self.checkpoints / "previous.pt").exists():
+            advice = "Rename previous.pt to last.pt: it is the checkpoint before"
+        missing = "checkpoints/last.pt" if has_config else "config.json"
+        return RunError("the run cannot go on", self.path, f"{reason} {missing}", advice)
 
     def __enter__(self) -> "RunFolder":
         return self

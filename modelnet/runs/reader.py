@@ -206,6 +206,11 @@ class RunReader:
         content = self.load_checkpoint(name)
         return content.get("epoch", 0), content.get("step", 0)
 
+    @property
+    def has_weights(self) -> bool:
+        """Whether the weights of its result are there: a person may have removed the checkpoints of a run."""
+        return (self.checkpoints / f"{self.state().result}.pt").exists()
+
     def state(self, options: TrainOptions | None = None) -> RunState:
         """Return how far the run is.
 

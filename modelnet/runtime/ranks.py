@@ -177,7 +177,7 @@ def synchronize_batch_norm(network: nn.Module, device: torch.device) -> None:
     new module would lose it.
     """
     if not any(isinstance(layer, _BatchNorm) for layer in network.modules()):
-        return
+        return  # on a CPU frozen ones are refused, too: they may thaw
     if device.type != "cuda":
         reason = "BatchNorm takes mean and variance over all ranks on GPUs only"
         advice = "Train it in one process, or choose a network without BatchNorm"
@@ -185,8 +185,14 @@ def synchronize_batch_norm(network: nn.Module, device: torch.device) -> None:
     timm = sys.modules.get("timm")  # its BatchNorm layers do more, which we cannot reproduce
     convert = timm.layers.convert_sync_batchnorm if timm else nn.SyncBatchNorm.convert_sync_batchnorm
     for path, layer in list(network.named_modules(remove_duplicate=False)):
-        if isinstance(layer, _BatchNorm) and "train" not in vars(layer):
+        if _takes_its_own_mean(layer):
             network.set_submodule(path, convert(layer))
+
+
+def _takes_its_own_mean(layer: nn.Module) -> bool:
+    """Say whether it is a BatchNorm layer that is to be converted: timm's may lose its activation in a second time."""
+    converted = isinstance(layer, nn.SyncBatchNorm)
+    return isinstance(layer, _BatchNorm) and not converted and "train" not in vars(layer)
 
 
 class _SharedStop(Stop):

@@ -186,6 +186,8 @@ def train_experiment(
         given = _Given()
         for i, run in reopened.items():
             members[i] = _continued(run, members[i], experiment.path, given)
+            if not run.state(members[i]).end:
+                run.refuse_without_checkpoint()
         if len(reopened) == len(members) and all(run.state(members[i]).end for i, run in reopened.items()):
             return None
         group = Group(members, progress, stop, Ranks())

@@ -63,11 +63,12 @@ def out_of_fold(
     Args:
         members, runs: options and folders of all networks.
         settings: numbers of the networks of each.
-        finished: numbers of those that have ended.
+        finished: numbers of those that have ended. One whose checkpoints were removed since judges no image.
         own: those that this rank trained; it judges by them.
         ranks: of which the first writes.
     """
-    whole = [networks for setting in settings if (networks := whole_seeds(members, setting, finished))]
+    judges = {i for i, run in enumerate(runs) if i in finished and RunFolder(run).has_weights}
+    whole = [networks for setting in settings if (networks := whole_seeds(members, setting, judges))]
     mine = {i: probabilities(runs[i], members[i].device) for networks in whole for i in networks if i in own}
     found = {i: value for part in ranks.gather_objects(mine) for i, value in part.items()}
     return [

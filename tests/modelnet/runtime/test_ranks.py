@@ -296,6 +296,8 @@ def test_batchnorm_on_gpu_ranks_is_torchs_own_with_all_else_of_the_layer(name: s
     assert any(isinstance(layer, nn.SyncBatchNorm) for layer in network.modules())
     assert torch.equal(network(images), expected)
     assert all(weights[name] is parameter for name, parameter in network.named_parameters())
+    synchronize_batch_norm(network, torch.device("cuda"))  # again, as layers thaw
+    assert torch.equal(network(images), expected)
 
 
 @pytest.mark.parametrize("name", ["shufflenet_v2_x0_5", "timm:test_byobnet"])

@@ -151,8 +151,22 @@ def test_a_finished_experiment_needs_no_checkpoints(cache_path: Path) -> None:
     assert {path: path.read_bytes() for path in left} == left
     more = train_experiment(experiment(cache_path, 1, TEXT.replace('"0,1"', '"0-2"')), Progress(), Stop())
     assert more is not None and more.states == ["finished"] * 6
-    with pytest.raises(RunError, match=r"no checkpoint: .*last\.pt: it was removed, or"):
-        train_experiment(experiment(cache_path, 2), Progress(), Stop())
+    there = sorted(Path("runs").rglob("*"))
+    with pytest.raises(RunError, match=r"e-slow-seed-0: it has no checkpoints/last\.pt\. Put it back"):
+        train_experiment(experiment(cache_path, 2, TEXT.replace('"0,1"', '"0-3"')), Progress(), Stop())
+    assert sorted(Path("runs").rglob("*")) == there  # nothing was begun
+
+
+def test_networks_of_folds_without_checkpoints_judge_no_image(cache_path: Path) -> None:
+    write_folds(TensorCache(cache_path), Path("s.csv"), 2)
+    text = TEXT.replace("val-fraction = 0.5", 'split = "s.csv"\nfold = "all"')
+    train_experiment(experiment(cache_path, 1, text), Progress(), Stop())
+    without_checkpoints()
+
+    more = train_experiment(experiment(cache_path, 1, text.replace('"0,1"', '"0-2"')), Progress(), Stop())
+
+    assert more is not None and [(one.seeds, one.folds) for one in more.out_of_fold] == [(1, 2)] * 2
+    assert all("seed-2" in one.table.parent.name for one in more.out_of_fold)
 
 
 def test_trained_runs_that_cannot_go_on_are_refused_and_kept(cache_path: Path) -> None:

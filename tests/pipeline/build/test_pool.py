@@ -47,11 +47,12 @@ def test_images_of_a_row_group_are_read_by_one_worker() -> None:
 
 def test_few_large_chunks_are_in_work_at_once() -> None:
     """A crash makes all of them suspects, which are done one by one."""
-    large, small = [range(128)], [range(8)]
+    item: Any = None
+    large, small = [[item] * 128], [[item] * 8]
 
     assert [pool._has_room(large * count, ahead=12) for count in (3, 4, 5)] == [True, True, False]
     assert [pool._has_room(small * count, ahead=12) for count in (5, 11, 12)] == [True, True, False]
-    assert pool._has_room([], ahead=1) and not pool._has_room([range(1)], ahead=1)
+    assert pool._has_room([], ahead=1) and not pool._has_room([[item]], ahead=1)
 
 
 def test_a_worker_that_never_answers_fails_its_image_alone(

@@ -200,9 +200,11 @@ class Batches:
         if self.preloaded is not None:
             return self.preloaded.batches(*self.plan.own_batches(self.plan.positions(number)[first:]))
         self.sampler.set_epoch(number, first)
-        batches: Iterator[Sequence[Tensor]] = iter(self.loader)
+        batches: Iterator[Sequence[Tensor]]
         if self.workers:  # ranks stop after the same step
-            batches = wait_for_batches(batches, self.stop if self.plan.ranks == 1 else None)
+            batches = wait_for_batches(self.loader, self.stop if self.plan.ranks == 1 else None)
+        else:
+            batches = iter(self.loader)
         return read_ahead(batches, Lane(self.device)) if self.is_far else batches
 
     def _read(self, rows: Tensor, epoch: int) -> tuple[Tensor, Tensor]:

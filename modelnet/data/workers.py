@@ -8,14 +8,15 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from multiprocessing import queues
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import Tensor
+from torch.utils.data import DataLoader
 
 from modelnet.runtime.interrupt import Stop, begin_worker
 from pipeline.errors import StorageError, WorkerDied
@@ -27,6 +28,8 @@ SECONDS_WITHOUT_A_BATCH = 600.0  # after which a worker counts as hanging
 _POLL_SECONDS = 1.0
 _NOTE_BYTES = 400
 _NO_WORKERS = "--workers 0 needs no workers"
+
+T = TypeVar("T")
 
 
 def worker_options(note: "ctypes.Array[ctypes.c_char]") -> dict[str, Any]:
@@ -79,32 +82,54 @@ def check_shared_memory(workers: int, batch_bytes: int) -> None:
         raise WorkerDied("too little shared memory for workers", SHARED_MEMORY, reason, advice)
 
 
-def wait_for_batches(batches: Iterator[Sequence[Tensor]], stop: Stop | None) -> Iterator[Sequence[Tensor]]:
+class _Stopped(Exception):
+    """A stop was asked for while this process waited for a worker."""
+
+
+def wait_for_batches(loader: DataLoader[Any], stop: Stop | None) -> Iterator[Sequence[Tensor]]:
     """Yield the batches of a DataLoader with workers; a request to stop ends the wait for one, and the batches.
 
     Args:
-        batches: of a DataLoader that `worker_options` made.
+        loader: made with `worker_options`.
         stop: the request, or None where only a batch or a failure ends a wait.
 
     Raises:
         RuntimeError: no batch for `SECONDS_WITHOUT_A_BATCH`, or as torch.
     """
+    try:
+        batches = _next_epoch(loader, stop)
+        while (batch := _wait(lambda: next(batches, None), stop)) is not None:
+            yield batch
+    except _Stopped:
+        return
+
+
+def _next_epoch(loader: DataLoader[Any], stop: Stop | None) -> Iterator[Sequence[Tensor]]:
+    """Begin an epoch. Workers of the epoch before answer first, and on a busy machine that takes them a while."""
+    workers: Any = getattr(loader, "_iterator", None)
+    if workers is None:
+        return iter(loader)
+    answer = workers._get_data
+    workers._get_data = lambda: _wait(answer, stop)
+    try:
+        return iter(loader)
+    finally:
+        del workers._get_data
+
+
+def _wait(answer: Callable[[], T], stop: Stop | None) -> T:
+    """Ask again where torch gives up after `_POLL_SECONDS`."""
     since = time.monotonic()
     while True:
         try:
-            batch = next(batches, None)
+            return answer()
         except RuntimeError as error:
             if not str(error).startswith("DataLoader timed out"):
                 raise
             if stop is not None and stop.signal:
-                return
+                raise _Stopped from None
             if time.monotonic() - since > SECONDS_WITHOUT_A_BATCH:
                 raise RuntimeError(f"no batch came for {SECONDS_WITHOUT_A_BATCH:g} seconds") from error
-            continue
-        if batch is None:
-            return
-        yield batch
-        since = time.monotonic()
 
 
 _DEATH = re.compile(r"DataLoader worker \(pid.*?\) (is killed by signal: ([\w ]+)|exited unexpectedly)")

@@ -108,6 +108,26 @@ def test_a_batch_that_never_comes_is_not_waited_for_for_ever(cache_path: Path, m
     assert not multiprocessing.active_children(), "a worker that hangs would be waited for at the end of the process"
 
 
+@pytest.mark.parametrize("stops", [False, True])
+def test_workers_that_answer_late_begin_the_next_epoch(
+    cache_path: Path, monkeypatch: pytest.MonkeyPatch, stops: bool
+) -> None:
+    monkeypatch.setattr(workers, "_POLL_SECONDS", 0.1)
+    stop = Stop()
+    batches = Batches(TensorCache(cache_path), CPU, 4, workers=2)
+    batches.stop = stop
+    assert len(list(batches.epoch(0))) == 2
+    for worker in multiprocessing.active_children():
+        os.kill(worker.pid or 0, signal.SIGSTOP)
+        threading.Timer(1, os.kill, (worker.pid, signal.SIGCONT)).start()
+    if stops:
+        threading.Timer(0.5, lambda: setattr(stop, "signal", signal.SIGTERM)).start()
+
+    assert len(list(batches.epoch(1))) == (0 if stops else 2)
+    assert bool(multiprocessing.active_children()) is not stops
+    batches._end_workers()  # as the end of the process would otherwise wait for them
+
+
 @pytest.mark.long
 @torch_tells_anywhere
 def test_a_stop_ends_the_wait_for_a_batch_and_the_run_goes_on(

@@ -122,6 +122,9 @@ def torchs(scheduler_of: Any, count: int) -> list[float]:
     return rates
 
 
+@pytest.mark.filterwarnings(
+    "ignore:The epoch parameter in `scheduler.step:UserWarning"
+)  # torch 2.8 warns of its own call
 def test_a_warm_up_and_a_cosine_are_those_of_torch() -> None:
     def expected(optimizer: Any) -> Any:
         warm = lr_scheduler.LinearLR(optimizer, 1 / 14, 1.0, total_iters=13)

@@ -77,5 +77,5 @@ def test_a_single_image_is_counted_in_the_singular(tmp_path: Path) -> None:
     features = Features("resnet18", "", 512, "a" * 64, reader.fingerprint, "float32", "contiguous")
     of_features = write_features(reader, tmp_path / "f.h5", features, lambda first, end: np.zeros((1, 512), np.float32))
     for text in (one, set_of_one, of_features, describe_cache(tmp_path / "c.h5")):
-        assert ": 1 image" in str(text) and "1 images" not in str(text)
+        assert ": 1 image" in str(text) and ": 1 images" not in str(text)
     assert repr(TensorCache(tmp_path / "c.h5")).endswith(": 1 image, 1 class, 64 × 64)")

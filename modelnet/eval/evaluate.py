@@ -2,6 +2,7 @@
 
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -32,12 +33,12 @@ class Outcome:
         """(N,) float64, cross-entropy of each image."""
         return cross_entropy(self.logits_NC.double(), self.labels_N, reduction="none")
 
-    @property
+    @cached_property
     def loss(self) -> float:
         """Mean cross-entropy."""
         return self.losses_N.mean().item()
 
-    @property
+    @cached_property
     def accuracy(self) -> float:
         """Fraction of the images that are classified correctly, 0..1."""
         return (self.logits_NC.argmax(1) == self.labels_N).double().mean().item()

@@ -114,6 +114,10 @@ class State:
 
     def to_content(self, options: TrainOptions, cache: TensorCache) -> dict[str, Any]:
         """Return a checkpoint's content: tensors and plain values."""
+        return self._described(options, cache) | self._trained()
+
+    def _described(self, options: TrainOptions, cache: TensorCache) -> dict[str, Any]:
+        """Return what training does not change."""
         return {
             "format": FORMAT,
             "model": {
@@ -129,6 +133,11 @@ class State:
             "options": options.to_dict(),
             "weights_sha256": self.weights_sha256,
             "code": self.code,
+        }
+
+    def _trained(self) -> dict[str, Any]:
+        """Return what training changes."""
+        return {
             "weights": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "average": {} if self.average is None else self.average.module.state_dict(),
@@ -154,8 +163,8 @@ class State:
         """
         parameters = self.network.parameters() if options.thaw_epoch is None else ()
         frozen = {weights.data_ptr() for weights in parameters if not weights.requires_grad}
-        content: dict[str, Any] = _copied(self.to_content(options, cache), frozen)
-        return content
+        trained: dict[str, Any] = _copied(self._trained(), frozen)
+        return self._described(options, cache) | trained
 
     def _gradients(self) -> dict[str, Tensor]:
         return {name: p.grad for name, p in self.network.named_parameters() if p.grad is not None}

@@ -1,4 +1,4 @@
-"""Build a cache in shards: each is a file built by the same code, two at a time here, or by workers.
+"""Build a cache in shards: each is a file built by the same code, several at a time here, or by workers.
 
 The build of a shard gets its own images only. Shards share nothing but the folder, so independent processes can build
 them, and the next build completes what an interrupted one left.
@@ -43,6 +43,7 @@ from pipeline.source.partition import Partition
 from pipeline.source.scan import scan_source
 from pipeline.source.selection import Choice
 from pipeline.system import files
+from pipeline.system.processes import usable_cores
 
 
 def build_shards(
@@ -71,8 +72,8 @@ def build_shards(
         rows_per_shard: chooses the number at the first build; later builds keep it.
         only: build only this shard, 0..shards-1.
         choice: which classes and how many images of each; None for all.
-        workers: processes that decode, shared by the two shards in work; None for one a core for each of the two. With
-            an executor, processes for each shard; None for one.
+        workers: processes that decode, shared by the shards in work; None for two a core. With an executor, processes
+            for each shard; None for one.
         executor: builds shards at the same time, each in one of its workers, which see source and cache under the
             same paths as this process: a pool of processes, or a cluster's.
         rebuild: decode everything anew.
@@ -199,9 +200,10 @@ class ShardsBuild:
         self.room([i for i in self.chosen if not self.file(i).exists()]).refuse_less(self.path)
 
     def here(self, progress: Progress | None) -> Iterator[BuiltShard]:
-        """Build two shards at a time, which share the workers. By default each has one a core: either may be done."""
-        at_a_time = min(AT_A_TIME, len(self.chosen), self.workers or AT_A_TIME)
-        each = self.workers and self.workers // at_a_time
+        """Build shards beside each other, which share the workers; by default two a core, since a shard may wait."""
+        workers = self.workers or 2 * usable_cores()
+        at_a_time = min(AT_A_TIME, len(self.chosen), workers)
+        each = workers // at_a_time
         tasks = [replace(self.task(index), workers=each) for index in self.chosen]
         decoder_identity(JPEG.name)  # computed before the fork, not by both
         with builders(at_a_time) as pool:

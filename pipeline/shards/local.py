@@ -1,4 +1,4 @@
-"""Build shards on this machine, two at a time: while one begins, or waits for the disk, the other has all cores."""
+"""Build shards on this machine, four at a time: while one begins, or waits for the disk, the others have all cores."""
 
 import os
 import signal
@@ -14,7 +14,7 @@ from pipeline.build.task import Task
 from pipeline.shards.remote import BuiltShard
 from pipeline.system.processes import local_pool
 
-AT_A_TIME = 2
+AT_A_TIME = 4
 
 
 @contextmanager

@@ -229,20 +229,20 @@ def test_a_stopped_build_goes_on_in_the_shard_where_it_was(
     assert contents(out.parent) == contents(tmp_path / "whole")
 
 
-def test_two_shards_are_built_at_a_time(photos: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_four_shards_are_built_at_a_time(photos: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def build_together(task: Task, wait: bool) -> BuildReport:
         task.path.touch()
         deadline = time.monotonic() + 20
-        while len(list(out.parent.iterdir())) < 2:
+        while len(list(out.parent.iterdir())) < local.AT_A_TIME:
             assert time.monotonic() < deadline
             time.sleep(0.01)
         task.path.unlink()
-        raise CacheBusy("both have begun", task.path)
+        raise CacheBusy("all have begun", task.path)
 
     monkeypatch.setattr(local, "build_file", build_together)
 
-    with pytest.raises(CacheBusy, match="both have begun"):
-        build_shards(photos, out, 4, size=SIZE)
+    with pytest.raises(CacheBusy, match="all have begun"):
+        build_shards(photos, out, local.AT_A_TIME, size=SIZE, workers=local.AT_A_TIME)
 
 
 def test_a_build_whose_process_died_says_so_and_goes_on(

@@ -320,8 +320,9 @@ class Trained:
     def probabilities(self, images_NCHW: Tensor) -> Tensor:
         """Return the (N, C) float64 probabilities of prepared images, on the CPU."""
         inputs = images_NCHW if self.backbone is None else self.backbone(images_NCHW)
+        parts = inputs.split(images_at_once(self.options.model, self.device) or max(len(inputs), 1))
         with torch.inference_mode(), memory_errors(self.device), self._computing() as context, context:
-            logits_NC: Tensor = self.network(inputs.to(self.device))
+            logits_NC = torch.cat([self.network(part.to(self.device)) for part in parts])
         return logits_NC.double().softmax(1).cpu()
 
     @contextmanager

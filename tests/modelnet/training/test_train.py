@@ -147,4 +147,6 @@ def test_a_large_network_is_evaluated_in_parts_as_a_plain_loop_does(
 
     assert trained.evaluate().to_dict() == result.scores.to_dict()
     assert result.scores.loss == pytest.approx(expected, rel=1e-5)
-    assert seen == [3, 3, 2]
+    predicted = trained.probabilities(cache.images.clone())
+    assert predicted.argmax(1).eq(cache.labels).double().mean() == result.scores.accuracy
+    assert seen == [3, 3, 2] * 2

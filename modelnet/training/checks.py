@@ -42,9 +42,9 @@ def check_input(cache: TensorCache, options: TrainOptions) -> None:
     if cache.features is not None and not takes_features:
         reason = f"it holds features, which {options.model} does not take"
         raise OptionsError("not a cache of images", cache.path, reason, "Give --model linear")
-    changes = "--augment" if options.augment else "--crop-size" if options.crop_size else None
+    changes = [OPTIONS[name].flag for name in ("augment", "augment_code", "crop_size") if getattr(options, name)]
     if cache.features is not None and changes:
-        raise OptionsError(f"{changes} changes images", cache.path, "it holds features", "Leave it out")
+        raise OptionsError(f"{changes[0]} changes images", cache.path, "it holds features", "Leave it out")
     if cache.features is None and options.crop is not None:
         check_crop_size(options.crop, cache, options)
 

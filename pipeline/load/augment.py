@@ -118,7 +118,11 @@ class Augmentation:
             epoch: from 0.
             rows_B: (B,) int64, their rows in the cache.
             out_BCHW: (B, 3, h, w) float32 of `size`, contiguous; is overwritten.
+
+        Raises:
+            ValueError: images of another shape or dtype than the recipe has.
         """
+        self._check(images_NCHW)
         changes = self.draw(epoch, rows_B)
         if self.changes_pixels:
             images_NCHW = self._changed(images_NCHW, places_B, epoch, rows_B)
@@ -141,6 +145,7 @@ class Augmentation:
 
     def on_device(self, images_BCHW: Tensor, epoch: int, rows_B: Tensor) -> Tensor:
         """Do the same in PyTorch's operations on whole batches, as a GPU does it; but for changes of single images."""
+        self._check(images_BCHW)
         changes, device = self.draw(epoch, rows_B), images_BCHW.device
         if images_BCHW.dtype == torch.uint8:
             images_BCHW = normalize(images_BCHW, self.recipe)
@@ -150,6 +155,13 @@ class Augmentation:
         if changes.erased_B4 is not None:
             images_BCHW = erase(images_BCHW, send(changes.erased_B4, device))
         return images_BCHW
+
+    def _check(self, images_NCHW: Tensor) -> None:
+        """Refuse images of another size than the places are drawn for: pixels would be read elsewhere in memory."""
+        shape, dtype = tuple(images_NCHW.shape), images_NCHW.dtype
+        if shape[1:] != self.recipe.row_shape or dtype not in (torch.uint8, torch.float32):
+            height, width = self.recipe.size
+            raise ValueError(f"images are (N, 3, {height}, {width}) uint8 or float32, not {shape} {dtype}")
 
     def draw(self, epoch: int, rows_B: Tensor) -> Changes:
         """Return what an epoch does to the images of rows, (B,) int64 on the CPU."""

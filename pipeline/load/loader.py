@@ -2,6 +2,7 @@
 
 import tempfile
 from collections.abc import Iterator
+from numbers import Real
 from operator import index
 from typing import Any, Self
 
@@ -213,7 +214,7 @@ def _augmentation(
     if not set(typed) <= set(KINDS) or len(set(typed)) < len(typed):
         raise ValueError(f"augment is some of {', '.join(KINDS)}, each once, with commas, not {augment!r}")
     for name, value in (("crop_scale", crop_scale), ("color_jitter", color_jitter)):
-        if not 0 <= value <= 1:
+        if not isinstance(value, Real) or not 0 <= value <= 1:
             raise ValueError(f"{name} is a number from 0 to 1, not {value!r}")
     size = None if crop_size is None else parse_size(crop_size)
     if size is not None and (size[0] > cache.recipe.size[0] or size[1] > cache.recipe.size[1]):

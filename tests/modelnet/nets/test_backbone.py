@@ -243,6 +243,9 @@ def test_networks_and_caches_that_do_not_go_together_are_told_what_to_give(
         train(TrainOptions(cache_path, model="linear", device="cpu"))
     with pytest.raises(OptionsError, match="--augment changes images"):
         train(TrainOptions(features_path, model="linear", augment="flip", device="cpu"))
+    Path("changes.py").write_text("def change(image, generator):\n    return image\n")
+    with pytest.raises(OptionsError, match="--augment-code changes images"):
+        train(TrainOptions(features_path, model="linear", augment_code="changes.py:change", device="cpu"))
     with pytest.raises(CacheStale, match="and it holds images"):
         train(TrainOptions(features_path, val=cache_path, model="linear", device="cpu"))
 

@@ -17,6 +17,8 @@ from modelnet.data.batches import Batches
 from pipeline import CacheDataset, TensorCache, collate, make_loader
 from pipeline.errors import CacheDamaged
 from pipeline.load import augment_rows, kernels, normalize
+from pipeline.load.augment import Augmentation
+from pipeline.recipe import Recipe
 
 CPU = torch.device("cpu")
 EVERYTHING: dict[str, Any] = {"augment": "flip,crop,color,erase", "crop_size": "48x40", "crop_scale": 0.2}
@@ -163,6 +165,8 @@ def test_reading_augmented_batches_leaves_the_cache_alone(cache_path: Path, set_
         ({"crop_size": 0}, "size"),
         ({"augment": "crop", "crop_scale": 1.5}, "crop_scale is a number from 0 to 1, not 1.5"),
         ({"augment": "color", "color_jitter": -0.1}, "color_jitter is a number from 0 to 1, not -0.1"),
+        ({"augment": "crop", "crop_scale": "0.5"}, "crop_scale is a number from 0 to 1, not '0.5'"),
+        ({"augment": "color", "color_jitter": None}, "color_jitter is a number from 0 to 1, not None"),
         ({"augment": "flip", "stored": True}, "stored gives images as they are stored"),
     ],
 )
@@ -184,3 +188,14 @@ def test_no_augmentation_with_a_crop_size_cuts_the_center(cache_path: Path) -> N
     images, _ = next(iter(loader))
 
     assert torch.equal(images, next(iter(make_loader(cache, 8, shuffle=False)))[0][:, :, 16:48, 16:48])
+
+
+def test_images_of_another_size_than_the_augmentation_has_are_refused(cache_path: Path) -> None:
+    cache = TensorCache(cache_path)
+    augment = Augmentation(("flip", "crop"), 0, Recipe(size=96))
+    refused = r"images are \(N, 3, 96, 96\) uint8 or float32, not \(8, 3, 64, 64\) "
+
+    with pytest.raises(ValueError, match=f"{refused}torch.float32"):
+        list(make_loader(cache, 8, augment=augment))
+    with pytest.raises(ValueError, match=f"{refused}torch.float64"):
+        augment.on_device(cache.images.double(), 0, torch.arange(8))

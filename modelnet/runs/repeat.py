@@ -9,6 +9,7 @@ from modelnet.options import TrainOptions
 from modelnet.options.code import GIVEN
 from modelnet.runs.code import allow, kept_code, names_of
 from modelnet.runs.reader import RunReader
+from modelnet.runtime.device import RULES
 from pipeline import TensorCache
 from pipeline.errors import RunError
 from pipeline.text import show_path
@@ -17,8 +18,9 @@ from pipeline.text import show_path
 def repeated_options(path: Path, typed: Container[str] = (), trust_code: bool = False) -> dict[str, Any]:
     """Return the options of a run, by name, without the name of its folder.
 
-    Its caches and its weights are found where they are now. Its split is the file that it named, or the copy in the run
-    folder if that file has changed. Its table of labels, and code of a person's own, are always copies.
+    Threads and memory format are those of the run, unless an option is typed by which a rule chooses them. Its caches
+    and its weights are found where they are now. Its split is the file that it named, or the copy in the run folder if
+    that file has changed. Its table of labels, and code of a person's own, are always copies.
 
     Args:
         path: the run folder.
@@ -34,6 +36,9 @@ def repeated_options(path: Path, typed: Container[str] = (), trust_code: bool = 
     config = run.read_config()
     options = TrainOptions.from_dict(config["options"])
     values = {name: value for name, value in config["options"].items() if name != "name" and name not in typed}
+    for name, chosen_by in RULES.items():
+        if any(option in typed for option in chosen_by):
+            values.pop(name, None)
     if values.get("model", "").startswith(GIVEN):
         reason = "its network was given from Python, and no file has it"
         raise RunError("the run cannot be repeated", path, reason, "Give --model, or train it from Python")

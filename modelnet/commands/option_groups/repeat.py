@@ -96,7 +96,8 @@ def _stored(ctx: click.Context, own: dict[str, Any], trust_code: bool, progress:
     else:
         from modelnet.runs.repeat import changed_caches, repeated_options
 
-        stored = repeated_options(source, [*own, *without], trust_code)
+        swept = [text.partition("=")[0].replace("-", "_") for text in ctx.params.get("sweep", ())]
+        stored = repeated_options(source, [*own, *without, *swept], trust_code)
         for warning in changed_caches(source, stored):
             progress.warn(warning)
     return {name: value for name, value in stored.items() if name not in without}

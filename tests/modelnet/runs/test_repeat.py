@@ -2,6 +2,7 @@
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -38,6 +39,23 @@ def test_a_cache_is_taken_from_where_it_is_now(cache_path: Path) -> None:
     Path("c.h5").rename("data/cache/moved.h5")
 
     assert repeated_options(run)["cache"] == "data/cache/moved.h5"
+
+
+@pytest.mark.parametrize(
+    ("typed", "kept"),
+    [
+        (["lr", "cache"], {"threads": 1, "memory_format": "contiguous"}),
+        (["batch_size", "cache"], {"memory_format": "contiguous"}),
+        (["amp", "cache"], {"threads": 1}),
+        (["model", "cache"], {}),
+    ],
+)
+def test_what_a_rule_chose_is_chosen_anew_for_another_network(typed: list[str], kept: dict[str, Any]) -> None:
+    run = make_run("r", [0.5], threads=1, memory_format="contiguous")
+
+    values = repeated_options(run, typed)
+
+    assert {name: values[name] for name in ("threads", "memory_format") if name in values} == kept
 
 
 def test_a_file_of_weights_is_found_from_another_folder(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -121,7 +121,8 @@ def cpu_threads(
     """Set PyTorch's threads for a run, as asked or by a rule, and yield their number.
 
     ModelNet and linear layers get one for every 16 images, and leave a core free: it reads the next batch, and a busy
-    process there does not stop every one of hundreds of short operations. Other networks get PyTorch's own number.
+    process there does not stop every one of hundreds of short operations. Other networks get one for
+    every core.
 
     Several `networks` that are trained as one have longer operations, as if their batches were one: no core stays free.
 
@@ -130,9 +131,10 @@ def cpu_threads(
     The number follows from the options and the cores alone and never from the load of the machine: it decides in which
     order floats are added up, so another number gives losses that differ in the last digits.
     """
-    before = most = torch.get_num_threads()
+    before = torch.get_num_threads()
+    most = min(before, usable_cores())
     if ranks is not None and ranks.size > 1:  # torchrun sets OMP_NUM_THREADS to 1
-        most, batch_size = usable_cores() // ranks.local_size, batch_size // ranks.size
+        most, batch_size = ranks.cores, batch_size // ranks.size
     if model in SMALL:
         free = 1 if networks == 1 else 0
         most = min(most, usable_cores() - free, batch_size * networks // IMAGES_A_THREAD)

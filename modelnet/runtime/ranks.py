@@ -26,6 +26,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from modelnet.runtime.interrupt import Stop
 from modelnet.runtime.launcher import is_rank, launcher_variables
 from pipeline.errors import OptionsError, RankFailed, WorkerDied
+from pipeline.system.processes import bound_cores, usable_cores
 
 _LOST = re.compile(r"gloo|nccl|connection (closed|reset)|broken pipe", re.IGNORECASE)
 _SPOKEN, _CODE = "modelnet/spoken", "modelnet/code"
@@ -40,6 +41,7 @@ class Ranks:
         rank: of this process, from 0.
         size: number of processes.
         local, local_size: the same, on this machine.
+        cores: that this rank computes with, unless it is told otherwise.
 
     Args:
         store: what torchrun keeps for all of them: it outlives each.
@@ -50,6 +52,7 @@ class Ranks:
         self.size = size
         self.local = local
         self.local_size = local_size
+        self.cores = max(1, usable_cores() // local_size)
         self._store = store
 
     @property
@@ -242,6 +245,7 @@ def join_ranks() -> Iterator[Ranks]:
         torch.cuda.set_device(local)  # "cuda" means this device from here on
     _joined = ranks = Ranks(rank, size, local, local_size, store)
     try:
+        ranks.cores = own_cores(ranks)
         yield ranks
         ranks.gather_objects(None)
     except RuntimeError as error:
@@ -256,6 +260,15 @@ def join_ranks() -> Iterator[Ranks]:
         raise WorkerDied("a rank of this training is gone", None, reason, "train --resume continues") from error
     dist.destroy_process_group()
     _joined = None
+
+
+def own_cores(ranks: Ranks) -> int:
+    """Return how many cores a rank computes with: those that it is bound to, divided among all that are bound to them.
+
+    Slurm and `taskset` may bind each rank to cores of its own; torchrun binds none.
+    """
+    here = ranks.rank - ranks.local, bound_cores()  # with the first rank of this machine
+    return max(1, usable_cores() // ranks.gather_objects(here).count(here))
 
 
 @contextmanager

@@ -11,6 +11,7 @@ import threading
 import time
 import warnings
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
 from multiprocessing.util import get_temp_dir
 from pathlib import Path
 
@@ -31,9 +32,33 @@ def signal_limit(seconds: float) -> None:
 _in_our_worker = False
 
 
+_QUOTAS = (  # where a container finds how many microseconds of processor time it may use in a period, and the period
+    ("/sys/fs/cgroup/cpu.max",),
+    ("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", "/sys/fs/cgroup/cpu/cpu.cfs_period_us"),
+)
+
+
 def usable_cores() -> int:
-    """Return how many cores this process may use: taskset, Slurm or a container may leave it fewer than there are."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Return how many cores this process may use: taskset, Slurm or a container may leave it fewer than there are.
+
+    A container may have a set of cores, or a share of the time of all (`docker run --cpus`, limits of Kubernetes).
+    """
+    return max(1, min(len(bound_cores()) or os.cpu_count() or 1, _cores_of_time()))
+
+
+def bound_cores() -> list[int]:
+    """Return the numbers of the cores that this process is bound to; none where the system binds no process."""
+    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+
+
+def _cores_of_time() -> int:
+    """Return how many cores can work in the processor time that this container may use."""
+    for files in _QUOTAS:
+        with suppress(OSError, ValueError):  # another system, or "max": no limit
+            quota, period = map(int, " ".join(Path(file).read_text() for file in files).split())
+            if quota > 0 < period:
+                return -(-quota // period)
+    return sys.maxsize
 
 
 class LocalPool(ProcessPoolExecutor):

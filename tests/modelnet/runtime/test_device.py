@@ -14,6 +14,7 @@ from modelnet.runtime.device import (
     move_network,
     precision_warning,
 )
+from modelnet.runtime.ranks import Ranks
 from pipeline.errors import DeviceError
 
 
@@ -111,6 +112,19 @@ def test_networks_that_are_trained_as_one_use_every_core(
     for networks, threads in ((2, 1), (4, 2), (16, 3)):
         with cpu_threads(None, "modelnet", 8, networks=networks) as chosen:
             assert chosen == threads
+
+
+@pytest.mark.parametrize(
+    ("model", "batch_size", "threads"), [("resnet18", 2, 4), ("modelnet", 64, 2), ("modelnet", 256, 4)]
+)
+def test_ranks_divide_cores_and_batches(
+    model: str, batch_size: int, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("device", "ranks"):
+        monkeypatch.setattr(f"modelnet.runtime.{module}.usable_cores", lambda: 8)
+
+    with cpu_threads(None, model, batch_size, Ranks(1, 2, 1, 2)) as chosen:
+        assert chosen == threads
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ from modelnet.nets.freeze import freeze_layers, thaw_layers
 from modelnet.nets.registry import build_network
 from modelnet.progress import Progress
 from modelnet.runtime.interrupt import Stop
-from modelnet.runtime.ranks import Ranks, join_ranks, synchronize_batch_norm
+from modelnet.runtime.ranks import Ranks, join_ranks, own_cores, synchronize_batch_norm
 from modelnet.sweep.train import train_many
 from pipeline.build.build import build_cache
 from pipeline.errors import OptionsError, PipelineError
@@ -336,6 +336,27 @@ def test_ranks_that_train_a_last_layer_preload_their_images(cache_path: Path) ->
         return [note for note in heard.notes if note.endswith("are in the memory of cpu")]
 
     assert all(len(notes) == 1 for notes in in_ranks(work))
+
+
+@pytest.mark.parametrize(
+    ("others", "cores"),
+    [
+        ([], 4),
+        ([(0, [0, 1, 2, 3])], 2),  # shares them
+        ([(0, [4, 5, 6, 7])], 4),  # has cores of its own
+        ([(2, [0, 1, 2, 3])], 4),  # is on another machine
+        ([(0, [0, 1, 2, 3])] * 7, 1),
+    ],
+)
+def test_a_rank_uses_the_cores_that_it_is_bound_to(
+    others: list[Any], cores: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("modelnet.runtime.ranks.bound_cores", lambda: [0, 1, 2, 3])
+    monkeypatch.setattr("modelnet.runtime.ranks.usable_cores", lambda: 4)
+    ranks = Ranks(1, 1 + len(others), 1, 1 + len(others))
+    monkeypatch.setattr(ranks, "gather_objects", lambda own: [*others, own])
+
+    assert own_cores(ranks) == cores
 
 
 class Backwards(nn.Module):

@@ -37,6 +37,32 @@ def test_where_processes_are_not_bound_all_cores_are_used(monkeypatch: pytest.Mo
         assert usable_cores() == usable
 
 
+@pytest.mark.parametrize(
+    ("files", "usable"),
+    [
+        (["200000 100000\n"], 2),
+        (["150000 100000\n"], 2),
+        (["50000 100000\n"], 1),
+        (["max 100000\n"], 8),
+        (["1600000 100000\n"], 8),
+        (["300000\n", "100000\n"], 3),  # the first version of control groups has a file for each
+        (["-1\n", "100000\n"], 8),
+        (["300000\n"], 8),
+        (["no number\n", "100000\n"], 8),
+    ],
+)
+def test_a_container_with_a_share_of_processor_time_uses_as_many_cores(
+    files: list[str], usable: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = [tmp_path / str(number) for number in range(len(files))]
+    for path, text in zip(paths, files, strict=True):
+        path.write_text(text)
+    monkeypatch.setattr(processes, "_QUOTAS", (("/nowhere/cpu.max",), tuple(map(str, paths))))
+    monkeypatch.setattr(processes, "bound_cores", lambda: list(range(8)))
+
+    assert usable_cores() == usable
+
+
 def test_no_other_module_counts_the_cores_of_the_machine() -> None:
     """`doctor` shows them beside the usable ones."""
     counts = ("cpu_count", "sched_getaffinity")

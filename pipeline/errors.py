@@ -2,7 +2,7 @@
 
 PipelineError
 ├── SourceError              66  input missing or empty
-│   ├── ArchiveDamaged       65  an archive that ends early, or is none
+│   ├── ArchiveDamaged       65  an archive that ends early, is none, or cannot be unpacked
 │   └── TableDamaged         65  a table of labels or a split with a row that cannot be used
 ├── OutputError              73  the output cannot be created there
 ├── StorageError             74  reading or writing failed half-way
@@ -84,7 +84,7 @@ class SourceError(PipelineError):
 
 
 class ArchiveDamaged(SourceError):
-    """An archive of images ends early, is damaged, or is no archive."""
+    """An archive of images ends early, is damaged, is no archive, or a table in it cannot be unpacked."""
 
     exit_code = 65
 

@@ -18,6 +18,7 @@ from pipeline.system.processes import usable_cores
 from pipeline.text import show_path
 
 MAX_FILE_BYTES = 2**29
+_UNPACK = "Unpack the archive, and give the folder"
 _AT_ONCE = 1024  # files in work at a time; a thread pool keeps more than a name for each
 
 
@@ -110,14 +111,16 @@ def read_side_file(location: Location, what: str, where: "str | os.PathLike[str]
         where: its path, for errors; of one in an archive, that within it too.
 
     Raises:
-        ArchiveDamaged: it cannot be unpacked.
+        ArchiveDamaged: it cannot be unpacked, or is too large for that.
         SourceError, AccessDenied, WorkerDied, StorageError: as `source_errors`.
     """
     try:
         with source_errors(what, where):
+            if isinstance(location, Member) and (reason := _too_large(location.size, location.packed)):
+                raise ArchiveDamaged(what, where, reason, _UNPACK)
             data, _ = _read_location(location)
     except Damaged as damaged:
-        raise ArchiveDamaged(what, where, damaged.reason, "Unpack the archive, and give the folder") from damaged
+        raise ArchiveDamaged(what, where, damaged.reason, _UNPACK) from damaged
     return data
 
 
@@ -140,6 +143,11 @@ def _read_location(location: Location) -> tuple[bytes, Stat]:
     return _read_member(location) if isinstance(location, Member) else _read_file(location)
 
 
+def _too_large(*sizes: int) -> str:
+    """Return why a file is not read into memory; empty where it is."""
+    return f"{max(sizes)} bytes; at most {MAX_FILE_BYTES} are read" if max(sizes) > MAX_FILE_BYTES else ""
+
+
 def _read_file(path: bytes) -> tuple[bytes, Stat]:
     for _ in range(2):
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -147,8 +155,8 @@ def _read_file(path: bytes) -> tuple[bytes, Stat]:
             before = os.fstat(fd)
             if not stat.S_ISREG(before.st_mode):
                 raise OSError(errno.EINVAL, "not a regular file")
-            if before.st_size > MAX_FILE_BYTES:
-                raise OSError(errno.EFBIG, f"{before.st_size} bytes; at most {MAX_FILE_BYTES} are read")
+            if reason := _too_large(before.st_size):
+                raise OSError(errno.EFBIG, reason)
             data = _read(fd, before.st_size)
             after = os.fstat(fd)
         finally:
@@ -169,8 +177,8 @@ def _read(fd: int, size: int) -> bytes:
 
 
 def _read_member(member: Member) -> tuple[bytes, Stat]:
-    if max(member.size, member.packed) > MAX_FILE_BYTES:
-        raise OSError(errno.EFBIG, f"{member.size} bytes; at most {MAX_FILE_BYTES} are read")
+    if reason := _too_large(member.size, member.packed):
+        raise OSError(errno.EFBIG, reason)
     fd = reopen_archive(member.archive, member.archive_stat)
     if member.method == PARQUET:
         os.close(fd)

@@ -70,7 +70,7 @@ def packed(root: Path) -> list[Path]:
 
 
 def spoiled_zip(path: Path, members: dict[str, bytes], name: str, how: str) -> Path:
-    """Write a zip of which one member is "encrypted", packed by "lzma", or has another "checksum"."""
+    """Write a zip of which one member is "encrypted", packed by "lzma", has another "checksum", or is "large"."""
     with zipfile.ZipFile(path, "w") as archive:
         for member, content in members.items():
             lzma = member == name and how == "lzma"
@@ -81,5 +81,7 @@ def spoiled_zip(path: Path, members: dict[str, bytes], name: str, how: str) -> P
         data[entry + 8] |= 1
     elif how == "checksum":
         data[entry + 16] ^= 1
+    elif how == "large":
+        data[entry + 24 : entry + 28] = (2**29 + 1).to_bytes(4, "little")
     path.write_bytes(data)
     return path

@@ -288,7 +288,12 @@ def test_other_files_beside_classes_are_no_tables_of_labels(paths: list[str], tm
 @pytest.mark.parametrize("table", ["metadata.csv", "train.csv", "classes.csv"])
 @pytest.mark.parametrize(
     ("how", "why"),
-    [("encrypted", "encrypted"), ("lzma", "packed by a zip's method 14"), ("checksum", "damaged: its size")],
+    [
+        ("encrypted", "encrypted"),
+        ("lzma", "packed by a zip's method 14"),
+        ("checksum", "damaged: its size"),
+        ("large", "536870913 bytes; at most 536870912 are read"),
+    ],
 )
 def test_a_table_that_cannot_be_unpacked_is_named(table: str, how: str, why: str, tmp_path: Path) -> None:
     members = {"images/a.jpg": JPEG, "images/b.jpg": JPEG, table: b"file_name,label\na.jpg,cat\n"}

@@ -55,6 +55,7 @@ def open_to_train(path: Path, labels: LabelTable | None = None) -> TensorCache:
         SourceError: images of fewer than two classes, or of none of the table.
         TableDamaged: a row of the table cannot be used.
         CacheError: the cache cannot be used.
+        AccessDenied, StorageError, WorkerDied: as `TensorCache`.
     """
     cache = relabel(TensorCache(path), labels)
     present = present_classes(cache)

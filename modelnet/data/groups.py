@@ -80,7 +80,7 @@ def groups_by_table(reader: Reader, path: Path, column: str) -> NamedGroups:
     """Return the groups that a column of a table gives to the images of a cache.
 
     Raises:
-        SourceError, TableDamaged, AccessDenied: as `values_of_cache` raises them.
+        SourceError, TableDamaged, AccessDenied, WorkerDied, StorageError: as `values_of_cache`.
     """
     matched = values_of_cache(reader, path, column, flag="--group")
     names = matched.column.texts

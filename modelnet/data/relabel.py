@@ -128,6 +128,7 @@ def relabel(cache: TensorCache, table: LabelTable | None, *, needed: bool = True
     Raises:
         SourceError: the table names no image, or has no such column.
         TableDamaged: a row cannot be used, or two say different things of an image.
+        WorkerDied: the memory is too small for the table.
     """
     if table is None:
         return cache

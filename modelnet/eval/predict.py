@@ -46,6 +46,7 @@ def predict(trained: Trained, paths: Sequence[Path], top_k: int) -> Iterator[Ans
 
     Raises:
         RunError: a path does not exist, or a folder holds no images.
+        AccessDenied, WorkerDied, StorageError: as `image_files`.
     """
     files = [file for path in paths for file in image_files(path)]
     for start in range(0, len(files), BATCH_SIZE):
@@ -58,6 +59,7 @@ def image_files(path: Path) -> list[Path]:
     Raises:
         RunError: it is not there, or a folder without images.
         AccessDenied: a folder that may not be read.
+        WorkerDied, StorageError: as `walk_folder`.
     """
     if not path.exists():
         raise RunError("no image there", path, "no such file or folder")

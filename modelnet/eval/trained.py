@@ -202,6 +202,7 @@ class Trained:
             OptionsError: the run had no validation images, or no test images, and no cache is given.
             AccessDenied, StorageError: the look at test images cannot be noted; nothing is measured then.
             CacheError: the cache cannot be used, does not go together with the network, or has changed since the run.
+            WorkerDied: a reading process was killed.
         """
         of_run, progress = (self.run, self.options), progress or Progress()
         if test:

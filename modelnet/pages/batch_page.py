@@ -47,6 +47,7 @@ def show_batch(options: TrainOptions) -> bytes:
         OptionsError: the cache holds features, or the options cannot be used with its images.
         CodeError: code of your own raises an error.
         CacheError: the cache cannot be used. SourceError: it has fewer than two classes. DeviceError: no such device.
+        AccessDenied, WorkerDied, StorageError: the system failed.
     """
     cache = open_to_train(options.cache, LabelTable.of(options))
     if cache.features is not None:

@@ -81,7 +81,7 @@ def plan_build(
     """Plan what `build_cache` would do, or `build_shards` where shards are given; write nothing.
 
     Raises:
-        SourceError, AccessDenied, OutputError: as these.
+        SourceError, OutputError, AccessDenied, WorkerDied, StorageError: as these.
     """
     if shards is None:
         refuse_beside_shards(path)

@@ -59,8 +59,9 @@ def verify_cache(path: Paths, progress: Callable[[int, int], None] | None = None
 
     Raises:
         CacheMissing, CacheUnsafe, CacheDamaged, CacheError: header or tables cannot be believed.
+        AccessDenied: it may not be read.
         StorageError: the disk failed.
-        WorkerDied: the HDF5 library could not be asked for its view of the file.
+        WorkerDied: the system refused a resource, or the HDF5 library could not be asked for its view of the file.
     """
     reader = open_reader(path)
     if isinstance(reader, CacheReader):

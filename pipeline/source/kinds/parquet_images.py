@@ -42,6 +42,7 @@ def collect_files(paths: Sequence[bytes], collected: Collected, labels: Labels) 
     Raises:
         SourceError: a file holds no images or no labels, or another table of labels was named.
         TableDamaged: a file, or the label of a row.
+        AccessDenied, WorkerDied, StorageError: as `source_errors`.
     """
     if labels.table is not None:
         why = f"its images have their labels beside them, and {show_path(labels.table)} is another table"

@@ -35,7 +35,7 @@ def read_labels(labels: Labels, path: Path, content: bytes | None = None) -> Col
 
     Raises:
         TableDamaged: a row without label, or with one that no class can be called; names file and row.
-        SourceError, AccessDenied: as `read_column`.
+        SourceError, AccessDenied, WorkerDied, StorageError: as `read_column`.
     """
     column = read_column(path, labels.label_column, labels.file_column, content=content)
     check_labels(column)

@@ -105,7 +105,7 @@ def values_of_cache(
         path, column, file_column, flag: as `read_column` has them.
 
     Raises:
-        SourceError, TableDamaged, AccessDenied: as `read_column` and `match` raise them.
+        SourceError, TableDamaged, AccessDenied, WorkerDied, StorageError: as `read_column` and `match`.
     """
     return match(read_column(path, column, file_column, flag), images_of_cache(reader))
 
@@ -120,7 +120,8 @@ def labels_of_cache(reader: Reader, labels: Labels, content: bytes | None = None
         needed: refuse a table that names no image.
 
     Raises:
-        SourceError, TableDamaged, AccessDenied: as `read_labels` and `match`; two copies have different labels.
+        SourceError, AccessDenied, WorkerDied, StorageError: as `read_labels` and `match`.
+        TableDamaged: the same, or two copies have different labels.
     """
     assert labels.table is not None
     matched = match(read_labels(labels, labels.table, content), images_of_cache(reader), needed)

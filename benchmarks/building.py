@@ -20,10 +20,11 @@ from pipeline.recipe import Fit, Recipe, StoredType
 from pipeline.source.reader import read_image
 from pipeline.source.scan import scan_source
 from pipeline.system import files
+from pipeline.system.processes import usable_cores
 
 IMAGES, MORE_IMAGES = 1024, 4096
 IN_A_ROW_GROUP = 100
-WORKERS = os.cpu_count() or 1
+WORKERS = usable_cores()
 DTYPES: tuple[StoredType, ...] = ("float32", "uint8")
 
 

@@ -7,7 +7,6 @@ say so. Made to take less than six minutes on two quiet cores. `--images` below 
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import time
@@ -23,6 +22,7 @@ from benchmarks.preparation import NETWORK
 from benchmarks.tables import Table
 from modelnet import compare_runs
 from modelnet.runs.folder import RunFolder
+from pipeline.system.processes import usable_cores
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 CLI = [sys.executable, str(REPOSITORY / "cli.py")]
@@ -213,7 +213,7 @@ def _loader(folder: Path, augmented: bool) -> Any:
     )
     scale = transforms.Normalize((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
     images = datasets.ImageFolder(str(folder), transforms.Compose([*changes, transforms.ToTensor(), scale]))
-    return torch.utils.data.DataLoader(images, batch_size=BATCH, shuffle=True, num_workers=os.cpu_count() or 1)
+    return torch.utils.data.DataLoader(images, batch_size=BATCH, shuffle=True, num_workers=usable_cores())
 
 
 if __name__ == "__main__":

@@ -20,11 +20,12 @@ from benchmarks.timing import images_a_second, interleave, seconds
 from pipeline import TensorCache, build_cache, build_shards
 from pipeline.recipe import StoredType
 from pipeline.shards.dask import dask_executor
+from pipeline.system.processes import usable_cores
 
 READ, BUILT = 2048, 1000  # images
 COUNTS = (16, 256)
 BUILT_SHARDS = 8
-WORKERS = os.cpu_count() or 1
+WORKERS = usable_cores()
 ONE = "ours, one file"
 DTYPES: tuple[StoredType, ...] = ("float32", "uint8")
 

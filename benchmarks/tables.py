@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.timing import Measured, number
+from pipeline.system.processes import usable_cores
 
 
 @dataclass
@@ -72,7 +73,7 @@ def write(tables: Sequence[Table], path: Path, about: str) -> None:
 
 
 def machine() -> str:
-    """Say what it was measured on: processor, cores, memory, versions."""
+    """Say what it was measured on: processor, usable cores, memory, versions."""
     cpu = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.exists():
@@ -82,7 +83,7 @@ def machine() -> str:
     if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
         cpu += " without bfloat16"
     return (
-        f"{cpu}, {os.cpu_count()} cores, {memory:.0f} GB{gpu}; "
+        f"{cpu}, {usable_cores()} cores, {memory:.0f} GB{gpu}; "
         f"Python {platform.python_version()}, PyTorch {torch.__version__.partition('+')[0]}"
     )
 

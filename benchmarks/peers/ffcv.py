@@ -1,6 +1,5 @@
 """FFCV, raw pixels: compiled loops, threads, reused buffers; channels-last views, its fastest way."""
 
-import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -14,8 +13,9 @@ from ffcv.writer import DatasetWriter
 from torch import Tensor
 
 from benchmarks.peers import CROP_SCALE, Deliver, Images, Peer, Reader
+from pipeline.system.processes import usable_cores
 
-THREADS, SIZE = os.cpu_count() or 1, (224, 224)
+THREADS, SIZE = usable_cores(), (224, 224)
 
 
 def build(images: Images, path: Path, workers: int) -> None:

@@ -68,7 +68,7 @@ def test_no_other_module_counts_the_cores_of_the_machine() -> None:
     counts = ("cpu_count", "sched_getaffinity")
     found = {
         path.relative_to(REPOSITORY).as_posix()
-        for package in ("pipeline", "modelnet")
+        for package in ("pipeline", "modelnet", "benchmarks")
         for path in (REPOSITORY / package).rglob("*.py")
         if any(name in path.read_text("utf-8") for name in counts)
     }

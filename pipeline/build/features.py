@@ -3,7 +3,6 @@
 The caller, who knows networks, gives the function.
 """
 
-import errno
 import os
 import time
 from collections.abc import Callable
@@ -23,6 +22,7 @@ from pipeline.build.output import (
     refuse_place,
     storage_errors,
 )
+from pipeline.build.space import refusing_full_disk
 from pipeline.build.staleness import count_shared, damaged_rows
 from pipeline.errors import CacheError, OutputError
 from pipeline.format import hdf5
@@ -161,7 +161,8 @@ def _write(
         raise OutputError("the cache cannot be created", path, why, "Cache more images")
     fd = files.create(building)
     try:
-        _reserve(fd, path, extent)
+        with refusing_full_disk(path, extent.end):
+            files.reserve(fd, extent.end)
         tables = {name: np.ascontiguousarray(images.table(name)) for name in TABLE_NAMES}
         tables["failed"] = failed_table(images.failed)  # also of images that an earlier version cached
         tables["row_hash"] = _write_rows(fd, extent, rows_of, progress)
@@ -172,17 +173,6 @@ def _write(
     finally:
         os.close(fd)
         files.remove(building)
-
-
-def _reserve(fd: int, path: Path, extent: Extent) -> None:
-    try:
-        files.reserve(fd, extent.end)
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise
-        why = f"needs {show_bytes(extent.end)}: {error.strerror}"
-        advice = "Free some space, or give another --out"
-        raise OutputError("the cache cannot be created", path, why, advice) from error
 
 
 def _write_rows(

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from pipeline.build.image_table import DONE, FAILED, TODO, ImageTable
 from pipeline.build.journal import Entry, Journal, begun_build, is_of_this_decoder, read_journal
-from pipeline.build.space import bytes_needed, room_at, room_needed
+from pipeline.build.space import bytes_needed, refusing_full_disk, room_at, room_needed
 from pipeline.decode.decode import earlier_decoder_identity
 from pipeline.errors import OutputError, SourceError
 from pipeline.format import hdf5
@@ -27,9 +27,6 @@ from pipeline.recipe import Recipe
 from pipeline.source.reader import Stat, hash_image
 from pipeline.system import files
 from pipeline.system.signals import held_signals
-from pipeline.text import show_bytes
-
-_ELSEWHERE = "Free some space, or give another --out"
 
 
 class PartialBuild:
@@ -85,19 +82,17 @@ class PartialBuild:
         count = int((images.state != FAILED).sum())
         size = bytes_needed(images, self.recipe, count)
         try:
-            room_at(room_needed(images, self.recipe, count), [self.cache]).refuse_less(self.cache)
-            if not resumed:
-                self._begin()
-            files.reserve(self.fd, size)
-            self._check_map()
-            if not resumed:
-                files.rename(self._aside, self.building)
-        except BaseException as error:
+            with refusing_full_disk(self.cache, size):
+                room_at(room_needed(images, self.recipe, count), [self.cache]).refuse_less(self.cache)
+                if not resumed:
+                    self._begin()
+                files.reserve(self.fd, size)
+                self._check_map()
+                if not resumed:
+                    files.rename(self._aside, self.building)
+        except BaseException:
             if not resumed:
                 self.discard()
-            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-                why = f"needs {show_bytes(size)}: {error.strerror}"
-                raise OutputError("the cache cannot be created", self.cache, why, _ELSEWHERE) from error
             raise
         if resumed:
             done = images.state == DONE

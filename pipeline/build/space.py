@@ -1,7 +1,9 @@
-"""Compute the disk space that a build needs, and tell whether the disk has it."""
+"""Compute the disk space that a build needs, and refuse a disk that does not have it."""
 
+import errno
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -41,8 +43,30 @@ class Room(NamedTuple):
             OutputError: says both numbers.
         """
         if not self.is_enough:
-            advice = "Free some space, or give another --out"
-            raise OutputError("the cache cannot be created", path, str(self), advice)
+            raise _too_small(path, str(self))
+
+
+@contextmanager
+def refusing_full_disk(path: Path, needed: int) -> Iterator[None]:
+    """Refuse a disk that turns out to be too small while the file of a cache is made: a quota, a limit of its size.
+
+    Args:
+        path: of the cache, for the error.
+        needed: bytes of the file.
+
+    Raises:
+        OutputError: says how many bytes, and what the system says.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        raise _too_small(path, f"needs {show_bytes(needed)}: {error.strerror}") from error
+
+
+def _too_small(path: Path, why: str) -> OutputError:
+    return OutputError("the cache cannot be created", path, why, "Free some space, or give another --out")
 
 
 def room_at(needed: int, caches: Sequence[Path]) -> Room:

@@ -1,4 +1,4 @@
-"""A dry run tells the space that the build needs, and what it would do (`plan`, `space`)."""
+"""A dry run tells the space that the build needs, and what it would do (`plan`)."""
 
 import shutil
 from collections.abc import Callable

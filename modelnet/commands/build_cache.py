@@ -77,6 +77,7 @@ def command(
     on where it stopped. How images are prepared (--size to --scaled-decode) stays as in the cache that is there, but
     for options that are given.
     """
+    from pipeline.build.assess import computes_mean_std
     from pipeline.build.build import build_cache
     from pipeline.build.report import BuildReport
     from pipeline.build.task import choose_recipe
@@ -91,12 +92,13 @@ def command(
     if line := apply_like(like, recipe):
         click.echo(line)
     with usage_errors():
-        checked, inherited = choose_recipe(path, rebuild, **recipe)
+        own = mean_std is not None and computes_mean_std(path, rebuild)
+        checked, inherited = choose_recipe(path, rebuild or own, **recipe)
         choice = parse_choice(classes, merged, per_class, Labels(table, file_column, label_column))
     if dry_run:
         if inherited:
             tell(inherited)
-        tell(plan_build(source, path, checked, shards, workers, rebuild, choice))
+        tell(plan_build(source, path, checked, shards, workers, rebuild, choice, own))
         return
     recipe |= {"choice": choice, "workers": workers, "rebuild": rebuild, "wait": wait}
     report: BuildReport

@@ -4,14 +4,23 @@ The build, the dry run, the shards and `info --check` all ask here; what follows
 """
 
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from pipeline.build import stat_cache
 from pipeline.build.image_table import ImageTable
-from pipeline.build.output import open_old_cache, refuse_other_content, refuse_other_photographs
+from pipeline.build.output import (
+    identity,
+    open_old_cache,
+    refuse_other_content,
+    refuse_other_photographs,
+    refuse_place,
+)
+from pipeline.build.space import Room, bytes_needed, room_at, room_needed
 from pipeline.build.staleness import Staleness, compare, damaged_rows
 from pipeline.build.task import Task
-from pipeline.format.header import describe_shard
+from pipeline.format.header import PIXELS, describe_shard
 from pipeline.format.reader import CacheReader
+from pipeline.recipe import Recipe
 
 
 @dataclass
@@ -86,3 +95,46 @@ def assess(task: Task) -> Assessment:
     if why and reusable:
         todo = count - staleness.shared + staleness.other_rows - len(staleness.failures) + len(damaged)
     return Assessment(task, images, old, why, staleness, reusable, todo)
+
+
+def computes_mean_std(path: Path, rebuild: bool) -> bool:
+    """Tell whether a build with the mean and std of its own pixels computes them: a cache that is there keeps its own.
+
+    Raises:
+        OutputError, AccessDenied: the path cannot become a cache, or there is a file that is none.
+    """
+    refuse_place(path)
+    return rebuild or open_old_cache(path, rebuild)[0] is None
+
+
+def task_of_pixels(task: Task) -> Task:
+    """Return the build of the 8-bit pixels that mean and std of a cache are computed from.
+
+    They are the rows of the cache itself, or else a cache beside it until it is built, which a stopped build leaves.
+    """
+    own = replace(task, recipe=replace(task.recipe, dtype="uint8"), options=None, own_mean_std=True)
+    if task.recipe.dtype == "uint8":
+        return own
+    path = task.path.with_name(task.path.name + PIXELS)  # a file of our own, which nothing is lost with
+    own = replace(own, path=path, before=identity(path), rebuild=True)
+    there = open_old_cache(path, rebuild=True)[0]
+    if there is not None and _differs_in_mean_and_std_alone(there.recipe, own.recipe):
+        finished = replace(own, recipe=there.recipe, rebuild=False, own_mean_std=False)
+        return finished if assess(finished).up_to_date else own
+    return own
+
+
+def _differs_in_mean_and_std_alone(one: Recipe, other: Recipe) -> bool:
+    return replace(one, mean=other.mean, std=other.std) == other
+
+
+def room_beside_pixels(task: Task, pixels: Task) -> Room:
+    """Estimate the disk space that a build needs while a cache of its pixels lies beside it.
+
+    Args:
+        task: the build.
+        pixels: its `task_of_pixels`.
+    """
+    images, rows = ImageTable(task.manifest), len(task.manifest.names)
+    needed = bytes_needed(images, pixels.recipe, rows) if pixels.own_mean_std else 0  # else it is there
+    return room_at(needed + room_needed(images, task.recipe, rows), [task.path, pixels.path])

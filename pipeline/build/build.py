@@ -14,13 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.build import stat_cache
-from pipeline.build.assess import assess
+from pipeline.build.assess import assess, computes_mean_std, room_beside_pixels, task_of_pixels
 from pipeline.build.image_table import DONE, FAILED, TODO
 from pipeline.build.lock import build_lock
 from pipeline.build.output import (
     identity,
     made_folder,
-    open_old_cache,
     refuse_beside_shards,
     refuse_place,
     storage_errors,
@@ -33,11 +32,11 @@ from pipeline.build.worker import DonorCache, Item, Job
 from pipeline.decode.decode import decoder_identity
 from pipeline.decode.formats import JPEG
 from pipeline.errors import SourceError
-from pipeline.format.header import PIXELS, SIDE_FILES, Header
+from pipeline.format.header import SIDE_FILES, Header
 from pipeline.format.inspection import inspect_images
 from pipeline.format.reader import CacheReader
 from pipeline.format.tables import Failed
-from pipeline.recipe import Recipe, RecipeOptions
+from pipeline.recipe import RecipeOptions
 from pipeline.source.reader import UNSETTLED, Stat
 from pipeline.source.scan import scan_source
 from pipeline.source.selection import Choice
@@ -85,9 +84,7 @@ def build_cache(
     source, path = Path(source), Path(path)
     if mean_std not in (None, "auto") or (mean_std and (options.get("mean") or options.get("std"))):
         raise ValueError(f"mean_std is None, or 'auto' without mean and std beside it, not {mean_std!r}")
-    if mean_std:
-        refuse_place(path)
-    own = mean_std == "auto" and (rebuild or open_old_cache(path, rebuild)[0] is None)
+    own = mean_std == "auto" and computes_mean_std(path, rebuild)
     recipe, inherited = choose_recipe(path, rebuild or own, **options)
     if mean_std and not own:
         kept = "mean and std stay as in the cache that is there (--rebuild computes them anew)"
@@ -113,15 +110,10 @@ def _build_with_own_mean_std(
     Rows of float32 are derived from a cache of the pixels beside the other, which is then deleted. A build that was
     stopped finds it again.
     """
-    first = replace(task, recipe=replace(task.recipe, dtype="uint8"), options=None, own_mean_std=True)
-    if task.recipe.dtype != "uint8":  # a file of our own, which nothing is lost with
-        pixels = task.path.with_name(task.path.name + PIXELS)
-        first = replace(first, path=pixels, before=identity(pixels), rebuild=True)
-        there = open_old_cache(pixels, rebuild=True)[0]
-        if there is not None and _differs_in_mean_and_std_alone(there.recipe, first.recipe):
-            finished = replace(first, recipe=there.recipe, rebuild=False, own_mean_std=False)
-            first = finished if assess(finished).up_to_date else first
+    first = task_of_pixels(task)
     pixels = first.path
+    if pixels != task.path:
+        room_beside_pixels(task, first).refuse_less(task.path)
     report = build_file(first, executor=executor, wait=wait, progress=progress)
     recipe = replace(CacheReader(pixels).recipe, dtype=task.recipe.dtype)
     if pixels != task.path:
@@ -135,10 +127,6 @@ def _build_with_own_mean_std(
     report.inherited = f"mean and std of the pixels: {mean} and {std}"
     report.why = "a rebuild was asked for" if task.rebuild and task.before else ""
     return report
-
-
-def _differs_in_mean_and_std_alone(one: Recipe, other: Recipe) -> bool:
-    return replace(one, mean=other.mean, std=other.std) == other
 
 
 def build_file(

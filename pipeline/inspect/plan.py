@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.build.assess import Assessment, assess
+from pipeline.build.assess import Assessment, assess, room_beside_pixels, task_of_pixels
 from pipeline.build.output import refuse_beside_shards, refuse_place
 from pipeline.build.report import failed_lines, left_out_lines
 from pipeline.build.space import Room, reserved, room_at, room_needed
@@ -77,8 +77,15 @@ def plan_build(
     workers: int | None = None,
     rebuild: bool = False,
     choice: Choice | None = None,
+    own_mean_std: bool = False,
 ) -> Plan:
     """Plan what `build_cache` would do, or `build_shards` where shards are given; write nothing.
+
+    Args:
+        source, path, workers, rebuild, choice: as these have them.
+        recipe: of the build.
+        shards: to build; None for one file.
+        own_mean_std: the build computes mean and std, as `computes_mean_std` tells.
 
     Raises:
         SourceError, OutputError, AccessDenied, WorkerDied, StorageError: as these.
@@ -87,9 +94,13 @@ def plan_build(
         refuse_beside_shards(path)
         manifest = scan_source(source, path, choice)
         refuse_place(path)
-        files = [assess(Task(source, choice, manifest, path, recipe, None, rebuild=rebuild))]
+        task = Task(source, choice, manifest, path, recipe, None, rebuild=rebuild)
+        files = [assess(task)]
         files[0].refuse_loss()
+        todo = files[0].todo
         room = room_at(0 if files[0].up_to_date else room_needed(files[0].images, recipe, len(manifest.names)), [path])
+        if own_mean_std and (pixels := task_of_pixels(task)).path != path:
+            room, todo = room_beside_pixels(task, pixels), assess(pixels).todo
     else:
         manifest = scan_source(source, path, choice)
         build = ShardsBuild(source, manifest, path, recipe, shards, choice, rebuild)
@@ -97,8 +108,8 @@ def plan_build(
         files = [assess(build.task(index)) for index in build.chosen]
         room = build.room([index for index, file in zip(build.chosen, files, strict=True) if not file.up_to_date])
         path = shards_pattern(path, build.count) if shards.only is None else build.file(shards.only)
+        todo = sum(file.todo for file in files)
     states = Counter(map(_state, files)).most_common(SHOWN)
-    todo = sum(file.todo for file in files)
     known = [failed for file in files if file.reusable for failed in file.staleness.failures.values()]
     failing = Counter(failed.class_id for failed in known)
     labels = np.concatenate([file.task.manifest.labels for file in files])

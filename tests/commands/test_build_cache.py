@@ -134,6 +134,18 @@ def test_a_dry_run_tells_everything_and_does_nothing(photos: Path, tmp_path: Pat
     assert sorted(tmp_path.rglob("*")) == before
 
 
+def test_a_dry_run_counts_the_cache_of_pixels_that_mean_and_std_need(photos: Path, run_cli: RunCli) -> None:
+    def needed(*options: str) -> float:
+        found = re.search(r"^needs ([\d.]+) kB", run_cli(*command, *options).stdout, re.MULTILINE)
+        assert found
+        return float(found[1])
+
+    command = ("build-cache", photos, "--dry-run", "--size", "64")
+    pixels = needed("--dtype", "uint8")
+    assert 0.9 * pixels < needed("--mean-std", "auto") - needed() < pixels
+    assert needed("--mean-std", "auto", "--dtype", "uint8") == pixels
+
+
 def test_a_dry_run_over_a_cache_tells_whether_it_is_up_to_date(photos: Path, run_cli: RunCli) -> None:
     command = ("build-cache", photos, "--size", "64", "-j", "1")
     run_cli(*command)

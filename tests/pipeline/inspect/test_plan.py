@@ -98,3 +98,35 @@ def test_what_an_unfinished_build_has_counts_as_free(photos: Path, out: Path, le
     begun.write_bytes(b"x" * 100_000)
 
     assert plan_build(photos, out, RECIPE).room.free == 10**6 + begun.stat().st_blocks * 512 >= 11 * 10**5
+
+
+def test_the_cache_of_pixels_beside_a_build_with_their_mean_and_std_counts(
+    photos: Path, out: Path, leave_free: Callable[[int], None], no_decoding: None
+) -> None:
+    alone, both = (plan_build(photos, out, RECIPE, own_mean_std=own).room.needed for own in (False, True))
+    assert alone + 2 * ROW_BYTES < both < alone + 4 * ROW_BYTES  # 8 rows, each a quarter as large
+
+    leave_free(both - 1)
+    assert space_lines(plan_build(photos, out, RECIPE, own_mean_std=True))[0].endswith("NOT ENOUGH")
+    with pytest.raises(OutputError, match=r"needs .* free\. Free some space, or give another --out"):
+        build_cache(photos, out, size=SIZE, workers=1, mean_std="auto")
+
+
+def test_rows_that_are_pixels_need_no_other_cache_of_them(photos: Path, out: Path) -> None:
+    plans = [plan_build(photos, out, Recipe(SIZE, dtype="uint8"), own_mean_std=own) for own in (False, True)]
+
+    assert plans[0].room.needed == plans[1].room.needed
+
+
+def test_a_cache_of_pixels_that_is_there_needs_no_space_and_no_time(photos: Path, out: Path) -> None:
+    def stop_in_the_second_stage(done: int, total: int) -> None:
+        if out.with_name(f"{out.name}.building").exists():
+            raise RuntimeError("stopped")
+
+    with pytest.raises(RuntimeError):
+        build_cache(photos, out, size=SIZE, workers=1, mean_std="auto", progress=stop_in_the_second_stage)
+
+    plan = plan_build(photos, out, RECIPE, own_mean_std=True)
+
+    assert plan.room.needed == plan_build(photos, out, RECIPE).room.needed
+    assert str(plan).endswith("nothing would be decoded")

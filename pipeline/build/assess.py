@@ -58,7 +58,9 @@ class Assessment:
         return f"out of date: {self.why}" if self.old else self.why or "not there yet"
 
     def refuse_loss(self) -> None:
-        """Refuse to replace features, or the cache of other photographs; of a shard's, only all shards can tell.
+        """Refuse to replace features, or the cache of other photographs.
+
+        Of a shard, all shards together tell, before any is built; one that came since then is judged alone.
 
         Raises:
             OutputError: the cache that is there would be lost.
@@ -69,7 +71,8 @@ class Assessment:
             assess(replace(self.task, donor=None)).refuse_loss()
         elif self.old is not None:
             refuse_other_content(self.old, "images")
-            if self.task.shard is None and not self.up_to_date:
+            is_new = identity(self.task.path) != self.task.before
+            if (self.task.shard is None or is_new) and not self.up_to_date:
                 refuse_other_photographs(self.task.path, self.staleness.held, self.old.num_images)
 
 

@@ -35,11 +35,11 @@ def refuse_beside_shards(path: Path) -> None:
         raise OutputError("the cache cannot be created", path, why, f"Give --shards {count}, or another --out")
 
 
-def identity(path: Path) -> tuple[int, int, int] | None:
-    """Return numbers that tell a file from the one that replaces it; None without a file."""
+def identity(path: Path) -> tuple[int, int] | None:
+    """Return numbers that tell a file from the one that replaces it, on every machine that sees it; None without."""
     with suppress(OSError):
         found = path.lstat()
-        return found.st_dev, found.st_ino, found.st_ctime_ns
+        return found.st_ino, found.st_ctime_ns  # the number of a network's disk differs between machines
     return None
 
 

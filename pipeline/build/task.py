@@ -74,8 +74,8 @@ class Task:
         path: the file.
         recipe: of the build.
         before: `identity` of the file, from before the scan.
-        shard: number of the shard; None for a whole cache. The caller checks whether the shards hold other photographs:
-            a single shard is too small to tell.
+        shard: number of the shard; None for a whole cache. The caller checks whether the shards that are there hold
+            other photographs: a single shard is too small to tell.
         rebuild: decode everything anew, and replace any cache that is there.
         workers: processes that decode; None for one a core.
         format: version of the format that the sender writes.
@@ -91,7 +91,7 @@ class Task:
     manifest: Manifest
     path: Path
     recipe: Recipe
-    before: tuple[int, int, int] | None
+    before: tuple[int, int] | None
     shard: Shard | None = None
     rebuild: bool = False
     workers: int | None = None

@@ -130,7 +130,7 @@ class ShardsBuild:
     rebuild: bool = False
     wait: bool = False
     workers: int | None = None
-    before: Mapping[Path, tuple[int, int, int] | None] = field(default_factory=dict)
+    before: Mapping[Path, tuple[int, int] | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.count = choose_count(self.path, self.shards, len(self.manifest.names))

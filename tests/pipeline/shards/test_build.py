@@ -138,6 +138,36 @@ def test_another_number_of_shards_is_refused_and_the_set_is_kept(rebuild: bool, 
     assert contents(out.parent) == before
 
 
+def test_a_shard_of_other_photographs_that_came_meanwhile_is_kept(
+    photos: Path, out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def publish_others(self: build.ShardsBuild) -> None:
+        monkeypatch.undo()
+        build_shards(tmp_path / "others", out, 2, only=1, size=SIZE, workers=1)
+
+    for seed in range(8):
+        save_jpeg(tmp_path / "others" / "1" / f"{seed}.jpg", 40, 40, 100 + seed)
+    monkeypatch.setattr(build.ShardsBuild, "check_room", publish_others)
+
+    with pytest.raises(OutputError, match=r"c-00001-of-00002\.h5: holds other photographs \(0 of \d shared\)"):
+        build_shards(photos, out, 2, size=SIZE, workers=1)
+    assert CacheReader(shard_path(out, 1, 2)).table("filenames")[0].endswith(b".jpg")
+
+
+def test_a_shard_of_the_same_photographs_that_came_meanwhile_is_taken(
+    photos: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def publish(self: build.ShardsBuild) -> None:
+        monkeypatch.undo()
+        build_shards(photos, out, 2, only=1, size=SIZE, workers=1)
+
+    monkeypatch.setattr(build.ShardsBuild, "check_room", publish)
+
+    report = build_shards(photos, out, 2, size=SIZE, workers=1)
+
+    assert (report.cached, report.decoded) == (8, 8 - CacheReader(shard_path(out, 1, 2)).num_images)
+
+
 def test_a_set_and_a_single_cache_never_have_one_name(photos: Path, out: Path, tmp_path: Path) -> None:
     build_shards(photos, out, 3, only=1, size=SIZE, workers=1)
     build_cache(photos, tmp_path / "one.h5", size=SIZE, workers=1)

@@ -17,6 +17,7 @@ from modelnet.options import OPTIONS, Scope, TrainOptions
 from modelnet.options.code import code_name
 from modelnet.options.file import checked_options, read_table, unknown
 from modelnet.options.folders import RUNS
+from modelnet.options.groups import ALL
 from modelnet.progress import Progress
 from modelnet.runs.code import allow, names_of
 from modelnet.runs.folder import RunFolder
@@ -109,12 +110,20 @@ def read_experiment(path: Path, caches: Path) -> Experiment:
         if not re.fullmatch(r"[\w.+-]+", f"{name}-{side}"):
             raise OptionsError(_WHAT, path, f"{side!r} and {name!r} make no name of a folder", "Use letters and digits")
         options = _options({**common, **own}, path, side, caches)
-        options = replace(options, name=f"{name}-{side}")
-        sides[side] = cross(options, seeds, data_seeds, folds=all_folds(options))
+        members = cross(options, seeds, data_seeds, folds=all_folds(options))
+        sides[side] = [replace(member, name=_run_name(f"{name}-{side}", member, options)) for member in members]
     experiment = Experiment(path, name, sides)
     check(experiment.members)
     _refuse_equal_sides(experiment)
     return experiment
+
+
+def _run_name(start: str, member: TrainOptions, side: TrainOptions) -> str:
+    """Name a run by its own seeds and fold, so that it is found again when the file has more of them."""
+    parts = [start]
+    parts += [f"fold-{member.fold}"] if side.fold == ALL else []
+    parts += [f"data-seed-{member.data_seed}"] if member.data_seed != side.data_seed else []
+    return "-".join([*parts, f"seed-{member.seed}"])
 
 
 def _seeds(settings: Mapping[str, Any], key: str, path: Path) -> list[int] | None:

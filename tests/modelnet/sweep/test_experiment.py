@@ -136,6 +136,29 @@ def test_a_finished_experiment_trains_only_what_its_file_has_more(cache_path: Pa
     assert longer is not None and [len(rows) for rows in longer.rows] == [2] * 4
 
 
+@pytest.mark.parametrize(
+    ("fewer", "more"),
+    [
+        ('seeds = "0"', 'seeds = "0,1"'),
+        ('seeds = "1"', 'seeds = "0,1"\ndata_seeds = "0-1"'),
+        ('seeds = "0"\ndata_seeds = "1"', 'seeds = "0"\ndata_seeds = "0,1"'),
+    ],
+)
+@pytest.mark.parametrize("folds", [False, True])
+def test_a_run_of_one_seed_is_found_again_among_several(cache_path: Path, folds: bool, fewer: str, more: str) -> None:
+    write_folds(TensorCache(cache_path), Path("s.csv"), 2)
+    text = TEXT.replace("val-fraction = 0.5", 'split = "s.csv"\nfold = "all"') if folds else TEXT
+    train_experiment(experiment(cache_path, 1, text.replace('seeds = "0,1"', fewer)), Progress(), Stop())
+    before = predictions()
+    assert len(before) == (4 if folds else 2)
+
+    extended = experiment(cache_path, 1, text.replace('seeds = "0,1"', more))
+    assert train_experiment(extended, Progress(), Stop()) is not None
+
+    assert {options.name for options in extended.members} == set(predictions()) > set(before)
+    assert {**predictions(), **before} == predictions()
+
+
 def without_checkpoints() -> dict[Path, bytes]:
     """Remove the checkpoints of all runs, as a person does whose disk is full; return what is left."""
     for folder in Path("runs").glob("*/checkpoints"):

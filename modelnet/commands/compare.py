@@ -25,21 +25,21 @@ def command(runs: tuple[Path, ...], side: str, trust_code: bool, as_json: bool) 
 
     from modelnet.compare.compare import compare_groups, compare_runs
     from modelnet.compare.load import check_ended
-    from modelnet.runs.looks import add_look, check_can_note
+    from modelnet.runs.looks import add_looks, check_can_note
     from modelnet.runs.reader import RunReader
 
     if trust_code and side != "test":
         raise click.UsageError("--trust-code is for --on test, which runs the networks; leave it out")
     groups = [named_runs(group) for between, group in groupby(runs, Path("vs").__eq__) if not between]
     named, answers = [run for group in groups for run in group], None
-    splits: dict[Path, list[Path]] = {}
+    splits: dict[Path, Path] = {}
     if side == "test":
         from modelnet.eval.trained import Trained
 
         for run in named:  # refused before a test image is judged
             check_ended(RunReader(run))
-            splits.setdefault(check_can_note(run), []).append(run)
+            splits[run] = check_can_note(run)
         answers = {run: Trained.load(run, trust_code=trust_code).test(noted=True) for run in named}
     compared = compare_groups(groups, answers) if Path("vs") in runs else compare_runs(named, answers)
-    compared.notes.extend(add_look(split, "compare", of_split) for split, of_split in splits.items())
+    compared.notes.extend(add_looks(splits, "compare"))
     click.echo(json.dumps(compared.to_dict(), indent=2) if as_json else compared)

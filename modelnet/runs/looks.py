@@ -5,7 +5,7 @@ import fcntl
 import io
 import os
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,7 +19,8 @@ COLUMNS = ["time", "command", "runs"]
 
 
 def looks_path(split: Path) -> Path:
-    """Return the table of looks beside a split: <split>.looks.csv."""
+    """Return the table of looks beside a split: <split>.looks.csv; of a link, beside the file that it leads to."""
+    split = split.resolve() if split.is_symlink() else split
     return split.with_name(f"{split.name.removesuffix('.csv')}.looks.csv")
 
 
@@ -60,6 +61,32 @@ def add_look(split: Path, command: str, runs: Sequence[Path]) -> str:
         file.flush()
         os.fsync(file.fileno())
     return f"look {max(len(before), 1)} at the test images of {show_path(split)}; {show_path(path)} lists all looks"
+
+
+def add_looks(splits: Mapping[Path, Path], command: str) -> list[str]:
+    """Note a look at the test images of several runs, one for each split, and return a sentence for each.
+
+    Its content tells a split, not the path that a run names it by. Of copies, each has a table, and the look stands
+    in all of these.
+
+    Args:
+        splits: by run, as `check_can_note` returns it.
+        command: that looks.
+
+    Raises:
+        As `add_look`.
+    """
+    runs_of: dict[str, list[Path]] = {}
+    for run in splits:
+        runs_of.setdefault(RunReader(run).read_config()["split"]["sha256"], []).append(run)
+    said = []
+    for runs in runs_of.values():
+        tables: dict[Path, Path] = {}
+        for run in runs:
+            tables.setdefault(looks_path(splits[run]).resolve(), splits[run])
+        of_tables = [add_look(split, command, runs) for split in tables.values()]
+        said.append(of_tables[0])
+    return said
 
 
 def _noting(path: Path) -> AbstractContextManager[None]:

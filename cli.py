@@ -9,7 +9,7 @@ try:
     import click
 
     from modelnet.commands._options import example
-    from modelnet.commands.shared.process import Interrupted, Unread, run
+    from modelnet.commands.shared.process import Unread, run
     from modelnet.runtime.launcher import is_rank
 except ModuleNotFoundError as error:  # "pipeline.errors": a file pipeline.py comes first in the path of modules
     package = (error.name or "").partition(".")[0]
@@ -62,11 +62,9 @@ class Commands(click.Group):
             raise click.UsageError(f"{error.message.rstrip('.')}{hint}", error.ctx) from error
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command. `run` handles Ctrl-C and a closed pipe; click would end with 1, without a message."""
+        """Run the command. `run` handles a closed pipe; click would end with 1, without a message."""
         try:
             return super().invoke(ctx)
-        except KeyboardInterrupt:
-            raise Interrupted from None
         except BrokenPipeError:
             raise Unread from None
 

@@ -227,6 +227,41 @@ def test_a_terminal_gets_a_progress_bar_and_stdout_only_results(shared_photos: P
     assert "\r" not in ended.stdout and ended.stdout.startswith("label  class")
 
 
+HELD = """if True:
+    import sys, time
+    from itertools import count
+    from pathlib import Path
+    import cli
+    from pipeline.build import worker
+
+    def held(data, recipe, decode=worker.decode, images=count()):
+        while next(images) >= 16 and not Path("go").exists():
+            time.sleep(0.001)
+        return decode(data, recipe)
+
+    worker.decode = held
+    cli.main()
+"""
+
+
+def start_held_build(folder: Path, lines: int, *arguments: str) -> "subprocess.Popen[str]":
+    """Start a build that cannot end before folder/go is there, and wait until it has noted some images.
+
+    On a busy machine it might be done before a signal comes. Each of its workers decodes 16 images before it waits.
+    """
+    command = [sys.executable, "-c", HELD, "build-cache", *arguments]
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
+    pipe = subprocess.PIPE
+    build = subprocess.Popen(
+        command, cwd=folder, stdout=pipe, stderr=pipe, env=environment, text=True, start_new_session=True
+    )
+    journal = folder / "c.h5.journal"
+    while not journal.exists() or journal.read_bytes().count(b"\n") < lines:
+        assert build.poll() is None
+        time.sleep(0.001)
+    return build
+
+
 @pytest.mark.parametrize(
     ("number", "code", "word"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
 )
@@ -235,35 +270,17 @@ def test_a_build_that_is_stopped_says_how_to_go_on_and_goes_on(
 ) -> None:
     for seed in range(60):
         save_jpeg(tmp_path / "photos" / "1" / f"{seed:02}.jpg", 60, 60, seed)
-    arguments: list[str | os.PathLike[str]] = [
-        "build-cache",
-        tmp_path / "photos",
-        "--out",
-        tmp_path / "c.h5",
-        "--size",
-        "700",
-        "-j",
-        "1",
-    ]
-    build = subprocess.Popen(
-        [sys.executable, REPOSITORY / "cli.py", *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    journal = tmp_path / "c.h5.journal"
-    while not journal.exists() or journal.read_bytes().count(b"\n") < 12:
-        assert build.poll() is None
-        time.sleep(0.005)
+    arguments = ("photos", "--out", "c.h5", "--size", "700", "-j", "1")
+    build = start_held_build(tmp_path, 12, *arguments)
 
     os.killpg(build.pid, number)
+    (tmp_path / "go").touch()
     stdout, stderr = build.communicate(timeout=60)
 
     assert (build.returncode, stdout) == (code, "")
     assert one_line(stderr) == f"error: {word}. Run the same command again to continue"
     assert not (tmp_path / "c.h5").exists()
-    again = run_cli(*arguments)
+    again = run_cli("build-cache", *arguments)
     assert again.code == 0
     found = re.search(r"(\d+) decoded, (\d+) kept from the unfinished build", again.stdout)
     assert found and int(found[1]) + int(found[2]) == 60 and int(found[2]) >= 8
@@ -273,16 +290,12 @@ def test_a_build_that_is_stopped_says_how_to_go_on_and_goes_on(
 def test_a_second_ctrl_c_ends_a_build_too(seconds: float, tmp_path: Path) -> None:
     for seed in range(30):
         save_jpeg(tmp_path / "photos" / "1" / f"{seed:02}.jpg", 60, 60, seed)
-    command = [sys.executable, str(REPOSITORY / "cli.py"), "build-cache", "photos", "--out", "c.h5", "--size", "700"]
-    build = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, start_new_session=True)
-    journal = tmp_path / "c.h5.journal"
-    while not journal.exists() or journal.read_bytes().count(b"\n") < 2:
-        assert build.poll() is None
-        time.sleep(0.001)
+    build = start_held_build(tmp_path, 2, "photos", "--out", "c.h5", "--size", "700", "-j", "1")
 
     os.killpg(build.pid, signal.SIGINT)
     time.sleep(seconds)
     os.killpg(build.pid, signal.SIGINT)
+    (tmp_path / "go").touch()
 
     try:
         _, stderr = build.communicate(timeout=30)

@@ -265,3 +265,33 @@ def test_only_a_build_that_is_stopped_continues(words: list[str], advice: str) -
     ended = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=50)
     assert ended.returncode == TERMINATED
     assert ended.stderr.endswith(f"error: terminated. Run the same command again{advice}\n")
+
+
+@pytest.mark.parametrize("second", ["as the command is left", "before the first is told"])
+def test_a_second_ctrl_c_at_the_very_end_is_one_line_too(second: str) -> None:
+    program = """if True:
+        import signal, sys
+        import click
+        from modelnet.commands.shared import process
+
+        def command():
+            if sys.argv[2:] == ["as the command is left"]:
+                click.get_current_context().call_on_close(press)
+            else:
+                process._run_again = press_and_advise
+            press()
+
+        def press():
+            signal.raise_signal(signal.SIGINT)
+
+        def press_and_advise(advise=process._run_again):
+            process._run_again = advise
+            press()
+
+        argument = click.Argument(["words"], nargs=-1, expose_value=False)
+        process.run(click.Group(commands={"info": click.Command("info", callback=command, params=[argument])}))
+    """
+    command = [sys.executable, "-c", program, "info", second]
+    ended = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=50)
+    assert ended.returncode == INTERRUPTED
+    assert one_line(ended.stderr) == "error: interrupted. Run the same command again"

@@ -17,6 +17,7 @@ from pipeline.text import command_line, how_to_install
 
 INTERRUPTED, TERMINATED, BUG = 130, 143, 1
 MOST_FILES = 2**17
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _NO_ROOM = {
     errno.ENOSPC: "Free some space and run it again",
     errno.EDQUOT: "Free some space and run it again",
@@ -47,11 +48,18 @@ def run(group: click.Group) -> NoReturn:
                 stream.reconfigure(errors="backslashreplace")  # a terminal may be unable to show the name of a class
     os.environ["MPLBACKEND"] = "agg"  # a notebook's backend may not be installed here, and nothing is shown
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # PyTorch's threads: waiting ones leave their cores to others
-    for asked in (signal.SIGTERM, signal.SIGHUP):
+    for asked in _SIGNALS:
         if signal.getsignal(asked) is not signal.SIG_IGN:  # as nohup sets it
-            signal.signal(asked, _terminate)
+            signal.signal(asked, _stop)
     sys.unraisablehook = _remember_signals
     allow_many_files()
+    try:
+        _run(group, debug)
+    except (Interrupted, Terminated) as again:  # a second signal, before the first was told
+        _fail_by_signal(again, debug)
+
+
+def _run(group: click.Group, debug: bool) -> NoReturn:
     try:
         arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
         code = group.main(arguments, command_line(), standalone_mode=False)
@@ -65,12 +73,8 @@ def run(group: click.Group) -> NoReturn:
         if message.startswith("Got unexpected extra argument") and ".h5" in message:
             message += ". Quote a pattern of files, so that the shell leaves it alone: 'NAME-*.h5'"
         fail(f"{message}. See {command} --help", error.exit_code, debug)
-    except (click.Abort, Interrupted, KeyboardInterrupt):
-        fail(f"interrupted. {_run_again()}", INTERRUPTED, debug)
-    except Terminated as stopped:
-        number = int(stopped.args[0])
-        what = "the terminal was closed" if number == signal.SIGHUP else "terminated"
-        fail(f"{what}. {_run_again()}", 128 + number, debug)
+    except (click.Abort, Interrupted, Terminated) as stopped:
+        _fail_by_signal(stopped, debug)
     except PipelineError as error:
         fail(str(error), error.exit_code, debug)
     except (Unread, BrokenPipeError):
@@ -96,6 +100,15 @@ def run(group: click.Group) -> NoReturn:
         if theirs := of_own_code(error):
             fail(str(theirs), theirs.exit_code, debug)
         report_bug(error, debug)
+
+
+def _fail_by_signal(stopped: BaseException, debug: bool) -> NoReturn:
+    """Say that a signal has ended the command, and what to do."""
+    what, code = "interrupted", INTERRUPTED
+    if isinstance(stopped, Terminated):
+        number = int(stopped.args[0])
+        what, code = "the terminal was closed" if number == signal.SIGHUP else "terminated", 128 + number
+    fail(f"{what}. {_run_again()}", code, debug)
 
 
 def of_own_code(error: Exception) -> PipelineError | None:
@@ -142,7 +155,7 @@ def fail(message: str, code: int, debug: bool) -> NoReturn:
             speaks = code not in (INTERRUPTED, TERMINATED) or os.environ.get("RANK") == "0"
         if not speaks:
             end(code)
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # a second signal: the exit code is that of the first
+    for number in _SIGNALS:  # a second signal: the exit code is that of the first
         signal.signal(number, signal.SIG_IGN)
     if debug:
         import traceback
@@ -182,8 +195,9 @@ def end(code: int) -> NoReturn:
     sys.exit(code)
 
 
-def _terminate(number: int, _frame: object) -> NoReturn:
-    raise Terminated(number)
+def _stop(number: int, _frame: object) -> NoReturn:
+    """End the command by an exception; click would print an empty line for a KeyboardInterrupt."""
+    raise Interrupted if number == signal.SIGINT else Terminated(number)
 
 
 _lost: list[BaseException] = []
@@ -191,7 +205,7 @@ _lost: list[BaseException] = []
 
 def _remember_signals(unraisable: "sys.UnraisableHookArgs") -> None:
     """Keep a signal's exception that came where Python can only drop it (a callback of the collector, an import)."""
-    if isinstance(unraisable.exc_value, KeyboardInterrupt | Interrupted | Terminated):
+    if isinstance(unraisable.exc_value, Interrupted | Terminated):
         _lost.append(unraisable.exc_value)
     else:
         sys.__unraisablehook__(unraisable)

@@ -25,7 +25,7 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 MISSING = "chromium is not installed: no browser looks at the report"
 pytestmark = [pytest.mark.long, pytest.mark.skipif(CHROMIUM is None, reason=MISSING)]
 
-WIDTHS = (320, 400, 1200)
+WIDTHS = (320, 400, 1000, 1200)
 MEASURE = """
 onload = () => {
   document.getElementById("found").textContent = JSON.stringify([...document.querySelectorAll("iframe")].map(frame => {
@@ -36,6 +36,8 @@ onload = () => {
       nameless: images.filter(i => !i.alt).length, text: page.body.innerText,
       cut: [...page.querySelectorAll("h1, p, dd, li, figcaption")]
         .filter(e => e.scrollWidth > e.clientWidth + 1).length,
+      scrolled: [...page.querySelectorAll(".wrapped")].map(e => e.parentElement)
+        .filter(e => e.scrollWidth > e.clientWidth).length,
       curves: [...page.querySelectorAll(".curves svg")].map(e => [e.clientWidth, e.clientHeight]),
     };
   }));
@@ -107,6 +109,11 @@ def seen(pages: dict[str, Path], browse: Browse) -> list[dict[str, Any]]:
 def test_no_page_is_wider_than_the_screen(seen: list[dict[str, Any]]) -> None:
     assert [(one["name"], one["width"], one["wide"]) for one in seen if one["wide"] > one["width"]] == []
     assert [(one["name"], one["width"], one["cut"]) for one in seen if one["cut"]] == []
+
+
+def test_the_table_of_groups_fits_on_a_desk(seen: list[dict[str, Any]]) -> None:
+    groups = {one["width"]: one["scrolled"] for one in seen if one["name"] == "groups"}
+    assert (groups[320], groups[1000], groups[1200]) == (1, 0, 0)  # one there is: on a phone it scrolls
 
 
 def test_curves_are_as_wide_as_there_is_room_for(seen: list[dict[str, Any]]) -> None:

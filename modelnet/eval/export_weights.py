@@ -67,7 +67,7 @@ def _with_body(trained: Trained, name: str, size: tuple[int, int], weights: Path
     """Return the whole network of a run that was trained on features."""
     assert trained.features is not None and weights is not None
     network = build_network(name, len(trained.class_ids), size)
-    load_weights(network, weights)
+    load_weights(network, weights, with_head=False)
     layers = [network.get_submodule(layer) for layer in head_of(network)]
     if trained.features.layer or len(layers) != 1 or not isinstance(layers[0], nn.Linear):
         where = trained.features.layer or "its last layer, which is not linear"

@@ -68,7 +68,7 @@ class Backbone:
         self.memory_format = memory_format or choose_memory_format(name, self.device, precision)
         self.autocast = autocast(precision, self.device)
         network = build_network(name, 0 if name.startswith(TIMM) else _CLASSES, size)
-        self.loaded = load_weights(network, weights)
+        self.loaded = load_weights(network, weights, with_head=False)
         if new := self.loaded.new:
             reason = f"it has no {new[0]}, as {len(new)} of the tensors of {name}"
             raise CheckpointError("the weights do not fit", weights, reason)

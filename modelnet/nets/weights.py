@@ -84,7 +84,7 @@ class Loaded:
         return lines + ([f"not in the network, and left: {shorten(self.left, _SHOWN)}"] if self.left else [])
 
 
-def load_weights(network: nn.Module, path: Path) -> Loaded:
+def load_weights(network: nn.Module, path: Path, with_head: bool = True) -> Loaded:
     """Take the weights of a file: one of safetensors, one of torch's with a network's `state_dict`, or a checkpoint.
 
     Names lose the prefixes of DistributedDataParallel, torch.compile and Lightning where they fit the network then.
@@ -93,6 +93,7 @@ def load_weights(network: nn.Module, path: Path) -> Loaded:
     Args:
         network: changed in place; its last layer stays where the file has none, or one for other classes.
         path: of the file.
+        with_head: False where nothing uses the last layer: whatever the file has of it does not matter, and it stays.
 
     Raises:
         RunError, CheckpointUnsafe, AccessDenied, OptionsError: as `read_weights`.
@@ -105,9 +106,12 @@ def load_weights(network: nn.Module, path: Path) -> Loaded:
     found, stripped = _without_prefixes(found, own)
     found, resampled = _filtered(found, network, path)
     layers = head_of(network)
-    in_head = {name for name in chain(own, found) if name.startswith(tuple(f"{layer}." for layer in layers))}
+    of_head = tuple(f"{layer}." for layer in layers)
+    if not with_head:
+        found = {name: tensor for name, tensor in found.items() if not name.startswith(of_head)}
+    in_head = {name for name in chain(own, found) if name.startswith(of_head)}
     _check_names([name for name in own if name not in in_head], own, found, path)
-    head = tuple(layer for layer in layers if _is_other(f"{layer}.", own, found))
+    head = tuple(layer for layer in layers if with_head and _is_other(f"{layer}.", own, found))
     of_new_head = tuple(f"{layer}." for layer in head)
     taken = {}
     for name, tensor in found.items():

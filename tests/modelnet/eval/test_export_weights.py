@@ -115,7 +115,8 @@ def test_every_size_and_crop_comes_back_from_its_share() -> None:
 
 def test_a_linear_layer_on_features_becomes_the_head_of_their_network(cache_path: Path) -> None:
     torch.manual_seed(1)
-    torch.save(models.get_model(SMALL, weights=None).state_dict(), "w.pth")
+    state = models.get_model(SMALL, weights=None, num_classes=2).state_dict()
+    torch.save(state | {"fc.bias": torch.full((2,), torch.nan)}, "w.pth")  # of a last layer that is replaced
     build_features(cache_path, Path("f.h5"), SMALL, Path("w.pth"), "cpu")
     trained = trained_with(Path("f.h5"), model="linear")
     config = written(trained, Path("w.pth"))

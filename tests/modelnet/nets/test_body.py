@@ -12,6 +12,7 @@ from torchvision.models.feature_extraction import create_feature_extractor
 
 from modelnet.nets.backbone import Backbone
 from modelnet.nets.body import Body
+from modelnet.nets.registry import build_network
 from pipeline.errors import CheckpointError, OptionsError
 
 IMAGES = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(3))
@@ -109,6 +110,27 @@ def test_unknown_layers_and_layers_without_features_are_named() -> None:
         Body(network, "resnet18", "zzz")
     with pytest.raises(OptionsError, match=r"layer aux1 of mine gives no features: it is not run"):
         Body(models.GoogLeNet(num_classes=2, init_weights=False).eval(), "mine", "aux1")(IMAGES)
+
+
+@pytest.mark.parametrize("bad", ["NaN", "another shape", "whole numbers", "none"])
+@pytest.mark.parametrize("name", ["shufflenet_v2_x0_5", "timm:test_resnet"])
+def test_what_a_file_has_of_a_last_layer_that_nothing_uses_does_not_matter(name: str, bad: str, tmp_path: Path) -> None:
+    state = build_network(name, 1000, 64).state_dict()
+    torch.save(state, tmp_path / "whole.pth")
+    head = {
+        "NaN": {"fc.weight": state["fc.weight"] * torch.nan, "fc.bias": state["fc.bias"]},
+        "another shape": {"fc.weight": torch.ones(3)},
+        "whole numbers": {"fc.weight": torch.ones_like(state["fc.weight"], dtype=torch.int8)},
+        "none": {},
+    }
+    body = {key: values for key, values in state.items() if not key.startswith("fc.")}
+    torch.save(body | head[bad], tmp_path / "w.pth")
+
+    found, whole = (Backbone(name, tmp_path / file, (64, 64), "cpu") for file in ("w.pth", "whole.pth"))
+
+    assert torch.equal(found(IMAGES), whole(IMAGES))
+    assert found.loaded.notes[0].startswith(f"weights: {len(body)} tensors of ")
+    assert len(found.loaded.notes) == 1 and not found.loaded.warnings
 
 
 def test_weights_that_lack_a_tensor_give_no_features(tmp_path: Path) -> None:

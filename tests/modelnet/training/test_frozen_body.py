@@ -93,6 +93,18 @@ def test_the_next_run_and_build_features_share_the_file(cache_path: Path, weight
     assert f"the frozen layers run once for each image: features in {path} are up to date" in heard.notes
 
 
+def test_a_last_layer_of_other_classes_may_hold_anything(cache_path: Path, weights: Path) -> None:
+    state = torch.load(weights, weights_only=True)
+    torch.save(state | {"fc.bias": state["fc.bias"] * torch.nan}, "nan.pth")
+    heard = Listener()
+
+    found = train(options_of(cache_path, Path("nan.pth")), heard)
+
+    assert features_of(found.run) is not None
+    assert not any(text.startswith("features are not cached") for text in heard.warnings)
+    assert losses(found.rows) == losses(train(options_of(cache_path, weights)).rows)
+
+
 def threads_in_steps(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Return the numbers of threads of all steps that follow."""
     found: list[int] = []

@@ -112,7 +112,9 @@ class Ranks:
             return "cpu"
         return f"cuda:{self.local}" if name in ("auto", "cuda") else name
 
-    def replicate(self, network: nn.Module, device: torch.device, row_shape: tuple[int, ...]) -> nn.Module:
+    def replicate(
+        self, network: nn.Module, device: torch.device, row_shape: tuple[int, ...], may_thaw: bool = False
+    ) -> nn.Module:
         """Return the module to call in training: after `backward`, every rank has the mean gradient of the whole batch.
 
         BatchNorm takes mean and variance of the whole batch too, so that the number of ranks makes no difference.
@@ -121,15 +123,16 @@ class Ranks:
             network: on the device; its BatchNorm layers are changed in place.
             device: of this rank.
             row_shape: of an image.
+            may_thaw: whether BatchNorm layers that are frozen now will take means of batches later.
 
         Raises:
-            OptionsError: BatchNorm on a CPU.
+            OptionsError: BatchNorm on a CPU that takes means of batches, now or later.
         """
         if self.size == 1:
             return network
         from torch.nn.parallel import DistributedDataParallel
 
-        synchronize_batch_norm(network, device)
+        synchronize_batch_norm(network, device, may_thaw)
         parallel = DistributedDataParallel(network, device_ids=[device] if device.type == "cuda" else None)
         # The first pass decides in which order gradients are added up, and is itself done in another: so it is one
         # that counts for nothing, and a run that is resumed has the order of one that never stopped.
@@ -173,17 +176,26 @@ class Ranks:
         return None
 
 
-def synchronize_batch_norm(network: nn.Module, device: torch.device) -> None:
+def synchronize_batch_norm(network: nn.Module, device: torch.device, may_thaw: bool = False) -> None:
     """Make the BatchNorm layers of a network take mean and variance over all ranks; torch can do it on GPUs alone.
 
     Layers with a `train` of their own, as frozen ones have, are left as they are: they take no mean of a batch, and the
     new module would lose it.
+
+    Args:
+        network: its BatchNorm layers are changed in place.
+        device: of this rank.
+        may_thaw: whether frozen ones will take means of batches later.
+
+    Raises:
+        OptionsError: on a CPU there is one that takes means of batches, now or later.
     """
-    if not any(isinstance(layer, _BatchNorm) for layer in network.modules()):
-        return  # on a CPU frozen ones are refused, too: they may thaw
+    layers = [layer for layer in network.modules() if isinstance(layer, _BatchNorm)]
+    if not (layers if may_thaw else any(map(_takes_its_own_mean, layers))):
+        return
     if device.type != "cuda":
         reason = "BatchNorm takes mean and variance over all ranks on GPUs only"
-        advice = "Train it in one process, or choose a network without BatchNorm"
+        advice = "Train it in one process, give --norm-stats keep, or choose a network without BatchNorm"
         raise OptionsError("this network cannot train in several ranks on a CPU", None, reason, advice)
     timm = sys.modules.get("timm")  # its BatchNorm layers do more, which we cannot reproduce
     convert = timm.layers.convert_sync_batchnorm if timm else nn.SyncBatchNorm.convert_sync_batchnorm
@@ -194,8 +206,9 @@ def synchronize_batch_norm(network: nn.Module, device: torch.device) -> None:
 
 def _takes_its_own_mean(layer: nn.Module) -> bool:
     """Say whether it is a BatchNorm layer that is to be converted: timm's may lose its activation in a second time."""
-    converted = isinstance(layer, nn.SyncBatchNorm)
-    return isinstance(layer, _BatchNorm) and not converted and "train" not in vars(layer)
+    if not isinstance(layer, _BatchNorm) or isinstance(layer, nn.SyncBatchNorm):
+        return False
+    return "train" not in vars(layer) or layer.running_mean is None  # without statistics a batch gives them always
 
 
 class _SharedStop(Stop):

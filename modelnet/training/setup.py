@@ -290,7 +290,8 @@ class Setup:
         if self.body is not None:
             return self.trained_part(network)
         if not options.compile:
-            return self.ranks.replicate(network, self.device, shape_of_rows(options, self.cache))
+            may_thaw = options.thaw_epoch is not None and options.norm_stats != "keep"
+            return self.ranks.replicate(network, self.device, shape_of_rows(options, self.cache), may_thaw)
         if self.ranks.size > 1:
             reason = f"{self.ranks.size} ranks train together"
             raise OptionsError("--compile is for one process", None, reason, "Leave it out")

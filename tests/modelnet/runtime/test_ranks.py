@@ -10,6 +10,8 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -35,6 +37,7 @@ from tests.support.photos import make_photos, save_jpeg
 
 pytestmark = pytest.mark.usefixtures("in_a_folder_of_its_own", "no_pictures", "one_thread")
 
+SMALL = "shufflenet_v2_x0_5"  # with BatchNorm
 COMMON: dict[str, Any] = {"device": "cpu", "epochs": 4, "lr": 0.01, "threads": 1}
 
 
@@ -274,17 +277,58 @@ def test_ranks_without_a_part_of_the_batch_are_refused(cache_path: Path) -> None
 
 
 def test_batchnorm_is_refused_on_cpu_ranks_before_a_run_begins(cache_path: Path) -> None:
-    options = TrainOptions(cache_path, **COMMON, batch_size=8, model="shufflenet_v2_x0_5")
+    base = TrainOptions(cache_path, **COMMON, batch_size=8, model=SMALL)
 
-    for ended in in_ranks(lambda ranks: train(options, ranks=ranks)):
+    def work(ranks: Ranks) -> list[OptionsError]:
+        ends = []
+        for more in ({}, {"freeze": "conv1"}, {"freeze": "all-but-head", "thaw_epoch": 3}):
+            with pytest.raises(OptionsError) as caught:
+                train(replace(base, **more), ranks=ranks)
+            ends.append(caught.value)
+        return ends
+
+    for ended in chain.from_iterable(in_ranks(work)):
         assert ended.exit_code == 2 and str(ended) == (
             "this network cannot train in several ranks on a CPU: BatchNorm takes mean and variance over all ranks on "
-            "GPUs only. Train it in one process, or choose a network without BatchNorm"
+            "GPUs only. Train it in one process, give --norm-stats keep, or choose a network without BatchNorm"
         )
     assert not Path("runs").exists()
 
 
-@pytest.mark.parametrize("name", ["shufflenet_v2_x0_5", "timm:test_byobnet"])
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"freeze": "all-but-head"},
+        {"norm_stats": "keep", "lr": 0.001},
+        {"freeze": "conv1|stage2", "thaw_epoch": 3, "norm_stats": "keep", "lr": 0.001},
+    ],
+)
+def test_ranks_on_cpus_train_a_network_whose_batchnorm_is_frozen(more: dict[str, Any], cache_path: Path) -> None:
+    torch.save(build_network(SMALL, 2, 64).state_dict(), "w.pth")
+    common = COMMON | {"model": SMALL, "weights": Path("w.pth"), "batch_size": 7, "augment": "flip"}  # one has no image
+    options = TrainOptions(cache_path, val=cache_path, **common | more)
+
+    alone, (both, other) = train(options), in_ranks(lambda ranks: train(options, ranks=ranks))
+
+    for expected, found in zip(results(alone.run), results(both.run), strict=True):
+        assert found == pytest.approx(expected, abs=1e-5)
+    assert [row.train_loss for row in both.rows] == [row.train_loss for row in other.rows]
+    file, found = torch.load("w.pth", weights_only=True), weights(both.run)
+    assert not torch.equal(found["fc.weight"], file["fc.weight"])
+    assert all(torch.equal(found[name], values) for name, values in file.items() if "running_" in name)
+
+
+def test_batchnorm_without_statistics_takes_those_of_a_batch_even_if_frozen() -> None:
+    network = nn.Sequential(nn.BatchNorm2d(3, track_running_stats=False), nn.Flatten(), nn.Linear(12, 2))
+    freeze_layers(network, "0", None)
+
+    with pytest.raises(OptionsError, match="on GPUs only"):
+        synchronize_batch_norm(network, torch.device("cpu"))
+    synchronize_batch_norm(network, torch.device("cuda"))
+    assert isinstance(network[0], nn.SyncBatchNorm)
+
+
+@pytest.mark.parametrize("name", [SMALL, "timm:test_byobnet"])
 def test_batchnorm_on_gpu_ranks_is_torchs_own_with_all_else_of_the_layer(name: str) -> None:
     network = build_network(name, 2, 64).eval()
     images, weights = torch.randn(2, 3, 64, 64), dict(network.named_parameters())
@@ -300,7 +344,7 @@ def test_batchnorm_on_gpu_ranks_is_torchs_own_with_all_else_of_the_layer(name: s
     assert torch.equal(network(images), expected)
 
 
-@pytest.mark.parametrize("name", ["shufflenet_v2_x0_5", "timm:test_byobnet"])
+@pytest.mark.parametrize("name", [SMALL, "timm:test_byobnet"])
 @pytest.mark.parametrize(
     ("freeze", "norm_stats"), [("all-but-head", None), ("stages|conv1|stage2", None), (None, "keep")]
 )

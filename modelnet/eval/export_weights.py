@@ -94,8 +94,11 @@ def _config(trained: Trained, name: str, network: nn.Module, size: tuple[int, in
     library = (
         "timm" if name.startswith(TIMM) else "modelnet" if name in SMALL else "own" if is_own(name) else "torchvision"
     )
+    architecture = name.rpartition("/")[2]  # of one's own without the folder of its file
+    if library == "timm":
+        architecture = name.removeprefix(TIMM).partition(".")[0]  # without the tag: these are other weights
     return {
-        "architecture": name.removeprefix(TIMM).rpartition("/")[2],
+        "architecture": architecture,
         "library": library,
         "num_classes": len(ids),
         "label_names": ids,

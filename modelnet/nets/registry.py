@@ -17,7 +17,7 @@ from pipeline.text import how_to_install
 MODELNET, LINEAR = SMALL
 TIMM = "timm:"
 
-_AUXILIARY = ("googlenet", "inception_v3")  # they would return auxiliary logits in training
+INCEPTIONS = ("googlenet", "inception_v3")  # they would return auxiliary logits in training
 
 
 def build_network(
@@ -30,8 +30,9 @@ def build_network(
     """Make the network of that name, its weights drawn from torch's global generator.
 
     Args:
-        name: "modelnet", or that of a torchvision classifier, as "resnet18", or one of timm's, as "timm:resnet18";
-            "linear" takes features instead of images; "net.py:Net" is a person's own.
+        name: "modelnet", or that of a torchvision classifier, as "resnet18", or one of timm's, as "timm:resnet18" or,
+            with the tag of its weights, "timm:resnet18.a1_in1k"; "linear" takes features instead of images;
+            "net.py:Net" is a person's own.
         classes: C, the number of classes.
         size: (height, width) of the images in pixels, or one number for squares; for "linear" D, numbers an image.
         code: the person's own, where the name is that of one. A name alone never makes a file run.
@@ -52,7 +53,7 @@ def build_network(
         reason = f"a {name.removeprefix(GIVEN)} was given from Python, and is kept in no file"
         raise OptionsError("the network is needed", None, reason, "Give it again: Trained.load(run, network=...)")
     known, make = _timm(height, width) if name.startswith(TIMM) else _torchvision(height, width)
-    if name not in known:
+    if name not in known and not _is_tagged(name):
         some = [MODELNET, LINEAR, "resnet18", "and torchvision's other classifiers"]
         near = get_close_matches(name, [MODELNET, LINEAR, *known]) or some
         raise OptionsError("no such network", None, repr(name), f"There is {', '.join(near)}")
@@ -78,7 +79,7 @@ def _torchvision(height: int, width: int) -> tuple[list[str], _Maker]:
     from torchvision import models
 
     def make(name: str, classes: int) -> nn.Module:
-        special: dict[str, Any] = {"aux_logits": False, "init_weights": True} if name in _AUXILIARY else {}
+        special: dict[str, Any] = {"aux_logits": False, "init_weights": True} if name in INCEPTIONS else {}
         if name.startswith("vit_"):
             if height != width:
                 raise ValueError("it needs square images")
@@ -108,6 +109,11 @@ def _timm(height: int, width: int) -> tuple[list[str], _Maker]:
         return network
 
     return [TIMM + name for name in timm.list_models()], make
+
+
+def _is_tagged(name: str) -> bool:
+    """Say whether it is a name of timm with one of the tags that its list has: "timm:resnet18.a1_in1k"."""
+    return name.startswith(TIMM) and name.removeprefix(TIMM) in import_timm().list_pretrained()
 
 
 def import_timm() -> Any:

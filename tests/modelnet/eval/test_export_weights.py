@@ -57,13 +57,15 @@ def test_torchvision_loads_the_weights(cache_path: Path) -> None:
     assert config["label_names"] == [str(class_id) for class_id in trained.class_ids]
 
 
-@pytest.mark.parametrize("name", ["test_resnet", "test_vit"])
+@pytest.mark.parametrize("name", ["test_resnet.r160_in1k", "test_vit"])
 def test_timm_loads_the_weights_and_the_configuration(name: str, cache_path: Path) -> None:
     trained = trained_with(cache_path, model=f"timm:{name}")
     config = written(trained)
     arguments = config.get("model_args", {})
 
-    by_name = timm.create_model(name, num_classes=2, checkpoint_path="out/model.safetensors", **arguments)
+    by_name = timm.create_model(
+        config["architecture"], num_classes=2, checkpoint_path="out/model.safetensors", **arguments
+    )
     by_folder: Any = timm.create_model("local-dir:out", pretrained=True)
 
     for network in (by_name, by_folder):

@@ -57,7 +57,7 @@ def test_a_timm_network_follows_from_name_and_seed_at_any_image_size() -> None:
 
 
 def test_only_names_of_timm_s_own_list_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("timm:hf_hub:timm/resnet18", "timm:local-dir:.", "timm:resnet18.a1_in1k", "timm:resnet81"):
+    for name in ("timm:hf_hub:timm/resnet18", "timm:local-dir:.", "timm:resnet18.nobody", "timm:resnet81"):
         with pytest.raises(OptionsError, match=r"no such network: 'timm:.*There is "):
             build_network(name, 2, 64)
     with pytest.raises(OptionsError, match=r"There is timm:resnet18,"):
@@ -65,6 +65,14 @@ def test_only_names_of_timm_s_own_list_are_asked_for(monkeypatch: pytest.MonkeyP
     monkeypatch.setitem(sys.modules, "timm", None)
     with pytest.raises(OptionsError, match=r"timm is not installed.*pip install '\.\[timm\]'"):
         build_network("timm:resnet18", 2, 64)
+
+
+def test_a_name_of_timm_may_have_a_tag_of_its_weights() -> None:
+    torch.manual_seed(4)
+    plain, tagged = build_network("timm:resnet18", 3, 64), build_network("timm:resnet18.a1_in1k", 3, 64)
+
+    assert plain.state_dict().keys() == tagged.state_dict().keys()
+    assert (tagged.pretrained_cfg["tag"], tagged.num_classes) == ("a1_in1k", 3)
 
 
 def test_a_run_of_timm_starts_from_a_local_file_and_is_used_again(cache_path: Path) -> None:

@@ -15,7 +15,9 @@ from modelnet.commands.shared.process import tell
 )
 @click.argument("cache", type=PATH)
 @click.option("--model", required=True, help="The frozen network: a torchvision classifier, or timm:NAME.")
-@click.option("--weights", required=True, type=PATH, help="A local file with its weights.")
+@click.option(
+    "--weights", type=PATH, help="A local file with its weights; without it, a line says which file is meant."
+)
 @click.option(
     "--layer",
     default="",
@@ -36,7 +38,7 @@ from modelnet.commands.shared.process import tell
 def command(
     cache: Path,
     model: str,
-    weights: Path,
+    weights: Path | None,
     layer: str,
     out: Path | None,
     device: str,
@@ -50,7 +52,11 @@ def command(
     train --model linear takes the cache of features.
     """
     from modelnet.eval.features import build_features, default_path
+    from modelnet.nets.preparation import pretrained_file
 
+    if weights is None:
+        found = pretrained_file(model)
+        raise click.UsageError(f"--weights are needed{f'; those of {model} are {found}' if found else ''}")
     path, more = out or default_path(cache, model, weights, layer), {"amp": amp, "rebuild": rebuild, "wait": wait}
     with progress_bar("features", " images") as bar:
         tell(build_features(cache, path, model, weights, device, layer=layer, notes=Notes(), progress=bar, **more))

@@ -77,7 +77,7 @@ def build_features(
         notes.warn(line)
     if warning := precision_warning(precision, backbone.device):
         notes.warn(warning)
-    if hint := preparation_hint(model, cache.recipe, None):
+    if hint := preparation_hint(model, weights, cache.recipe, None):
         notes.note(f"hint: {hint}")
     return extract(backbone, cache, path, rebuild=rebuild, wait=wait, progress=progress)
 

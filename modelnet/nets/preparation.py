@@ -6,15 +6,17 @@ Both libraries carry these settings with their list of networks; nothing is down
 import math
 from collections.abc import Iterable
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any, NoReturn
 
-from modelnet.nets.registry import TIMM, import_timm
+from modelnet.nets.registry import INCEPTIONS, TIMM, import_timm
 from modelnet.options.code import is_own
 from modelnet.runtime.device import SMALL
 from pipeline.errors import OptionsError
 from pipeline.recipe import Recipe
 
 _SOURCES = "Give a network of torchvision, timm:NAME, the folder of a run, or a cache (.h5)"
+_HALF = (0.5, 0.5, 0.5)  # to this, torchvision's pretrained Inceptions change their input themselves
 
 
 def preparation_of(name: str) -> dict[str, Any]:
@@ -32,15 +34,17 @@ def preparation_of(name: str) -> dict[str, Any]:
     return _of_timm(name) if name.startswith(TIMM) else _of_torchvision(name)
 
 
-def preparation_hint(model: str, recipe: Recipe, crop: tuple[int, int] | None) -> str:
+def preparation_hint(model: str, weights: Path, recipe: Recipe, crop: tuple[int, int] | None) -> str:
     """Say how the images of a cache differ from what a network's pretrained weights want; empty if they do not.
 
     Args:
         model: the name of the network.
+        weights: the file; one that has the name of older weights of torchvision is taken for these.
         recipe: of the cache.
         crop: the (height, width) that training cuts out of the images, or None.
     """
     try:
+        model += _older_weights(model, weights)
         wanted = preparation_of(model)
     except OptionsError:  # ModelNet, a network without weights, or weights whose preparation a recipe cannot say
         return ""
@@ -51,21 +55,36 @@ def preparation_hint(model: str, recipe: Recipe, crop: tuple[int, int] | None) -
     return f"the pretrained weights of {model} want another {', '.join(other)}: build-cache --like {model}"
 
 
+def _older_weights(model: str, weights: Path) -> str:
+    """Return ":IMAGENET1K_V1" for a file whose name is that of such weights of torchvision, not its newest; else ""."""
+    from torchvision import models
+
+    if model not in models.list_models(module=models):
+        return ""
+    available = models.get_model_weights(model)
+    others = [member for member in available if member is not available["DEFAULT"]]
+    return next((f":{member.name}" for member in others if member.url.rpartition("/")[2] == weights.name), "")
+
+
 def pretrained_hint(model: str) -> str:
     """Say which file has a network's pretrained weights, and how to give it; empty if no library knows one."""
+    found = pretrained_file(model)
+    return f"{model} starts untrained; pretrained weights are {found}: give that file as --weights" if found else ""
+
+
+def pretrained_file(model: str) -> str:
+    """Say which file has a network's pretrained weights: its address; empty if no library knows one."""
     if model in SMALL or is_own(model):
         return ""  # without importing torchvision, which takes a second
     if model.startswith(TIMM):
         config = import_timm().get_pretrained_cfg(model.removeprefix(TIMM))
-        found = config and (config.url or config.hf_hub_id)
         if config and config.hf_hub_id:
-            found = f"{config.hf_hub_filename or 'model.safetensors'} of {config.hf_hub_id} on the Hugging Face Hub"
-    else:
-        from torchvision import models
+            return f"{config.hf_hub_filename or 'model.safetensors'} of {config.hf_hub_id} on the Hugging Face Hub"
+        return str((config and config.url) or "")
+    from torchvision import models
 
-        known = model in models.list_models(module=models)
-        found = models.get_model_weights(model)["DEFAULT"].url if known else None
-    return f"{model} starts untrained; pretrained weights are {found}: give that file as --weights" if found else ""
+    known = model in models.list_models(module=models)
+    return str(models.get_model_weights(model)["DEFAULT"].url) if known else ""
 
 
 def _of_torchvision(name: str) -> dict[str, Any]:
@@ -81,7 +100,8 @@ def _of_torchvision(name: str) -> dict[str, Any]:
         _unknown(weights, choices, f"weights of {network}", f"It has {', '.join(choices)}")
     wanted = available[weights or "DEFAULT"].transforms()
     (height, width), (resize_to,) = (wanted.crop_size * 2)[:2], wanted.resize_size
-    return _options((height, width), resize_to, wanted.interpolation.value, wanted.mean, wanted.std)
+    mean, std = (_HALF, _HALF) if network in INCEPTIONS else (wanted.mean, wanted.std)
+    return _options((height, width), resize_to, wanted.interpolation.value, mean, std)
 
 
 def _of_timm(name: str) -> dict[str, Any]:

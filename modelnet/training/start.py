@@ -126,6 +126,6 @@ def take_weights(state: State, options: TrainOptions, cache: TensorCache, progre
         progress.note(line)
     for line in loaded.warnings:
         progress.warn(line)
-    if hint := preparation_hint(options.model, cache.recipe, options.crop):
+    if hint := preparation_hint(options.model, options.weights, cache.recipe, options.crop):
         progress.note(f"hint: {hint}")
     return loaded.head

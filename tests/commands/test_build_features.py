@@ -3,6 +3,7 @@
 import hashlib
 from pathlib import Path
 
+import pytest
 import torch
 from torchvision import models
 
@@ -48,3 +49,16 @@ def test_missing_weights_are_an_error_before_any_file_is_written(
     assert one_line(ended.stderr).startswith("error: no weights there: missing.pt: no such file")
     assert (ended.code, ended.stdout) == (66, "")
     assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        ("resnet18", "; those of resnet18 are https://download.pytorch.org/models/resnet18-f37072fd.pth"),
+        ("net.py:Net", ""),
+    ],
+)
+def test_without_weights_it_says_which_file_is_meant(model: str, said: str, cache_path: Path, run_cli: RunCli) -> None:
+    ended = run_cli("build-features", cache_path, "--model", model)
+
+    assert ended.code == 2 and one_line(ended.stderr).startswith(f"error: --weights are needed{said}. ")

@@ -3,6 +3,7 @@
 import io
 import sys
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from PIL import Image
 from torchvision import models
 
 from modelnet.nets.preparation import preparation_hint, preparation_of, pretrained_hint
-from modelnet.nets.registry import import_timm
+from modelnet.nets.registry import build_network, import_timm
 from pipeline.decode.decode import decode
 from pipeline.errors import OptionsError
 from pipeline.recipe import Recipe, pixels_to_row
@@ -77,13 +78,34 @@ def test_a_preparation_that_no_recipe_can_say_is_refused(monkeypatch: pytest.Mon
 
 
 def test_a_cache_of_another_preparation_is_hinted_at() -> None:
-    like = Recipe(**preparation_of("resnet18"))
-    assert preparation_hint("resnet18", like, None) == ""
-    assert preparation_hint("resnet18", Recipe(), None) == (
+    like, file = Recipe(**preparation_of("resnet18")), Path("w.pth")
+    assert preparation_hint("resnet18", file, like, None) == ""
+    assert preparation_hint("resnet18", file, Recipe(), None) == (
         "the pretrained weights of resnet18 want another fit, resize to, mean, std: build-cache --like resnet18"
     )
-    assert "want another size:" in preparation_hint("resnet18", like, (192, 192))
-    assert preparation_hint("modelnet", Recipe(), None) == "" == preparation_hint("linear", Recipe(), None)
+    assert "want another size:" in preparation_hint("resnet18", file, like, (192, 192))
+    assert preparation_hint("modelnet", file, Recipe(), None) == "" == preparation_hint("linear", file, Recipe(), None)
+
+
+def test_a_file_of_older_weights_is_known_by_its_name() -> None:
+    older = Recipe(**preparation_of("resnet50:IMAGENET1K_V1"))
+    assert preparation_hint("resnet50", Path("a/resnet50-0676ba61.pth"), older, None) == ""
+    for file, weights in (("resnet50-0676ba61.pth", "resnet50:IMAGENET1K_V1"), ("resnet50-11ad3fa6.pth", "resnet50")):
+        hint = preparation_hint("resnet50", Path(file), Recipe(), None)
+        assert hint.startswith(f"the pretrained weights of {weights} want another fit")
+        assert hint.endswith(f"build-cache --like {weights}")
+
+
+@pytest.mark.parametrize("name", ["googlenet", "inception_v3"])
+def test_a_pretrained_inception_sees_what_torchvision_s_sees(name: str) -> None:
+    data, image = picture(500, 375)
+    prepared = models.get_model_weights(name)["DEFAULT"].transforms()(image)
+    theirs: Any = models.get_model(name, weights=None, aux_logits=False, init_weights=False, transform_input=True)
+    expected = theirs._transform_input(prepared[None])[0]
+
+    torch.testing.assert_close(row(data, name), expected, atol=1e-5, rtol=1e-5)
+    ours: Any = build_network("googlenet", 2, 64)
+    assert not ours.transform_input
 
 
 def test_mean_and_std_are_numbers_of_the_recipe() -> None:

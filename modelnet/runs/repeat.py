@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from modelnet.data.caches import from_home, has_rows_of
+from modelnet.nets.weights_file import digest_of
 from modelnet.options import TrainOptions
 from modelnet.options.code import GIVEN
 from modelnet.runs.code import allow, kept_code, names_of
@@ -62,8 +63,8 @@ def repeated_options(path: Path, typed: Container[str] = (), trust_code: bool = 
     return values
 
 
-def changed_caches(path: Path, values: Mapping[str, Any]) -> list[str]:
-    """Warn of each cache of a run that has other images than when the run began.
+def changed_files(path: Path, values: Mapping[str, Any]) -> list[str]:
+    """Warn of each cache of a run that has other images than when the run began, and of other weights.
 
     Args:
         path: the run folder.
@@ -71,6 +72,7 @@ def changed_caches(path: Path, values: Mapping[str, Any]) -> list[str]:
 
     Raises:
         CacheError: a cache cannot be used.
+        AccessDenied: the weights may not be read.
     """
     config = RunReader(path).read_config()
     caches = {side: Path(values[side]) for side in ("cache", "val") if values.get(side) is not None}
@@ -79,5 +81,9 @@ def changed_caches(path: Path, values: Mapping[str, Any]) -> list[str]:
         for side, cache in caches.items()
         if not has_rows_of(TensorCache(cache), config[side]["fingerprint"])
     ]
-    began = f"has changed since {show_path(path)} was trained: the images are others"
-    return [f"{cache} {began}" for cache in dict.fromkeys(changed)]
+    began = f"has changed since {show_path(path)} was trained"
+    warnings = [f"{cache} {began}: the images are others" for cache in dict.fromkeys(changed)]
+    file, described = Path(values.get("weights") or ""), config.get("weights")
+    if described and file.is_file() and digest_of(file) != described["sha256"]:
+        warnings.append(f"{show_path(file)} {began}: the weights are others")
+    return warnings

@@ -6,8 +6,9 @@ from typing import Any
 
 import click
 import pytest
+import torch
 
-from modelnet import TrainOptions
+from modelnet import ModelNet, TrainOptions
 from modelnet.commands import lr_find
 from modelnet.commands.option_groups.repeat import chosen_options
 from modelnet.commands.train import command as train_command
@@ -149,3 +150,16 @@ def test_a_cache_that_has_changed_since_the_run_is_told(cache_path: Path, photos
     assert (again.code, again.stderr.count(told)) == (0, 1)
     typed = run_cli("train", "--from", "runs/a", "--cache", cache_path, "--without", "val", "--name", "c")
     assert (typed.code, "has changed" in typed.stderr) == (0, False)
+
+
+def test_weights_that_have_changed_since_the_run_are_told(cache_path: Path, run_cli: RunCli) -> None:
+    torch.save(ModelNet(2, 64).state_dict(), "w.pth")
+    given = ["--cache", cache_path, "--weights", "w.pth", "--epochs", "1", "--threads", "1", "--name", "a"]
+    assert run_cli("train", *given).code == 0
+    assert "has changed" not in run_cli("train", "--from", "runs/a", "--name", "same").stderr
+    torch.save(ModelNet(2, 64).state_dict(), "w.pth")
+    told = "warning: w.pth has changed since runs/a was trained: the weights are others\n"
+    again = run_cli("train", "--from", "runs/a", "--name", "b")
+    assert (again.code, again.stderr.count(told)) == (0, 1)
+    without = run_cli("train", "--from", "runs/a", "--without", "weights", "--name", "c")
+    assert (without.code, "has changed" in without.stderr) == (0, False)

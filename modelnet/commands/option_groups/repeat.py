@@ -94,11 +94,11 @@ def _stored(ctx: click.Context, own: dict[str, Any], trust_code: bool, progress:
     if config is not None:
         stored = read_options(config)
     else:
-        from modelnet.runs.repeat import changed_caches, repeated_options
+        from modelnet.runs.repeat import changed_files, repeated_options
 
         swept = [text.partition("=")[0].replace("-", "_") for text in ctx.params.get("sweep", ())]
         stored = repeated_options(source, [*own, *without, *swept], trust_code)
-        for warning in changed_caches(source, stored):
+        for warning in changed_files(source, stored):
             progress.warn(warning)
     return {name: value for name, value in stored.items() if name not in without}
 

@@ -62,7 +62,7 @@ def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
 def test_losses_are_those_of_the_whole_network_in_every_epoch(
     cache_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    options = options_of(cache_path, weights, epochs=4, momentum=0.9)
+    options = options_of(cache_path, weights, epochs=10, momentum=0.9)
     heard = Listener()
     with monkeypatch.context() as patched:
         patched.setattr("modelnet.training.setup.trains_head_alone", lambda _: False)

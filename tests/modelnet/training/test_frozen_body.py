@@ -135,7 +135,7 @@ def test_a_last_layer_has_the_threads_that_were_typed_or_recorded(
     run = train(options, Listener(stop, 2), stop).run
 
     config = RunFolder(run).read_config()
-    assert (config["head_threads"], config["threads"]) == (chosen, typed or 4)
+    assert (config["head_threads"], config["threads"]) == (chosen, typed or 3)
     assert config["options"]["threads"] == typed and ("--threads" in config["command"]) == (typed is not None)
     set_threads(1)
     monkeypatch.setattr("modelnet.runtime.device.usable_cores", lambda: 2)

@@ -114,7 +114,7 @@ def test_unknown_layers_and_layers_without_features_are_named() -> None:
 
 @pytest.mark.parametrize("bad", ["NaN", "another shape", "whole numbers", "none"])
 @pytest.mark.parametrize("name", ["shufflenet_v2_x0_5", "timm:test_resnet"])
-def test_what_a_file_has_of_a_last_layer_that_nothing_uses_does_not_matter(name: str, bad: str, tmp_path: Path) -> None:
+def test_what_a_file_has_of_an_unused_last_layer_does_not_matter(name: str, bad: str, tmp_path: Path) -> None:
     state = build_network(name, 1000, 64).state_dict()
     torch.save(state, tmp_path / "whole.pth")
     head = {

@@ -70,9 +70,10 @@ def test_only_names_of_timm_s_own_list_are_asked_for(monkeypatch: pytest.MonkeyP
 def test_a_name_of_timm_may_have_a_tag_of_its_weights() -> None:
     torch.manual_seed(4)
     plain, tagged = build_network("timm:resnet18", 3, 64), build_network("timm:resnet18.a1_in1k", 3, 64)
+    made: Any = tagged
 
     assert plain.state_dict().keys() == tagged.state_dict().keys()
-    assert (tagged.pretrained_cfg["tag"], tagged.num_classes) == ("a1_in1k", 3)
+    assert (made.pretrained_cfg["tag"], made.num_classes) == ("a1_in1k", 3)
 
 
 def test_a_run_of_timm_starts_from_a_local_file_and_is_used_again(cache_path: Path) -> None:

@@ -281,7 +281,8 @@ def test_batchnorm_is_refused_on_cpu_ranks_before_a_run_begins(cache_path: Path)
 
     def work(ranks: Ranks) -> list[OptionsError]:
         ends = []
-        for more in ({}, {"freeze": "conv1"}, {"freeze": "all-but-head", "thaw_epoch": 3}):
+        refused: list[dict[str, Any]] = [{}, {"freeze": "conv1"}, {"freeze": "all-but-head", "thaw_epoch": 3}]
+        for more in refused:
             with pytest.raises(OptionsError) as caught:
                 train(replace(base, **more), ranks=ranks)
             ends.append(caught.value)
@@ -310,15 +311,15 @@ def test_ranks_on_cpus_train_a_network_whose_batchnorm_is_frozen(more: dict[str,
 
     alone, (both, other) = train(options), in_ranks(lambda ranks: train(options, ranks=ranks))
 
-    for expected, found in zip(results(alone.run), results(both.run), strict=True):
-        assert found == pytest.approx(expected, abs=1e-5)
+    for expected, row in zip(results(alone.run), results(both.run), strict=True):
+        assert row == pytest.approx(expected, abs=1e-5)
     assert [row.train_loss for row in both.rows] == [row.train_loss for row in other.rows]
     file, found = torch.load("w.pth", weights_only=True), weights(both.run)
     assert not torch.equal(found["fc.weight"], file["fc.weight"])
     assert all(torch.equal(found[name], values) for name, values in file.items() if "running_" in name)
 
 
-def test_batchnorm_without_statistics_takes_those_of_a_batch_even_if_frozen() -> None:
+def test_frozen_batchnorm_without_statistics_takes_those_of_a_batch() -> None:
     network = nn.Sequential(nn.BatchNorm2d(3, track_running_stats=False), nn.Flatten(), nn.Linear(12, 2))
     freeze_layers(network, "0", None)
 

@@ -143,7 +143,8 @@ class Option:
             return f"one of {', '.join(self.choices)}"
         kind = self.types[0]
         if kind is int:
-            return f"a whole number from {self.least} to 2**{63 if self.seed else 31} - 1"
+            most = f"2**{63 if self.seed else 31} - 1" if self.most == math.inf else f"{self.most:.0f}"
+            return f"a whole number from {self.least} to {most}"
         if kind is float and self.open:
             return "greater than 0" if self.most == math.inf else f"between {self.least:g} and {self.most:g}"
         if kind is float:

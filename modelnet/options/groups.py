@@ -230,7 +230,7 @@ class Device:
         0, "Processes that read batches; 0 is fastest from memory.", flags=("-j",), least=0, resumable=True
     )
     threads: int | None = _machine(
-        None, "PyTorch's threads on the CPU.", least=1, default_text="by network, batch size and cores"
+        None, "PyTorch's threads on the CPU.", least=1, most=4096, default_text="by network, batch size and cores"
     )
     memory_format: str | None = _machine(
         None,

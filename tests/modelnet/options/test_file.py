@@ -48,6 +48,7 @@ def test_the_config_of_a_run_with_code_of_its_own_is_refused(tmp_path: Path) -> 
         ("zzz = 1", "o.toml: zzz is no option of training$"),
         ("epochs = 0", "o.toml: epochs is a whole number from 1 "),
         ('epochs = "20"', "o.toml: epochs is a whole number from 1 .*, not '20'"),
+        ("threads = 4097", "o.toml: threads is a whole number from 1 to 4096, not 4097"),
         ("lr = nan", "o.toml: lr is greater than 0, not nan"),
         ("amp = 1", "o.toml: amp is True or False, not 1"),
         ("opt = 'sdg'", "o.toml: opt is one of sgd, .*, not 'sdg'"),

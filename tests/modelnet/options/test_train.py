@@ -48,6 +48,7 @@ def test_the_default_learning_rate_grows_with_the_batch() -> None:
         {"batch_size": 0},
         {"epochs": 0},
         {"workers": -1},
+        {"threads": 100_000},
         {"seed": -1},
         {"lr": 0.0},
         {"lr": float("nan")},

@@ -140,7 +140,7 @@ def _for_computing(setup: Setup) -> list[str]:
     if setup.device.type == "cpu" and torch.cuda.is_available():
         advice.append("--device cuda: there is a GPU")
     if is_large and not options.amp and not precision_warning("bfloat16", setup.device):
-        advice.append("--amp: half precision is fast here")
+        advice.append("--amp: half precision may be faster here")
     if options.batch_size < _LARGE:
         advice.append("a larger --batch-size, with the learning rate that suits it (lr-find)")
     return advice

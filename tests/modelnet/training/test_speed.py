@@ -36,6 +36,19 @@ def test_slow_steps_are_what_an_epoch_waits_for(uint8_cache_path: Path, monkeypa
     assert str(speed).startswith("an epoch of 8 images takes about ") and "it waits for the network" in str(speed)
 
 
+@pytest.mark.parametrize(("warning", "is_advised"), [("", True), ("no instructions for bfloat16", False)])
+def test_half_precision_is_advised_where_the_processor_has_it(
+    warning: str, is_advised: bool, uint8_cache_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slowed(monkeypatch, TrainingStep, "__call__")
+    monkeypatch.setattr("modelnet.training.speed.precision_warning", lambda *_: warning)
+    options = TrainOptions(uint8_cache_path, batch_size=4, model="shufflenet_v2_x0_5", device="cpu")
+
+    advice = measure_speed(options, seconds=0.01).advice
+
+    assert ("--amp: half precision may be faster here" in advice) is is_advised
+
+
 def test_slow_reading_is_what_an_epoch_waits_for(cache_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = Batches.epoch
 

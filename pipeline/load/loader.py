@@ -216,7 +216,10 @@ def _augmentation(
     for name, value in (("crop_scale", crop_scale), ("color_jitter", color_jitter)):
         if not isinstance(value, Real) or not 0 <= value <= 1:
             raise ValueError(f"{name} is a number from 0 to 1, not {value!r}")
-    size = None if crop_size is None else parse_size(crop_size)
+    try:
+        size = None if crop_size is None else parse_size(crop_size)
+    except ValueError as error:
+        raise ValueError(f"crop_size: {error}") from error
     if size is not None and (size[0] > cache.recipe.size[0] or size[1] > cache.recipe.size[1]):
         whole = show_size(cache.recipe.size)
         raise ValueError(f"crop_size {show_size(size)} is larger than the images of {cache.path}, {whole}")

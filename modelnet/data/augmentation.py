@@ -10,7 +10,8 @@ from modelnet.options import TrainOptions
 from modelnet.runtime.ranks import Ranks
 from pipeline import TensorCache
 from pipeline.errors import OptionsError
-from pipeline.load.augment import KINDS, Augmentation
+from pipeline.load.augment import Augmentation
+from pipeline.load.kinds import KINDS
 from pipeline.recipe import Recipe
 
 

@@ -28,9 +28,9 @@ from modelnet.runtime.ranks import Ranks
 from pipeline import TensorCache, make_loader
 from pipeline.errors import OptionsError
 from pipeline.load.augment import Augmentation
+from pipeline.load.batch_memory import send
 from pipeline.load.normalize import normalize
 from pipeline.load.sampler import EpochSampler
-from pipeline.load.to_device import send
 from pipeline.system.processes import usable_cores
 from pipeline.text import show_bytes, show_path
 

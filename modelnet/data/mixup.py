@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from pipeline.load.augment_images import box_mask
+from pipeline.load.batch_memory import send
 from pipeline.load.random import uniform
-from pipeline.load.to_device import send
 
 MIXUP, CUTMIX = "mixup", "cutmix"
 

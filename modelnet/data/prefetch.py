@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from pipeline.load.to_device import send
+from pipeline.load.batch_memory import send
 
 Item = TypeVar("Item")
 

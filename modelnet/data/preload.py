@@ -9,7 +9,7 @@ from torch import Tensor
 from pipeline import TensorCache
 from pipeline.errors import DeviceError
 from pipeline.load.augment import Augmentation
-from pipeline.load.to_device import send
+from pipeline.load.batch_memory import send
 from pipeline.text import show_bytes
 
 _AT_ONCE = 64  # rows

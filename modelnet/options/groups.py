@@ -8,12 +8,12 @@ from typing import Any
 
 from modelnet.options.code import EXAMPLE
 from modelnet.options.declaration import Scope, declare
+from pipeline.load.kinds import KINDS
 from pipeline.text import parse_size
 
 ALL = "all"  # every fold
 MIXTURES = ("mixup", "cutmix")
-PIXEL_CHANGES = ("rot90", "vflip", "rotate", "grey", "blur", "randaugment", "trivialaugment")
-AUGMENTATIONS = (*PIXEL_CHANGES, "flip", "crop", "color", "erase", *MIXTURES)
+AUGMENTATIONS = (*KINDS, *MIXTURES)
 
 _network, _pass, _group = (partial(declare, scope) for scope in (Scope.NETWORK, Scope.PASS, Scope.GROUP))
 _course = partial(_network, finder=False)  # over many epochs: lr-find tries a few

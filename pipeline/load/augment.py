@@ -14,17 +14,15 @@ from torch import Tensor
 
 from pipeline.load.augment_images import Places, change_colors, erase, take_pixels
 from pipeline.load.augment_rows import augment_rows
+from pipeline.load.batch_memory import send
+from pipeline.load.kinds import PIXEL_KINDS
 from pipeline.load.normalize import normalize, pixels_of
 from pipeline.load.random import NUMBERS, uniform
-from pipeline.load.to_device import send
 from pipeline.recipe import Recipe
 from pipeline.text import show_size
 
 if TYPE_CHECKING:
     from pipeline.load.augment_pixels import OwnChange
-
-PIXEL_KINDS = ("rot90", "vflip", "rotate", "grey", "blur", "randaugment", "trivialaugment")
-KINDS = (*PIXEL_KINDS, "flip", "crop", "color", "erase")  # in the order in which they are done
 
 # each use has its own random number, so that one kind of change does not shift the numbers of another
 _FLIP, _AREA, _RATIO, _LEFT, _TOP, _BRIGHTNESS, _CONTRAST, _SATURATION = range(NUMBERS)
@@ -51,7 +49,7 @@ class Augmentation:
     """Changes images on their way into a batch.
 
     Args:
-        kinds: of `KINDS`, which are done, in this order; None cuts out the center.
+        kinds: of `kinds.KINDS`, which are done, in this order; None cuts out the center.
         seed: of the random numbers.
         recipe: of the images.
         crop_scale: smallest part of an image's area that a crop keeps.

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.load.to_device import send
+from pipeline.load.batch_memory import send
 from pipeline.recipe import RGB
 
 _GREY = (0.2989, 0.587, 0.114)  # as torchvision weighs the channels

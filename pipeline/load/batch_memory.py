@@ -1,4 +1,4 @@
-"""Memory for batches that costs no page faults: blocks that nobody holds any more are used again."""
+"""Memory for batches: blocks that nobody holds any more are used again, and a GPU copies from page-locked ones."""
 
 import ctypes
 import math
@@ -69,3 +69,10 @@ class BatchMemory:
         start = -memory.ctypes.data % cls._ALIGNMENT
         block: NDArray[Any] = memory[start : memory.size - cls._ALIGNMENT + start]
         return torch.from_numpy(block).view(dtype).view(shape).numpy()
+
+
+def send(tensor: Tensor, device: torch.device) -> Tensor:
+    """Copy a tensor to a device, without waiting for the GPU's running work."""
+    if device.type == "cuda" and not tensor.is_pinned():
+        tensor = tensor.pin_memory()  # from other memory a copy waits until all before it is done
+    return tensor.to(device, non_blocking=True)

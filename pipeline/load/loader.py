@@ -11,10 +11,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from pipeline.errors import WorkerDied
-from pipeline.load.augment import KINDS, Augmentation
+from pipeline.load.augment import Augmentation
 from pipeline.load.batch_plan import BatchPlan
 from pipeline.load.cache import TensorCache
 from pipeline.load.dataset import CacheDataset, Sample, collate
+from pipeline.load.kinds import KINDS
 from pipeline.load.random import seeded_generator
 from pipeline.load.sampler import EpochSampler, RankBatchSampler
 from pipeline.system.processes import has_room_for_sockets
@@ -149,8 +150,8 @@ def make_loader(
         stored: give images as stored, so those of a uint8 cache as uint8. A quarter of the bytes go to a GPU, where
             `pipeline.normalize` gives the same tensors bit for bit.
         part: (rank, ranks). Each batch of B images is divided among `ranks` processes; this one reads its part.
-        augment: the random changes: "flip,crop". There is rot90, vflip, rotate, grey, blur, randaugment,
-            trivialaugment, flip, crop, color and erase; they are done in this order.
+        augment: the random changes, as "flip,crop": all kinds of `train --augment` but mixup and cutmix, which change
+            labels too. Their order is fixed.
         crop_size: height and width in pixels of the images that come out: 224, "192x256", (192, 256). "crop" resizes
             its box to it. Other changes cut out a part anywhere; without changes it is the center.
         crop_scale: smallest part of an image's area that "crop" keeps.

@@ -15,7 +15,8 @@ from modelnet.runtime.interrupt import Stop
 from pipeline import TensorCache
 from pipeline.decode.geometry import fit
 from pipeline.errors import OptionsError
-from pipeline.load.augment import KINDS, Augmentation, crop_boxes, erased_boxes
+from pipeline.load.augment import Augmentation, crop_boxes, erased_boxes
+from pipeline.load.kinds import KINDS
 from pipeline.load.random import uniform
 from pipeline.recipe import Recipe
 from tests.support.listener import Listener

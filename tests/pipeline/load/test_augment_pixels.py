@@ -1,4 +1,4 @@
-"""Changes of single images: the bits of torchvision's own transforms, from generators of seed, epoch and row."""
+"""Changes of single images (augment_pixels, kinds): the bits of torchvision's transforms, from seed, epoch and row."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -10,8 +10,9 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode, v2
 
 from pipeline import TensorCache, make_loader, normalize
-from pipeline.load.augment import PIXEL_KINDS, Augmentation
+from pipeline.load.augment import Augmentation
 from pipeline.load.augment_pixels import BLUR_PIXELS, BLUR_SIGMA, DEGREES, change_pixels
+from pipeline.load.kinds import PIXEL_KINDS
 from pipeline.load.random import seeded_generator
 from pipeline.recipe import Recipe
 from tests.support.photos import textured

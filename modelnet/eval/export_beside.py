@@ -9,9 +9,12 @@ import json
 from collections.abc import Callable, Iterable
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 from modelnet.eval.trained import Trained
+from pipeline.decode.formats import FORMATS
 from pipeline.errors import OptionsError
+from pipeline.recipe import Recipe
 
 CONFIG = "config.json"  # of safetensors
 INFER = "infer.py"
@@ -31,12 +34,17 @@ def infer_files(trained: Trained, name: str) -> dict[str, bytes]:
     program = files("modelnet.eval").joinpath(INFER).read_bytes()
     told = {
         "file": name,
-        "recipe": trained.recipe.to_dict(),
+        "recipe": infer_recipe(trained.recipe),
         "crop": trained.options.crop,
         "class_ids": trained.class_ids,
         "class_names": trained.class_names,
     }
     return {INFER: _mark(program) + b"\n" + program, PREPARED: (json.dumps(told, indent=2) + "\n").encode()}
+
+
+def infer_recipe(recipe: Recipe) -> dict[str, Any]:
+    """Return what `infer.py` must know of a recipe: its values, and by Pillow's names the formats that are read."""
+    return recipe.to_dict() | {"formats": [form.pillow_name for form in FORMATS]}
 
 
 def _mark(program: bytes) -> bytes:

@@ -16,7 +16,6 @@ import numpy as np
 import onnxruntime
 from PIL import Image, ImageFile
 
-FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "AVIF", "HEIF")
 TURNS = dict(enumerate((0, 3, 1, 5, 4, 6, 2), start=2))  # EXIF's orientation: the number of Pillow's Transpose
 FAILED = 3  # the exit code where an image could not be read
 
@@ -41,7 +40,8 @@ def main(paths: list[str]) -> int:
 def read_image(data: bytes, recipe: dict[str, Any], crop: list[int] | None) -> Any:
     """Decode and prepare an image file: (H, W, 3) uint8, of the recipe's size or of its center `crop`."""
     Image.init()  # knows all formats then
-    image: Image.Image = Image.open(io.BytesIO(data), formats=[name for name in FORMATS if name in Image.OPEN])
+    formats = [name for name in recipe["formats"] if name in Image.OPEN]
+    image: Image.Image = Image.open(io.BytesIO(data), formats=formats)
     if reason := reason_against(image, data, recipe["max_megapixels"]):
         raise ValueError(reason)
     is_jpeg, orientation = image.format in ("JPEG", "MPO"), 1

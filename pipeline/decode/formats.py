@@ -1,34 +1,48 @@
-"""Declare the image formats that are read: names, suffixes, first bytes."""
+"""Declare the image formats that are read: names, suffixes, first bytes, and the class that opens them."""
 
 import struct
 from typing import NamedTuple
 
 
 class Format(NamedTuple):
-    """A format of image files.
+    """A format of image files, and the class that opens them.
 
     Attributes:
         name: what people call it, as "WebP".
         suffixes: of its files, in lower case, with the dot.
+        plugin: of Pillow, as "WebP" for `PIL.WebPImagePlugin.WebPImageFile`.
+        package: that has the class; empty for the module of Pillow.
     """
 
     name: str
     suffixes: tuple[str, ...]
+    plugin: str
+    package: str = ""
 
     @property
     def with_article(self) -> str:
         """The name with its article: "a TIFF", "an AVIF"."""
         return f"{'an' if self.name == 'AVIF' else 'a'} {self.name}"
 
+    @property
+    def module(self) -> str:
+        """The module that has the class; it is imported when the first file comes."""
+        return self.package or f"PIL.{self.plugin}ImagePlugin"
 
-JPEG = Format("JPEG", (".jpg", ".jpeg", ".jpe", ".jfif"))  # also the MPO of cameras
-PNG = Format("PNG", (".png",))
-GIF = Format("GIF", (".gif",))
-BMP = Format("BMP", (".bmp", ".dib"))
-TIFF = Format("TIFF", (".tif", ".tiff"))
-WEBP = Format("WebP", (".webp",))
-AVIF = Format("AVIF", (".avif",))
-HEIC = Format("HEIC", (".heic", ".heif", ".hif"))
+    @property
+    def pillow_name(self) -> str:
+        """What Pillow calls the format, as "WEBP"."""
+        return self.plugin.upper()
+
+
+JPEG = Format("JPEG", (".jpg", ".jpeg", ".jpe", ".jfif"), "Jpeg")  # also the MPO of cameras
+PNG = Format("PNG", (".png",), "Png")
+GIF = Format("GIF", (".gif",), "Gif")
+BMP = Format("BMP", (".bmp", ".dib"), "Bmp")
+TIFF = Format("TIFF", (".tif", ".tiff"), "Tiff")
+WEBP = Format("WebP", (".webp",), "WebP")
+AVIF = Format("AVIF", (".avif",), "Avif")
+HEIC = Format("HEIC", (".heic", ".heif", ".hif"), "Heif", "pillow_heif")
 FORMATS = (JPEG, PNG, GIF, BMP, TIFF, WEBP, AVIF, HEIC)
 NAMES = f"{', '.join(form.name for form in FORMATS[:-1])} and {FORMATS[-1].name}"
 

@@ -8,46 +8,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from importlib import import_module
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from pipeline.decode.faults import Undecodable, fault_of_header, undecodable
-from pipeline.decode.formats import AVIF, BMP, GIF, HEIC, JPEG, PNG, TIFF, WEBP, Format
+from pipeline.decode.formats import AVIF, GIF, HEIC, JPEG, PNG, TIFF, WEBP, Format
 
-
-class _Reader(NamedTuple):
-    """What opens files of a format; imported when the first file comes.
-
-    Called directly, not by `Image.open`: that would import and try the decoders of every format.
-
-    Attributes:
-        module: has it.
-        name: a class or function that takes an open file.
-        settings: a module, and values of it while a file is opened.
-    """
-
-    module: str
-    name: str
-    settings: tuple[str, dict[str, Any]] = ("", {})
-
-
-_READERS = {
-    JPEG: _Reader("PIL.JpegImagePlugin", "JpegImageFile"),
-    PNG: _Reader("PIL.PngImagePlugin", "PngImageFile"),
-    GIF: _Reader("PIL.GifImagePlugin", "GifImageFile"),
-    BMP: _Reader("PIL.BmpImagePlugin", "BmpImageFile"),
-    TIFF: _Reader("PIL.TiffImagePlugin", "TiffImageFile"),
-    WEBP: _Reader("PIL.WebPImagePlugin", "WebPImageFile"),
-    AVIF: _Reader("PIL.AvifImagePlugin", "AvifImageFile", ("PIL.AvifImagePlugin", {"DEFAULT_MAX_THREADS": 1})),
-    HEIC: _Reader(
-        "pillow_heif",
-        "HeifImageFile",
-        (
-            "pillow_heif.options",
-            {"DECODE_THREADS": 0, "THUMBNAILS": False, "DEPTH_IMAGES": False, "AUX_IMAGES": False},
-        ),
+_SETTINGS: dict[Format, tuple[str, dict[str, Any]]] = {  # a module, and values of it while a file is opened
+    AVIF: ("PIL.AvifImagePlugin", {"DEFAULT_MAX_THREADS": 1}),
+    HEIC: (
+        "pillow_heif.options",
+        {"DECODE_THREADS": 0, "THUMBNAILS": False, "DEPTH_IMAGES": False, "AUX_IMAGES": False},
     ),
 }
 _WEBP_BYTES = 22  # a pixel, with two canvases that are allocated at the opening; measured
@@ -110,17 +83,17 @@ def note_on_frames(image: Image.Image, form: Format, data: bytes) -> str:
 
 
 def _opened(data: bytes, form: Format) -> Image.Image:
-    reader = _READERS[form]
+    """Open a file by the class of its format. `Image.open` would import the decoders of all formats, and try them."""
     try:
-        module = import_module(reader.module)
+        module = import_module(form.module)
     except ImportError as error:
         raise Undecodable(f"{form.with_article}; pip install pillow-heif (extra heic) reads it") from error
     if not getattr(module, "SUPPORTED", True):
         raise Undecodable(f"{form.with_article}; this Pillow is built without it, those of pip read it")
     if form == TIFF:
         _silence_libtiff()
-    with _set(*reader.settings):
-        image: Image.Image = getattr(module, reader.name)(io.BytesIO(data))
+    with _set(*_SETTINGS.get(form, ("", {}))):
+        image: Image.Image = getattr(module, f"{form.plugin}ImageFile")(io.BytesIO(data))
     return image
 
 

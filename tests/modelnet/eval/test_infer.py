@@ -16,7 +16,7 @@ from PIL import Image
 from cli import cli
 from modelnet import TrainOptions, train
 from modelnet.eval import infer
-from modelnet.eval.export_beside import check_beside
+from modelnet.eval.export_beside import check_beside, infer_recipe
 from pipeline import Recipe, build_cache
 from pipeline.decode.decode import decode
 from pipeline.decode.faults import Undecodable
@@ -66,7 +66,7 @@ REFUSED = {
 def test_infer_prepares_every_format_to_the_pixels_of_the_cache(name: str) -> None:
     recipe = Recipe(**RECIPES[name])
     for kind, data in FILES.items():
-        found = infer.read_image(data, recipe.to_dict(), None)
+        found = infer.read_image(data, infer_recipe(recipe), None)
         np.testing.assert_array_equal(found, decode(data, recipe).pixels_HWC, err_msg=kind)
         assert found.dtype == np.uint8, kind
 
@@ -77,13 +77,13 @@ def test_infer_refuses_what_training_refuses(kind: str) -> None:
     with pytest.raises(Undecodable):
         decode(REFUSED[kind], recipe)
     with pytest.raises((OSError, ValueError, SyntaxError)):
-        infer.read_image(REFUSED[kind], recipe.to_dict(), None)
+        infer.read_image(REFUSED[kind], infer_recipe(recipe), None)
 
 
 def test_infer_refuses_images_over_the_recipes_megapixels() -> None:
     large = encoded(Image.new("L", (1001, 1000)), "PNG")
     with pytest.raises(ValueError, match="1001 × 1000 pixels, over 1 megapixels"):
-        infer.read_image(large, Recipe(size=16, max_megapixels=1).to_dict(), None)
+        infer.read_image(large, infer_recipe(Recipe(size=16, max_megapixels=1)), None)
 
 
 def typed(*words: "str | Path") -> Result:

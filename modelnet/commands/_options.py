@@ -91,7 +91,7 @@ ON = click.option(
     help="Images: those that RUN was validated on, or the test images of its split.",
 )
 TRUST = click.option(
-    "--trust-code", is_flag=True, help="Execute code that RUN brings and nobody here has trained with."
+    "--trust-code", is_flag=True, help="Execute the code in RUN, although nobody has trained with it here."
 )
 QUIET = click.option(
     "-q",

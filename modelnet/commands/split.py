@@ -76,7 +76,7 @@ def command(
     if path.suffix.lower() != ".csv":
         raise click.UsageError(f"--out is a .csv file, not {show_path(path)}")
     if path.exists() and not force:
-        advice = "--force replaces it; folds of earlier runs are then other ones"
+        advice = "--force replaces it; the folds of earlier runs then differ from it"
         raise OutputError("the split is not replaced", path, "it is there already", advice)
     with output_errors(path):
         check_can_publish(path)

@@ -168,7 +168,7 @@ def _notes(sides: list[Side], groups: list[list[Run]], folds: int, kind: str) ->
     if mixed:
         notes.append(f"runs of {', '.join(mixed)} differ in more than their seeds; that counts as luck here")
     if others := _other_labels(groups):
-        notes.append(f"--labels gives {others} images other labels on one side; each is judged by its own")
+        notes.append(f"--labels gives {others} images other labels on one side; each side is judged by its own")
     chosen = [run for group in groups for run in group if run.options["patience"] or run.options["sched"] == "plateau"]
     if chosen and kind == "validation":
         notes.append("--patience and --sched plateau used these images: the accuracies are a little too high")
@@ -176,7 +176,7 @@ def _notes(sides: list[Side], groups: list[list[Run]], folds: int, kind: str) ->
         counted = folds > 1 and any(side.count > 1 for side in sides)
         luck = "in the interval" if counted else "not in the interval"
         notes.append(
-            f"a run is the networks of all folds of a seed; luck with the training images, which folds share, is {luck}"
+            f"a run is the networks of all folds of a seed. Folds share training images; this luck is {luck}"
         )
     if kind == "test" and len({frozenset(run.facts.get("fold", NOT_GIVEN) for run in group) for group in groups}) > 1:
         notes.append("the sides were trained on other folds: luck with the training images is not in the interval")

@@ -57,7 +57,7 @@ def divide(
     of_images = _stratified(reader, groups, folds, test, seed) if stratify else _hashed(groups, folds, test, seed)
     sides = [*range(folds), *([TEST] if test else [])]
     if empty := [show_fold(side) for side in sides if not (of_images == side).any()]:
-        reason = f"of {counted(len(groups), 'group')} none came into {shorten(empty)}"
+        reason = f"none of {counted(len(groups), 'group')} came into {shorten(empty)}"
         ways = ["fewer --folds", *([] if stratify else ["--stratify"])]
         if empty == [show_fold(TEST)]:
             ways = ["a larger --test", "--test 0"]

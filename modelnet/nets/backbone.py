@@ -21,6 +21,7 @@ from pipeline import TensorCache
 from pipeline.build.features import ROWS_AT_ONCE
 from pipeline.errors import CheckpointError, OptionsError
 from pipeline.format.features import Features
+from pipeline.text import counted
 
 _CLASSES = 1000  # ImageNet's; the last layer is left out anyway. timm makes its networks without one
 
@@ -70,7 +71,7 @@ class Backbone:
         network = build_network(name, 0 if name.startswith(TIMM) else _CLASSES, size)
         self.loaded = load_weights(network, weights, with_head=False)
         if new := self.loaded.new:
-            reason = f"it has no {new[0]}, as {len(new)} of the tensors of {name}"
+            reason = f"it lacks {counted(len(new), 'tensor')} of {name}, such as {new[0]}"
             raise CheckpointError("the weights do not fit", weights, reason)
         for head in () if name.startswith(TIMM) else head_of(network):
             network.set_submodule(head, nn.Identity())

@@ -123,7 +123,7 @@ def load_weights(network: nn.Module, path: Path, with_head: bool = True) -> Load
             raise _unfit(path, f"{name} holds {_dtype(tensor)} numbers, and the network's {_dtype(own[name])}")
         taken[name] = tensor.to(own[name].dtype)
     if bad := [name for name, tensor in taken.items() if not tensor.isfinite().all()]:
-        reason = f"{bad[0]} holds NaN or infinite numbers, as {len(bad)} of {len(taken)} tensors do"
+        reason = f"NaN or infinite numbers are in {len(bad)} of {len(taken)} tensors, such as {bad[0]}"
         raise CheckpointError("the weights cannot be used", path, reason)
     own.update(taken)  # it keeps the versions of the network's modules, which a plain dictionary lacks
     network.load_state_dict(own)
@@ -154,9 +154,9 @@ def _check_names(body: list[str], own: dict[str, Tensor], found: dict[str, Tenso
     body = [name for name in body if not name.endswith(_COUNTER)]
     missing, unexpected = [name for name in body if name not in found], [name for name in found if name not in own]
     if 2 * len(missing) > len(body):
-        reason = f"it has no {missing[0]}, as {len(missing)} of the network's {len(body)} tensors"
+        reason = f"it lacks {len(missing)} of the network's {len(body)} tensors, such as {missing[0]}"
         if unexpected:
-            reason += f"; the network has no {unexpected[0]}, as {len(unexpected)} of its {len(found)} tensors"
+            reason += f"; the network lacks {len(unexpected)} of its {len(found)}, such as {unexpected[0]}"
         raise CheckpointError("the weights do not fit", path, reason, "Give the --model that they were trained for")
 
 

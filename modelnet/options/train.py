@@ -54,7 +54,7 @@ class TrainOptions(Output, Device, Augmentation, Optimization, Network, Data):  
                 raise ValueError(f"freeze is no regular expression: {self.freeze!r}: {error}") from error
         if self.scales_gradients and self.zero_grad != "batch":
             how = "give --zero-grad batch, or --amp-dtype bfloat16"
-            raise ValueError(f"--amp-dtype float16 scales gradients anew for every step, so that none are kept: {how}")
+            raise ValueError(f"--amp-dtype float16 scales gradients anew for every step, so they cannot be kept: {how}")
         if self.preload and self.workers:
             raise ValueError("--preload leaves nothing to read for --workers: give one of the two")
         if self.val is not None and self.val_fraction is not None:

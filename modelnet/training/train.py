@@ -299,7 +299,7 @@ def resumed_options(run: RunFolder, changes: dict[str, Any], ranks: Ranks) -> Tr
     options = replace(options, threads=threads, memory_format=options.memory_format or CONTIGUOUS)
     try:
         if changes.get("val") is not None and options.val is None:
-            raise ValueError("--val says where its validation cache was moved to, and it has none")
+            raise ValueError("--val says where its validation cache was moved, but it has none")
         return options.resumed(changes)
     except ValueError as error:
         raise OptionsError("the run cannot be resumed with these options", run.path, str(error)) from error

@@ -109,5 +109,5 @@ def refuse_split_archives(archives: Iterable[bytes], where: str, wanted: Collect
             _NO_CLASSES,
             where,
             f"it holds archives of several sources: {' and '.join(map(show_path, sorted(examples.values())))}",
-            "Build each; where it is of several archives, put them, or links to them, into a folder of its own",
+            "Build each by itself. If one has several archives, put them, or links to them, into a folder of their own",
         )

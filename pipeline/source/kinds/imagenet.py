@@ -85,7 +85,7 @@ def _read_solution(location: Location | None, where: str) -> dict[bytes, bytes]:
             "no classes to read",
             where,
             f"ImageNet's validation images lie in no class folders; {os.fsdecode(SOLUTION)} says what they are",
-            "Put that table, of Kaggle's ImageNet, beside it, or each image into the folder of its synset",
+            "Put that table of Kaggle's ImageNet beside it, or put each image into the folder of its synset",
         )
     rows = read_rows(SOLUTION, location, "classes cannot be read", _COLUMNS)
     words = ((image, prediction.split()) for image, prediction in rows)

@@ -219,7 +219,8 @@ def match(column: Column, images: Images, needed: bool = True) -> Matched:
     """
     found = _by_content(column, images) if column.of_contents else _by_name(column, images)
     if needed and not len(found[0]):
-        why = f"its column {printable(column.file_column)} names no image here, as {show_path(column.keys[0])} is none"
+        names, first = printable(column.file_column), show_path(column.keys[0])
+        why = f"its column {names} names no image here; its first name is {first}"
         other = (
             "Write paths with /, not with \\" if b"\\" in column.keys[0] else "Give the right table or --file-column"
         )

@@ -98,7 +98,7 @@ def test_the_networks_of_all_folds_of_a_seed_are_one_run() -> None:
     assert pair.accuracy.p >= expected.pairs[0].accuracy.p > 1e-12  # type: ignore[operator]
     assert found.differs["lr"] == ["0.13", "0.1"] and "fold" not in found.differs
     assert "60 validation images of 3 folds, by the weights at the end" in str(found)
-    assert any("luck with the training images, which folds share, is in the" in note for note in found.notes)
+    assert any("Folds share training images; this luck is in the" in note for note in found.notes)
 
 
 def test_a_seed_that_lacks_a_fold_is_named() -> None:

@@ -78,7 +78,7 @@ def test_what_cannot_be_divided_is_refused_with_the_reason() -> None:
     cases = [
         ([0] * 8, [0, 0, 0, 0, 0, 1, 2, 3], 2, 0.0, r"group g0 \(of 0/0.jpg\) has 5 of 8 images"),
         ([0] * 8, [0, 0, 0, 0, 1, 1, 2, 2], 3, 0.1, "3 groups of images cannot fill 3 folds and a test set"),
-        ([0] * 9, [0, 0, 0, 1, 1, 1, 2, 2, 2], 3, 0.0, "of 3 groups none came into fold 1"),
+        ([0] * 9, [0, 0, 0, 1, 1, 1, 2, 2, 2], 3, 0.0, "none of 3 groups came into fold 1"),
     ]
     for labels, numbers, folds, test, reason in cases:
         with pytest.raises(SourceError, match=reason) as caught:
@@ -94,7 +94,7 @@ def test_what_cannot_be_divided_is_refused_with_the_reason() -> None:
         ([0] * 12 + [1] * 12, [row // 3 for row in range(24)], 7, 0.3, "there are 6 groups of images beside the test"),
         ([0] * 5 + [1] * 5, list(range(10)), 5, 0.15, "more than 4 images beside the test set, and --stratify divides"),
         ([0] * 40, list(range(40)), 4, 0.99, "no class has more than 0 images beside the test set"),
-        ([0] * 40, list(range(40)), 4, 0.001, "of 40 groups none came into test"),
+        ([0] * 40, list(range(40)), 4, 0.001, "none of 40 groups came into test"),
     ],
 )
 def test_stratified_folds_that_do_not_fit_are_refused(
@@ -102,7 +102,7 @@ def test_stratified_folds_that_do_not_fit_are_refused(
 ) -> None:
     with pytest.raises(SourceError, match=reason) as caught:
         divide(reader_of(labels), groups_of(numbers), folds, test, stratify=True)
-    wanted = "Give another --seed, a larger --test, or --test 0" if "none came" in reason else "or a smaller --test"
+    wanted = "Give another --seed, a larger --test, or --test 0" if "none of" in reason else "or a smaller --test"
     assert wanted in str(caught.value)
 
 

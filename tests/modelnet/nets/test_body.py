@@ -138,5 +138,5 @@ def test_weights_that_lack_a_tensor_give_no_features(tmp_path: Path) -> None:
     del state["layer1.0.conv1.weight"]
     torch.save(state, tmp_path / "w.pth")
 
-    with pytest.raises(CheckpointError, match=r"it has no layer1\.0\.conv1\.weight, as 1 of the tensors of resnet18"):
+    with pytest.raises(CheckpointError, match=r"it lacks 1 tensor of resnet18, such as layer1\.0\.conv1\.weight"):
         Backbone("resnet18", tmp_path / "w.pth", (64, 64), "cpu")

@@ -129,7 +129,7 @@ def test_a_row_that_names_no_one_image_is_refused(photos: Path, tmp_path: Path, 
     ("lines", "why"),
     [
         ([], "it has no rows"),
-        (["x.jpg,1", "y.jpg,2"], r"its column file names no image here, as x\.jpg is none\. Give the right table"),
+        (["x.jpg,1", "y.jpg,2"], r"its column file names no image here; its first name is x\.jpg\. Give the right table"),
         (["cat\\a.jpg,1"], r"as cat\\a\.jpg is none\. Write paths with /, not with"),
     ],
 )

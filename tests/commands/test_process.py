@@ -164,6 +164,7 @@ def test_a_name_longer_than_any_file_can_have_is_no_bug(run_cli: RunCli, command
 
 
 def test_a_path_that_may_not_be_looked_at_is_no_bug() -> None:
+    """`_unusable_path` is private: no command meets such a path in every place where one is looked at."""
     refused = _unusable_path(PermissionError(errno.EACCES, "Permission denied", "/secret/run"))
 
     assert isinstance(refused, AccessDenied)

@@ -46,7 +46,7 @@ def test_images_of_a_row_group_are_read_by_one_worker() -> None:
 
 
 def test_few_large_chunks_are_in_work_at_once() -> None:
-    """A crash makes all of them suspects, which are done one by one."""
+    """A crash makes all of them suspects, which are done one by one. `_has_room` is private: only a crash shows it."""
     item: Any = None
     large, small = [[item] * 128], [[item] * 8]
 

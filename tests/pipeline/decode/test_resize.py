@@ -20,7 +20,7 @@ SIDES = (1, 2, 5, 6, 7, 16, 31, 64, 97, 224)
 
 @pytest.fixture(params=["compiled", "Pillow"])
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """Each way to resize."""
+    """Each way to resize. Private caches are cleared: they keep what a process has found out once."""
     folder = request.getfixturevalue("kernels") if request.param == "compiled" else Path("nothing is here")
     monkeypatch.setattr(module, "compiled", lambda name: compiled(name, folder))
     caches = (module._function, module._order_of_pillow)

@@ -21,7 +21,7 @@ from pipeline.errors import CacheDamaged, CacheStale
 from pipeline.load.cache import TensorCache
 from pipeline.load.dataset import CacheDataset
 from pipeline.load.loader import make_loader
-from pipeline.load.normalize import _look_up, _table_on, normalize
+from pipeline.load.normalize import _look_up, _table_on, normalize  # private: only a GPU would call them
 from pipeline.recipe import Recipe, normalization_table
 from tests.support.builds import InThisProcess
 from tests.support.command_line import REPOSITORY

@@ -15,10 +15,10 @@ from torch.utils.data import BatchSampler, DataLoader, Subset, TensorDataset
 from pipeline.errors import CacheDamaged
 from pipeline.format.paths import cache_files
 from pipeline.format.reader import CacheReader
-from pipeline.load.augment import KINDS
 from pipeline.load.batch_plan import BatchPlan
 from pipeline.load.cache import TensorCache
 from pipeline.load.dataset import CacheDataset, Samples, collate
+from pipeline.load.kinds import KINDS
 from pipeline.load.loader import make_loader
 from pipeline.load.sampler import EpochSampler
 
@@ -535,7 +535,7 @@ def test_rows_in_memory_are_not_announced(cache_path: Path, monkeypatch: pytest.
 
 def guessed_around(cache: TensorCache) -> bool:
     """Say whether the system reads around a missing page of the rows' map in this process, as it does by default."""
-    address = cache._rows.data_ptr()
+    address = cache._rows.data_ptr()  # private: nothing public tells where the map begins
     inside = False
     for line in Path("/proc/self/smaps").read_text().splitlines():
         first, _, rest = line.partition(" ")[0].partition("-")

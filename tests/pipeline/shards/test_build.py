@@ -236,7 +236,7 @@ def test_a_disk_too_small_for_all_shards_is_refused_before_any_is_built(
 def test_a_stopped_build_goes_on_in_the_shard_where_it_was(
     photos: Path, out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fill_row = worker._fill_row
+    fill_row = worker._fill_row  # private: what is called for each image
 
     def fill_slowly(*arguments: Any) -> worker.Result:
         time.sleep(0.2)

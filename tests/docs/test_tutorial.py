@@ -48,7 +48,6 @@ def indented_and_tabled(document: Path) -> list[list[str]]:
     return [re.findall(r"\d+(?:\.\d+)?|--[a-z-]+", line) for line in lines]
 
 
-@pytest.mark.skipif(not RECORD.exists(), reason="make bench SOURCE=hymenoptera_data ONLY=photographs records it")
 def test_the_figures_of_the_photographs_are_the_recorded_ones() -> None:
     def rows(text: str) -> list[list[str]]:
         table = [line.replace("*", "").strip("| ").split(" | ") for line in text.splitlines() if line[:2] == "| "]

@@ -66,7 +66,7 @@ class Data:
         None, "Table of other labels for the images, by their content: CSV, TSV, JSON lines or Parquet.", metavar="FILE"
     )
     label_column: str | None = _rows(
-        None, "Column of --labels that has them.", default_text="label, class, ...", needs=("labels", ())
+        None, "Column of --labels with the labels.", default_text="label, class, ...", needs=("labels", ())
     )
     file_column: str | None = _rows(
         None,
@@ -94,7 +94,7 @@ class Network:
     weights: Path | None = _pass(None, "Local file with weights to start from.")
     freeze: str | None = _network(
         None,
-        "Layers to keep as they are: all-but-head, or a regular expression that their paths begin with.",
+        "Layers to keep as they are: all-but-head, or a regular expression for the beginning of their paths.",
         metavar="all-but-head|REGEX",
     )
     thaw_epoch: int | None = _course(
@@ -218,7 +218,7 @@ class Device:
     amp: bool = _group(False, "Compute in half precision where that is safe.")
     amp_dtype: str = _group(
         "bfloat16",
-        "Half precision: float16 is finer; bfloat16 has the range of float32 and is fast on CPUs.",
+        "Half precision: float16 is finer; bfloat16 has the range of float32 and is fast on some CPUs.",
         choices=("bfloat16", "float16"),
         needs=("amp", (True,)),
     )

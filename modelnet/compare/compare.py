@@ -175,9 +175,7 @@ def _notes(sides: list[Side], groups: list[list[Run]], folds: int, kind: str) ->
     if any(len(run.paths) > 1 for group in groups for run in group):
         counted = folds > 1 and any(side.count > 1 for side in sides)
         luck = "in the interval" if counted else "not in the interval"
-        notes.append(
-            f"a run is the networks of all folds of a seed. Folds share training images; this luck is {luck}"
-        )
+        notes.append(f"a run is the networks of all folds of a seed. Folds share training images; this luck is {luck}")
     if kind == "test" and len({frozenset(run.facts.get("fold", NOT_GIVEN) for run in group) for group in groups}) > 1:
         notes.append("the sides were trained on other folds: luck with the training images is not in the interval")
     if len(sides) > 2:

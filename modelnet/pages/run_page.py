@@ -73,8 +73,9 @@ def show_run(run: Path, checkpoint: str | None = None, device: str = "auto", *, 
         mistakes=pictured,
         points=points,
         legend=[(name, color_of(label)) for label, name in enumerate(read.classes.values())][:CLASSES_NAMED],
-        map_about=f"{counted(len(points), 'image')}, {right} of them predicted rightly, placed by the two main directions "
-        f"of the input to the last layer. These hold {share:.0%} of its variance; each axis has a scale of its own.",
+        map_about=f"{counted(len(points), 'image')}, {right} of them predicted rightly, placed by the two main "
+        "directions of the input to the last layer. "
+        f"These hold {share:.0%} of its variance; each axis has its own scale.",
         width=WIDTH,
         height=HEIGHT,
     )

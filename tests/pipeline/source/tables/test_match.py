@@ -129,8 +129,8 @@ def test_a_row_that_names_no_one_image_is_refused(photos: Path, tmp_path: Path, 
     ("lines", "why"),
     [
         ([], "it has no rows"),
-        (["x.jpg,1", "y.jpg,2"], r"its column file names no image here; its first name is x\.jpg\. Give the right table"),
-        (["cat\\a.jpg,1"], r"as cat\\a\.jpg is none\. Write paths with /, not with"),
+        (["x.jpg,1", "y.jpg,2"], r"column file names no image here; its first name is x\.jpg\. Give the right"),
+        (["cat\\a.jpg,1"], r"is cat\\a\.jpg\. Write paths with /, not with"),
     ],
 )
 def test_a_table_of_other_images_is_refused(photos: Path, tmp_path: Path, lines: list[str], why: str) -> None:

@@ -217,17 +217,20 @@ _NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errn
 
 
 @contextmanager
-def source_errors(what: str, path: "str | os.PathLike[str]") -> Iterator[None]:
-    """Turn an error of the system, while a source is listed, into the one that the command ends with.
+def source_errors(
+    what: str, path: "str | os.PathLike[str]", missing: type[PipelineError] | None = None
+) -> Iterator[None]:
+    """Turn an error of the system, while a person's file or folder is read, into the one that the command ends with.
 
     Args:
         what: cannot be done.
         path: of the file or folder, for the message.
+        missing: what a file that is not there is; None for `SourceError`.
 
     Raises:
         AccessDenied: the system refuses it.
         WorkerDied: the system has no memory or no file handles left.
-        SourceError: there is no such file, or it is none that can be read.
+        SourceError or `missing`: there is no such file, or it is none that can be read.
         StorageError: the disk failed.
     """
     try:
@@ -245,5 +248,5 @@ def source_errors(what: str, path: "str | os.PathLike[str]") -> Iterator[None]:
             raise WorkerDied(what, path, why, "Raise the limit (ulimit -n)") from error
         if error.errno == errno.ENFILE:  # of all processes of the system
             raise WorkerDied(what, path, why, "End other programs that hold files open") from error
-        kind = SourceError if error.errno in _NOT_THERE else StorageError
+        kind = (missing or SourceError) if error.errno in _NOT_THERE else StorageError
         raise kind(what, path, why) from error

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from modelnet.options import TrainOptions
 from pipeline import TensorCache
-from pipeline.errors import AccessDenied, RunError
+from pipeline.errors import RunError, source_errors
 from pipeline.format.classes import ClassId, class_ids_of, class_order
 from pipeline.source.tables.labels import Labels
 from pipeline.source.tables.match import Matched, labels_of_cache
@@ -37,17 +37,14 @@ class LabelTable:
         """Read the table that options name, or the copy that a run has kept; None where they name none.
 
         Raises:
-            RunError: it is not there. AccessDenied: the system refuses it.
+            RunError: it is not there.
+            AccessDenied, WorkerDied, StorageError: as `source_errors`.
         """
         if options.labels is None:
             return None
         path = kept or options.labels
-        try:
+        with source_errors("the labels cannot be read", path, RunError):
             content = path.read_bytes()
-        except PermissionError as error:
-            raise AccessDenied("the labels cannot be read", path, "permission denied") from error
-        except OSError as error:
-            raise RunError("the labels cannot be read", path, error.strerror or str(error)) from error
         return cls(Labels(path, options.file_column, options.label_column), content)
 
     @property

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from modelnet.options.code import CodeName
-from pipeline.errors import AccessDenied, CodeError, PipelineError, RunError
+from pipeline.errors import CodeError, PipelineError, RunError, source_errors
 
 _CODE = "__own_code__"  # of a module that was made of such a file
 _SHOWN = 3  # first and last lines of a person's own that an error came through
@@ -62,14 +62,11 @@ def read_code(named: CodeName) -> OwnCode:
     """Read the file that a person named.
 
     Raises:
-        RunError: it is not there. AccessDenied: it may not be read.
+        RunError: it is not there.
+        AccessDenied, WorkerDied, StorageError: as `source_errors`.
     """
-    try:
+    with source_errors("the code cannot be read", named.path, RunError):
         return OwnCode(named.path, named.name, named.path.read_bytes())
-    except PermissionError as error:
-        raise AccessDenied("the code cannot be read", named.path, error.strerror or str(error)) from error
-    except OSError as error:
-        raise RunError("the code cannot be read", named.path, error.strerror or str(error)) from error
 
 
 @lru_cache

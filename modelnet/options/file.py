@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from modelnet.options.train import OPTIONS, TrainOptions
-from pipeline.errors import OptionsError, SourceError
+from pipeline.errors import OptionsError, SourceError, source_errors
 from pipeline.text import shorten, show_path
 
 _WHAT = "the file of options cannot be used"
@@ -23,7 +23,7 @@ def read_options(path: Path) -> dict[str, Any]:
             another file with a table of options nothing may stand beside it.
 
     Raises:
-        SourceError: the file cannot be read.
+        SourceError, AccessDenied, WorkerDied, StorageError: as `source_errors`.
         OptionsError: it is no TOML or JSON, an option is unknown, or a value is impossible; names file and key.
     """
     values = read_table(path)
@@ -52,10 +52,10 @@ def read_table(path: Path) -> dict[str, Any]:
     if path.exists() and not path.is_file():  # reading a FIFO would wait for ever
         reason = "it is a folder" if path.is_dir() else "not a regular file"
         raise SourceError("the file of options cannot be read", path, reason, "Give a .toml or .json file")
+    with source_errors("the file of options cannot be read", path):
+        content = path.read_bytes()
     try:
-        values = reader(path.read_bytes().decode("utf-8-sig"))  # some editors begin a file with a byte order mark
-    except OSError as error:
-        raise SourceError("the file of options cannot be read", path, error.strerror or str(error)) from error
+        values = reader(content.decode("utf-8-sig"))  # some editors begin a file with a byte order mark
     except (ValueError, RecursionError) as error:
         raise OptionsError(_WHAT, path, f"it is no {path.suffix[1:].upper()}: {error}") from error
     if not isinstance(values, dict):

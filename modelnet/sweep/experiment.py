@@ -114,6 +114,7 @@ def read_experiment(path: Path, caches: Path) -> Experiment:
         sides[side] = [replace(member, name=_run_name(f"{name}-{side}", member, options)) for member in members]
     experiment = Experiment(path, name, sides)
     check(experiment.members)
+    _refuse_equal_names(experiment)
     _refuse_equal_sides(experiment)
     return experiment
 
@@ -153,6 +154,14 @@ def _options(values: dict[str, Any], path: Path, side: str, caches: Path) -> Tra
         reason, advice = "its runs have no validation images to compare them by", "val, val_fraction, or split and fold"
         raise OptionsError(_WHAT, path, f"{side}: {reason}", f"Give {advice}, below [common]")
     return made
+
+
+def _refuse_equal_names(experiment: Experiment) -> None:
+    first: dict[str, str] = {}
+    for side in experiment.sides:
+        for name in (run.name for run in experiment.runs(side)):
+            if first.setdefault(name, side) != side:
+                raise OptionsError(_WHAT, experiment.path, f"{first[name]} and {side} name a run {name}", "Rename one")
 
 
 def _refuse_equal_sides(experiment: Experiment) -> None:

@@ -1,16 +1,47 @@
 """Options of training from a file of TOML or JSON (modelnet/options/file.py)."""
 
+import errno
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from modelnet.data.relabel import LabelTable
+from modelnet.nets.own import read_code
 from modelnet.options import OPTIONS, TrainOptions
+from modelnet.options.code import CodeName
 from modelnet.options.file import read_options
-from pipeline.errors import OptionsError, SourceError
+from pipeline.errors import AccessDenied, OptionsError, RunError, SourceError, StorageError
 
 OTHER = TrainOptions(Path("c.h5"), batch_size=4, lr=0.5, augment="flip", val=Path("v.h5"), model_arg=("width=3",))
+
+
+@pytest.mark.parametrize(
+    ("number", "raised"),
+    [(errno.EIO, StorageError), (errno.EACCES, AccessDenied), (errno.ENOENT, (SourceError, RunError))],
+)
+@pytest.mark.parametrize(
+    "read",
+    [
+        read_options,
+        lambda path: read_code(CodeName(path, "Net")),
+        lambda path: LabelTable.of(TrainOptions(Path("c.h5"), labels=path)),
+    ],
+    ids=["options", "code", "labels"],
+)
+def test_a_failing_disk_is_told_from_a_missing_file(
+    read: Callable[[Path], object], number: int, raised: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(path: Path) -> bytes:
+        raise OSError(number, os.strerror(number), str(path))
+
+    monkeypatch.setattr(Path, "read_bytes", fail)
+
+    with pytest.raises(raised, match=r"cannot be read: f\.toml: "):
+        read(Path("f.toml"))
 
 
 @pytest.mark.parametrize("name", ["o.toml", "o.JSON"])

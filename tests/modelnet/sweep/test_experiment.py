@@ -91,6 +91,13 @@ def test_a_file_that_means_nothing_is_refused_by_its_key(cache_path: Path, old: 
         experiment(cache_path, text=TEXT.replace(old, new))
 
 
+def test_sides_that_would_share_a_run_are_refused(cache_path: Path) -> None:
+    text = TEXT.replace('seeds = "0,1"', 'seeds = "0"\ndata_seeds = "0-1"').replace("[fast]", "[slow-data-seed-1]")
+    message = "slow and slow-data-seed-1 name a run e-slow-data-seed-1-seed-0. Rename one"
+    with pytest.raises(OptionsError, match=rf"e\.toml: {message}"):
+        experiment(cache_path, text=text)
+
+
 def test_a_cache_that_is_not_named_is_the_one_there() -> None:
     with pytest.raises(CacheMissing, match="no cache to train on: data/cache"):
         experiment(Path(), text=TEXT.replace('cache = "{cache}"', ""))

@@ -1,4 +1,6 @@
-"""README's table of speeds is what the benchmark recorded."""
+"""README's table of speeds, and the figures of its text, are what benchmarks recorded."""
+
+import re
 
 from docs.pictures import READING, SHOWN, TABLE, recorded_figures, speed_table
 from tests.support.command_line import REPOSITORY
@@ -44,3 +46,13 @@ def test_the_table_of_readme_is_the_recorded_one() -> None:
     assert shown is not None
     assert shown[0] == speed_table(recorded_figures(READING.read_text("utf-8")))
     assert len(SHOWN) == 6
+
+
+def test_the_figures_of_a_pretrained_network_are_the_recorded_ones() -> None:
+    readme = " ".join((REPOSITORY / "README.md").read_text("utf-8").split())
+    record = (READING.parent / "pretrained.md").read_text("utf-8")
+
+    shown = re.search(r"16 last layers of EfficientNet-Lite0 took (\d+) s\. .* \[(\d+) times as long\]", readme)
+    recorded = re.search(r"\| 16 × \d+ \| ([\d.]+) \| (\d+) \|", record)
+    assert shown is not None and recorded is not None
+    assert (int(shown[1]), shown[2]) == (round(float(recorded[1])), recorded[2])

@@ -197,7 +197,8 @@ class Kind(NamedTuple):
 
     Attributes:
         fits: tells whether a folder or an archive is of this kind, given the class folders asked for.
-        collect: adds the images to their classes; yields the contents of archives that belong to the source too.
+        collect: adds the images to their classes; yields the contents of archives that belong to the source too. If
+            images do not lie in folders of their classes, it extends `Collected.paths` where they are plain files.
     """
 
     fits: Callable[[Contents, Collection[bytes] | None], bool]

@@ -96,11 +96,19 @@ class TrainOptions(Output, Device, Augmentation, Optimization, Network, Data):  
     @property
     def idle(self) -> list[str]:
         """A warning for each option that was given and changes nothing beside the others."""
-        return [
+        found = [
             f"{option.flag} {value[0] if option.repeats else value} changes nothing without {_typed(*option.needs)}"
             for option in OPTIONS.values()
             if option.needs and self._is_idle(option) and (value := getattr(self, option.name)) != option.default
         ]
+        if self.data_seed != OPTIONS["data_seed"].default and not self.uses_data_seed:
+            found.append(f"--data-seed {self.data_seed} changes nothing without --shuffle or --augment")
+        return found
+
+    @property
+    def uses_data_seed(self) -> bool:
+        """Whether anything is drawn with the data seed."""
+        return self.shuffle or bool(self.augmentations) or self.augment_code is not None
 
     def _is_idle(self, option: Option) -> bool:
         if option.needs is None:

@@ -128,3 +128,12 @@ def test_what_changes_nothing_beside_the_other_options_is_named() -> None:
         "sched": "step",
     }
     assert TrainOptions(cache, **used, decay_epochs=3, decay_rate=0.5).idle == []
+
+
+def test_a_data_seed_with_which_nothing_is_drawn_is_named() -> None:
+    cache, unshuffled = Path("c.h5"), TrainOptions(Path("c.h5"), shuffle=False, data_seed=5)
+    assert unshuffled.idle == ["--data-seed 5 changes nothing without --shuffle or --augment"]
+    assert TrainOptions(cache, shuffle=False).idle == [] == TrainOptions(cache, data_seed=5).idle
+    drawings: list[dict[str, Any]] = [{"augment": "flip"}, {"augment": "mixup"}, {"augment_code": "c.py:change"}]
+    for drawing in drawings:
+        assert TrainOptions(cache, shuffle=False, data_seed=5, **drawing).idle == []

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from torchvision.transforms import functional as tv
 
-from modelnet import TrainOptions
+from modelnet import TrainOptions, train
 from modelnet.data.augmentation import build_augmentation
 from modelnet.data.batches import Batches
 from pipeline import CacheDataset, TensorCache, collate, make_loader
@@ -50,6 +50,33 @@ def test_a_loader_gives_what_training_sees_in_each_epoch(
     for epoch, batches in ((0, first), (1, second), (7, later)):
         assert same(batches, seen_in_training(cache, epoch, **EVERYTHING))
     assert first[0].shape == (3, 3, 48, 40) and not same(first, second)
+
+
+class Seen(nn.Module):
+    """Keeps the batches that it is trained on; one of them before the first epoch, to see whether it can be."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(3, 2)
+        self.batches: list[Tensor] = []
+
+    def forward(self, images_BCHW: Tensor) -> Tensor:
+        if self.training:
+            self.batches.append(images_BCHW.clone())
+        return self.linear(images_BCHW.mean((2, 3)))
+
+
+@pytest.mark.usefixtures("in_a_folder_of_its_own", "no_pictures")
+def test_a_network_that_is_trained_is_given_the_batches_of_a_loader(uint8_cache_path: Path) -> None:
+    options: dict[str, Any] = EVERYTHING | {"augment": "trivialaugment,flip,crop,color,erase", "color_jitter": 0.3}
+    network, cache = Seen(), TensorCache(uint8_cache_path)
+
+    train(TrainOptions(uint8_cache_path, batch_size=3, epochs=2, data_seed=5, device="cpu", **options), network=network)
+
+    for workers in (0, 2):
+        loader = make_loader(cache, 3, seed=5, workers=workers, **options)
+        given = [images for _ in range(2) for images, _ in loader]
+        assert same(given, network.batches[-len(given) :])
 
 
 def test_all_kinds_of_caches_give_the_same_augmented_bits(

@@ -3,6 +3,7 @@
 from typing import Any
 
 from modelnet.options import TrainOptions
+from modelnet.runtime.device import RULES
 
 
 def parts_of(config: dict[str, Any]) -> list[dict[str, Any]]:
@@ -24,7 +25,9 @@ def with_part(config: dict[str, Any], options: TrainOptions, epoch: int) -> dict
         epoch: epochs that it has had.
     """
     parts, values = parts_of(config), options.to_dict()
-    if values == TrainOptions.from_dict(parts[-1]["options"]).to_dict():
+    before = TrainOptions.from_dict(parts[-1]["options"]).to_dict()
+    chosen = {name: config.get(name) for name in RULES if before[name] is None}  # by a rule: recorded too
+    if values in (before, before | chosen):
         return config | {"options": values}
     return config | {"options": values, "parts": [*parts, {"epoch": epoch, "options": values}]}
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torchvision import models
 
-from modelnet import Trained, TrainOptions, compare_runs, resume, train
+from modelnet import Trained, TrainOptions, compare_runs, resume, train, train_many
 from modelnet.commands.train import command as train_command
 from modelnet.runtime.interrupt import Stop
 from pipeline import TensorCache
@@ -62,6 +62,10 @@ def test_a_run_that_goes_on_as_it_began_has_no_parts(cache_path: Path) -> None:
     run = train(TrainOptions(cache_path, epochs=1)).run
     resume(run)
     assert "parts" not in config_of(run)
+
+    member = train_many(TrainOptions(cache_path, epochs=1), [0, 1]).runs[0]  # a rule chose its threads
+    resume(member)
+    assert "parts" not in config_of(member)
 
 
 NETWORK = "shufflenet_v2_x0_5"

@@ -63,7 +63,8 @@ class Seen(nn.Module):
     def forward(self, images_BCHW: Tensor) -> Tensor:
         if self.training:
             self.batches.append(images_BCHW.clone())
-        return self.linear(images_BCHW.mean((2, 3)))
+        logits_BC: Tensor = self.linear(images_BCHW.mean((2, 3)))
+        return logits_BC
 
 
 @pytest.mark.usefixtures("in_a_folder_of_its_own", "no_pictures")

@@ -37,15 +37,19 @@ _shards = grouped("Shards")
 @recipe_options
 @_build("--out", type=PATH, help="The cache.  [default: data/cache/<SOURCE>.h5]")
 @_build("-j", "--workers", type=click.IntRange(1), help="Processes that decode.  [default: one a core]")
-@_build("--strict", is_flag=True, help="End with 3 if any image failed.")
+@_build("--strict", is_flag=True, help="End with exit code 3 if any image failed.")
 @_build("--rebuild", is_flag=True, help="Decode everything anew, and replace whatever cache is there.")
 @_build("--wait", is_flag=True, help="Wait for another build of the same cache.")
 @_build("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
 @_shards("--shards", type=click.IntRange(1), help="Several files instead of one: name-00000-of-00064.h5, ...")
-@_shards("--rows-per-shard", type=click.IntRange(1), help="Chooses the number of shards, at the first build.")
-@_shards("--shard", metavar="I/K", help="Build only the one with this number of K, from 0: 3/64.")
+@_shards(
+    "--rows-per-shard",
+    type=click.IntRange(1),
+    help="About so many rows in a shard; sets the number of shards, at the first build.",
+)
+@_shards("--shard", metavar="I/K", help="Build only shard I of K, counted from 0: 3/64.")
 @_shards("--engine", type=click.Choice(["local", "dask"]), default="local", help="Who builds shards.")
-@_shards("--scheduler", metavar="ADDRESS", help="Of the Dask cluster: tcp://host:8786.")
+@_shards("--scheduler", metavar="ADDRESS", help="Address of the Dask cluster: tcp://host:8786.")
 @QUIET
 def command(
     source: Path,
@@ -69,13 +73,12 @@ def command(
 ) -> None:
     """Decode SOURCE, a folder with a folder of images per class, into an HDF5 tensor cache.
 
-    SOURCE may also be a tar or zip of class folders, ImageNet's tar of a tar per class, a folder of such archives, or
-    of WebDataset shards; nothing is unpacked. A folder within an archive is written photos.zip/train. The classes may
-    be in a table: --table, Kaggle's train.csv, Hugging Face's metadata.csv or Parquet files (data/train).
+    SOURCE may also be a tar or zip of class folders, ImageNet's tar of class tars, or a folder of class archives or
+    WebDataset shards. Nothing is unpacked. A folder within an archive is written photos.zip/train. The classes may be
+    in a table: --table, Kaggle's train.csv, Hugging Face's metadata.csv or Parquet files (data/train).
 
-    A cache that is up to date is left alone; otherwise only what changed is decoded, and an interrupted build goes
-    on where it stopped. How images are prepared (--size to --scaled-decode) stays as in the cache that is there, but
-    for options that are given.
+    A cache that is up to date is left alone. Otherwise only what changed is decoded, and an interrupted build goes on
+    where it stopped. An existing cache keeps its recipe (--size to --scaled-decode), but for options that are given.
     """
     from pipeline.build.assess import computes_mean_std
     from pipeline.build.build import build_cache

@@ -36,7 +36,7 @@ def command(
 ) -> None:
     """Write the network of RUN for other programs, with its recipe for images and its classes.
 
-    The network takes batches of 8-bit pixels, of any size, and gives probabilities. The file is read again and must
+    The network takes 8-bit pixels, in batches of any size, and gives probabilities. The file is read again and must
     give the same within 1e-5. Beside an ONNX file stands infer.py, which classifies image files without this package.
 
     --format safetensors writes weights under the names of torchvision or timm, and a config.json beside them that timm

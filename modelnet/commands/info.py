@@ -28,8 +28,8 @@ def command(
 ) -> None:
     """Show the contents of CACHE: classes with counts, recipe, sources, fingerprint, failed images, near duplicates.
 
-    Mean and std are of the stored pixels, on the 0 to 1 scale of --mean and --std; shown if the rows have at most 256
-    MiB, or with --mean-std. Several files are the shards of one set.
+    Mean and std of the stored pixels are on the 0 to 1 scale of --mean and --std. They are shown if the rows have at
+    most 256 MiB, or with --mean-std. Several files are the shards of one set.
 
     With --check, the exit code is 65 if a build of SOURCE would change the cache. --classes, --class and --per-class
     choose images of SOURCE to compare, as in build-cache.

@@ -64,8 +64,8 @@ def command(
     images that are tiny or blank, the mean image, and the files that failed. Of a large cache a sample is shown, and
     the page says so.
 
-    --batch shows what a network will see with the options of train, which are all accepted: the same options and
-    --data-seed give the same pictures in training.
+    --batch takes all options of train, and shows what a network will see with them. The same options and --data-seed
+    give the same pictures in training.
 
     Of RUN: its surest mistakes with heat maps of what spoke for each class, and a map of validation images by the
     features of the last layer.

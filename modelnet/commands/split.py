@@ -21,7 +21,7 @@ _group = grouped("What stays together")
 @click.argument("cache", type=PATH)
 @click.option("--folds", type=click.IntRange(2, 1000), default=5, help="Number of folds.")
 @click.option(
-    "--test", type=click.FloatRange(0, 1, max_open=True), default=0.15, help="Share of the images that only test."
+    "--test", type=click.FloatRange(0, 1, max_open=True), default=0.15, help="Share of the images for the test set."
 )
 @click.option("--stratify", is_flag=True, help="The same share of each class in all folds, by scikit-learn.")
 @click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, help="Another seed gives other folds.")

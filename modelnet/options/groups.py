@@ -190,7 +190,9 @@ class Augmentation:
         metavar="SIZE",
         default_text="that of the images",
     )
-    crop_scale: float = _pass(0.35, "Smallest area of --augment crop.", least=0, most=1, needs=("augment", ("crop",)))
+    crop_scale: float = _pass(
+        0.35, "Smallest share of the area that --augment crop keeps.", least=0, most=1, needs=("augment", ("crop",))
+    )
     color_jitter: float = _pass(
         0.4,
         "Largest change of brightness, contrast and saturation by --augment color.",

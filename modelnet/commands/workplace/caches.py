@@ -15,8 +15,8 @@ from modelnet.options.folders import CACHES, FEATURES, RUNS
 def command(folders: tuple[Path, ...], as_json: bool) -> None:
     """List the caches in each FOLDER, by default data/cache/ and data/features/: images, size, age.
 
-    The runs in runs/ that used a cache are known by its fingerprint, so also after it was moved or renamed. A cache
-    without runs may be deleted, if its source is still there.
+    A run in runs/ knows its cache by the fingerprint, also after the cache was moved or renamed. A cache without runs
+    may be deleted, if its source is still there.
     """
     import json
 

@@ -16,7 +16,7 @@ from pipeline.text import align
 def command(path: Path | None, trust_code: bool, as_json: bool) -> None:
     """Show versions, processor, GPU, memory and disk, and whether the fast decoder and the compiled code are in use.
 
-    With RUN, its training is measured for some seconds, with CACHE that of a ModelNet: what an epoch waits for, and
+    With RUN, its network is trained for some seconds; with CACHE, a ModelNet. Lines say what an epoch waits for, and
     what would help. Nothing is written.
     """
     import json

@@ -16,8 +16,8 @@ from modelnet.options.folders import RUNS
 def command(runs: tuple[Path, ...], as_json: bool) -> None:
     """List the given runs, by default all in runs/: state, epochs, validation accuracy with its interval, options.
 
-    Of the options, only those in which the listed runs differ are shown, where they are not at their defaults. A
-    group.csv names all runs of a sweep.
+    Options are shown where the listed runs differ in them, unless they have the default. A group.csv names all runs of
+    a sweep.
     """
     import json
 

@@ -84,7 +84,8 @@ def _in_steps(
     out_BCHW: Tensor,
 ) -> None:
     image_1CHW = torch.empty((1, *recipe.row_shape), dtype=torch.float32, device="cpu")
-    for i, (row, out_1CHW) in enumerate(zip(rows_B.split(1), out_BCHW.split(1), strict=True)):
+    for i in range(len(rows_B)):  # an empty tensor is split into one part, not into none
+        row, out_1CHW = rows_B[i : i + 1], out_BCHW[i : i + 1]
         if images_NCHW.dtype == torch.uint8:
             normalize_rows(images_NCHW, row, recipe, image_1CHW)
         else:

@@ -87,6 +87,8 @@ def _in_steps(images_NCHW: Tensor, rows: Tensor, recipe: Recipe, out_BCHW: Tenso
         torch.tensor(values, dtype=torch.float32, device="cpu").view(3, 1, 1) for values in (recipe.mean, recipe.std)
     )
     block = max(1, _BLOCK_BYTES // (4 * math.prod(recipe.row_shape)))
+    if not len(rows):  # a rank has no image of the last batch
+        return
     if block == 1:  # a view spares a copy
         pixels: Iterable[Tensor] = (images_NCHW[row : row + 1] for row in rows.tolist())
     else:

@@ -179,6 +179,17 @@ def test_images_and_rows_with_strides_are_read_as_they_are_seen(dtype: str) -> N
     assert torch.equal(augment(channels_last, 1, torch.arange(9)), expected)
 
 
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+def test_a_rank_without_an_image_of_a_batch_gets_an_empty_one(dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    images, recipe = stored((20, 31), dtype)
+    augment, none = Augmentation(("flip", "crop", "color", "erase"), 0, recipe, crop_size=(8, 9)), torch.arange(0)
+
+    shapes = [augment(images[:0], 1, none).shape, augment.on_device(images[:0], 1, none).shape]
+    monkeypatch.setattr(module, "compiled_kernel", lambda: None)
+
+    assert {*shapes, augment(images[:0], 1, none).shape} == {(0, 3, 8, 9)}
+
+
 @pytest.mark.parametrize("batch_size", [0, 1, 7, 64])
 def test_any_number_of_threads_gives_the_same_bits(batch_size: int, set_threads: Callable[[int], None]) -> None:
     images, recipe = stored((96, 96), "uint8")

@@ -64,3 +64,10 @@ def test_rows_that_are_every_second_of_a_tensor_are_read_as_such(way: str) -> No
     out = torch.empty(3, 3, 4, 4)
     normalize_rows(images, torch.arange(6)[::2], Recipe(size=4, dtype="uint8"), out)
     assert torch.equal(out, torchvisions(images[:6:2], Recipe(size=4)))
+
+
+@pytest.mark.parametrize("size", [16, 224])
+def test_a_rank_without_an_image_of_a_batch_gets_an_empty_one(way: str, size: int) -> None:
+    pixels = torch.zeros((0, 3, size, size), dtype=torch.uint8)
+
+    assert normalize(pixels, Recipe(size=size, dtype="uint8")).shape == (0, 3, size, size)

@@ -51,7 +51,7 @@ def build_network(
         return own_network(code, arguments or {}, classes, (height, width))
     if name.startswith(GIVEN):
         reason = f"a {name.removeprefix(GIVEN)} was given from Python, and is kept in no file"
-        raise OptionsError("the network is needed", None, reason, "Give it again: Trained.load(run, network=...)")
+        raise OptionsError("the network is needed", None, reason, "Give it again from Python: resume(run, network=...)")
     known, make = _timm(height, width) if name.startswith(TIMM) else _torchvision(height, width)
     if name not in known and not _is_tagged(name):
         some = [MODELNET, LINEAR, "resnet18", "and torchvision's other classifiers"]

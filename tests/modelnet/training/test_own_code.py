@@ -185,7 +185,9 @@ def test_a_run_of_a_given_module_needs_it_again(cache_path: Path) -> None:
 
     with pytest.raises(OptionsError, match=r"as a Small that is kept in no file. Use Trained.load\(run, network=...\)"):
         Trained.load(run)
-    with pytest.raises(OptionsError, match="a Small was given from Python"):
+    with pytest.raises(
+        OptionsError, match=r"a Small was given from Python, .*Give it again from Python: resume\(run, network=\.\.\.\)"
+    ):
         resume(run, epochs=3)
     with pytest.raises(CheckpointError, match="size mismatch"):
         Trained.load(run, network=Small(6))

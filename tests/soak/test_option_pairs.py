@@ -181,5 +181,6 @@ def is_without_need(name: str, values: Values) -> bool:
         or name == "decay_rate"  # of a plateau
         or (name == "sched" and values["sched"] == "plateau")
         or (name in ("epochs", "thaw_epoch") and "patience" in values)  # which ended the run before
+        or (name == "zero_grad" and values.get("accumulate") == 3)  # an epoch has one step
         or (name == "freeze" and values.get("init") == "zeros")  # hidden layers do not learn from zeros
     )

@@ -43,7 +43,7 @@ def change_pixels(
         rows_B: (B,) int64, the images' rows in the cache.
     """
     fill = list(recipe.mean_color)
-    with _one_thread(), torch.device("cpu"):  # torchvision makes tensors on the default device
+    with _plain_torch():
         for image_CHW, row in zip(images_BCHW, rows_B.tolist(), strict=True):
             changed_CHW = image_CHW if own is None else own(image_CHW, seeded_generator(seed, epoch, row, 0))
             for kind in kinds:
@@ -53,14 +53,17 @@ def change_pixels(
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
-    """Keep PyTorch's operations of this thread in it."""
-    threads = torch.get_num_threads()
+def _plain_torch() -> Iterator[None]:
+    """Keep PyTorch's operations of this thread in it, and on the CPU in float32: torchvision takes the defaults."""
+    threads, dtype = torch.get_num_threads(), torch.get_default_dtype()
     torch.set_num_threads(1)
+    torch.set_default_dtype(torch.float32)
     try:
-        yield
+        with torch.device("cpu"):
+            yield
     finally:
         torch.set_num_threads(threads)
+        torch.set_default_dtype(dtype)
 
 
 def _number(generator: torch.Generator) -> float:

@@ -375,6 +375,23 @@ def test_another_default_device_changes_nothing(augment: str, cache_path: Path, 
         )
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_another_default_dtype_changes_nothing(dtype: torch.dtype, uint8_cache_path: Path) -> None:
+    def read() -> torch.Tensor:
+        loader = make_loader(TensorCache(uint8_cache_path), batch_size=3, augment=",".join(KINDS))
+        return torch.cat([images for images, _ in loader])
+
+    expected = read()
+    torch.set_default_dtype(dtype)
+    try:
+        found = read()
+        assert torch.get_default_dtype() == dtype
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+    assert torch.equal(found, expected)
+
+
 def test_the_dataset_gives_a_sample_for_a_row(cache: TensorCache) -> None:
     dataset = make_loader(cache).dataset
     assert isinstance(dataset, CacheDataset) and len(dataset) == 8

@@ -6,6 +6,8 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
+from modelnet.nets.freeze import ALL_BUT_HEAD
+from modelnet.nets.head import head_of
 from modelnet.nets.modelnet import SMALLEST
 from modelnet.nets.registry import LINEAR, MODELNET
 from modelnet.options import OPTIONS, TrainOptions
@@ -120,8 +122,9 @@ def idle_when_fine_tuning(network: nn.Module, options: TrainOptions) -> list[str
     return found
 
 
-def frozen_note(network: nn.Module) -> str:
-    """Say how much of a network is frozen."""
+def frozen_note(network: nn.Module, freeze: str | None) -> str:
+    """Say how much of a network is frozen, and which layer was taken for its last: of a person's own it is a guess."""
     counts = [parameter.numel() for parameter in network.parameters()]
     trained = sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
-    return f"frozen: {trained:,} of {sum(counts):,} weights are trained"
+    kept = f"all but {', '.join(head_of(network))}; " if freeze == ALL_BUT_HEAD else ""
+    return f"frozen: {kept}{trained:,} of {sum(counts):,} weights are trained"

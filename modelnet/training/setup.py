@@ -137,7 +137,7 @@ class Setup:
         if options.weights is None and options.init == "zeros" and options.seed != OPTIONS["seed"].default:
             progress.warn(f"--seed {options.seed} changes no weight: --init zeros sets all")
         if is_frozen(self.state.network) and options.thaw_epoch != 1:
-            progress.note(frozen_note(self.state.network))
+            progress.note(frozen_note(self.state.network, options.freeze))
         if options.freeze is not None and options.weights is None and run is None:
             progress.warn("--freeze keeps layers that were drawn at random: give --weights")
         if opened is not None:

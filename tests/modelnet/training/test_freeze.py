@@ -60,7 +60,7 @@ def test_frozen_tensors_and_their_statistics_keep_their_bits(
         found = content(run)[part]
         assert all(torch.equal(found[name], tensor) for name, tensor in file.items() if not name.startswith("fc."))
     assert len(content(run)["optimizer"]["state"]) in (0, 2)
-    assert "frozen: 2,050 of 343,842 weights are trained" in heard.notes
+    assert "frozen: all but fc; 2,050 of 343,842 weights are trained" in heard.notes
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Runs with a person's own network and augmentation: kept, repeated, resumed to the bit, and used later."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -142,6 +143,17 @@ def test_a_mistake_in_code_shows_before_a_run_folder_is_made(
     with pytest.raises(CodeError, match=said):
         train(options_of(cache_path, **options))
     assert not Path("runs").exists()
+
+
+def test_the_layer_that_is_taken_for_the_last_is_named(cache_path: Path) -> None:
+    heard = Listener()
+    options = options_of(cache_path, epochs=1, freeze="all-but-head", augment_code=None)
+
+    train(options, heard)
+    train(replace(options, freeze="body"), heard)
+
+    notes = [note for note in heard.notes if note.startswith("frozen: ")]
+    assert notes[0].startswith("frozen: all but head; ") and "all but" not in notes[1]
 
 
 def test_a_mistake_that_a_worker_meets_is_told_as_theirs(cache_path: Path) -> None:

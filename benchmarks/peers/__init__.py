@@ -14,7 +14,7 @@ Deliver = Literal["float32", "uint8", "augmented"]
 
 CROP_SCALE = 0.35  # of "augmented": smallest part of an image's area that a crop keeps
 _MODULES = (
-    *("h5py_dataset", "imagefolder", "memmap", "webdataset", "litdata", "lmdb", "ffcv"),
+    *("h5py_dataset", "imagefolder", "memmap", "webdataset", "litdata", "lmdb", "ffcv", "tensordict_memmap"),
     *("torchvision_v2", "kornia_crops"),
 )
 

@@ -13,12 +13,11 @@ from pipeline import TensorCache
 
 
 class Crops(Dataset[Tensor]):
-    """Rows -> (B, 3, S, S) uint8, cropped and flipped."""
+    """Rows of (N, 3, S, S) uint8 -> (B, 3, S, S), cropped and flipped."""
 
-    def __init__(self, path: Path) -> None:
-        cache = TensorCache(path)
-        self.images = cache.images
-        size = cache.recipe.size
+    def __init__(self, images_NCHW: Tensor) -> None:
+        self.images = images_NCHW
+        size = images_NCHW.shape[2:]
         self.change = v2.Compose([v2.RandomResizedCrop(size, (CROP_SCALE, 1)), v2.RandomHorizontalFlip()])
 
     def __len__(self) -> int:
@@ -31,8 +30,7 @@ class Crops(Dataset[Tensor]):
 class Normalized:
     """Epochs of shuffled batches, normalized by this process."""
 
-    def __init__(self, path: Path, batch_size: int, workers: int) -> None:
-        crops = Crops(path)
+    def __init__(self, crops: Crops, batch_size: int, workers: int) -> None:
         sampler = BatchSampler(RandomSampler(crops), batch_size, drop_last=False)
         self.loader = DataLoader(
             crops, batch_size=None, sampler=sampler, num_workers=workers, persistent_workers=workers > 0
@@ -48,12 +46,12 @@ class Normalized:
 
 def read(path: Path, batch_size: int, deliver: Deliver) -> Iterable[Tensor]:
     """Crop in this process."""
-    return Normalized(path, batch_size, 0)
+    return Normalized(Crops(TensorCache(path).images), batch_size, 0)
 
 
 def read_with_workers(path: Path, batch_size: int, deliver: Deliver) -> Iterable[Tensor]:
     """Crop in as many processes as PyTorch has threads."""
-    return Normalized(path, batch_size, torch.get_num_threads())
+    return Normalized(Crops(TensorCache(path).images), batch_size, torch.get_num_threads())
 
 
 PEER = Peer(

@@ -269,7 +269,7 @@ class Trained:
         size, crop_size = self.options.batch_size, self.options.crop
         batches = Batches(opened, self.device, size, workers=workers, rows=rows, crop_size=crop_size)
         with worker_deaths(opened.path), memory_errors(self.device), self._computing() as context:
-            at_once = images_at_once(self.options.model, self.device)
+            at_once = images_at_once(self.options.model, self.device, self.options.precision)
             outcome = evaluate(self.network, batches, label_map, autocast=context, at_once=at_once)
         assert outcome is not None  # it has no stop flag
         return batches, outcome
@@ -321,7 +321,8 @@ class Trained:
     def probabilities(self, images_NCHW: Tensor) -> Tensor:
         """Return the (N, C) float64 probabilities of prepared images, on the CPU."""
         inputs = images_NCHW if self.backbone is None else self.backbone(images_NCHW)
-        parts = inputs.split(images_at_once(self.options.model, self.device) or max(len(inputs), 1))
+        at_once = images_at_once(self.options.model, self.device, self.options.precision)
+        parts = inputs.split(at_once or max(len(inputs), 1))
         with torch.inference_mode(), memory_errors(self.device), self._computing() as context, context:
             logits_NC = torch.cat([self.network(part.to(self.device)) for part in parts])
         return logits_NC.double().softmax(1).cpu()

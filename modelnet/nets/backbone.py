@@ -64,7 +64,7 @@ class Backbone:
             raise OptionsError("no such backbone", None, "linear takes features itself", "Give resnet18, say")
         self.name, self.layer = name, layer
         self.device = choose_device(device)
-        self.at_once = images_at_once(name, self.device) or ROWS_AT_ONCE
+        self.at_once = images_at_once(name, self.device, precision) or ROWS_AT_ONCE
         self.precision = precision
         self.memory_format = memory_format or choose_memory_format(name, self.device, precision)
         self.autocast = autocast(precision, self.device)

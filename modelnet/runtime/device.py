@@ -96,9 +96,11 @@ def choose_memory_format(model: str, device: torch.device, precision: str) -> st
     return CHANNELS_LAST if wins and model not in SMALL and not is_own(model) else CONTIGUOUS
 
 
-def images_at_once(model: str, device: torch.device) -> int | None:
+def images_at_once(model: str, device: torch.device, precision: str) -> int | None:
     """Return how many images a network that is evaluated computes together; None for as many as a batch has."""
-    return AT_ONCE if device.type == "cpu" and model not in SMALL else None
+    if device.type != "cpu" or model in SMALL:
+        return None
+    return AT_ONCE if precision == "float32" else 2 * AT_ONCE  # numbers of half the size
 
 
 def move_network(network: nn.Module, device: torch.device, memory_format: str) -> None:

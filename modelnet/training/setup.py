@@ -252,7 +252,8 @@ class Setup:
     @property
     def at_once(self) -> int | None:
         """How many images are evaluated together, as `images_at_once` has it."""
-        return images_at_once(self.options.model if self.body is None else LINEAR, self.device)
+        model = self.options.model if self.body is None else LINEAR
+        return images_at_once(model, self.device, self.options.precision)
 
     def own_threads(self, networks: int = 1) -> AbstractContextManager[int | None]:
         """Set as many threads as a last layer alone gets; of a whole network they are set already."""

@@ -209,7 +209,7 @@ def _augmentation(
         raise TypeError(f'augment is a text, as "flip,crop", not {augment!r}')
     if cache.features is not None:
         raise ValueError(f"{cache.path} holds features: augment and crop_size change images")
-    typed = [kind.strip() for kind in (augment or "").split(",") if kind.strip()]
+    typed = [kind.strip() for kind in augment.split(",")] if augment else []
     if mixed := {"mixup", "cutmix"} & set(typed):
         raise ValueError(f"{min(mixed)} mixes labels too: modelnet's train does that, a loader gives plain labels")
     if not set(typed) <= set(KINDS) or len(set(typed)) < len(typed):

@@ -184,6 +184,7 @@ def test_reading_augmented_batches_leaves_the_cache_alone(cache_path: Path, set_
     [
         ({"augment": "flip,mixup"}, "mixup mixes labels too: modelnet's train does that"),
         ({"augment": "cutmix"}, "cutmix mixes labels too"),
+        ({"augment": "flip,,crop"}, "each once, with commas, not 'flip,,crop'"),
         (
             {"augment": "flip,turn"},
             "flip, crop, color, erase, each once, with commas, not 'flip,turn'",

@@ -143,7 +143,8 @@ def check(members: Sequence[TrainOptions]) -> None:
         raise OptionsError(what, None, f"a group has 2 to {MOST} of them, not {len(members)}")
     if len(set(members)) != len(members):
         raise OptionsError(what, None, "all have to be different; a seed or a value is named twice")
-    if len({own if own.uses_data_seed else replace(own, data_seed=0) for own in members}) != len(members):
+    unnamed = {replace(own, name=None) for own in members if not own.uses_data_seed}
+    if len({replace(own, data_seed=0) for own in unnamed}) != len(unnamed):
         reason = "all have to be different, and data seeds change nothing without --shuffle or --augment"
         raise OptionsError(what, None, reason, "Give one of these, or --seeds")
     if any(options.compile for options in members):

@@ -61,6 +61,13 @@ def test_data_seeds_are_crossed_with_the_seeds_and_stand_in_the_names(cache_path
     ]
 
 
+def test_data_seeds_with_which_nothing_is_drawn_are_refused(cache_path: Path) -> None:
+    text = 'data_seeds = "4-5"\n' + TEXT.replace("[common]\n", "[common]\nshuffle = false\n")
+
+    with pytest.raises(OptionsError, match="data seeds change nothing without --shuffle or --augment"):
+        experiment(cache_path, text=text)
+
+
 def test_seeds_may_be_a_list(cache_path: Path) -> None:
     assert experiment(cache_path, text=TEXT.replace('"0,1"', "[0, 1]")) == experiment(cache_path)
 

@@ -228,7 +228,7 @@ def test_what_many_networks_cannot_do_is_refused_before_anything_is_made(cache_p
     with pytest.raises(OptionsError, match="all have to be different"):
         train_many(options, [1, 1])
     with pytest.raises(OptionsError, match="data seeds change nothing without --shuffle or --augment"):
-        train_many(replace(options, shuffle=False), [1], data_seeds=[0, 1])
+        train_many(replace(options, shuffle=False, name="g"), [1], data_seeds=[0, 1])
     with pytest.raises(OptionsError, match="a group has 2 to 512 of them, not 1"):
         train_many(options, [1])
     with pytest.raises(ValueError, match="momentum is 0 or greater"):

@@ -36,7 +36,7 @@ _shards = grouped("Shards")
 @choice_options
 @recipe_options
 @_build("--out", type=PATH, help="The cache.  [default: data/cache/<SOURCE>.h5]")
-@_build("-j", "--workers", type=click.IntRange(1), help="Processes that decode.  [default: one a core]")
+@_build("-j", "--workers", type=click.IntRange(1), help="Processes that decode.  [default: one a core, for shards two]")
 @_build("--strict", is_flag=True, help="End with exit code 3 if any image failed.")
 @_build("--rebuild", is_flag=True, help="Decode everything anew, and replace whatever cache is there.")
 @_build("--wait", is_flag=True, help="Wait for another build of the same cache.")

@@ -35,7 +35,7 @@ from pipeline.format.paths import shard_path, shard_paths, shards_at, shards_pat
 from pipeline.format.sharded import open_reader
 from pipeline.recipe import Recipe, RecipeOptions
 from pipeline.shards.choice import ShardChoice, choose_count
-from pipeline.shards.local import AT_A_TIME, build_here, builders
+from pipeline.shards.local import AT_A_TIME, build_here, builders, share
 from pipeline.shards.remote import BuiltShard, build_shard, installed_decoders, run_tasks
 from pipeline.shards.report import ShardsReport, add_up, worker_rates
 from pipeline.source.manifest import Manifest
@@ -72,8 +72,8 @@ def build_shards(
         rows_per_shard: chooses the number at the first build; later builds keep it.
         only: build only this shard, 0..shards-1.
         choice: which classes and how many images of each; None for all.
-        workers: processes that decode, shared by the shards in work; None for two a core. With an executor, processes
-            for each shard; None for one.
+        workers: processes that decode, at most, shared by the shards in work; None for two a core. With an executor,
+            processes for each shard; None for one.
         executor: builds shards at the same time, each in one of its workers, which see source and cache under the
             same paths as this process: a pool of processes, or a cluster's.
         rebuild: decode everything anew.
@@ -202,10 +202,9 @@ class ShardsBuild:
     def here(self, progress: Progress | None) -> Iterator[BuiltShard]:
         """Build shards beside each other, which share the workers; by default two a core, since a shard may wait."""
         workers = self.workers or 2 * usable_cores()
-        at_a_time = min(AT_A_TIME, len(self.chosen), workers)
-        each = workers // at_a_time
+        at_a_time, each = share(workers, len(self.chosen))
         tasks = [replace(self.task(index), workers=each) for index in self.chosen]
-        decoder_identity(JPEG.name)  # computed before the fork, not by both
+        decoder_identity(JPEG.name)  # computed before the fork, not by each
         with builders(at_a_time) as pool:
             yield from run_tasks(pool, partial(build_here, wait=self.wait), tasks, progress)
 

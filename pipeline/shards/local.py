@@ -17,6 +17,21 @@ from pipeline.system.processes import local_pool
 AT_A_TIME = 4
 
 
+def share(workers: int, shards: int) -> tuple[int, int]:
+    """Divide worker processes among shards, and leave as few as can be without work.
+
+    Args:
+        workers: their number.
+        shards: to build.
+
+    Returns:
+        How many shards are built at a time, and how many workers each of these has.
+    """
+    most = min(AT_A_TIME, shards, workers)
+    at_a_time = max(range(min(2, most), most + 1), key=lambda count: (workers // count * count, count))
+    return at_a_time, workers // at_a_time
+
+
 @contextmanager
 def builders(count: int) -> Iterator[Executor]:
     """Start processes for `build_here`. After an error, each stops soon and keeps the images that it has finished."""

@@ -275,6 +275,14 @@ def test_four_shards_are_built_at_a_time(photos: Path, out: Path, monkeypatch: p
         build_shards(photos, out, local.AT_A_TIME, size=SIZE, workers=local.AT_A_TIME)
 
 
+@pytest.mark.parametrize(
+    ("workers", "shards", "at_a_time", "each"),
+    [(1, 8, 1, 1), (2, 8, 2, 1), (4, 8, 4, 1), (6, 8, 3, 2), (7, 8, 3, 2), (8, 8, 4, 2), (10, 8, 2, 5), (8, 1, 1, 8)],
+)
+def test_shards_share_nearly_all_workers(workers: int, shards: int, at_a_time: int, each: int) -> None:
+    assert local.share(workers, shards) == (at_a_time, each)
+
+
 def test_a_build_whose_process_died_says_so_and_goes_on(
     photos: Path, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

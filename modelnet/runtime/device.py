@@ -123,8 +123,7 @@ def cpu_threads(
     """Set PyTorch's threads for a run, as asked or by a rule, and yield their number.
 
     ModelNet and linear layers get one for every 16 images, and leave a core free: it reads the next batch, and a busy
-    process there does not stop every one of hundreds of short operations. Other networks get one for
-    every core.
+    process there does not stop every one of hundreds of short operations. Other networks get one for every core.
 
     Several `networks` that are trained as one have longer operations, as if their batches were one: no core stays free.
 

@@ -1,4 +1,4 @@
-"""Check the order of reading, copying and steps (prefetch.py, pipeline/load/to_device.py)."""
+"""Check the order of reading, copying and steps (prefetch.py, pipeline/load/batch_memory.py)."""
 
 import threading
 import time

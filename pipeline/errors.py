@@ -213,7 +213,8 @@ class RankFailed(PipelineError):
     """Another process of the same training failed, and has reported its error."""
 
 
-_NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EINVAL, errno.EFBIG)
+_NO_FILE = (errno.EISDIR, errno.ENXIO, errno.EINVAL, errno.EFBIG)  # a folder, a socket, a pipe, too large
+_NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, *_NO_FILE)
 
 
 @contextmanager

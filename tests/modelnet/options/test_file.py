@@ -21,7 +21,11 @@ OTHER = TrainOptions(Path("c.h5"), batch_size=4, lr=0.5, augment="flip", val=Pat
 
 @pytest.mark.parametrize(
     ("number", "raised"),
-    [(errno.EIO, StorageError), (errno.EACCES, AccessDenied), (errno.ENOENT, (SourceError, RunError))],
+    [
+        (errno.EIO, StorageError),
+        (errno.EACCES, AccessDenied),
+        *((number, (SourceError, RunError)) for number in (errno.ENOENT, errno.EISDIR, errno.ENXIO)),
+    ],
 )
 @pytest.mark.parametrize(
     "read",

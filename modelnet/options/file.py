@@ -2,11 +2,12 @@
 
 import json
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from modelnet.options.groups import chosen_anew
 from modelnet.options.train import OPTIONS, TrainOptions
 from pipeline.errors import OptionsError, SourceError, source_errors
 from pipeline.text import shorten, show_path
@@ -15,12 +16,13 @@ _WHAT = "the file of options cannot be used"
 _TYPED = ("seeds", "data_seeds", "sweep", "no_split")  # of the command train: they are no options of one training
 
 
-def read_options(path: Path) -> dict[str, Any]:
+def read_options(path: Path, typed: Container[str] = ()) -> dict[str, Any]:
     """Return the options that a file names, by name.
 
     Args:
         path: `.toml` or `.json`. Of the config.json of a run, its options count, without the name of the run; in
             another file with a table of options nothing may stand beside it.
+        typed: options that will have other values: what a rule chose by them for a run does not count.
 
     Raises:
         SourceError, AccessDenied, WorkerDied, StorageError: as `source_errors`.
@@ -31,12 +33,15 @@ def read_options(path: Path) -> dict[str, Any]:
         return checked_options(values, path)
     options = checked_options({name: value for name, value in stored.items() if name != "name"}, path, "options.")
     others = [show_path(key) for key in values if key != "options"]
-    if others and not isinstance(values.get("cache"), dict):  # it is not of a run
+    of_run = isinstance(values.get("cache"), dict)
+    if others and not of_run:
         what = f"nothing reads {shorten(others)} beside options"
         raise OptionsError(_WHAT, path, what, "Put all of them into options, or leave that table out")
     if values.get("code"):
         reason = "it is of a run with code of its own, which lies beside it"
         raise OptionsError(_WHAT, path, reason, "Take the options of that run: --from RUN")
+    for name in chosen_anew(typed) if of_run else ():
+        options.pop(name, None)
     return options
 
 

@@ -1,6 +1,7 @@
 """Every option of training, declared once, in the groups that `--help` shows: each class is a group."""
 
 import re
+from collections.abc import Container
 from dataclasses import MISSING, dataclass
 from functools import partial
 from pathlib import Path
@@ -14,12 +15,21 @@ from pipeline.text import parse_size
 ALL = "all"  # every fold
 MIXTURES = ("mixup", "cutmix")
 AUGMENTATIONS = (*KINDS, *MIXTURES)
+RULES = {  # what rules choose where it is not given, and the options that they choose it by
+    "threads": ("model", "batch_size"),
+    "memory_format": ("model", "device", "amp"),
+}
 
 _network, _pass, _group = (partial(declare, scope) for scope in (Scope.NETWORK, Scope.PASS, Scope.GROUP))
 _course = partial(_network, finder=False)  # over many epochs: lr-find tries a few
 _machine, _record = (partial(declare, scope) for scope in (Scope.MACHINE, Scope.RECORD))
 _images = partial(declare, Scope.IMAGES, opens=True)
 _rows = partial(_group, opens=True)  # which images of a cache, and their labels
+
+
+def chosen_anew(typed: Container[str]) -> list[str]:
+    """Return what rules choose anew for a repeated run, since options are typed that they choose it by."""
+    return [name for name, chosen_by in RULES.items() if any(option in typed for option in chosen_by)]
 
 
 def parse_fold(value: Any) -> int | str:

@@ -3,7 +3,7 @@
 from typing import Any
 
 from modelnet.options import TrainOptions
-from modelnet.runtime.device import RULES
+from modelnet.options.groups import RULES
 
 
 def parts_of(config: dict[str, Any]) -> list[dict[str, Any]]:

@@ -8,9 +8,9 @@ from modelnet.data.caches import from_home, has_rows_of
 from modelnet.nets.weights_file import digest_of
 from modelnet.options import TrainOptions
 from modelnet.options.code import GIVEN
+from modelnet.options.groups import chosen_anew
 from modelnet.runs.code import allow, kept_code, names_of
 from modelnet.runs.reader import RunReader
-from modelnet.runtime.device import RULES
 from pipeline import TensorCache
 from pipeline.errors import RunError
 from pipeline.text import show_path
@@ -37,9 +37,8 @@ def repeated_options(path: Path, typed: Container[str] = (), trust_code: bool = 
     config = run.read_config()
     options = TrainOptions.from_dict(config["options"])
     values = {name: value for name, value in config["options"].items() if name != "name" and name not in typed}
-    for name, chosen_by in RULES.items():
-        if any(option in typed for option in chosen_by):
-            values.pop(name, None)
+    for name in chosen_anew(typed):
+        values.pop(name, None)
     if values.get("model", "").startswith(GIVEN):
         reason = "its network was given from Python, and no file has it"
         raise RunError("the run cannot be repeated", path, reason, "Give --model, or train it from Python")

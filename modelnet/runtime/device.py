@@ -17,10 +17,6 @@ SMALL = ("modelnet", "linear")  # networks whose steps take milliseconds, with f
 IMAGES_A_THREAD = 16  # with fewer, starting and joining PyTorch's threads costs a small network more than they save
 AT_ONCE = 8  # images: a processor's cache does not hold what a layer of a large network gives of more
 CONTIGUOUS, CHANNELS_LAST = "contiguous", "channels_last"
-RULES = {  # what rules choose where it is not given, and the options that they choose it by
-    "threads": ("model", "batch_size"),
-    "memory_format": ("model", "device", "amp"),
-}
 
 
 def choose_device(name: str, ranks: Ranks | None = None) -> torch.device:

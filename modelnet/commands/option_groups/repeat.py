@@ -91,13 +91,14 @@ def _stored(ctx: click.Context, own: dict[str, Any], trust_code: bool, progress:
     for name in without:
         if name not in OPTIONS:
             raise click.UsageError(f"--without: {unknown(name, OPTIONS)}")
+    swept = [text.partition("=")[0].replace("-", "_") for text in ctx.params.get("sweep", ())]
+    others = [*own, *without, *swept]
     if config is not None:
-        stored = read_options(config)
+        stored = read_options(config, others)
     else:
         from modelnet.runs.repeat import changed_files, repeated_options
 
-        swept = [text.partition("=")[0].replace("-", "_") for text in ctx.params.get("sweep", ())]
-        stored = repeated_options(source, [*own, *without, *swept], trust_code)
+        stored = repeated_options(source, others, trust_code)
         for warning in changed_files(source, stored):
             progress.warn(warning)
     return {name: value for name, value in stored.items() if name not in without}

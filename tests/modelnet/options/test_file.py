@@ -67,6 +67,17 @@ def test_all_options_of_the_config_of_a_run_count_but_its_name(tmp_path: Path) -
     assert read_options(tmp_path / "config.json") == {k: v for k, v in OTHER.to_dict().items() if k != "name"}
 
 
+def test_what_a_rule_chose_for_a_run_is_chosen_anew(tmp_path: Path) -> None:
+    chosen = {"threads": 1, "memory_format": "contiguous"}
+    (tmp_path / "config.json").write_text(json.dumps({"options": chosen, "cache": {}}))
+    (tmp_path / "o.json").write_text(json.dumps({"options": chosen}))
+
+    assert read_options(tmp_path / "config.json", ["lr"]) == chosen
+    assert read_options(tmp_path / "config.json", ["batch_size"]) == {"memory_format": "contiguous"}
+    assert read_options(tmp_path / "config.json", ["model"]) == {}
+    assert read_options(tmp_path / "o.json", ["model"]) == chosen
+
+
 def test_the_config_of_a_run_with_code_of_its_own_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(
         json.dumps({"options": OTHER.to_dict(), "cache": {}, "code": {"model": "0" * 64}})

@@ -14,11 +14,13 @@ def head_of(network: nn.Module) -> tuple[str, ...]:
     """Return the names of the layers that give the logits: one, of some networks of timm two.
 
     Of timm's networks its configuration says which. Of others it is the last linear layer or convolution; there is none
-    if that layer is the whole network.
+    if that layer is the whole network, or in a network of timm without classes.
     """
     config: Mapping[str, Any] = getattr(network, "pretrained_cfg", None) or {}
     if named := config.get("classifier"):
         return (named,) if isinstance(named, str) else tuple(named)
+    if getattr(network, "num_classes", None) == 0:  # an encoder of timm: its last linear layer belongs to the body
+        return ()
     layers = [name for name, module in network.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)]
     return tuple(name for name in layers[-1:] if name)
 

@@ -103,6 +103,16 @@ def test_files_of_timm_and_of_the_hub_load(name: str) -> None:
     assert not report.warnings
 
 
+def test_all_layers_of_an_encoder_that_names_no_last_layer_are_loaded() -> None:
+    network, stored = (timm.create_model("test_vit", num_classes=0) for _ in range(2))
+    vars(network)["pretrained_cfg"] = vars(network)["pretrained_cfg"] | {"classifier": None}
+
+    report = load_weights(network, saved(stored.state_dict()), with_head=False)
+
+    assert report.count == len(stored.state_dict()) and not report.new
+    assert equal(network.state_dict(), stored.state_dict())
+
+
 def test_position_embeddings_are_resampled_as_timm_does() -> None:
     theirs = timm.create_model("test_vit", num_classes=7)
     expected = timm.create_model("test_vit", num_classes=7, img_size=96)

@@ -4,6 +4,7 @@ from typing import Any
 
 from modelnet.options import TrainOptions
 from modelnet.options.groups import RULES
+from modelnet.runtime.device import CONTIGUOUS
 
 
 def parts_of(config: dict[str, Any]) -> list[dict[str, Any]]:
@@ -26,7 +27,8 @@ def with_part(config: dict[str, Any], options: TrainOptions, epoch: int) -> dict
     """
     parts, values = parts_of(config), options.to_dict()
     before = TrainOptions.from_dict(parts[-1]["options"]).to_dict()
-    chosen = {name: config.get(name) for name in RULES if before[name] is None}  # by a rule: recorded too
+    recorded = {"memory_format": CONTIGUOUS} | config  # a run of an earlier version names none
+    chosen = {name: recorded.get(name) for name in RULES if before[name] is None}  # by a rule
     if values in (before, before | chosen):
         return config | {"options": values}
     return config | {"options": values, "parts": [*parts, {"epoch": epoch, "options": values}]}

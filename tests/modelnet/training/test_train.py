@@ -67,6 +67,12 @@ def test_a_run_that_goes_on_as_it_began_has_no_parts(cache_path: Path) -> None:
     resume(member)
     assert "parts" not in config_of(member)
 
+    earlier = config_of(run)  # of a version that knew no memory format
+    earlier["options"].pop("memory_format")
+    (run / "config.json").write_text(json.dumps({k: v for k, v in earlier.items() if k != "memory_format"}))
+    resume(run)
+    assert "parts" not in config_of(run)
+
 
 NETWORK = "shufflenet_v2_x0_5"
 

@@ -137,14 +137,14 @@ class TrainingLoop:
         self.save()
         if self.tensorboard is not None:
             self.tensorboard.close()
-        if self.is_finished:
-            scores = self.write_predictions(outcome)
-            if rows and not self.setup.options.shuffle:
-                trained_accuracy = self.training_images().accuracy
-                self.hint(unshuffled(rows[-1], trained_accuracy))
         name = self.run.path.name
         if rows:
             self.run.draw_picture("loss.png", lambda: loss_curves(rows, name, self.guess()), self.progress)
+        if self.is_finished:
+            scores = self.write_predictions(outcome)  # last: a run that has them is not taken up again
+            if rows and not self.setup.options.shuffle:
+                trained_accuracy = self.training_images().accuracy
+                self.hint(unshuffled(rows[-1], trained_accuracy))
         if self.is_finished and self.setup.options.patience is not None and rows:
             self.progress.note(self.chosen(best_row(rows)))
         return TrainResult(self.run.path, rows, not self.is_finished, scores, trained_accuracy)
@@ -249,12 +249,12 @@ class TrainingLoop:
         if outcome is None:  # resumed after its last epoch
             outcome = self.validation_outcome()
         cache, images = self.setup.cache, self.setup.val_batches
-        self.run.write_predictions(predictions_of(outcome, images.cache, images.subset, cache.class_ids))
         scores = score(outcome, cache.class_ids, cache.class_names)
-        self.run.write_scores(scores.to_dict())
         names = [one.name or str(one.id) for one in scores.classes]
         title = self.run.path.name
         self.run.draw_picture("confusion.png", lambda: confusion_picture(scores.confusion, names, title), self.progress)
+        self.run.write_predictions(predictions_of(outcome, images.cache, images.subset, cache.class_ids))
+        self.run.write_scores(scores.to_dict())
         return scores
 
     def validation_outcome(self) -> Outcome:

@@ -18,6 +18,7 @@ from modelnet.eval.metrics import Losses
 from modelnet.pages.run import Run
 from modelnet.progress import Progress
 from modelnet.runs.folder import RunFolder
+from modelnet.runs.reader import RunReader
 from modelnet.runtime.interrupt import Stop
 from modelnet.sweep.train import resume_many, train_many
 from pipeline import TensorCache, build_cache
@@ -545,3 +546,21 @@ def test_the_best_checkpoint_is_that_of_the_best_epoch(cache_path: Path) -> None
     saved = torch.load(result.run / "checkpoints/best.pt", weights_only=True)
     assert saved["epoch"] == best.epoch
     assert saved["best"] == [best.val_acc, -(best.val_loss or 0)]
+
+
+@pytest.mark.parametrize("picture", ["loss.png", "confusion.png"])
+def test_a_run_has_its_pictures_before_it_counts_as_finished(
+    cache_path: Path, monkeypatch: pytest.MonkeyPatch, picture: str
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    def draw(run: RunFolder, name: str, *_: object) -> None:
+        if name == picture:
+            raise Killed
+
+    monkeypatch.setattr(RunFolder, "draw_picture", draw)
+    with pytest.raises(Killed):
+        train(TrainOptions(cache_path, val=cache_path, batch_size=4, epochs=1, name="r"))
+
+    assert not RunReader(Path("runs/r")).state().has_result, "a group would not take it up again"

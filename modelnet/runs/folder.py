@@ -265,6 +265,10 @@ class RunFolder(RunReader):
         with storage_errors(path):
             path.unlink(missing_ok=True)
 
+    def has_group_results(self) -> bool:
+        """Whether the results of its group are there: no kill left one half written, and the picture is the last."""
+        return (self.path / "seeds.png").exists() and not any(self.path.glob("*.new"))
+
     def draw_picture(self, name: str, draw: Callable[[], bytes], progress: Progress) -> None:
         """Publish a picture; one that cannot be drawn costs a warning, never the run.
 

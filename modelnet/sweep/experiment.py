@@ -206,7 +206,8 @@ def train_experiment(
             members[i] = _continued(run, members[i], experiment.path, given)
             if not run.state(members[i]).end:
                 run.refuse_without_checkpoint()
-        if len(reopened) == len(members) and all(run.state(members[i]).end for i, run in reopened.items()):
+        ended = len(reopened) == len(members) and all(run.state(members[i]).end for i, run in reopened.items())
+        if ended and reopened[0].has_group_results():
             return None
         group = Group(members, progress, stop, Ranks())
         group.begin(stack, reopened)

@@ -158,18 +158,18 @@ class Group:
         self._write()
         if set(result.states) == {FINISHED} and not trained:
             self.progress.note(nothing_left(max(member.epochs for member in self.members)))
-        if curves := result.curves():
-            title = f"{result.runs[0].name} to {result.runs[-1].name}: {len(result.runs)} networks"
-            if self.ranks.is_main:
-                guess = self.guesses.pop() if len(self.guesses) == 1 else None
-                first = RunFolder(result.runs[0])
-                first.draw_picture("seeds.png", lambda: group_curves(curves, title, guess), self.progress)
-        elif all(state == NO_MEMORY for state in result.states):
+        curves = result.curves()
+        if not curves and all(state == NO_MEMORY for state in result.states):
             raise OutOfMemory("out of memory", result.runs[0], "with every network", "Try a smaller --batch-size")
-        elif all(state in (DIVERGED, NO_MEMORY) for state in result.states):
+        if not curves and all(state in (DIVERGED, NO_MEMORY) for state in result.states):
             raise TrainingDiverged("training diverged", result.runs[0], "in every network", "Try a smaller --lr")
         finished = {i for i, state in enumerate(result.states) if state == FINISHED}
         judged = out_of_fold(self.members, result.runs, result.settings.values(), finished, self.runs, self.ranks)
+        if curves and self.ranks.is_main:  # last: an experiment that has the picture is done
+            title = f"{result.runs[0].name} to {result.runs[-1].name}: {len(result.runs)} networks"
+            guess = self.guesses.pop() if len(self.guesses) == 1 else None
+            first = RunFolder(result.runs[0])
+            first.draw_picture("seeds.png", lambda: group_curves(curves, title, guess), self.progress)
         interrupted = self.stop.signal is not None and not all(result.states)
         selection = result.selected() if self.ranks.is_main and not interrupted else None
         return replace(result, out_of_fold=judged, selection=selection, interrupted=interrupted)

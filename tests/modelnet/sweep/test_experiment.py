@@ -136,6 +136,21 @@ def test_a_folder_in_which_nothing_was_trained_is_made_anew(cache_path: Path) ->
     assert predictions() == expected and not half.joinpath("config.json.new").exists()
 
 
+@pytest.mark.parametrize("killed_at", ["seeds.png", "group.csv"])
+def test_an_experiment_killed_as_it_wrote_its_results_writes_them(cache_path: Path, killed_at: str) -> None:
+    train_experiment(experiment(cache_path), Progress(), Stop())
+    assert train_experiment(experiment(cache_path), Progress(), Stop()) is None
+    without_checkpoints()
+    result = Path("runs/e-slow-seed-0", killed_at)
+    content = result.read_bytes()
+    result.rename(result.with_name(f"{killed_at}.new"))
+
+    again = train_experiment(experiment(cache_path), Progress(), Stop())
+
+    assert again is not None and again.states == ["finished"] * 4
+    assert result.read_bytes() == content and not list(result.parent.glob("*.new"))
+
+
 def test_a_finished_experiment_trains_only_what_its_file_has_more(cache_path: Path) -> None:
     train_experiment(experiment(cache_path, 1), Progress(), Stop())
     before = predictions()

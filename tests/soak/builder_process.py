@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -43,8 +44,10 @@ def main() -> None:
 
 def _start(order: Order) -> tuple[int, int, Order]:
     answer, say = os.pipe()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
     pid = os.fork()
     if pid:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
         os.close(say)
         return pid, answer, order
     os.setpgid(0, 0)
@@ -55,13 +58,18 @@ def _start(order: Order) -> tuple[int, int, Order]:
     try:
         if "command" in order:
             os.dup2(say, 2)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        if "command" in order:
             sys.argv = ["cli.py", *order["command"]]
             cli.main()
         os.write(say, json.dumps(_build(order)).encode())
         code = 0
     except SystemExit as ended:
         code = int(ended.code or 0)
+    except KeyboardInterrupt:
+        traceback.print_exc()  # says whether the command had begun
     finally:
+        sys.stderr.flush()
         os._exit(code)
 
 

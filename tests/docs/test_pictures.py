@@ -2,7 +2,7 @@
 
 import re
 
-from docs.pictures import READING, SHOWN, TABLE, recorded_figures, speed_table
+from docs.pictures import COMMANDS, READING, SHOWN, TABLE, recorded_figures, speed_table
 from tests.support.command_line import REPOSITORY
 
 RECORD = """4,608 images; 2 cores
@@ -58,3 +58,10 @@ def test_the_figures_of_a_pretrained_network_are_the_recorded_ones() -> None:
     recorded = re.search(r"\| 16 × \d+ \| ([\d.]+) \| (\d+) \|", record)
     assert shown is not None and recorded is not None
     assert (int(shown[1]), shown[2]) == (round(float(recorded[1])), recorded[2])
+
+
+def test_the_commands_of_readme_give_the_picture_of_the_report() -> None:
+    readme = (REPOSITORY / "README.md").read_text("utf-8")
+    *trained, _ = COMMANDS
+
+    assert "\n".join(f"python cli.py {command}" for command in trained) in readme
